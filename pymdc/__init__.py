@@ -1,0 +1,10 @@
+"""The client of the Metadisk API: every method blocks, or takes a callback."""
+
+from pymdc import api, keypair, rest
+from pymdc._workers import Call
+from pymdc.client import Client
+from pymdc.exceptions import PymdcError
+from pymdc.keypair import ECDSA
+
+__version__ = "0.1.0"
+__all__ = ["ECDSA", "Call", "Client", "PymdcError", "api", "keypair", "rest"]

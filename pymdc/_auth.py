@@ -1,0 +1,106 @@
+"""Who asks: nobody, a password, a key pair, or the holder of a token."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from pymdc._contract import contract
+from pymdc._request import Request
+from pymdc.keypair import ECDSA
+
+
+class Auth(Protocol):
+    """An identity, which makes a request its own."""
+
+    def sign(self, request: Request) -> Request:
+        """Return *request* with this identity; called anew for each sending."""
+
+
+class Nonces:
+    """Whole milliseconds of *clock* (seconds), strictly increasing in this process."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def next(self) -> int:
+        """Return the milliseconds of now, or one more than last time."""
+        with self._lock:
+            self._last = max(int(self._clock() * 1000), self._last + 1)
+            return self._last
+
+
+_nonces = Nonces()
+
+
+@dataclass(frozen=True)
+class Nobody:
+    """No identity at all."""
+
+    def sign(self, request: Request) -> Request:
+        """Return *request* as it is."""
+        return request
+
+
+@dataclass(frozen=True)
+class Basic:
+    """A user's name and the SHA-256 of the password, in hexadecimal."""
+
+    username: str
+    password_hash: str = field(repr=False)
+
+    def sign(self, request: Request) -> Request:
+        """Return *request* with HTTP Basic credentials."""
+        credentials = base64.b64encode(f"{self.username}:{self.password_hash}".encode())
+        return request.with_headers({"Authorization": "Basic " + credentials.decode("ascii")})
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A key pair, which signs the contract of a request with a new nonce in it."""
+
+    key_pair: ECDSA
+    nonces: Nonces = field(default=_nonces, repr=False)
+
+    def sign(self, request: Request) -> Request:
+        """Return *request* with a nonce, the public key and the signature."""
+        request = request.with_nonce(self.nonces.next())
+        signed = contract(request.method, request.path, request.payload.encode())
+        return request.with_headers(
+            {"x-pubkey": self.key_pair.get_public_key(), "x-signature": self.key_pair.sign(signed)}
+        )
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a bucket, good for one request."""
+
+    token: str = field(repr=False)
+
+    def sign(self, request: Request) -> Request:
+        """Return *request* with the token, which this spends."""
+        return request.with_headers({"x-token": self.token})
+
+
+@runtime_checkable
+class _HasPassword(Protocol):
+    username: str
+
+    def password_hash(self) -> str: ...
+
+
+def identify(auth: object) -> Auth:
+    """Return the identity behind the *auth* of 2016: a user, a key pair, or something empty."""
+    if isinstance(auth, ECDSA):
+        return Signature(auth)
+    if isinstance(auth, _HasPassword):
+        return Basic(auth.username, auth.password_hash())
+    if not auth:
+        return Nobody()
+    raise TypeError(f"auth is {type(auth).__name__}; expected Users, ECDSA or nothing")

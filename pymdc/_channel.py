@@ -1,0 +1,147 @@
+"""A shard's data channel: a WebSocket that takes one message and sends the shard."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+
+from urllib3.util.connection import create_connection
+from websockets import exceptions as theirs
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.uri import WebSocketURI, parse_uri
+
+from pymdc.exceptions import (
+    ChannelError,
+    ConnectError,
+    ConnectionLost,
+    GarbledAnswer,
+    NetworkError,
+    PymdcError,
+    Timeout,
+)
+
+_RECEIVE = 256 * 1024
+_LARGEST_FRAME = 16 * 1024 * 1024
+_NORMAL = 1000
+
+# At DEBUG a protocol writes its frames to the log, and the first one holds a token.
+_quiet = logging.getLogger("pymdc.channel")
+_quiet.setLevel(logging.INFO)
+
+# What websockets raises, what it becomes, and what it means; the first line that fits decides.
+TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
+    (theirs.InvalidURI, ConnectError, "not the URL of a channel"),
+    (theirs.InvalidProxy, ConnectError, "the proxy could not be used"),
+    (theirs.ProxyError, ConnectError, "the proxy could not be used"),
+    (theirs.InvalidHandshake, ConnectError, "no WebSocket answered"),
+    (theirs.ConnectionClosed, ConnectionLost, "the channel closed before the shard was whole"),
+    (theirs.ProtocolError, GarbledAnswer, "what came is not a WebSocket's"),
+    (theirs.PayloadTooBig, GarbledAnswer, "a frame is too large"),
+    (theirs.InvalidState, ConnectionLost, "the channel closed before the shard was whole"),
+    (theirs.ConcurrencyError, NetworkError, "the channel was used twice at once"),
+)
+
+
+def pull(
+    url: str,
+    message: Mapping[str, str],
+    timeout: tuple[float, float],
+    tls: Callable[[], ssl.SSLContext],
+) -> Iterator[bytes]:
+    """Send *message* to the channel at *url* and give the blocks that come back.
+
+    *timeout* is a pair of seconds: for connecting, and for each wait for bytes.
+    Raises `ChannelError` for an error that the channel tells, else a `NetworkError`.
+    """
+    try:
+        uri = parse_uri(url)
+        with _connect(uri, url, timeout[0], tls) as sock:
+            sock.settimeout(timeout[1])
+            protocol = ClientProtocol(uri, max_size=_LARGEST_FRAME, logger=_quiet)
+            yield from _blocks(sock, protocol, message, url)
+    except theirs.WebSocketException as error:
+        raise translated(error, url) from error
+    except PymdcError:
+        raise
+    except TimeoutError as error:
+        raise Timeout(f"{url}: nothing came for {timeout[1]:g} s") from error
+    except OSError as error:
+        raise ConnectionLost(f"{url}: the channel broke ({error})") from error
+
+
+def translated(error: Exception, url: str) -> NetworkError:
+    """Return our exception for one of websockets'."""
+    for kind, ours, meaning in TRANSLATIONS:
+        if isinstance(error, kind):
+            return ours(f"{url}: {meaning} ({error})")
+    return NetworkError(f"{url}: {error}")
+
+
+def _connect(
+    uri: WebSocketURI, url: str, timeout: float, tls: Callable[[], ssl.SSLContext]
+) -> socket.socket:
+    try:
+        sock = create_connection((uri.host, uri.port), timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return tls().wrap_socket(sock, server_hostname=uri.host) if uri.secure else sock
+    except TimeoutError as error:
+        raise Timeout(f"{url}: no connection within {timeout:g} s") from error
+    except OSError as error:
+        raise ConnectError(f"{url}: no connection could be made ({error})") from error
+
+
+def _blocks(
+    sock: socket.socket, protocol: ClientProtocol, message: Mapping[str, str], url: str
+) -> Iterator[bytes]:
+    protocol.send_request(protocol.connect())
+    while protocol.close_rcvd is None:
+        _send(sock, protocol)
+        _receive(sock, protocol)
+        for event in protocol.events_received():
+            if isinstance(event, Response) and protocol.handshake_exc is None:
+                protocol.send_text(json.dumps(dict(message)).encode())
+            elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                raise _told(url, event.data)
+            elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
+                yield bytes(event.data)
+        _raise_broken(protocol, url)
+    with suppress(OSError):
+        _send(sock, protocol)
+    if protocol.close_rcvd.code != _NORMAL:
+        raise ConnectionLost(f"{url}: the channel closed with code {protocol.close_rcvd.code}")
+
+
+def _send(sock: socket.socket, protocol: ClientProtocol) -> None:
+    for data in protocol.data_to_send():
+        if data:
+            sock.sendall(data)
+
+
+def _receive(sock: socket.socket, protocol: ClientProtocol) -> None:
+    data = sock.recv(_RECEIVE)
+    if data:
+        protocol.receive_data(data)
+    else:
+        protocol.receive_eof()
+
+
+def _raise_broken(protocol: ClientProtocol, url: str) -> None:
+    broken = protocol.handshake_exc or protocol.parser_exc
+    if isinstance(broken, EOFError):
+        raise ConnectionLost(f"{url}: the channel closed before the shard was whole")
+    if broken is not None:
+        raise broken
+
+
+def _told(url: str, data: bytes | bytearray | memoryview) -> ChannelError:
+    try:
+        told = json.loads(bytes(data))
+        return ChannelError(url, int(told["code"]), str(told["message"]))
+    except (ValueError, TypeError, KeyError):
+        return ChannelError(url, 0, "an error that is not JSON with a code and a message")

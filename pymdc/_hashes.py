@@ -1,0 +1,30 @@
+"""The hash by which the bridge names a file or a shard."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pymdc._ripemd160 import ripemd160
+
+
+class FileHash:
+    """The hash of a file or a shard, fed piece by piece.
+
+    It is RIPEMD-160 over the lower-case hexadecimal text of SHA-256, not over its bytes.
+    """
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._sha256 = hashlib.sha256(data)
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next piece in."""
+        self._sha256.update(data)
+
+    def hexdigest(self) -> str:
+        """Return the 40 hexadecimal digits for what was taken in so far."""
+        return ripemd160(self._sha256.hexdigest().encode("ascii")).hex()
+
+
+def file_hash(data: bytes) -> str:
+    """Return the 40 hexadecimal digits that name a file or shard of these bytes."""
+    return FileHash(data).hexdigest()

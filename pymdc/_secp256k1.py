@@ -1,0 +1,146 @@
+"""secp256k1: libsecp256k1 through coincurve where it is installed, python-ecdsa elsewhere.
+
+Both give the same signatures: RFC 6979 nonces, low S, DER.
+Public keys come in as 33 bytes (compressed), 65 (uncompressed) or 64 (X and Y alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Protocol
+
+import ecdsa
+from ecdsa.util import sigdecode_der, sigencode_der, sigencode_der_canonize
+
+try:
+    import coincurve
+except ImportError:
+    coincurve = None  # type: ignore[assignment]  # PythonECDSA serves
+
+ORDER: int = ecdsa.SECP256k1.order
+_PREFIXES = {33: (b"\x02", b"\x03"), 65: (b"\x04",)}
+
+Signer = Callable[[bytes], bytes]
+
+
+class Backend(Protocol):
+    """What a library of the curve has to do here; keys are 33 or 65 bytes with a known prefix."""
+
+    def point(self, key: bytes) -> bytes: ...
+    def public_key(self, secret: bytes) -> bytes: ...
+    def signer(self, secret: bytes) -> Signer: ...
+    def verify(self, key: bytes, message: bytes, low_s: bytes) -> bool: ...
+
+
+class PythonECDSA:
+    """The curve in Python, by the package ecdsa; it does not run in constant time."""
+
+    def point(self, key: bytes) -> bytes:
+        """Return X and Y of *key*."""
+        return bytes(self._verifying_key(key).to_string())
+
+    def public_key(self, secret: bytes) -> bytes:
+        """Return X and Y of the public key that belongs to *secret*."""
+        return bytes(self._signing_key(secret).verifying_key.to_string())
+
+    def signer(self, secret: bytes) -> Signer:
+        """Return the function that signs a message with *secret*."""
+        key = self._signing_key(secret)
+        return lambda message: bytes(
+            key.sign_deterministic(message, hashfunc=sha256, sigencode=sigencode_der_canonize)
+        )
+
+    def verify(self, key: bytes, message: bytes, low_s: bytes) -> bool:
+        """Say whether *low_s* is the signature of *message* by *key*."""
+        try:
+            self._verifying_key(key).verify(low_s, message, sha256, sigdecode_der)
+        except ecdsa.BadSignatureError:
+            return False
+        return True
+
+    @staticmethod
+    def _signing_key(secret: bytes) -> ecdsa.SigningKey:
+        return ecdsa.SigningKey.from_string(secret, curve=ecdsa.SECP256k1)
+
+    @staticmethod
+    def _verifying_key(key: bytes) -> ecdsa.VerifyingKey:
+        try:
+            return ecdsa.VerifyingKey.from_string(key, curve=ecdsa.SECP256k1)
+        except ecdsa.errors.MalformedPointError as error:
+            raise ValueError("not a point on secp256k1") from error
+
+
+class Libsecp256k1:
+    """The curve in C and in constant time, by the package coincurve."""
+
+    def point(self, key: bytes) -> bytes:
+        """Return X and Y of *key*."""
+        return bytes(coincurve.PublicKey(key).format(compressed=False)[1:])
+
+    def public_key(self, secret: bytes) -> bytes:
+        """Return X and Y of the public key that belongs to *secret*."""
+        return bytes(coincurve.PrivateKey(secret).public_key.format(compressed=False)[1:])
+
+    def signer(self, secret: bytes) -> Signer:
+        """Return the function that signs a message with *secret*."""
+        return coincurve.PrivateKey(secret).sign
+
+    def verify(self, key: bytes, message: bytes, low_s: bytes) -> bool:
+        """Say whether *low_s* is the signature of *message* by *key*."""
+        return bool(coincurve.PublicKey(key).verify(low_s, message))
+
+
+_backend: Backend = PythonECDSA() if coincurve is None else Libsecp256k1()
+
+
+def _prefixed(key: bytes) -> bytes:
+    if len(key) == 64:
+        return b"\x04" + key
+    if not key.startswith(_PREFIXES.get(len(key), ())):
+        raise ValueError("a public key has 33, 64 or 65 bytes and a prefix of 02, 03 or 04")
+    return key
+
+
+def point(key: bytes, backend: Backend = _backend) -> bytes:
+    """Return the 64 bytes X and Y of a public key; ValueError when it is no point of the curve."""
+    return backend.point(_prefixed(key))
+
+
+def checked(secret: bytes) -> bytes:
+    """Return *secret* if it is a private key: 32 bytes, between zero and the order; ValueError."""
+    if len(secret) != 32 or not 0 < int.from_bytes(secret, "big") < ORDER:
+        raise ValueError("a private key has 32 bytes, above zero and below the curve's order")
+    return secret
+
+
+def public_key(secret: bytes, backend: Backend = _backend) -> bytes:
+    """Return the 64 bytes X and Y that belong to the private key *secret*."""
+    return backend.public_key(secret)
+
+
+def signer(secret: bytes, backend: Backend = _backend) -> Signer:
+    """Return a function from a message to its signature in DER, over the message's SHA-256."""
+    return backend.signer(secret)
+
+
+def parse_signature(der: bytes) -> tuple[int, int]:
+    """Return r and s of a signature; ValueError when it is not DER."""
+    try:
+        r, s = sigdecode_der(der, ORDER)
+    except ecdsa.der.UnexpectedDER as error:
+        raise ValueError("a signature is DER: a sequence of two integers") from error
+    return r, s
+
+
+def verify(key: bytes, message: bytes, signature: bytes, backend: Backend = _backend) -> bool:
+    """Say whether *signature* (DER, high or low S) is *key*'s over SHA-256 of *message*."""
+    try:
+        r, s = parse_signature(signature)
+        if not (0 < r < ORDER and 0 < s < ORDER):
+            return False
+        # libsecp256k1 takes low S alone; the protocol takes both, and python-ecdsa made both.
+        low_s = sigencode_der(r, min(s, ORDER - s), ORDER)
+        return backend.verify(_prefixed(key), message, low_s)
+    except ValueError:
+        return False

@@ -1,0 +1,34 @@
+"""The public door: the text and the bytes of Python 2 scripts, taken in as text."""
+
+from __future__ import annotations
+
+import six
+
+Text = str | bytes
+
+
+def text(value: object, what: str) -> str:
+    """Return *value*, text or UTF-8 bytes, as text; TypeError names *what* was neither."""
+    if not isinstance(value, str | bytes):
+        raise TypeError(f"{what} is {type(value).__name__}; expected text or bytes")
+    return six.ensure_text(value)
+
+
+def raw(value: object, what: str) -> bytes:
+    """Return *value*, text or bytes, as UTF-8 bytes; TypeError names *what* was neither."""
+    if not isinstance(value, str | bytes):
+        raise TypeError(f"{what} is {type(value).__name__}; expected text or bytes")
+    return six.ensure_binary(value)
+
+
+def whole(value: object, what: str) -> int:
+    """Return *value* as a whole number of GB, zero or more; a numeric text counts too."""
+    try:
+        number = int(value)  # type: ignore[call-overload]  # whatever int() takes, as in 2016
+    except TypeError:
+        raise TypeError(f"{what} is {type(value).__name__}; expected whole GB") from None
+    except (ValueError, OverflowError):
+        raise ValueError(f"{what} is {value!r}; expected whole GB") from None
+    if number < 0 or (isinstance(value, float) and number != value):
+        raise ValueError(f"{what} is {value!r}; expected whole GB, zero or more")
+    return int(number)

@@ -1,0 +1,173 @@
+"""One bridge's connections: a request goes out, an answer comes back, failures are translated."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3 import exceptions as theirs
+
+from pymdc._request import Request
+from pymdc.exceptions import (
+    Closed,
+    ConnectError,
+    ConnectionLost,
+    GarbledAnswer,
+    HTTPError,
+    NetworkError,
+    Timeout,
+)
+
+_USER_AGENT = "metadisk-client-python"
+
+# What urllib3 and the standard library raise, what it becomes, and what it means.
+# The first line that fits decides, so a class stands before those that it is derived from.
+TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
+    (theirs.NameResolutionError, ConnectError, "the host was not found"),
+    (theirs.NewConnectionError, ConnectError, "no connection could be made"),
+    (theirs.ConnectTimeoutError, Timeout, "no connection within {connect:g} s"),
+    (theirs.ReadTimeoutError, Timeout, "no answer within {read:g} s"),
+    (theirs.TimeoutError, Timeout, "no answer in time"),
+    (theirs.TimeoutStateError, Timeout, "no answer in time"),
+    (theirs.SSLError, ConnectError, "no secure connection could be made"),
+    (theirs.ProxyError, ConnectError, "the proxy could not be used"),
+    (theirs.ProxySchemeUnsupported, ConnectError, "the proxy could not be used"),
+    (theirs.LocationValueError, ConnectError, "the URL could not be used"),
+    (theirs.PoolError, ConnectError, "no connection could be had"),
+    (theirs.UnrewindableBodyError, ConnectionLost, "the body could not be sent again"),
+    (theirs.ResponseNotChunked, GarbledAnswer, "the answer is not what its headers say"),
+    (theirs.IncompleteRead, ConnectionLost, "the connection ended in the middle of the answer"),
+    (theirs.InvalidChunkLength, ConnectionLost, "the connection ended in the middle of the answer"),
+    (theirs.DecodeError, GarbledAnswer, "the answer could not be decompressed"),
+    (theirs.ResponseError, GarbledAnswer, "the answer could not be read"),
+    (theirs.HeaderParsingError, GarbledAnswer, "the answer's headers could not be read"),
+    (theirs.InvalidHeader, GarbledAnswer, "the answer's headers could not be read"),
+    (theirs.BodyNotHttplibCompatible, GarbledAnswer, "the answer could not be read"),
+    (http.client.RemoteDisconnected, ConnectionLost, "the connection ended before the answer"),
+    (
+        http.client.IncompleteRead,
+        ConnectionLost,
+        "the connection ended in the middle of the answer",
+    ),
+    (http.client.HTTPException, GarbledAnswer, "the answer is not HTTP"),
+    (TimeoutError, Timeout, "nothing could be sent for {connect:g} s"),
+    (OSError, ConnectionLost, "the connection broke"),
+    (theirs.ProtocolError, ConnectionLost, "the connection broke"),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: a status, headers, and the body."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def decode(self) -> Any:
+        """Return the JSON, '' for an empty body, or the text; raise `HTTPError` for a refusal.
+
+        A refusal of the bridge is JSON and so a value; a redirect and any other is the error.
+        """
+        if 300 <= self.status < 400:
+            raise self._error("a redirect, which is not followed; check the endpoint")
+        if not self.body and self.status < 400:
+            return ""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            if self.status < 400:
+                return self.body.decode("utf-8", "replace")
+        raise self._error("not the bridge's JSON; is something else listening at the endpoint?")
+
+    def _error(self, msg: str) -> HTTPError:
+        return HTTPError(self.url, self.status, msg, self.headers, self.body)
+
+
+class Transport:
+    """The connections to *endpoint*, kept alive and shared by all threads.
+
+    *timeout* is a pair of seconds: for connecting, and for each wait for bytes.
+    """
+
+    def __init__(self, endpoint: str, connections: int, timeout: tuple[float, float]) -> None:
+        self.endpoint = _checked(endpoint)
+        self.timeout = timeout
+        connect, read = timeout
+        secure = {"ssl_context": self.tls} if self.endpoint.startswith("https:") else {}
+        self._pool = urllib3.connection_from_url(
+            self.endpoint,
+            maxsize=connections,
+            timeout=urllib3.Timeout(connect=connect, read=read),
+            retries=False,
+            headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "gzip, deflate"},
+            **secure,
+        )
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext:
+        """The system's certificates, host names checked."""
+        return ssl.create_default_context()
+
+    def send(self, request: Request) -> Answer:
+        """Send *request* once and return the whole answer, whatever its status."""
+        tried = f"{request.method} {self.endpoint}{request.shown}"
+        try:
+            response = self._pool.urlopen(
+                request.method,
+                request.target,
+                body=request.body,
+                headers={**self._pool.headers, **request.headers},
+                redirect=False,
+            )
+        except theirs.ClosedPoolError:
+            raise Closed(f"{tried}: the client is closed") from None
+        except theirs.HTTPError as error:
+            raise translated(error, tried, self.timeout) from error
+        return Answer(
+            self.endpoint + request.shown, response.status, response.headers, response.data
+        )
+
+    def close(self) -> None:
+        """Close the connections; what is sent afterwards is `Closed`."""
+        self._pool.close()
+
+
+def translated(error: Exception, tried: str, timeout: tuple[float, float]) -> NetworkError:
+    """Return our exception for one of urllib3's; *tried* says what was on its way."""
+    inner = error.args[-1] if isinstance(error, theirs.ProtocolError) and error.args else None
+    told = inner if isinstance(inner, Exception) else error
+    for kind, ours, meaning in TRANSLATIONS:
+        if isinstance(told, kind):
+            meaning = meaning.format(connect=timeout[0], read=timeout[1])
+            return ours(f"{tried}: {meaning} ({_reason(told)})")
+    return NetworkError(f"{tried}: {_reason(told)}")
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
+def _checked(endpoint: str) -> str:
+    """Return *endpoint* without a final slash; ValueError unless it is http(s)://host[:port]."""
+    parts = urlsplit(endpoint)
+    try:
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
+        shown = endpoint.rpartition("@")[2]
+        raise ValueError(
+            f"the endpoint is {shown!r}; expected http(s)://host or http(s)://host:port"
+        )
+    return f"{parts.scheme}://{parts.netloc}"

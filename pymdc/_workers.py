@@ -1,0 +1,252 @@
+"""The worker threads, and the two ways to wait for one: a blocking caller and a callback."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from pymdc.exceptions import Cancelled
+
+Work = Callable[[], Any]
+Callback = Callable[[Any], object]
+_Job = Callable[[], None]
+
+_IDLE_SECONDS = 5.0
+_log = logging.getLogger("pymdc")
+
+
+def outcome(work: Work) -> Any:
+    """Return what *work* returns, or the exception that it raises: here an exception ends."""
+    try:
+        return work()
+    except BaseException as error:  # noqa: BLE001  # whoever waits for a value gets this one
+        return error
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+class Call(concurrent.futures.Future[Any]):
+    """A call whose answer goes to a callback.
+
+    It is done when its callback has returned; ``result()`` is the value that the callback got,
+    an exception too.
+    """
+
+    def __init__(self, work: Work, callback: Callback) -> None:
+        super().__init__()
+        self._work: Work | None = work
+        self._callback = callback
+        self._taking = threading.Lock()
+        self._thread: int | None = None
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the callback has returned, for *timeout* seconds at the most."""
+        self._refuse_own_callback()
+        concurrent.futures.wait([self], timeout)
+
+    def is_alive(self) -> bool:
+        """Say whether the callback has still to run or to return."""
+        return not self.done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the value that the callback got, waiting *timeout* seconds at the most."""
+        self._refuse_own_callback()
+        return super().result(timeout)
+
+    def cancel(self) -> bool:
+        """Take the call back if no worker has begun it; its callback then gets `Cancelled`."""
+        with self._taking:
+            if self._work is None:
+                return False
+            self._work = self._cancelled
+            return True
+
+    def _cancelled(self) -> Any:
+        raise Cancelled("the call was cancelled before it was sent")
+
+    def _refuse_own_callback(self) -> None:
+        if self._thread == threading.get_ident() and not self.done():
+            raise RuntimeError("a callback cannot wait for its own call")
+
+    def _run(self) -> None:
+        with self._taking:
+            work, self._work = self._work, None
+        if work is None or not self.set_running_or_notify_cancel():
+            return
+        value = outcome(work)
+        self._thread = threading.get_ident()
+        try:
+            self._callback(value)
+        except BaseException:  # noqa: BLE001  # what the user's function raises must harm nothing else
+            _log.exception("the callback %s raised", _name(self._callback))
+        self.set_result(value)
+
+
+class _Worker(threading.Thread):
+    """A thread that takes one job after another, and ends when none has come for a while."""
+
+    def __init__(self, workers: Workers) -> None:
+        # A daemon, so that a call given up by Ctrl-C holds nothing; the keeper, which is none,
+        # holds the process while callbacks have to run.
+        super().__init__(name="pymdc-worker", daemon=True)
+        self.inbox: SimpleQueue[_Job | None] = SimpleQueue()
+        self._workers = workers
+
+    def run(self) -> None:
+        job = self.inbox.get()
+        while job is not None:
+            job()
+            job = self._next() if self._workers.rests(self) else None
+
+    def _next(self) -> _Job | None:
+        try:
+            return self.inbox.get(timeout=_IDLE_SECONDS)
+        except Empty:
+            return None if self._workers.retires(self) else self.inbox.get()
+
+
+class Workers:
+    """Worker threads, started when needed; *size* bounds how many serve callbacks at once.
+
+    A blocking call gets a worker whatever waits in the queue: its own thread sleeps meanwhile.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._quiet = threading.Condition(self._lock)
+        self._queue: deque[Call] = deque()
+        self._idle: list[_Worker] = []
+        self._threads: set[threading.Thread] = set()
+        self._lanes = 0
+        self._outstanding = 0
+        self._kept = False
+        self._closed = False
+
+    def run(self, work: Work) -> Any:
+        """Do *work* on a worker, wait for it, and return its outcome."""
+        if isinstance(threading.current_thread(), _Worker):
+            return outcome(work)
+        answers: SimpleQueue[Any] = SimpleQueue()
+        self.start(work, answers.put)
+        return answers.get()
+
+    def start(self, work: Work, deliver: Callback) -> None:
+        """Do *work* on a worker, which hands its outcome to *deliver*."""
+
+        def job() -> None:
+            deliver(outcome(work))
+
+        if not self._hand_over(job):
+            job()
+
+    def submit(self, work: Work, callback: Callback) -> Call:
+        """Do *work* on a worker in its turn, which hands its outcome to *callback*."""
+        call = Call(work, callback)
+        with self._lock:
+            self._outstanding += 1
+            if self._lanes == self._size:
+                self._queue.append(call)
+                return call
+            self._lanes += 1
+        if not (self._keep() and self._hand_over(lambda: self._serve(call))):
+            self._serve_without_thread(call)
+        return call
+
+    def close(self) -> None:
+        """Wait until every callback has run, then end the workers; from a worker, do not wait."""
+        if not isinstance(threading.current_thread(), _Worker):
+            with self._quiet:
+                self._quiet.wait_for(lambda: self._outstanding == 0)
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            threads = self._threads - {threading.current_thread()}
+        for worker in idle:
+            worker.inbox.put(None)
+        if not isinstance(threading.current_thread(), _Worker):
+            for thread in threads:
+                thread.join()
+
+    def rests(self, worker: _Worker) -> bool:
+        """Take *worker* among the idle ones, or say no when it shall end."""
+        with self._lock:
+            if self._closed:
+                self._threads.discard(worker)
+                return False
+            self._idle.append(worker)
+            return True
+
+    def retires(self, worker: _Worker) -> bool:
+        """Let an idle *worker* end, or say no when a job is on its way to it."""
+        with self._lock:
+            if worker not in self._idle:
+                return False
+            self._idle.remove(worker)
+            self._threads.discard(worker)
+            return True
+
+    def _serve(self, call: Call | None) -> None:
+        while call is not None:
+            call._run()
+            with self._lock:
+                self._outstanding -= 1
+                self._quiet.notify_all()
+                call = self._queue.popleft() if self._queue else None
+                if call is None:
+                    self._lanes -= 1
+
+    def _serve_without_thread(self, call: Call) -> None:
+        # Python 3.12.0 to 3.12.2 start no thread once the main thread has ended.
+        with self._lock:
+            others = self._lanes > 1
+            if others:
+                self._lanes -= 1
+                self._queue.append(call)
+        if not others:
+            self._serve(call)
+
+    def _hand_over(self, job: _Job) -> bool:
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        if worker is None:
+            worker = _Worker(self)
+            if not self._begin(worker):
+                return False
+        worker.inbox.put(job)
+        return True
+
+    def _begin(self, thread: threading.Thread) -> bool:
+        with self._lock:
+            self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._threads.discard(thread)
+            return False
+        return True
+
+    def _keep(self) -> bool:
+        with self._lock:
+            if self._kept:
+                return True
+            self._kept = True
+        if self._begin(threading.Thread(target=self._stay, name="pymdc-keeper", daemon=False)):
+            return True
+        with self._lock:
+            self._kept = False
+        return False
+
+    def _stay(self) -> None:
+        with self._quiet:
+            self._quiet.wait_for(lambda: self._outstanding == 0)
+            self._kept = False
+            self._threads.discard(threading.current_thread())

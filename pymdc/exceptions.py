@@ -1,0 +1,102 @@
+"""What a call can come back with instead of an answer.
+
+::
+
+    PymdcError
+    +-- NetworkError        (urllib.error.URLError, so OSError)
+    |   +-- ConnectError        no connection: refused, no such host, certificate, proxy
+    |   +-- Timeout             (TimeoutError) nothing came in time
+    |   +-- ConnectionLost      the connection ended before the answer did
+    |   +-- GarbledAnswer       what came back is not HTTP, or not what its headers say
+    +-- HTTPError           (urllib.error.HTTPError, so URLError and OSError)
+    |                           a redirect, or a refusal that is not the bridge's JSON
+    +-- ChannelError        (OSError) a shard's channel gave an error instead of the shard
+    +-- IntegrityError      (OSError) bytes whose hash or number is not the one promised
+    +-- Cancelled           the call was taken back
+    +-- Closed              the client was closed before the call
+
+A call never raises these: they are its value, with a callback and without.
+"""
+
+from __future__ import annotations
+
+import io
+import urllib.error
+from collections.abc import Mapping
+from email.message import Message
+from typing import Any
+
+
+class PymdcError(Exception):
+    """Every exception that is made here."""
+
+
+class NetworkError(PymdcError, urllib.error.URLError):
+    """No usable answer came from the other side."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return str(self.reason)
+
+
+class ConnectError(NetworkError):
+    """No connection could be made, so nothing was sent."""
+
+
+class Timeout(NetworkError, TimeoutError):
+    """The time for connecting, or for the next byte, was over."""
+
+
+class ConnectionLost(NetworkError):
+    """The connection ended before the whole answer was there."""
+
+
+class GarbledAnswer(NetworkError):
+    """What came back cannot be read as the protocol says."""
+
+
+class HTTPError(PymdcError, urllib.error.HTTPError):
+    """A redirect, or a status of 400 and above whose body is not JSON.
+
+    It is read like any `urllib.error.HTTPError`: ``code``, ``headers``, ``read()``.
+    """
+
+    def __init__(
+        self, url: str, code: int, msg: str, headers: Mapping[str, str], body: bytes
+    ) -> None:
+        fields = Message()
+        for name, value in headers.items():
+            fields[name] = value
+        self._body = body
+        urllib.error.HTTPError.__init__(self, url, code, msg, fields, io.BytesIO(body))
+
+    def __str__(self) -> str:
+        return f"{self.url} answered {self.code}: {self.msg}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.url, self.code, self.msg, dict(self.headers), self._body)
+
+
+class ChannelError(PymdcError, OSError):
+    """A channel answered with an error; *code* and *message* are the other side's."""
+
+    def __init__(self, channel: str, code: int, message: str) -> None:
+        super().__init__(channel, code, message)
+        self.channel, self.code, self.message = channel, code, message
+
+    def __str__(self) -> str:
+        return f"the channel {self.channel} answered {self.code}: {self.message}"
+
+
+class IntegrityError(PymdcError, OSError):
+    """Bytes were not those that were promised: a wrong hash, or too few of them."""
+
+
+class Cancelled(PymdcError):
+    """The call was taken back before it was done."""
+
+
+class Closed(PymdcError):
+    """The client had been closed before the call."""

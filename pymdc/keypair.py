@@ -1,0 +1,219 @@
+"""The key pair that signs: made, read, written, signing and verifying."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Literal, overload
+
+from pymdc import _base58, _secp256k1
+from pymdc._ripemd160 import ripemd160
+from pymdc._text import Text as Key
+from pymdc._text import raw, text
+
+_AsText = Literal["hex", "base64", "b64"]
+
+_WIF_VERSION = b"\x80"
+_WIF_COMPRESSED = b"\x01"
+_PUBLIC_SIZES = (33, 64, 65)
+_PUBLIC_EXPECTED = (
+    "expected a point on secp256k1: 33, 64 or 65 bytes, or their hexadecimal or base64 text"
+)
+_PRIVATE_EXPECTED = (
+    "expected 32 bytes between zero and the order of secp256k1,"
+    " or their hexadecimal, base64 or WIF text"
+)
+
+
+class ECDSA:
+    """A secp256k1 key pair; new when nothing is given, able only to verify without *private_key*.
+
+    A key may be raw bytes, hexadecimal or base64 (text or bytes), a private key WIF as well.
+    """
+
+    use_compression: int | bool = True
+
+    def __init__(self, public_key: Key | None = None, private_key: Key | None = None) -> None:
+        if public_key is None and private_key is None:
+            secret = secrets.randbelow(_secp256k1.ORDER - 1) + 1
+            private_key = secret.to_bytes(32, "big")
+        self._private: bytes | None = None
+        self._signer: _secp256k1.Signer | None = None
+        if private_key is not None:
+            self._private, self.use_compression = _read_private(private_key)
+            self._public = _secp256k1.public_key(self._private)
+            self._signer = _secp256k1.signer(self._private)
+        if public_key is not None:
+            point = self.parse_public_key(public_key)
+            if self._private is not None and point != self._public:
+                raise ValueError("the public and the private key do not belong together")
+            self._public = point
+
+    @property
+    def public_key(self) -> bytes:
+        """The 64 bytes X and Y of the public key."""
+        return self._public
+
+    @property
+    def private_key(self) -> bytes | None:
+        """The 32 bytes of the private key, or None."""
+        return self._private
+
+    @overload
+    def get_public_key(self, f: _AsText = "hex", public_key: Key | None = None) -> str: ...
+    @overload
+    def get_public_key(
+        self, f: Literal["bin", "cpub", "hash"], public_key: Key | None = None
+    ) -> bytes: ...
+    @overload
+    def get_public_key(self, f: str, public_key: Key | None = None) -> str | bytes: ...
+    def get_public_key(self, f: str = "hex", public_key: Key | None = None) -> str | bytes:
+        """Return the public key in the form *f*, compressed unless `use_compression` is off.
+
+        *f* is "hex" (66 digits; 130 uncompressed), "bin" or "cpub" (33 bytes), "base64" or "b64",
+        or "hash" (RIPEMD-160 of SHA-256, 20 bytes).
+        """
+        point = self._public if public_key is None else self.parse_public_key(public_key)
+        key = _compress(point) if self.use_compression else b"\x04" + point
+        return _write(key, f, _PUBLIC_FORMS)
+
+    @overload
+    def get_private_key(self, f: _AsText | Literal["wif"] = "hex") -> str: ...
+    @overload
+    def get_private_key(self, f: Literal["bin"]) -> bytes: ...
+    @overload
+    def get_private_key(self, f: str) -> str | bytes: ...
+    def get_private_key(self, f: str = "hex") -> str | bytes:
+        """Return the private key in the form *f*: "hex", "bin", "base64", "b64" or "wif"."""
+        if self._private is None:
+            raise ValueError("this key pair has no private key")
+        if text(f, "the form of a key") == "wif":
+            flag = _WIF_COMPRESSED if self.use_compression else b""
+            return _base58.encode(_WIF_VERSION + self._private + flag)
+        return _write(self._private, f, _PRIVATE_FORMS)
+
+    def sign(self, msg: str | bytes, private_key: Key | None = None) -> str:
+        """Return the signature over SHA-256 of *msg* (text is UTF-8): hexadecimal of DER."""
+        sign = self._signer
+        if private_key is not None:
+            sign = _secp256k1.signer(self.parse_private_key(private_key))
+        if sign is None:
+            raise ValueError("this key pair has no private key, so it can verify but not sign")
+        return sign(raw(msg, "the message")).hex()
+
+    def valid_signature(
+        self, signature: str | bytes, msg: str | bytes, public_key: Key | None = None
+    ) -> bool:
+        """Say whether *signature* (hexadecimal of DER) is this key pair's over *msg*."""
+        point = self._public if public_key is None else self.parse_public_key(public_key)
+        try:
+            der = bytes.fromhex(text(signature, "the signature"))
+        except ValueError:
+            return False
+        return _secp256k1.verify(point, raw(msg, "the message"), der)
+
+    @staticmethod
+    def compress_public_key(k: Key) -> bytes:
+        """Return the 33 bytes of the public key *k*."""
+        return _compress(ECDSA.parse_public_key(k))
+
+    @staticmethod
+    def decompress_public_key(k: Key) -> bytes:
+        """Return the 65 bytes of the public key *k*."""
+        return b"\x04" + ECDSA.parse_public_key(k)
+
+    @staticmethod
+    def validate_public_key(k: Key) -> bool:
+        """Say whether *k* is a point on the curve, in one of the three forms."""
+        try:
+            ECDSA.parse_public_key(k)
+        except (TypeError, ValueError):
+            return False
+        return True
+
+    @staticmethod
+    def parse_public_key(k: Key) -> bytes:
+        """Return the 64 bytes X and Y of the public key *k*; ValueError when it is none."""
+        try:
+            return _secp256k1.point(_read(k, "the public key", _PUBLIC_SIZES))
+        except ValueError as error:
+            raise ValueError(f"not a public key; {_PUBLIC_EXPECTED}") from error
+
+    @staticmethod
+    def parse_private_key(k: Key) -> bytes:
+        """Return the 32 bytes of the private key *k*; ValueError, which never shows it."""
+        return _read_private(k)[0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ECDSA) and self._public == other._public
+
+    def __hash__(self) -> int:
+        return hash(self._public)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self._public, self._private), {"use_compression": self.use_compression}
+
+    def __repr__(self) -> str:
+        return f"<ECDSA {_compress(self._public).hex()}>"
+
+
+def _compress(point: bytes) -> bytes:
+    return bytes([2 + point[63] % 2]) + point[:32]
+
+
+def _base64(key: bytes) -> str:
+    return base64.b64encode(key).decode("ascii")
+
+
+def _hash160(key: bytes) -> bytes:
+    return ripemd160(sha256(key).digest())
+
+
+_Form = Callable[[bytes], str | bytes]
+_PRIVATE_FORMS: dict[str, _Form] = {
+    "hex": bytes.hex,
+    "bin": bytes,
+    "base64": _base64,
+    "b64": _base64,
+}
+_PUBLIC_FORMS: dict[str, _Form] = {**_PRIVATE_FORMS, "cpub": bytes, "hash": _hash160}
+
+
+def _write(key: bytes, f: str, forms: dict[str, _Form]) -> str | bytes:
+    form = forms.get(text(f, "the form of a key"))
+    if form is None:
+        raise ValueError(f"{f!r} is no form of a key; expected one of {', '.join(sorted(forms))}")
+    return form(key)
+
+
+def _read(key: Key, what: str, sizes: tuple[int, ...]) -> bytes:
+    """Return the bytes that *key* stands for: itself by its size, or else decoded."""
+    data = raw(key, what)
+    if len(data) in sizes:
+        return data
+    data = data.strip()
+    if len(data) % 2 == 0 and len(data) // 2 in sizes:
+        return bytes.fromhex(data.decode("ascii"))
+    return base64.b64decode(data, validate=True)
+
+
+def _read_private(key: Key) -> tuple[bytes, bool]:
+    """Return the 32 bytes and whether the public key is written compressed."""
+    try:
+        data = raw(key, "the private key")
+        if len(data.strip()) in (51, 52):
+            return _read_wif(data.strip().decode("ascii"))
+        return _secp256k1.checked(_read(data, "the private key", (32,))), True
+    except ValueError:
+        # The cause might hold the text of the key.
+        raise ValueError(f"not a private key; {_PRIVATE_EXPECTED}") from None
+
+
+def _read_wif(wif: str) -> tuple[bytes, bool]:
+    payload = _base58.decode(wif)
+    secret, flag = payload[1:33], payload[33:]
+    if payload[:1] != _WIF_VERSION or flag not in (b"", _WIF_COMPRESSED):
+        raise ValueError("not the WIF of a main network key")
+    return _secp256k1.checked(secret), flag == _WIF_COMPRESSED

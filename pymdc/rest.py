@@ -1,0 +1,65 @@
+"""The door of 2016: one function for any request to the bridge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, overload
+
+from pymdc import client as _client
+from pymdc._auth import identify
+from pymdc._request import NOTHING, settle
+from pymdc._text import Text, text
+from pymdc._workers import Call, Callback
+from pymdc.client import Answer, Client
+
+
+@overload
+def REST(
+    method: Text,
+    resource: Text,
+    params: Mapping[Any, Any] = ...,
+    auth: object = ...,
+    headers: Mapping[Any, Any] = ...,
+    callback: None = None,
+    *,
+    client: Client | None = None,
+) -> Answer: ...
+@overload
+def REST(
+    method: Text,
+    resource: Text,
+    params: Mapping[Any, Any] = ...,
+    auth: object = ...,
+    headers: Mapping[Any, Any] = ...,
+    *,
+    callback: Callback,
+    client: Client | None = None,
+) -> Call: ...
+def REST(  # noqa: N802  # the name of 2016
+    method: Text,
+    resource: Text,
+    params: Mapping[Any, Any] = NOTHING,
+    auth: object = (),
+    headers: Mapping[Any, Any] = NOTHING,
+    callback: Callback | None = None,
+    *,
+    client: Client | None = None,
+) -> Answer:
+    """Send *method* to *resource*, a path such as ``/buckets``, and return the bridge's JSON.
+
+    *params* are the JSON body of a POST, PATCH or PUT, else the query.
+    *auth* is a `Users` (password), an `ECDSA` (signature and nonce) or nothing.
+    """
+    path = text(resource, "the resource")
+    if "?" in path or "#" in path:
+        raise ValueError(f"the resource is {path!r}; expected a path, with the query in params")
+    request = settle(
+        text(method, "the method").upper(), "/" + path.lstrip("/"), params, _headers(headers)
+    )
+    return (client or _client.default()).call(request, identify(auth), callback)
+
+
+def _headers(headers: Mapping[Any, Any]) -> dict[str, str]:
+    return {
+        text(name, "a header's name"): text(value, "a header") for name, value in headers.items()
+    }

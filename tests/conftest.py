@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+import pymdc
+from pymdc.bridge import Bridge
+from tests.modes import MODES, Ask
+
+# Whatever forgets to name its bridge finds a closed port, not somebody's server.
+os.environ["PYMDC_ENDPOINT"] = "http://127.0.0.1:1"
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Account:
+    """A registered, activated user with one key pair."""
+
+    user: pymdc.api.Users
+    key_pair: pymdc.ECDSA
+
+
+@pytest.fixture(params=MODES)
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Call a method in the one mode and in the other, and give its value."""
+    return MODES[request.param]
+
+
+@pytest.fixture(scope="session")
+def bridge() -> Iterator[Bridge]:
+    with Bridge() as running:
+        yield running
+
+
+@pytest.fixture
+def client(bridge: Bridge) -> Iterator[pymdc.Client]:
+    with pymdc.Client(bridge.endpoint) as open_client:
+        yield open_client
+
+
+@pytest.fixture
+def new_user(client: pymdc.Client) -> pymdc.api.Users:
+    """Give a user whom no bridge knows yet."""
+    return pymdc.api.Users(f"user{next(_numbers)}@example.com", "pass", client=client)
+
+
+@pytest.fixture
+def account(bridge: Bridge, client: pymdc.Client, new_user: pymdc.api.Users) -> Account:
+    new_user.register()
+    new_user.activate(bridge.activation_key(new_user.username))
+    keys = pymdc.api.Keys(new_user)
+    keys.create()
+    return Account(new_user, keys.key_pairs[0])
+
+
+@pytest.fixture
+def bucket(account: Account, client: pymdc.Client) -> pymdc.api.Bucket:
+    answer = pymdc.api.Buckets(account.key_pair, client=client).create(
+        "photos", 10, 30, [account.key_pair]
+    )
+    return pymdc.api.Bucket(answer["id"], account.key_pair, client=client)

@@ -1,0 +1,32 @@
+"""The two modes of a call, as one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pymdc
+
+PATIENCE = 30
+
+Ask = Callable[..., Any]
+
+
+def blocking(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call *method* without a callback and return its value."""
+    return method(*args, **kwargs)
+
+
+def with_callback(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call *method* with a callback and return the value it got, once, the call's result."""
+    got: list[Any] = []
+    call = method(*args, **kwargs, callback=got.append)
+    assert isinstance(call, pymdc.Call)
+    result = call.result(PATIENCE)
+    assert len(got) == 1
+    assert got[0] is result
+    assert not call.is_alive()
+    return result
+
+
+MODES = {"blocking": blocking, "callback": with_callback}

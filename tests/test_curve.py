@@ -1,0 +1,143 @@
+"""secp256k1 by either library, held to each other, to openssl and to the vector of 2016."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+from ecdsa.util import sigencode_der
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pymdc import _secp256k1
+from pymdc._contract import contract
+from pymdc._ripemd160 import pure_ripemd160, ripemd160
+
+BACKENDS = [_secp256k1.PythonECDSA(), _secp256k1.Libsecp256k1()]
+secrets = st.integers(1, _secp256k1.ORDER - 1).map(lambda number: number.to_bytes(32, "big"))
+
+PUBLIC_2016 = bytes.fromhex(
+    "043874de22536decc5508257cc806a9e5af5e8be6a80056843d5c0c2b112903430"
+    "f9a46c128ca17e30e2fb54f541416185dda2df878adbb90d66811452f4162125"
+)
+SIGNATURE_2016 = bytes.fromhex(
+    "3046022100e5b534eba11f19d4e3e92398e4ffdf8195041a7de13a1ffe8eb3baf66eb694b8"
+    "022100982837e3b449fc9e4524009acd03800abf6447cf225a83d6f21bfa67a8326465"
+)
+BODY_2016 = b'{"storage":10,"transfer":30,"name":"MyBucket","__nonce":1453222669376}'
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda backend: type(backend).__name__)
+def backend(request: pytest.FixtureRequest) -> _secp256k1.Backend:
+    chosen: _secp256k1.Backend = request.param
+    return chosen
+
+
+def high(signature: bytes) -> bytes:
+    """Return the other signature of the same message, with the high S."""
+    r, s = _secp256k1.parse_signature(signature)
+    return bytes(sigencode_der(r, max(s, _secp256k1.ORDER - s), _secp256k1.ORDER))
+
+
+def test_the_signed_example_of_2016_verifies(backend: _secp256k1.Backend) -> None:
+    signed = contract("POST", "/buckets", BODY_2016)
+    assert _secp256k1.verify(PUBLIC_2016, signed, SIGNATURE_2016, backend)
+    assert not _secp256k1.verify(PUBLIC_2016, signed + b" ", SIGNATURE_2016, backend)
+
+
+@given(secret=secrets, message=st.binary(max_size=200))
+def test_both_libraries_make_the_same_keys_and_signatures(secret: bytes, message: bytes) -> None:
+    python, libsecp256k1 = BACKENDS
+    public = _secp256k1.public_key(secret, python)
+    signature = _secp256k1.signer(secret, python)(message)
+    assert _secp256k1.public_key(secret, libsecp256k1) == public
+    assert _secp256k1.signer(secret, libsecp256k1)(message) == signature
+    for one in BACKENDS:
+        assert _secp256k1.verify(public, message, signature, one)
+        assert _secp256k1.verify(public, message, high(signature), one)
+        assert not _secp256k1.verify(public, message + b"!", signature, one)
+
+
+def test_bad_keys_and_signatures_are_refused(backend: _secp256k1.Backend) -> None:
+    secret = b"\x11" * 32
+    public = _secp256k1.public_key(secret, backend)
+    good = _secp256k1.signer(secret, backend)(b"x")
+    order = _secp256k1.ORDER
+    for bad in (b"", good[:-1], good + b"\0", bytes(70), *map(out_of_range, (0, order))):
+        assert not _secp256k1.verify(public, b"x", bad, backend)
+    for key in (b"", b"\x02" * 32, b"\x02" + b"\xff" * 32, b"\x07" + public, public[:-1] + b"\0"):
+        assert not _secp256k1.verify(key, b"x", good, backend)
+        with pytest.raises(ValueError, match="point|prefix|public key"):
+            _secp256k1.point(key, backend)
+
+
+def out_of_range(number: int) -> bytes:
+    return bytes(sigencode_der(number, number, _secp256k1.ORDER))
+
+
+@pytest.mark.parametrize("secret", [b"", bytes(32), b"\xff" * 32, b"\x01" * 33])
+def test_a_secret_out_of_range_is_refused(secret: bytes) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        _secp256k1.checked(secret)
+
+
+def openssl(*arguments: str | Path, data: bytes = b"") -> bytes:
+    done = subprocess.run(["openssl", *arguments], input=data, capture_output=True, check=True)
+    return done.stdout
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> Path:
+    path = tmp_path / "key.pem"
+    openssl("ecparam", "-genkey", "-name", "secp256k1", "-noout", "-out", path)
+    return path
+
+
+def test_what_openssl_signs_verifies(pem: Path, backend: _secp256k1.Backend) -> None:
+    public = openssl("ec", "-in", pem, "-pubout", "-outform", "DER")[-65:]
+    for message in (b"", b"GET\n/buckets\n__nonce=1"):
+        signature = openssl("dgst", "-sha256", "-sign", pem, data=message)
+        assert _secp256k1.verify(public, message, signature, backend)
+        assert not _secp256k1.verify(public, message + b"!", signature, backend)
+
+
+def test_openssl_verifies_what_is_signed(
+    pem: Path, tmp_path: Path, backend: _secp256k1.Backend
+) -> None:
+    der = openssl("ec", "-in", pem, "-outform", "DER")
+    secret = der[der.index(b"\x04\x20") + 2 :][:32]
+    public = tmp_path / "public.pem"
+    public.write_bytes(openssl("ec", "-in", pem, "-pubout"))
+    signature = tmp_path / "signature"
+    signature.write_bytes(_secp256k1.signer(secret, backend)(b"hello"))
+    verify = ("dgst", "-sha256", "-verify", public, "-signature", signature)
+    assert openssl(*verify, data=b"hello") == b"Verified OK\n"
+
+
+@pytest.mark.parametrize("digest", [ripemd160, pure_ripemd160])
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (b"", "9c1185a5c5e9fc54612808977ee8f548b2258d31"),
+        (b"a", "0bdc9d2d256b3ee9daae347be6f4dc835a467ffe"),
+        (b"abc", "8eb208f7e05d987a9b044a8e98c6b087f15a0bfc"),
+        (b"message digest", "5d0689ef49d2fae572b881b123a85ffa21595f36"),
+        (b"1234567890" * 8, "9b752e45573d4b39f4dbd3323cab82bf63326bfb"),
+    ],
+)
+def test_ripemd160_gives_the_published_digests(
+    digest: object, message: bytes, expected: str
+) -> None:
+    assert callable(digest)
+    assert digest(message).hex() == expected
+
+
+@given(st.binary(max_size=300))
+def test_both_ripemd160_agree(message: bytes) -> None:
+    try:
+        theirs = hashlib.new("ripemd160", message).digest()
+    except ValueError:
+        theirs = ripemd160(message)
+    assert pure_ripemd160(message) == theirs

@@ -1,0 +1,228 @@
+"""The key pair, row by row of what it promises."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import pickle
+from typing import Any
+
+import pytest
+
+from pymdc import ECDSA
+
+PRIVATE = b"\x11" * 32
+COMPRESSED = bytes.fromhex("034f355bdcb7cc0af728ef3cceb9615d90684bb5b2ca5f859ab0f0b704075871aa")
+PAIR = ECDSA(private_key=PRIVATE)
+RAW = PAIR.public_key
+WIF = "KwntMbt59tTsj8xqpqYqRRWufyjGunvhSyeMo3NTYpFYzZbXJ5Hp"
+WIF_UNCOMPRESSED = "5HwoXVkHoRM8sL2KmNRS217n1g8mPPBomrY7yehCuXC1115WWsh"
+
+
+def forms(key: bytes) -> list[Any]:
+    """Return the ways in which *key* may be written."""
+    return [
+        key,
+        key.hex(),
+        key.hex().upper(),
+        key.hex().encode(),
+        base64.b64encode(key).decode(),
+        base64.b64encode(key),
+        f" {key.hex()}\n",
+    ]
+
+
+def test_new_pairs_differ_and_sign() -> None:
+    one, two = ECDSA(), ECDSA()
+    assert one != two
+    assert len(one.public_key) == 64
+    assert len(one.private_key or b"") == 32
+    assert two.valid_signature(two.sign("hello"), "hello")
+
+
+def test_vector() -> None:
+    assert PAIR.get_public_key() == COMPRESSED.hex()
+    assert PAIR.get_public_key("base64") == "A081W9y3zAr3KO88zrlhXZBoS7Wyyl+FmrDwtwQHWHGq"
+    assert PAIR.get_private_key("base64") == "ERERERERERERERERERERERERERERERERERERERERERE="
+
+
+@pytest.mark.parametrize("key", [COMPRESSED, RAW, b"\x04" + RAW], ids=["33", "64", "65"])
+def test_a_public_key_is_read_in_every_form(key: bytes) -> None:
+    for form in forms(key):
+        assert ECDSA(form).public_key == RAW
+        assert ECDSA(form) == PAIR
+        assert ECDSA.parse_public_key(form) == RAW
+        assert ECDSA.validate_public_key(form) is True
+
+
+def test_a_private_key_is_read_in_every_form() -> None:
+    for form in [*forms(PRIVATE), WIF, WIF.encode(), WIF_UNCOMPRESSED]:
+        assert ECDSA(private_key=form).private_key == PRIVATE
+        assert ECDSA(None, form).public_key == RAW
+        assert ECDSA.parse_private_key(form) == PRIVATE
+
+
+def test_the_public_key_alone_verifies_and_does_not_sign() -> None:
+    public = ECDSA(PAIR.get_public_key("b64"))
+    assert public.private_key is None
+    assert public.valid_signature(PAIR.sign("x"), "x")
+    with pytest.raises(ValueError, match="can verify but not sign"):
+        public.sign("x")
+    with pytest.raises(ValueError, match="no private key"):
+        public.get_private_key()
+
+
+def test_both_keys_have_to_belong_together() -> None:
+    assert ECDSA(COMPRESSED, PRIVATE) == PAIR
+    with pytest.raises(ValueError, match="belong together"):
+        ECDSA(ECDSA().get_public_key(), PRIVATE)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "x",
+        "",
+        "é" * 44,
+        b"\xff" * 33,
+        COMPRESSED.hex()[:-1],
+        COMPRESSED.hex()[:-2] + "zz",
+        "05" + COMPRESSED.hex()[2:],
+        "02" + "ff" * 32,
+        "06" + RAW.hex(),
+        "04" + RAW.hex()[:-2] + "00",
+        base64.b64encode(b"1" * 40),
+    ],
+)
+def test_what_is_no_public_key_is_a_value_error_that_says_what_is(bad: Any) -> None:
+    with pytest.raises(ValueError, match="33, 64 or 65 bytes, or their hexadecimal or base64"):
+        ECDSA(bad)
+    assert ECDSA.validate_public_key(bad) is False
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "secret",
+        b"\0" * 32,
+        b"\xff" * 32,
+        "11" * 31 + "zz",
+        WIF[:-1] + "q",
+        WIF[:-1] + "0",
+        "L" + WIF[1:],
+        base64.b64encode(b"secret")[:-1],
+    ],
+)
+def test_what_is_no_private_key_is_a_value_error_that_does_not_show_it(bad: Any) -> None:
+    with pytest.raises(ValueError, match="not a private key; expected 32 bytes") as caught:
+        ECDSA(private_key=bad)
+    text = bad if isinstance(bad, str) else bad.decode("latin-1")
+    assert text not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("wrong", [5, None, [], object()])
+def test_another_type_is_a_type_error(wrong: Any) -> None:
+    assert ECDSA.validate_public_key(wrong) is False
+    with pytest.raises(TypeError, match="expected text or bytes"):
+        ECDSA.parse_public_key(wrong)
+    with pytest.raises(TypeError, match="expected text or bytes"):
+        ECDSA.parse_private_key(wrong)
+
+
+def test_compression_and_back() -> None:
+    assert ECDSA.compress_public_key(RAW) == COMPRESSED
+    assert ECDSA.compress_public_key(b"\x04" + RAW) == COMPRESSED
+    assert ECDSA.decompress_public_key(COMPRESSED) == b"\x04" + RAW
+    assert PAIR.compress_public_key(RAW) == COMPRESSED
+    with pytest.raises(ValueError, match="point on secp256k1"):
+        ECDSA.decompress_public_key(b"\x02" + b"\xff" * 32)
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("hex", COMPRESSED.hex()),
+        (b"hex", COMPRESSED.hex()),
+        ("bin", COMPRESSED),
+        ("cpub", COMPRESSED),
+        ("hash", hashlib.new("ripemd160", hashlib.sha256(COMPRESSED).digest()).digest()),
+        ("base64", base64.b64encode(COMPRESSED).decode()),
+        ("b64", base64.b64encode(COMPRESSED).decode()),
+    ],
+)
+def test_forms_of_the_public_key(form: Any, expected: str | bytes) -> None:
+    assert PAIR.get_public_key(form) == expected
+    assert ECDSA().get_public_key(form, COMPRESSED) == expected
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("hex", PRIVATE.hex()),
+        ("bin", PRIVATE),
+        ("base64", base64.b64encode(PRIVATE).decode()),
+        ("b64", base64.b64encode(PRIVATE).decode()),
+        ("wif", WIF),
+    ],
+)
+def test_forms_of_the_private_key(form: Any, expected: str | bytes) -> None:
+    assert PAIR.get_private_key(form) == expected
+
+
+def test_an_unknown_form_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="'jwk' is no form of a key; expected one of b64"):
+        PAIR.get_public_key("jwk")
+    with pytest.raises(ValueError, match="'hash' is no form of a key"):
+        PAIR.get_private_key("hash")
+
+
+def test_without_compression_the_key_is_65_bytes() -> None:
+    pair = ECDSA(private_key=PRIVATE)
+    pair.use_compression = 0
+    assert pair.get_public_key() == "04" + RAW.hex()
+    assert pair.get_private_key("wif") == WIF_UNCOMPRESSED
+    assert ECDSA(private_key=WIF_UNCOMPRESSED).get_public_key("bin") == b"\x04" + RAW
+    assert ECDSA.use_compression
+
+
+def test_signatures_are_deterministic_hex_of_der_over_utf8() -> None:
+    signature = PAIR.sign("Grüße")
+    assert signature == PAIR.sign("Grüße".encode())
+    assert bytes.fromhex(signature)[0] == 0x30
+    assert PAIR.valid_signature(signature, "Grüße")
+    assert PAIR.valid_signature(signature.encode(), "Grüße".encode())
+    assert PAIR.sign("x", ECDSA(private_key=b"\x22" * 32).get_private_key()) == ECDSA(
+        private_key=b"\x22" * 32
+    ).sign("x")
+
+
+def test_a_wrong_signature_is_false_and_nothing_is_printed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    good = PAIR.sign("x")
+    assert not PAIR.valid_signature(good, "y")
+    assert not PAIR.valid_signature(good, "x", ECDSA().get_public_key())
+    assert PAIR.valid_signature(good, "x", COMPRESSED)
+    for bad in ("", "zz", good[:-2], good + "00", "30" * 35, "é"):
+        assert PAIR.valid_signature(bad, "x") is False
+    assert capfd.readouterr() == ("", "")
+
+
+def test_repr_and_errors_never_show_the_private_key() -> None:
+    for form in (str(PAIR), repr(PAIR), f"{PAIR}"):
+        assert form == f"<ECDSA {COMPRESSED.hex()}>"
+
+
+def test_equality_is_by_public_key() -> None:
+    assert PAIR == ECDSA(COMPRESSED)
+    assert hash(PAIR) == hash(ECDSA(COMPRESSED))
+    assert PAIR != ECDSA()
+    assert PAIR != COMPRESSED
+
+
+def test_a_copy_signs_the_same() -> None:
+    for twin in (copy.deepcopy(PAIR), pickle.loads(pickle.dumps(PAIR))):
+        assert twin == PAIR
+        assert twin.sign("x") == PAIR.sign("x")

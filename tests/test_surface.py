@@ -1,0 +1,162 @@
+"""What the scripts of 2016 rely on: names, parameters, defaults; and who imports whom."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pymdc
+
+SURFACE = {
+    "pymdc.api.users.Users": "(username, password=None)",
+    "pymdc.api.users.Users.register": "(self, callback=None)",
+    "pymdc.api.users.Users.activate": "(self, token, callback=None)",
+    "pymdc.api.users.Users.password_hash": "(self)",
+    "pymdc.api.keys.Keys": "(user)",
+    "pymdc.api.keys.Keys.list": "(self, callback=None)",
+    "pymdc.api.keys.Keys.create": "(self, key_pair=None, callback=None)",
+    "pymdc.api.keys.Keys.delete": "(self, key_pair, callback=None)",
+    "pymdc.api.buckets.Buckets": "(key_pair)",
+    "pymdc.api.buckets.Buckets.create": (
+        "(self, name, storage, transfer, key_pairs, callback=None)"
+    ),
+    "pymdc.api.buckets.Buckets.list": "(self, callback=None)",
+    "pymdc.api.buckets.Bucket": "(bucket_id, key_pair)",
+    "pymdc.api.buckets.Bucket.list": "(self, callback=None)",
+    "pymdc.api.buckets.Bucket.patch": "(self, params, callback=None)",
+    "pymdc.api.buckets.Bucket.delete": "(self, callback=None)",
+    "pymdc.api.files.Files": "(bucket_id, key_pair)",
+    "pymdc.api.files.Files.list": "(self, callback=None)",
+    "pymdc.api.files.Files.token": "(self, operation, callback=None)",
+    "pymdc.api.files.Files.upload": "(self, path, token=None, callback=None)",
+    "pymdc.api.files.Files.download": "(self, file_hash, token=None, callback=None)",
+    "pymdc.api.files.Files.delete": "(self, file_hash, callback=None)",
+    "pymdc.keypair.ECDSA": "(public_key=None, private_key=None)",
+    "pymdc.keypair.ECDSA.get_public_key": "(self, f='hex', public_key=None)",
+    "pymdc.keypair.ECDSA.get_private_key": "(self, f='hex')",
+    "pymdc.keypair.ECDSA.sign": "(self, msg, private_key=None)",
+    "pymdc.keypair.ECDSA.valid_signature": "(self, signature, msg, public_key=None)",
+    "pymdc.keypair.ECDSA.compress_public_key": "(k)",
+    "pymdc.keypair.ECDSA.decompress_public_key": "(k)",
+    "pymdc.keypair.ECDSA.validate_public_key": "(k)",
+    "pymdc.keypair.ECDSA.parse_public_key": "(k)",
+    "pymdc.keypair.ECDSA.parse_private_key": "(k)",
+    "pymdc.rest.REST": "(method, resource, params={}, auth=(), headers={}, callback=None)",
+}
+
+
+def find(dotted: str) -> Any:
+    module, _, rest = dotted.partition(".")[2].partition(".")
+    if module == "api":
+        module, _, rest = rest.partition(".")
+        module = f"api.{module}"
+    found: Any = importlib.import_module(f"pymdc.{module}")
+    for name in rest.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def positional(function: Any) -> str:
+    """Return the parameters that 2016 had: all but the keyword-only ones, without types."""
+    parameters = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+    ]
+    text = str(inspect.Signature(parameters))
+    return text.replace("mappingproxy({})", "{}")
+
+
+@pytest.mark.parametrize("dotted", SURFACE)
+def test_parameters_and_defaults_are_those_of_2016(dotted: str) -> None:
+    assert positional(find(dotted)) == SURFACE[dotted]
+
+
+@pytest.mark.parametrize("dotted", SURFACE)
+def test_new_parameters_are_keyword_only_and_optional(dotted: str) -> None:
+    for parameter in inspect.signature(find(dotted)).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            assert parameter.default is None
+
+
+def test_every_public_method_of_the_api_takes_a_callback_last() -> None:
+    for name in pymdc.api.__all__:
+        for method, function in inspect.getmembers(getattr(pymdc.api, name), inspect.isfunction):
+            if not method.startswith("_") and method != "password_hash":
+                assert f"{function.__module__}.{name}.{method}" in SURFACE
+                assert positional(function).endswith("callback=None)")
+
+
+def test_classes_are_found_directly_under_api_too() -> None:
+    assert pymdc.api.Users is pymdc.api.users.Users
+    assert pymdc.api.Keys is pymdc.api.keys.Keys
+    assert pymdc.api.Buckets is pymdc.api.buckets.Buckets
+    assert pymdc.api.Bucket is pymdc.api.buckets.Bucket
+    assert pymdc.api.Files is pymdc.api.files.Files
+
+
+@pytest.mark.parametrize("module", [pymdc, pymdc.api])
+def test_all_names_what_is_there(module: Any) -> None:
+    assert sorted(module.__all__) == sorted(set(module.__all__))
+    for name in module.__all__:
+        assert hasattr(module, name)
+
+
+LADDER = [
+    {"exceptions", "_contract", "_base58", "_ripemd160", "_text", "_secp256k1"},
+    {"_hashes", "_request", "_workers", "keypair", "_channel"},
+    {"_auth", "_multipart", "_transport"},
+    {"_shards"},
+    {"client"},
+    {"rest", "api._resource"},
+    {"api.users"},
+    {"api.keys"},
+    {"api.files"},
+    {"api.buckets"},
+    {"api"},
+    {""},
+]
+PACKAGE = Path(pymdc.__file__).parent
+
+
+def modules() -> dict[str, Path]:
+    found = {"": PACKAGE / "__init__.py"}
+    for info in pkgutil.walk_packages([str(PACKAGE)], "pymdc."):
+        name = info.name.removeprefix("pymdc.")
+        if name.split(".")[0] != "bridge":
+            path = PACKAGE / Path(*name.split("."))
+            found[name] = path / "__init__.py" if info.ispkg else path.with_suffix(".py")
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules of the package that the one at *path* imports, without ``pymdc.``."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module in ("pymdc", "pymdc.api"):
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module))
+    return {name.removeprefix("pymdc.") for name in names if name.startswith("pymdc")}
+
+
+def test_imports_run_one_way() -> None:
+    known = modules()
+    rungs = {name: rung for rung, names in enumerate(LADDER) for name in names}
+    assert set(rungs) == set(known)
+    for name, path in known.items():
+        for other in imported(path) & set(known):
+            assert rungs[other] < rungs[name], f"{name or 'pymdc'} imports {other}"
+
+
+def test_nothing_in_the_client_imports_the_bridge() -> None:
+    for name, path in modules().items():
+        assert not any(other.startswith("bridge") for other in imported(path)), name
