@@ -34,6 +34,9 @@ _NORMAL = 1000
 _quiet = logging.getLogger("pymdc.channel")
 _quiet.setLevel(logging.INFO)
 
+# Known to websockets from its release 17 on.
+_TOO_MANY_FRAGMENTS = [getattr(theirs, name) for name in {"TooManyFragments"} & {*dir(theirs)}]
+
 # What websockets raises, what it becomes, and what it means; the first line that fits decides.
 TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
     (theirs.InvalidURI, ConnectError, "not the URL of a channel"),
@@ -43,6 +46,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
     (theirs.ConnectionClosed, ConnectionLost, "the channel closed before the shard was whole"),
     (theirs.ProtocolError, GarbledAnswer, "what came is not a WebSocket's"),
     (theirs.PayloadTooBig, GarbledAnswer, "a frame is too large"),
+    *((kind, GarbledAnswer, "a message has too many frames") for kind in _TOO_MANY_FRAGMENTS),
     (theirs.InvalidState, ConnectionLost, "the channel closed before the shard was whole"),
     (theirs.ConcurrencyError, NetworkError, "the channel was used twice at once"),
 )

@@ -25,6 +25,7 @@ from pymdc.exceptions import (
     Timeout,
 )
 
+_NO_CONTENT = 204
 _USER_AGENT = "metadisk-client-python"
 
 # What urllib3 and the standard library raise, what it becomes, and what it means.
@@ -132,13 +133,19 @@ class Transport:
             raise Closed(f"{tried}: the client is closed") from None
         except theirs.HTTPError as error:
             raise translated(error, tried, self.timeout) from error
-        return Answer(
-            self.endpoint + request.shown, response.status, response.headers, response.data
-        )
+        if not response.data and response.status != _NO_CONTENT and not _framed(response.headers):
+            raise ConnectionLost(f"{tried}: the connection ended in the middle of the headers")
+        url = self.endpoint + request.shown
+        return Answer(url, response.status, response.headers, response.data)
 
     def close(self) -> None:
         """Close the connections; what is sent afterwards is `Closed`."""
         self._pool.close()
+
+
+def _framed(headers: Mapping[str, str]) -> bool:
+    # A cut in the headers looks like their end; without these an empty body may be such a cut.
+    return "Content-Length" in headers or "Transfer-Encoding" in headers
 
 
 def translated(error: Exception, tried: str, timeout: tuple[float, float]) -> NetworkError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 Treat = Callable[[socket.socket], None]
@@ -86,10 +87,8 @@ class RawServer:
         traceback: TracebackType | None,
     ) -> None:
         for sock in (self._socket, *self._open):
-            try:
+            with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             sock.close()
         for thread in self._threads:
             thread.join()

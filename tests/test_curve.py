@@ -15,7 +15,7 @@ from pymdc import _secp256k1
 from pymdc._contract import contract
 from pymdc._ripemd160 import pure_ripemd160, ripemd160
 
-BACKENDS = [_secp256k1.PythonECDSA(), _secp256k1.Libsecp256k1()]
+BACKENDS: list[_secp256k1.Backend] = [_secp256k1.PythonECDSA(), _secp256k1.Libsecp256k1()]
 secrets = st.integers(1, _secp256k1.ORDER - 1).map(lambda number: number.to_bytes(32, "big"))
 
 PUBLIC_2016 = bytes.fromhex(
@@ -69,7 +69,7 @@ def test_bad_keys_and_signatures_are_refused(backend: _secp256k1.Backend) -> Non
         assert not _secp256k1.verify(public, b"x", bad, backend)
     for key in (b"", b"\x02" * 32, b"\x02" + b"\xff" * 32, b"\x07" + public, public[:-1] + b"\0"):
         assert not _secp256k1.verify(key, b"x", good, backend)
-        with pytest.raises(ValueError, match="point|prefix|public key"):
+        with pytest.raises(ValueError, match=r"point|prefix|public key"):
             _secp256k1.point(key, backend)
 
 
