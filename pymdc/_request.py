@@ -75,12 +75,18 @@ def settle(
         payload = json.dumps(params, separators=(",", ":"), default=_bytes_as_text)
     else:
         payload = urlencode(params, quote_via=quote)
-    return Request(method, _escaped(path), payload, dict(headers))
+    return Request(method, _escaped(path), payload, {k: _header(k, v) for k, v in headers.items()})
 
 
 def resource(*parts: str) -> str:
     """Return the path of *parts*, each of them quoted whole."""
     return "".join("/" + quote(part, safe="") for part in parts)
+
+
+def _header(name: str, value: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError(f"the header {name} has characters that no header has")
+    return value
 
 
 def _escaped(path: str) -> str:

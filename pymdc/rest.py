@@ -28,6 +28,17 @@ def REST(
 def REST(
     method: Text,
     resource: Text,
+    params: Mapping[Any, Any],
+    auth: object,
+    headers: Mapping[Any, Any],
+    callback: Callback,
+    *,
+    client: Client | None = None,
+) -> Call: ...
+@overload
+def REST(
+    method: Text,
+    resource: Text,
     params: Mapping[Any, Any] = ...,
     auth: object = ...,
     headers: Mapping[Any, Any] = ...,

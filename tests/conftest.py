@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from modes import MODES, Ask
 
 import pymdc
 from pymdc.bridge import Bridge
-from tests.modes import MODES, Ask
 
 # Whatever forgets to name its bridge finds a closed port, not somebody's server.
 os.environ["PYMDC_ENDPOINT"] = "http://127.0.0.1:1"

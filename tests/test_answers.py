@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import urllib3.exceptions
 import websockets.exceptions
+from modes import Ask
+from servers import RawServer, Treat, answering, read_request
 
 import pymdc
 from pymdc import _channel, _transport, exceptions
-from tests.modes import Ask
-from tests.servers import RawServer, Treat, answering, read_request
 
 
 def written(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:

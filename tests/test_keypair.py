@@ -216,9 +216,9 @@ def test_repr_and_errors_never_show_the_private_key() -> None:
 
 
 def test_equality_is_by_public_key() -> None:
-    assert PAIR == ECDSA(COMPRESSED)
+    assert ECDSA(COMPRESSED) == PAIR
     assert hash(PAIR) == hash(ECDSA(COMPRESSED))
-    assert PAIR != ECDSA()
+    assert ECDSA() != PAIR
     assert PAIR != COMPRESSED
 
 

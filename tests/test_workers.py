@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+from modes import PATIENCE
 
 from pymdc import Call
 from pymdc._workers import Workers
 from pymdc.exceptions import Cancelled
-from tests.modes import PATIENCE
 
 
 @pytest.fixture(params=[1, 4], ids=["one worker", "four workers"])
@@ -285,7 +285,7 @@ def test_the_process_is_held_while_a_callback_has_to_run_and_no_longer(one: Work
         return [
             thread
             for thread in threading.enumerate()
-            if thread.name.startswith("pymdc") and not thread.daemon
+            if thread.name == "pymdc-keeper" and not thread.daemon
         ]
 
     assert holding() == []

@@ -1,0 +1,55 @@
+"""The bridge as a program: ``python -m pymdc.bridge``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from contextlib import closing
+from queue import SimpleQueue
+
+
+def main() -> int:
+    """Serve until SIGTERM or Ctrl-C; return the exit status."""
+    options = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    stop: SimpleQueue[int] = SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: stop.put(number))
+    try:
+        from pymdc.bridge.server import Bridge
+
+        bridge = Bridge(announce=_print_link, **vars(options))
+        bridge.__enter__()
+    except ImportError as error:
+        return _fail(f"{error.name} is missing: pip install 'metadisk-client-python[bridge]'")
+    except (OSError, ValueError) as error:
+        return _fail(str(error))
+    with closing(bridge):
+        print(f"Bridge at {bridge.endpoint}", flush=True)
+        stop.get()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m pymdc.bridge", description="Run a bridge.")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
+    parser.add_argument("--port", type=int, default=6382, help="0 is any (%(default)s)")
+    parser.add_argument("--data", default="metadisk-data", help="folder (./%(default)s)")
+    parser.add_argument("--smtp", metavar="URL", help="smtp[s]://[USER:PASSWORD@]HOST[:PORT]")
+    parser.add_argument("--nonce-rule", default="once", choices=["once", "2016"])
+    return parser
+
+
+def _print_link(email: str, link: str) -> None:
+    print(f"Activate {email}: {link}", flush=True)
+
+
+def _fail(message: str) -> int:
+    print(f"pymdc.bridge: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

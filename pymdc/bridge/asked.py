@@ -1,0 +1,91 @@
+"""What a request asks, and what it is answered."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl
+
+from pymdc.bridge.errors import Refused
+
+_ID = re.compile(r"[0-9a-fA-F]{24}")
+
+
+@dataclass(frozen=True, repr=False)
+class Asked:
+    """A request as it came in.
+
+    *path* and *query* are as sent, *parameters* are those in the path, unquoted.
+    *channel* is the address of the bridge's channels, as whoever asks knows the bridge.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    parameters: Mapping[str, str]
+    channel: str
+    body: bytes = b""
+
+    @cached_property
+    def fields(self) -> Mapping[str, Any]:
+        """The JSON object in the body; empty when there is none, as in 2016."""
+        try:
+            fields = json.loads(self.body.decode(), parse_constant=_refuse)
+            if b"\\u" in self.body:
+                json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair raises
+        except (ValueError, RecursionError):
+            return {}
+        return fields if isinstance(fields, dict) else {}
+
+    @cached_property
+    def arguments(self) -> Mapping[str, str]:
+        """What the query string says."""
+        return dict(parse_qsl(self.query))
+
+    @property
+    def has_body(self) -> bool:
+        """Say whether the body says what is asked; else the query string does."""
+        return self.method in ("POST", "PATCH", "PUT")
+
+    @property
+    def bucket(self) -> str:
+        """The id of the bucket in the path."""
+        text = self.parameters["id"]
+        if not _ID.fullmatch(text):
+            raise Refused(400, f'Cast to ObjectId failed for value "{text}" at path "_id"')
+        return text.lower()
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """User and password of HTTP Basic; None when there are not both, in good form."""
+        scheme, _, encoded = self.headers.get("authorization", "").partition(" ")
+        try:
+            user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        except ValueError:
+            return None
+        return (user, password) if scheme.lower() == "basic" and user and password else None
+
+
+@dataclass(frozen=True, repr=False)
+class Answer:
+    """A status, and a value for JSON; without a value the body is empty."""
+
+    value: object = None
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def encode(self) -> bytes:
+        """Return the body."""
+        if self.value is None:
+            return b""
+        return json.dumps(self.value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

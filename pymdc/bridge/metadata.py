@@ -1,0 +1,167 @@
+"""What the bridge knows: its tables, and the transactions on them.
+
+Where two requests at once must not both win, one statement and its row count decide.
+Times are whole milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pymdc.bridge.errors import found
+
+TOKEN_LIFETIME = 300_000
+
+_tables = sa.MetaData()
+_key = partial(sa.Column, primary_key=True)
+_column = partial(sa.Column, nullable=False)
+_numbered = partial(sa.Column, "number", sa.Integer, primary_key=True)  # keeps the order
+
+
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(name, _tables, *columns)
+
+
+users = _table(
+    "users",
+    _key("email", sa.String),
+    _column("password", sa.String),
+    _column("created", sa.BigInteger),
+    sa.Column("activation", sa.String, unique=True),  # none when it has been used
+)
+public_keys = _table(
+    "public_keys",
+    _numbered(),
+    _column("key", sa.String, unique=True),
+    _column("user", sa.ForeignKey("users.email"), index=True),
+)
+# The owner of a nonce is a user, by e-mail, or a key, by the point that it is.
+nonces = _table("nonces", _key("owner", sa.String), _key("nonce", sa.Float))
+nonce_floors = _table("nonce_floors", _key("owner", sa.String), _column("floor", sa.Float))
+buckets = _table(
+    "buckets",
+    _numbered(),
+    _column("id", sa.String, unique=True),
+    _column("user", sa.ForeignKey("users.email"), index=True),
+    _column("created", sa.BigInteger),
+    sa.Column("name", sa.String),
+    sa.Column("storage", sa.Float),
+    sa.Column("transfer", sa.Float),
+    _column("pubkeys", sa.JSON),
+)
+tokens = _table(
+    "tokens",
+    _key("token", sa.String),
+    _column("bucket", sa.String),  # no foreign key: a token may outlive its bucket
+    _column("operation", sa.String),
+    _column("expires", sa.BigInteger, index=True),
+)
+pointers = _table(
+    "pointers",
+    _key("token", sa.String),
+    _column("shard", sa.String),
+    _column("expires", sa.BigInteger, index=True),
+)
+files = _table(
+    "files",
+    _numbered(),
+    _column("bucket", sa.ForeignKey("buckets.id", ondelete="CASCADE")),
+    _column("hash", sa.String),
+    _column("filename", sa.String),
+    _column("mimetype", sa.String),
+    _column("size", sa.BigInteger),
+    sa.UniqueConstraint("bucket", "hash"),
+)
+shards = _table(
+    "shards", _key("hash", sa.String), _column("object", sa.String), _column("size", sa.BigInteger)
+)
+file_shards = _table(
+    "file_shards",
+    _key("file", sa.ForeignKey("files.number", ondelete="CASCADE")),
+    _key("position", sa.Integer),
+    _column("shard", sa.ForeignKey("shards.hash"), index=True),
+)
+
+
+class Database:
+    """Transactions on the database at *url*, in which missing tables are made."""
+
+    def __init__(self, url: str) -> None:
+        # The parameters of a statement that fails stay out of the log: passwords, tokens.
+        self._engine = self._writer = sa.create_engine(url, hide_parameters=True)
+        self._turn = threading.Lock()
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+            self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+        with self.write() as connection:
+            _tables.create_all(connection)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Begin a transaction that only reads."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Begin a transaction that writes; an exception that leaves it undoes it."""
+        # SQLite has one writer: within a process they wait in line instead of trying again.
+        with self._turn, self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def insert(connection: sa.Connection, table: sa.Table) -> Any:
+    """Return an INSERT that has ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
+    return {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name].insert(table)
+
+
+def insert_new(connection: sa.Connection, table: sa.Table, **values: object) -> bool:
+    """Insert a row unless a unique key forbids it, and say whether it is there now by this."""
+    statement = insert(connection, table).values(**values).on_conflict_do_nothing()
+    return bool(connection.execute(statement).rowcount == 1)
+
+
+def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.RowMapping:
+    """Return a bucket, *user*'s where one is given; 404 when there is none."""
+    statement = sa.select(buckets).where(buckets.c.id == bucket)
+    if user:
+        statement = statement.where(buckets.c.user == user)
+    return found(connection.execute(statement).mappings().first(), "Bucket not found")
+
+
+def issue(
+    connection: sa.Connection, table: sa.Table, now: int, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Insert tokens, and clear away those that ended before *now*."""
+    connection.execute(sa.delete(table).where(table.c.expires <= now))
+    if rows:
+        connection.execute(sa.insert(table), rows)
+
+
+def spend(connection: sa.Connection, table: sa.Table, token: str, now: int) -> sa.RowMapping | None:
+    """Take *token* away and return what it was for; None if there was none, or it was too old."""
+    statement = sa.delete(table).where(table.c.token == token).returning(table)
+    row = connection.execute(statement).mappings().first()
+    return row if row is not None and row["expires"] > now else None
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # else sqlite3 begins transactions by rules of its own
+    for setting in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {setting}").close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))

@@ -1,0 +1,88 @@
+"""The channel: one shard, out over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import aclosing
+from typing import Any
+
+import sqlalchemy as sa
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from pymdc.bridge.errors import Refused
+from pymdc.bridge.metadata import pointers, shards, spend
+from pymdc.bridge.state import State
+
+_BLOCK = 65536
+_PATIENCE = 30  # seconds for the first message
+_log = logging.getLogger("pymdc.bridge")
+
+
+class Channels:
+    """The channels of a bridge."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._sending: set[asyncio.Task[Any] | None] = set()
+
+    async def serve(self, socket: WebSocket) -> None:
+        """Send the shard that the first message asks for, or say why not, and close."""
+        try:
+            await socket.accept()
+            message = await asyncio.wait_for(socket.receive(), _PATIENCE)
+            if message["type"] == "websocket.receive":
+                await self._answer(socket, message.get("text") or message.get("bytes") or b"")
+                await socket.close()
+        except asyncio.TimeoutError:
+            await socket.close()
+        except WebSocketDisconnect:
+            pass
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until no channel is sending, for *seconds* at the most."""
+        tasks = {task for task in self._sending if task}
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    async def _answer(self, socket: WebSocket, message: str | bytes) -> None:
+        self._sending.add(asyncio.current_task())
+        try:
+            name = await self._state.offload(_spend, self._state, message)
+            async with aclosing(self._state.shards.blocks(name, _BLOCK)) as blocks:
+                async for block in blocks:
+                    await socket.send_bytes(block)
+        except Refused as refused:
+            await socket.send_json({"code": refused.status, "message": refused.message})
+        except WebSocketDisconnect:
+            raise
+        except Exception:  # noqa: BLE001  # whatever it is, it is logged and answered
+            _log.exception("a channel failed")
+            await socket.send_json({"code": 500, "message": "Internal error"})
+        finally:
+            self._sending.discard(asyncio.current_task())
+
+
+def _spend(state: State, message: str | bytes) -> str:
+    """Spend the pointer token in *message*, and return the object of the shard it is for."""
+    try:
+        wanted = json.loads(message)
+    except (ValueError, RecursionError):
+        raise Refused(400, "Failed to parse message") from None
+    wanted = wanted if isinstance(wanted, dict) else {}
+    if not wanted.get("token"):
+        raise Refused(400, "You did not supply a token")
+    with state.database.write() as connection:
+        pointer = spend(connection, pointers, str(wanted["token"]), state.now())
+        named = sa.select(shards).where(shards.c.hash == (pointer["shard"] if pointer else ""))
+        shard = connection.execute(named).mappings().first()
+    if shard is None:
+        raise Refused(400, "The supplied token is not accepted")
+    if not wanted.get("hash"):
+        raise Refused(400, "You did not supply the data hash")
+    if wanted["hash"] != shard["hash"]:
+        raise Refused(400, "Token not valid for hash")
+    if wanted.get("operation") != "PULL":
+        raise Refused(400, "Failed to handle the defined operation")
+    return str(shard["object"])

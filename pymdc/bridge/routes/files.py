@@ -1,0 +1,104 @@
+"""The files in a bucket, and the pointers to their shards."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from pymdc.bridge.asked import Answer, Asked
+from pymdc.bridge.auth import Who
+from pymdc.bridge.errors import Refused
+from pymdc.bridge.metadata import (
+    TOKEN_LIFETIME,
+    file_shards,
+    files,
+    find_bucket,
+    issue,
+    pointers,
+    shards,
+)
+from pymdc.bridge.state import State
+
+_BATCH = 500  # below the number of parameters that a statement may have
+_REFUSALS = {
+    "PUSH": "Not authorized to store in bucket",
+    "PULL": "Not authorized to retrieve from bucket",
+}
+
+
+def list_files(state: State, asked: Asked, who: Who) -> Answer:
+    """List the files in a bucket."""
+    with state.database.read() as connection:
+        bucket = find_bucket(connection, asked.bucket, who.email)["id"]
+        statement = sa.select(files).where(files.c.bucket == bucket).order_by(files.c.number)
+        return Answer([present(row) for row in connection.execute(statement).mappings()])
+
+
+def list_pointers(state: State, asked: Asked, who: Who) -> Answer:
+    """Spend a PULL token on pointers to the shards of a file, in order."""
+    bucket, file_hash, now = asked.bucket, asked.parameters["hash"], state.now()
+    with state.database.write() as connection:
+        permit(connection, who, bucket, "PULL")
+        if find_file(connection, bucket, file_hash) is None:
+            raise Refused(404, "The requested file was not found")
+        rows = [
+            {"token": secrets.token_hex(20), "shard": shard, "expires": now + TOKEN_LIFETIME}
+            for shard in _shards(connection, bucket, file_hash)
+        ]
+        issue(connection, pointers, now, rows)
+    rest = {"operation": "PULL", "channel": asked.channel}
+    return Answer([{"hash": row["shard"], "token": row["token"]} | rest for row in rows])
+
+
+def remove(state: State, asked: Asked, who: Who) -> Answer:
+    """Remove a file."""
+    file_hash = asked.parameters["hash"]
+    with state.database.write() as connection:
+        bucket = find_bucket(connection, asked.bucket, who.email)["id"]
+        if find_file(connection, bucket, file_hash) is None:
+            raise Refused(404, "File not found")
+        objects = remove_files(connection, bucket, file_hash)
+    state.shards.delete(objects)
+    return Answer(status=204)
+
+
+def permit(connection: sa.Connection, who: Who, bucket: str, operation: str) -> None:
+    """Refuse where there is no such bucket, or the token was not for this operation on it."""
+    find_bucket(connection, bucket)
+    if (who.bucket, who.operation) != (bucket, operation):
+        raise Refused(401, _REFUSALS[operation])
+
+
+def find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping | None:
+    """Return a file's entry."""
+    statement = sa.select(files).where(files.c.bucket == bucket, files.c.hash == file_hash)
+    return connection.execute(statement).mappings().first()
+
+
+def remove_files(connection: sa.Connection, bucket: str, file_hash: str = "") -> list[str]:
+    """Remove a file's entry, or all in a bucket; return the objects that no file needs now."""
+    hashes = _shards(connection, bucket, file_hash)
+    statement = sa.delete(files).where(files.c.bucket == bucket)
+    connection.execute(statement.where(files.c.hash == file_hash) if file_hash else statement)
+    needed = sa.exists().where(file_shards.c.shard == shards.c.hash)
+    unneeded = sa.delete(shards).where(~needed).returning(shards.c.object)
+    objects: list[str] = []
+    for start in range(0, len(hashes), _BATCH):
+        batch = shards.c.hash.in_(hashes[start : start + _BATCH])
+        objects += connection.execute(unneeded.where(batch)).scalars()
+    return objects
+
+
+def present(row: sa.RowMapping) -> dict[str, object]:
+    """Return a file's entry as the API shows it."""
+    return {name: row[name] for name in ("bucket", "mimetype", "filename", "size", "hash")}
+
+
+def _shards(connection: sa.Connection, bucket: str, file_hash: str) -> Sequence[str]:
+    """Return the hashes of a file's shards in order, or of all in a bucket."""
+    statement = sa.select(file_shards.c.shard).join(files).where(files.c.bucket == bucket)
+    if file_hash:
+        statement = statement.where(files.c.hash == file_hash)
+    return connection.execute(statement.order_by(file_shards.c.position)).scalars().all()

@@ -1,0 +1,130 @@
+"""The bridge as something to start and to stop."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from pymdc.bridge.app import App
+from pymdc.bridge.mail import Announce, Mail
+from pymdc.bridge.metadata import Database, users
+from pymdc.bridge.nonces import RULES
+from pymdc.bridge.offload import Offload
+from pymdc.bridge.passwords import Passwords
+from pymdc.bridge.serving import Server
+from pymdc.bridge.shards import Shards
+from pymdc.bridge.state import State
+
+
+class Bridge:
+    """A bridge, which serves from the beginning of its ``with`` block to the end.
+
+    *data* is the folder of what it stores; without one it has a temporary folder.
+    *host* and *port* are where it listens; port 0 is any free one.
+    *smtp* is the URL of a mail server; without one, activation messages go to the folder
+    ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
+    *nonce_rule* is "once" or "2016", *shard_size* is in bytes, *clock* gives seconds.
+
+    Entering raises OSError when the port is taken or the folder can't be used.
+    """
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str] | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        smtp: str | None = None,
+        nonce_rule: str = "once",
+        shard_size: int = 8 * 1024 * 1024,
+        clock: Callable[[], float] = time.time,
+        announce: Announce | None = None,
+    ) -> None:
+        if nonce_rule not in RULES:
+            raise ValueError(f"nonce_rule is one of {', '.join(RULES)}")
+        self.endpoint = ""
+        self._data = data
+        self._address = host, port
+        self._mail = smtp, announce
+        self._rules = nonce_rule, shard_size, clock
+        self._closing = threading.Lock()
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Bridge:
+        with ExitStack() as undo:
+            folder = _folder(self._data, undo)
+            listener = undo.enter_context(_listen(*self._address))
+            self.endpoint = _url(self._address[0], listener.getsockname()[1])
+            self._database = undo.enter_context(closing(_open(folder / "metadata.sqlite")))
+            nonce_rule, shard_size, clock = self._rules
+            state = State(
+                endpoint=self.endpoint,
+                database=self._database,
+                shards=Shards(folder / "shards"),
+                mail=Mail(folder / "outbox", *self._mail),
+                passwords=Passwords(),
+                nonces=RULES[nonce_rule](),
+                offload=undo.enter_context(closing(Offload())),
+                shard_size=shard_size,
+                clock=clock,
+            )
+            undo.enter_context(Server(App(state)).on(listener))
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take no more requests, finish those in flight (10 s at most), and free everything.
+
+        It may be called more than once, and on any thread but the bridge's own.
+        """
+        with self._closing:
+            self._undo.close()
+
+    def activation_key(self, email: str) -> str:
+        """Return the activation token that waits for *email*; KeyError when none does."""
+        statement = sa.select(users.c.activation).where(users.c.email == email.lower())
+        with self._database.read() as connection:
+            activation = connection.execute(statement).scalar()
+        if activation is None:
+            raise KeyError(f"no activation waits for {email}")
+        return str(activation)
+
+
+def _folder(data: str | os.PathLike[str] | None, undo: ExitStack) -> Path:
+    """Return the folder *data*, made when missing, which can be written to."""
+    if data is None:
+        return Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="pymdc-bridge-")))
+    folder = Path(data)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+    return folder
+
+
+def _open(path: Path) -> Database:
+    try:
+        return Database(f"sqlite:///{path}")
+    except sa.exc.SQLAlchemyError as error:
+        raise OSError(f"{path} can't be used as a database") from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family)
+    # asyncio does so only where the socket names its protocol; answers would wait for 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,81 @@
+"""uvicorn on a thread of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from pymdc.bridge.app import App
+
+_GRACE = 10  # seconds for what is in flight when it stops
+_FIRST_MESSAGE = 64 * 1024  # bytes that a channel may be sent
+
+
+class Server(uvicorn.Server):
+    """Serves *app* on a thread.
+
+    The thread is no daemon: a bridge serves until it is closed, also when the main thread
+    has ended.
+    """
+
+    def __init__(self, app: App) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http="h11",
+                ws="websockets-sansio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                ws_max_size=_FIRST_MESSAGE,
+                ws_per_message_deflate=False,
+                ws_ping_timeout=120,
+            )
+        )
+        self._channels = app.channels
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+
+    @contextmanager
+    def on(self, listener: socket.socket) -> Iterator[None]:
+        """Serve on *listener* until the block ends and what is in flight has been answered."""
+        thread = threading.Thread(target=self._serve_on, args=[listener], name="pymdc-bridge")
+        thread.start()
+        self._ready.wait()
+        try:
+            if not self.started:
+                raise RuntimeError("the bridge did not start") from self._failure
+            yield
+        finally:
+            self.should_exit = True
+            thread.join()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self._ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; channels at work come first, because uvicorn would cut them off."""
+        deadline = time.monotonic() + _GRACE
+        for server in self.servers:
+            server.close()
+        await self._channels.finish(_GRACE)
+        self.config.timeout_graceful_shutdown = max(1, round(deadline - time.monotonic()))
+        await super().shutdown(sockets)
+
+    def _serve_on(self, listener: socket.socket) -> None:
+        try:
+            self.run(sockets=[listener])
+        except BaseException as error:  # noqa: BLE001  # raised again in the thread that starts
+            self._failure = error
+        finally:
+            self._ready.set()

@@ -1,0 +1,43 @@
+"""Programs run by tests, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+MINUTE = 60
+
+
+def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python with warnings as errors, and return what it printed and its status."""
+    environment = {**os.environ, **options.pop("env", {})}
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=MINUTE,
+        env=environment,
+        check=False,
+        **options,
+    )
+
+
+@contextmanager
+def bridge_process(data: Path, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run ``python -m pymdc.bridge`` on a free port; give its endpoint and the process."""
+    command = [sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", str(data)]
+    with subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            yield process.stdout.readline().split()[-1], process
+        finally:
+            process.terminate()
+            process.communicate(timeout=MINUTE)

@@ -1,0 +1,364 @@
+"""Every method of the API, in both modes, against the real bridge."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Account
+from modes import PATIENCE, Ask
+
+import pymdc
+from pymdc._hashes import file_hash
+from pymdc.api import Bucket, Buckets, Files, Keys, Users
+from pymdc.bridge import Bridge
+from pymdc.rest import REST
+
+ENTRY = {"bucket", "mimetype", "filename", "size", "hash"}
+BUCKET = {"user", "created", "name", "pubkeys", "status", "storage", "transfer", "id"}
+
+PAIR = pymdc.ECDSA()
+BUCKETS: Any = Buckets(PAIR)
+FILES: Any = Files("0" * 24, PAIR)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(random.Random(1).randbytes(100_000))
+    return path
+
+
+def test_register_and_activate(ask: Ask, bridge: Bridge, new_user: Users) -> None:
+    answer = ask(new_user.register)
+    assert answer["email"] == answer["id"] == new_user.username
+    assert answer["activated"] is False
+    answer = ask(new_user.activate, bridge.activation_key(new_user.username))
+    assert answer["activated"] is True
+
+
+def test_a_refusal_is_the_bridges_answer(ask: Ask, new_user: Users) -> None:
+    new_user.register()
+    assert ask(new_user.register) == {"error": "Email is already registered"}
+    assert ask(new_user.activate, "0" * 64) == {"error": "Invalid activation token"}
+    assert ask(Keys(new_user).list) == {"error": "User account has not been activated"}
+
+
+def test_the_password_is_random_bytes_when_none_is_given() -> None:
+    one, two = Users("a@b.com"), Users(b"a@b.com")
+    assert isinstance(one.password, bytes)
+    assert one.password != two.password
+    assert one.username == two.username
+
+
+def test_the_password_is_sent_as_sha256_of_its_utf8() -> None:
+    assert Users("a@b.com", "pass").password_hash() == (
+        "d74ff0ee8da3b9806b18c877dbf29bbde50b5bd8e4dad7a3a725000feb82e8f1"
+    )
+    expected = hashlib.sha256("pässword".encode()).hexdigest()
+    assert Users("a@b.com", "pässword").password_hash() == expected
+    assert Users("a@b.com", "pässword".encode()).password_hash() == expected
+
+
+def test_keys_are_created_listed_and_deleted(ask: Ask, account: Account) -> None:
+    keys, mine = Keys(account.user), pymdc.ECDSA()
+    answer = ask(keys.create, mine)
+    assert answer["key"] == answer["id"] == mine.get_public_key()
+    assert ask(keys.create)["user"] == account.user.username
+    assert keys.key_pairs[0] is mine
+    assert len(keys.key_pairs) == 2
+    assert keys.user is account.user
+    listed = [entry["key"] for entry in ask(keys.list)]
+    created = [account.key_pair, *keys.key_pairs]
+    assert sorted(listed) == sorted(pair.get_public_key() for pair in created)
+    assert ask(keys.delete, mine) == ""
+    assert mine.get_public_key() not in [entry["key"] for entry in ask(keys.list)]
+    assert ask(keys.delete, mine) == {"error": "Public key was not found"}
+
+
+def test_a_key_that_is_refused_is_not_among_the_key_pairs(ask: Ask, account: Account) -> None:
+    keys = Keys(account.user)
+    assert ask(keys.create, account.key_pair) == {"error": "Public key is already registered"}
+    assert keys.key_pairs == []
+
+
+def test_an_uncompressed_key_works_too(ask: Ask, account: Account, client: pymdc.Client) -> None:
+    pair = pymdc.ECDSA()
+    pair.use_compression = 0
+    assert len(ask(Keys(account.user).create, pair)["key"]) == 130
+    assert ask(Buckets(pair, client=client).list) == []
+
+
+def test_buckets_are_created_and_listed(ask: Ask, account: Account, client: pymdc.Client) -> None:
+    buckets, other = Buckets(account.key_pair, client=client), pymdc.ECDSA()
+    made = ask(buckets.create, "photos", 10, "30", [other])
+    assert made.keys() == BUCKET
+    assert (made["name"], made["storage"], made["transfer"]) == ("photos", 10, 30)
+    assert made["pubkeys"] == [other.get_public_key(), account.key_pair.get_public_key()]
+    assert ask(buckets.create, b"Gr\xc3\xbc\xc3\x9fe", 1, 1, [])["name"] == "Grüße"
+    assert [entry["name"] for entry in ask(buckets.list)] == ["photos", "Grüße"]
+
+
+def test_a_bucket_is_shown_changed_and_deleted(ask: Ask, bucket: Bucket) -> None:
+    shown = ask(bucket.list)
+    assert shown.keys() == BUCKET
+    assert ask(bucket.patch, {"name": "renamed", "storage": 20}) == {
+        **shown,
+        "name": "renamed",
+        "storage": 20,
+    }
+    assert ask(bucket.delete) == ""
+    assert ask(bucket.list) == {"error": "Bucket not found"}
+
+
+def test_a_file_goes_up_and_comes_back(
+    ask: Ask, bucket: Bucket, photo: Path, tmp_path: Path
+) -> None:
+    files = bucket.files
+    entry = ask(files.upload, photo)
+    assert entry.keys() == ENTRY
+    assert entry["filename"] == "photo.jpg"
+    assert entry["mimetype"] == "image/jpeg"
+    assert entry["size"] == 100_000
+    assert entry["hash"] == file_hash(photo.read_bytes())
+    assert ask(files.list) == [entry]
+    target = tmp_path / "back.jpg"
+    assert ask(files.download, entry["hash"], to=target) == {
+        "bucket": entry["bucket"],
+        "hash": entry["hash"],
+        "size": 100_000,
+        "path": str(target),
+    }
+    assert target.read_bytes() == photo.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["back.jpg", "photo.jpg"]
+    assert ask(files.delete, entry["hash"]) == ""
+    assert ask(files.list) == []
+    assert ask(files.delete, entry["hash"]) == {"error": "File not found"}
+
+
+def test_with_tokens_as_in_2016(ask: Ask, bucket: Bucket, photo: Path) -> None:
+    files = bucket.files
+    push = ask(files.token, "PUSH")
+    assert push.keys() == {"bucket", "operation", "expires", "token", "id"}
+    entry = ask(files.upload, str(photo), push["token"])
+    pull = ask(files.token, b"PULL")
+    (pointer,) = ask(files.download, entry["hash"].encode(), pull["token"].encode())
+    assert pointer.keys() == {"hash", "token", "operation", "channel"}
+    assert pointer["hash"] == entry["hash"]
+    spent = ask(files.upload, str(photo), push["token"])
+    assert spent == {"error": "Invalid or expired token"}
+    assert ask(files.token, "DESTROY") == {"error": "Token validation failed"}
+
+
+def test_without_a_destination_the_pointers_come(ask: Ask, bucket: Bucket, photo: Path) -> None:
+    (pointer,) = ask(bucket.files.download, ask(bucket.files.upload, photo)["hash"])
+    assert pointer["operation"] == "PULL"
+
+
+@pytest.mark.parametrize("size", [0, 1, 8_388_607, 8_388_608, 8_388_609, 20_000_000])
+def test_sizes_around_a_shard(ask: Ask, bucket: Bucket, tmp_path: Path, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    entry = ask(bucket.files.upload, io.BytesIO(data))
+    assert (entry["size"], entry["hash"]) == (size, file_hash(data))
+    assert len(ask(bucket.files.download, entry["hash"])) == -(-size // 8_388_608)
+    ask(bucket.files.download, entry["hash"], to=tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == data
+
+
+def test_an_open_file_goes_up_from_its_position_and_stays_open(
+    ask: Ask, bucket: Bucket, photo: Path
+) -> None:
+    with open(photo, "rb") as file:
+        file.seek(60_000)
+        entry = ask(bucket.files.upload, file)
+        assert not file.closed
+    assert entry["size"] == 40_000
+    assert entry["filename"] == "photo.jpg"
+    assert entry["hash"] == file_hash(photo.read_bytes()[60_000:])
+
+
+def test_a_file_without_a_name_is_named_by_its_hash(ask: Ask, bucket: Bucket) -> None:
+    entry = ask(bucket.files.upload, io.BytesIO(b"nameless"))
+    assert entry["filename"] == entry["hash"]
+
+
+@pytest.mark.parametrize("name", ["Grüße ☃.txt", 'a"b;c.txt', "line\nfeed.txt", "back\\slash"])
+def test_the_base_name_alone_is_sent(ask: Ask, bucket: Bucket, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(name.encode())
+    entry = ask(bucket.files.upload, os.fsencode(path))
+    assert str(tmp_path) not in entry["filename"]
+    assert entry["filename"] in (name, name.replace('"', "%22").replace("\n", "%0A"), "slash")
+
+
+def test_no_such_file_is_the_value(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
+    value = ask(bucket.files.upload, tmp_path / "missing")
+    assert isinstance(value, FileNotFoundError)
+    assert value.filename == str(tmp_path / "missing")
+
+
+def test_a_target_that_cannot_be_written_is_the_value(
+    ask: Ask, bucket: Bucket, photo: Path, tmp_path: Path
+) -> None:
+    name = ask(bucket.files.upload, photo)["hash"]
+    assert isinstance(ask(bucket.files.download, name, to=tmp_path), IsADirectoryError)
+    value = ask(bucket.files.download, name, to=tmp_path / "nowhere" / "file")
+    assert isinstance(value, FileNotFoundError)
+
+
+def test_into_an_open_file(ask: Ask, bucket: Bucket, photo: Path) -> None:
+    name = ask(bucket.files.upload, photo)["hash"]
+    out = io.BytesIO()
+    assert ask(bucket.files.download, name, to=out)["path"] is None
+    assert out.getvalue() == photo.read_bytes()
+
+
+def test_a_missing_file_leaves_the_target_alone(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
+    target = tmp_path / "old"
+    target.write_bytes(b"old")
+    value = ask(bucket.files.download, "0" * 40, to=target)
+    assert value == {"error": "The requested file was not found"}
+    assert target.read_bytes() == b"old"
+
+
+def test_a_stranger_gets_the_bridges_refusal(
+    ask: Ask, bucket: Bucket, client: pymdc.Client, photo: Path
+) -> None:
+    listed = ask(bucket.list)
+    files = Files(listed["id"], pymdc.ECDSA(), client=client)
+    assert "error" in ask(files.upload, photo)
+    assert "error" in ask(files.download, "0" * 40, to=photo)
+    assert ask(files.list) == {"error": "Public key not registered"}
+
+
+def test_an_id_cannot_leave_its_place_in_the_path(
+    ask: Ask, account: Account, client: pymdc.Client
+) -> None:
+    value = ask(Bucket("../keys?x=", account.key_pair, client=client).list)
+    assert set(value) == {"error"}
+
+
+def test_rest_is_the_door_under_all_of_them(
+    ask: Ask, account: Account, client: pymdc.Client
+) -> None:
+    def rest(*args: Any, **kwargs: Any) -> Any:
+        return ask(REST, *args, **kwargs, client=client)
+
+    assert rest("GET", "/keys", auth=account.user)[0]["user"] == account.user.username
+    made = rest("post", b"buckets", {b"name": b"by REST"}, account.key_pair)
+    assert made["name"] == "by REST"
+    assert rest("GET", f"/buckets/{made['id']}", {"a": "b c"}, account.key_pair) == made
+    assert rest("GET", "/keys") == {"error": "No authentication strategy detected"}
+    token = rest("POST", f"/buckets/{made['id']}/tokens", {"operation": "PULL"}, account.key_pair)
+    value = rest(
+        "GET", f"/buckets/{made['id']}/files/{'0' * 40}", headers={"x-token": token["token"]}
+    )
+    assert value == {"error": "The requested file was not found"}
+    assert set(rest("GET", "/nope")) == {"error"}
+    with pytest.raises(ValueError, match="query in params"):
+        REST("GET", "/keys?a=b")
+
+
+def test_the_callback_may_be_passed_by_position(bridge: Bridge, account: Account) -> None:
+    got: list[Any] = []
+    with pymdc.Client(bridge.endpoint) as client:
+        files = Bucket("0" * 24, account.key_pair, client=client).files
+        Buckets(account.key_pair, client=client).create("x", 1, 1, [], got.append)
+        Buckets(account.key_pair, client=client).list(got.append)
+        Keys(account.user, client=client).create(None, got.append)
+        files.token("PULL", got.append)
+        files.upload("missing", None, got.append)
+        files.download("0" * 40, None, got.append)
+        REST("GET", "/keys", {}, account.user, {}, got.append, client=client)
+    assert len(got) == 7
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "text"),
+    [
+        (lambda: Users(5), TypeError, "the username is int"),  # type: ignore[arg-type]
+        (lambda: Users("a", 5), TypeError, "the password is int"),  # type: ignore[arg-type]
+        (lambda: Users("a").activate(None), TypeError, "token"),  # type: ignore[call-overload]
+        (lambda: Keys("a"), TypeError, "expected Users"),  # type: ignore[arg-type]
+        (lambda: Keys(Users("a")).create("k"), TypeError, "ECDSA"),  # type: ignore[call-overload]
+        (lambda: Keys(Users("a")).delete("k"), TypeError, "ECDSA"),  # type: ignore[call-overload]
+        (lambda: Buckets("k"), TypeError, "expected ECDSA"),  # type: ignore[arg-type]
+        (lambda: BUCKETS.create("n", "x", 1, []), ValueError, "storage is 'x'"),
+        (lambda: BUCKETS.create("n", 1, -1, []), ValueError, "transfer is -1"),
+        (lambda: BUCKETS.create("n", 1.5, 1, []), ValueError, "storage is 1.5"),
+        (lambda: BUCKETS.create("n", None, 1, []), TypeError, "storage is NoneType"),
+        (lambda: BUCKETS.create(5, 1, 1, []), TypeError, "the name is int"),
+        (lambda: BUCKETS.create("n", 1, 1, ["k"]), TypeError, "expected ECDSA"),
+        (lambda: Bucket(5, PAIR), TypeError, "bucket's id is int"),  # type: ignore[arg-type]
+        (lambda: FILES.upload(5), TypeError, "expected a path or an open binary file"),
+        (lambda: FILES.upload(io.StringIO("x")), TypeError, "opened with 'rb'"),
+        (lambda: FILES.upload("f", {"token": "t"}), TypeError, "the token is dict"),
+        (lambda: FILES.upload("f", "secret\n"), ValueError, "expected 64 hex digits"),
+        (lambda: FILES.download(5), TypeError, "the file's hash is int"),
+        (lambda: BUCKETS.list(callback=7), TypeError, "expected a function"),
+        (lambda: REST("GET", "/x", auth="user"), TypeError, "expected Users, ECDSA or nothing"),
+        (lambda: REST("POST", "/x", {"a": object()}), TypeError, "parameter's value"),
+        (lambda: REST("GET", "/x", headers={"a": "b\r\nc: d"}), ValueError, "header"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_at_the_call(make: Any, kind: Any, text: str) -> None:
+    with pytest.raises(kind, match=text) as caught:
+        make()
+    assert "secret" not in str(caught.value)
+
+
+def test_200_callback_calls_at_once_from_one_key(account: Account, client: pymdc.Client) -> None:
+    buckets = Buckets(account.key_pair, client=client)
+    got: list[Any] = []
+    calls = [buckets.list(got.append) for _ in range(200)]
+    for call in calls:
+        call.join(PATIENCE)
+    assert got == [[]] * 200
+
+
+def test_one_worker_serves_nested_blocking_calls(bridge: Bridge, account: Account) -> None:
+    seen: list[Any] = []
+    with pymdc.Client(bridge.endpoint, workers=1) as client:
+        buckets = Buckets(account.key_pair, client=client)
+        made = buckets.create("x", 1, 1, [])
+
+        def callback(answer: Any) -> None:
+            seen.append(buckets.list() == answer)
+            seen.append(Bucket(made["id"], account.key_pair, client=client).list() == made)
+
+        buckets.list(callback).join(PATIENCE)
+    assert seen == [True, True]
+
+
+def test_a_client_is_made_from_the_environment_on_first_use(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
+    assert pymdc.Client().endpoint == bridge.endpoint
+    monkeypatch.delenv("PYMDC_ENDPOINT")
+    assert pymdc.Client().endpoint == "https://api.metadisk.org"
+
+
+def test_two_clients_serve_two_bridges(bridge: Bridge, client: pymdc.Client) -> None:
+    with Bridge() as other, pymdc.Client(other.endpoint) as there:
+        user = Users("both@example.com", "pass", client=there)
+        assert user.register()["activated"] is False
+        assert "error" not in Users("both@example.com", "pass", client=client).register()
+        assert user.register() == {"error": "Email is already registered"}
+
+
+def test_threads_use_one_bucket_at_once(bucket: Bucket) -> None:
+    got: list[Any] = []
+    threads = [threading.Thread(target=lambda: got.append(bucket.list())) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 12
+    assert all(answer == got[0] for answer in got)

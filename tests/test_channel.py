@@ -1,0 +1,200 @@
+"""Downloads from channels that misbehave: an exception of the tree, and no file."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modes import MODES, Ask
+from servers import RawServer, Treat, answering
+from websockets.sync.server import ServerConnection, serve
+
+import pymdc
+from pymdc import exceptions
+from pymdc._hashes import file_hash
+
+DATA = b"a shard of a file"
+HASH = file_hash(DATA)
+
+Serve = Callable[[ServerConnection], None]
+
+
+@contextmanager
+def websocket(treat: Serve) -> Iterator[str]:
+    """Serve WebSockets with *treat* and give their URL."""
+
+    def ignoring(connection: ServerConnection) -> None:
+        connection.recv()
+        treat(connection)
+
+    with serve(ignoring, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def pointing(pointers: Any) -> Iterator[str]:
+    """Serve an answer that is *pointers* and give the endpoint."""
+    body = json.dumps(pointers).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with RawServer(answering(head + body)) as server:
+        yield server.endpoint
+
+
+def download(ask: Ask, pointers: Any, to: Path | io.BytesIO, name: str = HASH) -> Any:
+    with pointing(pointers) as endpoint, pymdc.Client(endpoint, timeout=(5, 1)) as client:
+        files = pymdc.api.Files("0" * 24, pymdc.ECDSA(), client=client)
+        return ask(files.download, name, "token", to=to)
+
+
+def pointer(channel: str, name: str = HASH) -> dict[str, str]:
+    return {"hash": name, "token": "secret-token", "operation": "PULL", "channel": channel}
+
+
+def good(connection: ServerConnection) -> None:
+    for place in range(0, len(DATA), 5):
+        connection.send(DATA[place : place + 5])
+
+
+def test_a_bare_channel_is_read(ask: Ask, tmp_path: Path) -> None:
+    with websocket(good) as url:
+        value = download(ask, [pointer(url)], tmp_path / "out")
+    assert value["size"] == len(DATA)
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
+def test_fragmented_messages_and_pings_are_read(ask: Ask, tmp_path: Path) -> None:
+    def treat(connection: ServerConnection) -> None:
+        connection.ping()
+        connection.send(DATA[place : place + 4] for place in range(0, len(DATA), 4))
+
+    with websocket(treat) as url:
+        download(ask, [pointer(url)], tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
+def told(connection: ServerConnection) -> None:
+    connection.send(json.dumps({"code": 400, "message": "Token not valid for hash"}))
+
+
+def dropped(connection: ServerConnection) -> None:
+    connection.send(DATA[:5])
+    connection.socket.shutdown(socket.SHUT_RDWR)
+
+
+CHANNELS: list[tuple[Serve, type[Exception], str]] = [
+    (
+        lambda c: c.send(b"other bytes"),
+        exceptions.IntegrityError,
+        "shard 1 of 1 came with the hash",
+    ),
+    (lambda c: c.send(DATA[:-1]), exceptions.IntegrityError, "shard 1 of 1 came with the hash"),
+    (lambda c: None, exceptions.IntegrityError, "shard 1 of 1 came with the hash"),
+    (told, exceptions.ChannelError, "answered 400: Token not valid for hash"),
+    (lambda c: c.send("[]"), exceptions.ChannelError, "not JSON"),
+    (lambda c: c.close(1011), exceptions.ConnectionLost, "closed with code 1011"),
+    (dropped, exceptions.ConnectionLost, "before the shard was whole"),
+]
+
+
+@pytest.mark.parametrize(("treat", "kind", "text"), CHANNELS)
+def test_a_channel_that_fails_leaves_no_file(
+    ask: Ask, tmp_path: Path, treat: Serve, kind: type[Exception], text: str
+) -> None:
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    with websocket(treat) as url:
+        value = download(ask, [pointer(url)], target)
+    assert type(value) is kind
+    assert text in str(value)
+    assert "secret-token" not in str(value)
+    assert os.listdir(tmp_path) == ["out"]
+    assert target.read_bytes() == b"old"
+
+
+def silent(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        pass
+
+
+RAW: list[tuple[Treat, type[Exception], str]] = [
+    (silent, exceptions.Timeout, "nothing came for 1 s"),
+    (lambda connection: None, exceptions.NetworkError, ""),
+    (answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), exceptions.ConnectError, ""),
+    (answering(b"SSH-2.0-OpenSSH\r\n\r\n"), exceptions.ConnectError, "no WebSocket answered"),
+]
+
+
+@pytest.mark.parametrize(("treat", "kind", "text"), RAW)
+def test_what_is_no_channel_leaves_no_file(
+    ask: Ask, tmp_path: Path, treat: Treat, kind: type[Exception], text: str
+) -> None:
+    with RawServer(treat) as server:
+        url = server.endpoint.replace("http:", "ws:")
+        value = download(ask, [pointer(url)], tmp_path / "out")
+    assert isinstance(value, kind)
+    assert text in str(value)
+    assert os.listdir(tmp_path) == []
+    assert url in str(value)
+
+
+def test_a_refused_channel_and_a_wrong_url_are_told(ask: Ask, tmp_path: Path) -> None:
+    value = download(ask, [pointer("ws://127.0.0.1:1")], tmp_path / "out")
+    assert type(value) is exceptions.ConnectError
+    assert "refused" in str(value)
+    value = download(ask, [pointer("http://127.0.0.1:1")], tmp_path / "out")
+    assert type(value) is exceptions.ConnectError
+    assert "not the URL of a channel" in str(value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_shards_in_the_wrong_order_are_no_file(ask: Ask, tmp_path: Path) -> None:
+    with websocket(good) as url:
+        value = download(ask, [pointer(url), pointer(url)], tmp_path / "out")
+    assert type(value) is exceptions.IntegrityError
+    assert "the file came with the hash" in str(value)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "pointers", ["text", {"a": 1}, [1], [{"hash": "x"}], [{**pointer("ws://x"), "token": 5}]]
+)
+def test_an_answer_that_is_no_list_of_pointers_is_told(
+    ask: Ask, tmp_path: Path, pointers: Any
+) -> None:
+    value = download(ask, pointers, tmp_path / "out")
+    assert type(value) is exceptions.IntegrityError
+    assert "no list of pointers" in str(value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(ask: Ask) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    with websocket(good) as url:
+        value = download(ask, [pointer(url)], Full())
+    assert type(value) is OSError
+    assert value.errno == 28
+
+
+def test_no_token_is_logged_even_at_debug(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", "pymdc")
+    with websocket(good) as url:
+        download(MODES["blocking"], [pointer(url)], tmp_path / "out")
+    assert (tmp_path / "out").exists()
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("pymdc")]
+    assert "secret-token" not in " ".join(ours)
