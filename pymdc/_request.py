@@ -27,7 +27,7 @@ class Request:
     method: str
     path: str
     payload: str = field(default="", repr=False)
-    headers: Mapping[str, str] = field(default=NOTHING, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     stream: Iterable[bytes] | None = field(default=None, repr=False)
 
     @property

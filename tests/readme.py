@@ -11,6 +11,8 @@ from __future__ import annotations
 import ast
 import contextlib
 import doctest
+import email
+import email.policy
 import io
 import re
 import sys
@@ -45,7 +47,8 @@ def of(value: Any) -> Any:
 def token_from(outbox: Path) -> str:
     """Return the activation token of the newest mail, as its reader would find it."""
     newest = max(outbox.iterdir(), key=lambda path: path.stat().st_mtime)
-    found = re.search(r"/activations/([0-9a-f]{64})", newest.read_text(encoding="utf-8"))
+    mail = email.message_from_bytes(newest.read_bytes(), policy=email.policy.default)
+    found = re.search(r"/activations/([0-9a-f]{64})", mail.get_content())
     assert found
     return found[1]
 
