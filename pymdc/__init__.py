@@ -3,8 +3,19 @@
 from pymdc import api, keypair, rest
 from pymdc._workers import Call
 from pymdc.client import Client
-from pymdc.exceptions import PymdcError
+from pymdc.exceptions import BridgeError, Cancelled, PymdcError, unwrap
 from pymdc.keypair import ECDSA
 
 __version__ = "0.1.0"
-__all__ = ["ECDSA", "Call", "Client", "PymdcError", "api", "keypair", "rest"]
+__all__ = [
+    "ECDSA",
+    "BridgeError",
+    "Call",
+    "Cancelled",
+    "Client",
+    "PymdcError",
+    "api",
+    "keypair",
+    "rest",
+    "unwrap",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -35,8 +36,14 @@ class Nonces:
             self._last = max(int(self._clock() * 1000), self._last + 1)
             return self._last
 
+    def renew(self) -> None:
+        """Take a new lock: in a forked child the old one may be held by nobody who is there."""
+        self._lock = threading.Lock()
+
 
 _nonces = Nonces()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_nonces.renew)
 
 
 @dataclass(frozen=True)

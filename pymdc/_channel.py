@@ -9,17 +9,20 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
-from urllib3.util.connection import create_connection
 from websockets import exceptions as theirs
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
+from pymdc._connection import dial
+from pymdc._scope import Scope
 from pymdc.exceptions import (
+    CertificateError,
     ChannelError,
     ConnectError,
     ConnectionLost,
+    ConnectTimeout,
     GarbledAnswer,
     NetworkError,
     PymdcError,
@@ -57,15 +60,17 @@ def pull(
     message: Mapping[str, str],
     timeout: tuple[float, float],
     tls: Callable[[], ssl.SSLContext],
+    scope: Scope,
 ) -> Iterator[bytes]:
     """Send *message* to the channel at *url* and give the blocks that come back.
 
     *timeout* is a pair of seconds: for connecting, and for each wait for bytes.
     Raises `ChannelError` for an error that the channel tells, else a `NetworkError`.
     """
+    scope.doing = url
     try:
         uri = parse_uri(url)
-        with _connect(uri, url, timeout[0], tls) as sock:
+        with _connect(uri, url, timeout[0], tls, scope) as sock:
             sock.settimeout(timeout[1])
             protocol = ClientProtocol(uri, max_size=_LARGEST_FRAME, logger=_quiet)
             yield from _blocks(sock, protocol, message, url)
@@ -77,6 +82,8 @@ def pull(
         raise Timeout(f"{url}: nothing came for {timeout[1]:g} s") from error
     except OSError as error:
         raise ConnectionLost(f"{url}: the channel broke ({error})") from error
+    finally:
+        scope.release()
 
 
 def translated(error: Exception, url: str) -> NetworkError:
@@ -88,14 +95,15 @@ def translated(error: Exception, url: str) -> NetworkError:
 
 
 def _connect(
-    uri: WebSocketURI, url: str, timeout: float, tls: Callable[[], ssl.SSLContext]
+    uri: WebSocketURI, url: str, timeout: float, tls: Callable[[], ssl.SSLContext], scope: Scope
 ) -> socket.socket:
     try:
-        sock = create_connection((uri.host, uri.port), timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = dial(uri.host, uri.port, timeout, scope)
         return tls().wrap_socket(sock, server_hostname=uri.host) if uri.secure else sock
     except TimeoutError as error:
-        raise Timeout(f"{url}: no connection within {timeout:g} s") from error
+        raise ConnectTimeout(f"{url}: no connection within {timeout:g} s") from error
+    except ssl.SSLCertVerificationError as error:
+        raise CertificateError(f"{url}: the certificate is not to be trusted ({error})") from error
     except OSError as error:
         raise ConnectError(f"{url}: no connection could be made ({error})") from error
 

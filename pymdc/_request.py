@@ -80,7 +80,12 @@ def settle(
 
 def resource(*parts: str) -> str:
     """Return the path of *parts*, each of them quoted whole."""
-    return "".join("/" + quote(part, safe="") for part in parts)
+    return "".join("/" + _segment(part) for part in parts)
+
+
+def _segment(part: str) -> str:
+    # A proxy, and what talks to it, would take these for steps up and down.
+    return part.replace(".", "%2E") if part in (".", "..") else quote(part, safe="")
 
 
 def _header(name: str, value: str) -> str:

@@ -14,11 +14,16 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3 import exceptions as theirs
 
+from pymdc._connection import HTTPPool, HTTPSPool, within
+from pymdc._proxy import Proxy, proxy_for
 from pymdc._request import Request
+from pymdc._scope import Scope
 from pymdc.exceptions import (
+    CertificateError,
     Closed,
     ConnectError,
     ConnectionLost,
+    ConnectTimeout,
     GarbledAnswer,
     HTTPError,
     NetworkError,
@@ -26,17 +31,18 @@ from pymdc.exceptions import (
 )
 
 _NO_CONTENT = 204
-_USER_AGENT = "metadisk-client-python"
+_HEADERS = {"User-Agent": "metadisk-client-python", "Accept-Encoding": "gzip, deflate"}
 
 # What urllib3 and the standard library raise, what it becomes, and what it means.
 # The first line that fits decides, so a class stands before those that it is derived from.
 TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
     (theirs.NameResolutionError, ConnectError, "the host was not found"),
     (theirs.NewConnectionError, ConnectError, "no connection could be made"),
-    (theirs.ConnectTimeoutError, Timeout, "no connection within {connect:g} s"),
+    (theirs.ConnectTimeoutError, ConnectTimeout, "no connection within {connect:g} s"),
     (theirs.ReadTimeoutError, Timeout, "no answer within {read:g} s"),
     (theirs.TimeoutError, Timeout, "no answer in time"),
     (theirs.TimeoutStateError, Timeout, "no answer in time"),
+    (ssl.SSLCertVerificationError, CertificateError, "the certificate is not to be trusted"),
     (theirs.SSLError, ConnectError, "no secure connection could be made"),
     (theirs.ProxyError, ConnectError, "the proxy could not be used"),
     (theirs.ProxySchemeUnsupported, ConnectError, "the proxy could not be used"),
@@ -65,7 +71,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What came back: a status, headers, and the body."""
 
     url: str
@@ -97,46 +103,65 @@ class Transport:
     """The connections to *endpoint*, kept alive and shared by all threads.
 
     *timeout* is a pair of seconds: for connecting, and for each wait for bytes.
+    *ca_certs* is a file of further certificates to trust.
     """
 
-    def __init__(self, endpoint: str, connections: int, timeout: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        connections: int,
+        timeout: tuple[float, float],
+        ca_certs: str | None = None,
+    ) -> None:
         self.endpoint = _checked(endpoint)
         self.timeout = timeout
-        connect, read = timeout
-        secure = {"ssl_context": self.tls} if self.endpoint.startswith("https:") else {}
-        self._pool = urllib3.connection_from_url(
-            self.endpoint,
-            maxsize=connections,
-            timeout=urllib3.Timeout(connect=connect, read=read),
-            retries=False,
-            headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "gzip, deflate"},
-            **secure,
-        )
+        self._ca_certs = ca_certs
+        proxy = proxy_for(self.endpoint)
+        secure = self.endpoint.startswith("https:")
+        options: dict[str, Any] = {
+            "maxsize": connections,
+            "timeout": urllib3.Timeout(connect=timeout[0], read=timeout[1]),
+            "retries": False,
+        }
+        if secure:
+            options["ssl_context"] = self.tls
+        # A proxy for plain HTTP is told the whole URL; the way through to HTTPS is a tunnel.
+        self._prefix = self.endpoint if proxy and not secure else ""
+        self._pool = _pool(self.endpoint, proxy, options)
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
-        """The system's certificates, host names checked."""
-        return ssl.create_default_context()
+        """The certificates of the system and of *ca_certs*, host names checked."""
+        context = ssl.create_default_context()
+        if self._ca_certs is not None:
+            context.load_verify_locations(self._ca_certs)
+        return context
 
-    def send(self, request: Request) -> Answer:
+    def send(self, request: Request, scope: Scope) -> Response:
         """Send *request* once and return the whole answer, whatever its status."""
-        tried = f"{request.method} {self.endpoint}{request.shown}"
+        tried = scope.doing = f"{request.method} {self.endpoint}{request.shown}"
+        body = request.body
+        if request.stream is not None:
+            body = scope.progress(request.stream)
         try:
-            response = self._pool.urlopen(
-                request.method,
-                request.target,
-                body=request.body,
-                headers={**self._pool.headers, **request.headers},
-                redirect=False,
-            )
+            with within(scope):
+                response = self._pool.urlopen(
+                    request.method,
+                    self._prefix + request.target,
+                    body=body,
+                    headers={**_HEADERS, **request.headers},
+                    redirect=False,
+                )
         except theirs.ClosedPoolError:
             raise Closed(f"{tried}: the client is closed") from None
         except theirs.HTTPError as error:
             raise translated(error, tried, self.timeout) from error
+        finally:
+            scope.release()
         if not response.data and response.status != _NO_CONTENT and not _framed(response.headers):
             raise ConnectionLost(f"{tried}: the connection ended in the middle of the headers")
         url = self.endpoint + request.shown
-        return Answer(url, response.status, response.headers, response.data)
+        return Response(url, response.status, response.headers, response.data)
 
     def close(self) -> None:
         """Close the connections; what is sent afterwards is `Closed`."""
@@ -148,15 +173,40 @@ def _framed(headers: Mapping[str, str]) -> bool:
     return "Content-Length" in headers or "Transfer-Encoding" in headers
 
 
+def _pool(
+    endpoint: str, proxy: Proxy | None, options: dict[str, Any]
+) -> urllib3.HTTPConnectionPool:
+    pools: dict[str, Any] = {"http": HTTPPool, "https": HTTPSPool}
+    if proxy is None:
+        parts = urlsplit(endpoint)
+        direct: urllib3.HTTPConnectionPool = pools[parts.scheme](
+            parts.hostname, parts.port, **options
+        )
+        return direct
+    manager = urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers, **options)
+    manager.pool_classes_by_scheme = pools
+    pool: urllib3.HTTPConnectionPool = manager.connection_from_url(endpoint)
+    return pool
+
+
 def translated(error: Exception, tried: str, timeout: tuple[float, float]) -> NetworkError:
     """Return our exception for one of urllib3's; *tried* says what was on its way."""
-    inner = error.args[-1] if isinstance(error, theirs.ProtocolError) and error.args else None
-    told = inner if isinstance(inner, Exception) else error
+    told = _told(error)
     for kind, ours, meaning in TRANSLATIONS:
         if isinstance(told, kind):
             meaning = meaning.format(connect=timeout[0], read=timeout[1])
             return ours(f"{tried}: {meaning} ({_reason(told)})")
     return NetworkError(f"{tried}: {_reason(told)}")
+
+
+def _told(error: Exception) -> Exception:
+    """Return the exception that urllib3 wrapped, where that tells more than its own."""
+    inner = error.args[-1] if error.args else None
+    if isinstance(error, theirs.ProtocolError) and isinstance(inner, Exception):
+        return inner
+    if isinstance(error, theirs.SSLError) and isinstance(inner, ssl.SSLCertVerificationError):
+        return inner
+    return error
 
 
 def _reason(error: BaseException) -> str:

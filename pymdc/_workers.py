@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
 import logging
+import sys
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from pymdc._scope import Scope
 from pymdc.exceptions import Cancelled
 
 Work = Callable[[], Any]
@@ -17,6 +22,9 @@ Callback = Callable[[Any], object]
 _Job = Callable[[], None]
 
 _IDLE_SECONDS = 5.0
+_PRECISION = 0.25  # seconds between two looks at whether Ctrl-C ended the main thread
+_LAST_SECONDS = 5.0  # for callbacks to hear that they are cancelled, after Ctrl-C
+_all: weakref.WeakSet[Workers] = weakref.WeakSet()
 _log = logging.getLogger("pymdc")
 
 
@@ -39,11 +47,12 @@ class Call(concurrent.futures.Future[Any]):
     an exception too.
     """
 
-    def __init__(self, work: Work, callback: Callback) -> None:
+    def __init__(self, work: Work, callback: Callback, scope: Scope, workers: Workers) -> None:
         super().__init__()
-        self._work: Work | None = work
+        self._work = work
         self._callback = callback
-        self._taking = threading.Lock()
+        self._scope = scope
+        self._workers = workers
         self._thread: int | None = None
 
     def join(self, timeout: float | None = None) -> None:
@@ -61,26 +70,26 @@ class Call(concurrent.futures.Future[Any]):
         return super().result(timeout)
 
     def cancel(self) -> bool:
-        """Take the call back if no worker has begun it; its callback then gets `Cancelled`."""
-        with self._taking:
-            if self._work is None:
-                return False
-            self._work = self._cancelled
-            return True
+        """Take the call back, unless it has its value; the callback then gets `Cancelled`.
 
-    def _cancelled(self) -> Any:
-        raise Cancelled("the call was cancelled before it was sent")
+        What no worker has begun is never sent; what is on its way loses its connection.
+        """
+        if not self._scope.cancel():
+            return False
+        self._workers.hasten(self)
+        return True
 
     def _refuse_own_callback(self) -> None:
         if self._thread == threading.get_ident() and not self.done():
             raise RuntimeError("a callback cannot wait for its own call")
 
+    def _abandon(self) -> None:
+        self._condition = threading.Condition()  # the old one may be held by nobody who is there
+        self.set_result(Cancelled("the call is the parent process's"))
+
     def _run(self) -> None:
-        with self._taking:
-            work, self._work = self._work, None
-        if work is None or not self.set_running_or_notify_cancel():
-            return
-        value = outcome(work)
+        self.set_running_or_notify_cancel()
+        value = outcome(self._work)
         self._thread = threading.get_ident()
         try:
             self._callback(value)
@@ -123,20 +132,27 @@ class Workers:
         self._lock = threading.Lock()
         self._quiet = threading.Condition(self._lock)
         self._queue: deque[Call] = deque()
+        self._hastened: deque[Call] = deque()
+        self._hastening = False
         self._idle: list[_Worker] = []
         self._threads: set[threading.Thread] = set()
         self._lanes = 0
-        self._outstanding = 0
+        self._calls: set[Call] = set()
         self._kept = False
         self._closed = False
+        _all.add(self)
 
-    def run(self, work: Work) -> Any:
-        """Do *work* on a worker, wait for it, and return its outcome."""
+    def run(self, work: Work, scope: Scope) -> Any:
+        """Do *work* on a worker, wait for it, and return its outcome; Ctrl-C ends its *scope*."""
         if isinstance(threading.current_thread(), _Worker):
             return outcome(work)
         answers: SimpleQueue[Any] = SimpleQueue()
-        self.start(work, answers.put)
-        return answers.get()
+        try:
+            self.start(work, answers.put)
+            return answers.get()
+        except BaseException:
+            scope.cancel()
+            raise
 
     def start(self, work: Work, deliver: Callback) -> None:
         """Do *work* on a worker, which hands its outcome to *deliver*."""
@@ -147,11 +163,11 @@ class Workers:
         if not self._hand_over(job):
             job()
 
-    def submit(self, work: Work, callback: Callback) -> Call:
+    def submit(self, work: Work, callback: Callback, scope: Scope) -> Call:
         """Do *work* on a worker in its turn, which hands its outcome to *callback*."""
-        call = Call(work, callback)
+        call = Call(work, callback, scope, self)
         with self._lock:
-            self._outstanding += 1
+            self._calls.add(call)
             if self._lanes == self._size:
                 self._queue.append(call)
                 return call
@@ -160,11 +176,41 @@ class Workers:
             self._serve_without_thread(call)
         return call
 
+    def hasten(self, call: Call) -> None:
+        """Run a cancelled *call* now, if it waits for its turn: it is only told."""
+        with self._lock:
+            if call not in self._queue:
+                return
+            self._queue.remove(call)
+            self._hastened.append(call)
+            if self._hastening:
+                return
+            self._hastening = True
+        if not self._hand_over(self._tell):
+            self._tell()
+
+    def cancel(self) -> None:
+        """Cancel every call that has a callback."""
+        with self._lock:
+            calls = tuple(self._calls)
+        for call in calls:
+            call.cancel()
+
+    def give_up(self) -> None:
+        """Cancel every call, and those that callbacks make of it, for a few seconds."""
+        last = time.monotonic() + _LAST_SECONDS
+        while not self.quiet(0) and time.monotonic() < last:
+            self.cancel()
+            self.quiet(_PRECISION)
+
+    def quiet(self, timeout: float | None = None) -> bool:
+        """Wait until every callback has run; in a callback, do not wait. Say whether all have."""
+        own = isinstance(threading.current_thread(), _Worker)
+        with self._quiet:
+            return self._quiet.wait_for(lambda: not self._calls, 0 if own else timeout)
+
     def close(self) -> None:
-        """Wait until every callback has run, then end the workers; from a worker, do not wait."""
-        if not isinstance(threading.current_thread(), _Worker):
-            with self._quiet:
-                self._quiet.wait_for(lambda: self._outstanding == 0)
+        """End the workers, those at work when they are done; in a callback, do not wait."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -174,6 +220,12 @@ class Workers:
         if not isinstance(threading.current_thread(), _Worker):
             for thread in threads:
                 thread.join()
+
+    def abandon(self) -> None:
+        """Forget the calls: in a forked child they are the parent's, who runs their callbacks."""
+        for call in self._calls:
+            call._abandon()
+        self._calls.clear()
 
     def rests(self, worker: _Worker) -> bool:
         """Take *worker* among the idle ones, or say no when it shall end."""
@@ -195,13 +247,26 @@ class Workers:
 
     def _serve(self, call: Call | None) -> None:
         while call is not None:
-            call._run()
+            self._finish(call)
             with self._lock:
-                self._outstanding -= 1
-                self._quiet.notify_all()
                 call = self._queue.popleft() if self._queue else None
                 if call is None:
                     self._lanes -= 1
+
+    def _tell(self) -> None:
+        while True:
+            with self._lock:
+                if not self._hastened:
+                    self._hastening = False
+                    return
+                call = self._hastened.popleft()
+            self._finish(call)
+
+    def _finish(self, call: Call) -> None:
+        call._run()
+        with self._lock:
+            self._calls.discard(call)
+            self._quiet.notify_all()
 
     def _serve_without_thread(self, call: Call) -> None:
         # Python 3.12.0 to 3.12.2 start no thread once the main thread has ended.
@@ -246,7 +311,25 @@ class Workers:
         return False
 
     def _stay(self) -> None:
-        with self._quiet:
-            self._quiet.wait_for(lambda: self._outstanding == 0)
-            self._kept = False
+        while not self.quiet(_PRECISION):
+            if _interrupted():
+                self.give_up()
+                break
+        with self._lock:
+            self._kept = bool(self._calls) and not _interrupted()
             self._threads.discard(threading.current_thread())
+
+
+def _interrupted() -> bool:
+    """Say whether Ctrl-C has ended the main thread."""
+    return (
+        not threading.main_thread().is_alive()
+        and getattr(sys, "last_type", None) is KeyboardInterrupt
+    )
+
+
+@atexit.register
+def _tell_the_rest() -> None:
+    """Cancel what is left when Ctrl-C interrupts the wait for the last callbacks."""
+    for workers in tuple(_all):
+        workers.give_up()

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from pymdc import _channel
-from pymdc._auth import Auth
+from pymdc._again import Sendings
+from pymdc._auth import Auth, Signature
 from pymdc._request import Request
-from pymdc._transport import Transport
-from pymdc._workers import Callback, Work, Workers
+from pymdc._scope import Clock, Scope
+from pymdc._transport import Response, Transport
+from pymdc._workers import Callback, Workers, outcome
+from pymdc.exceptions import NetworkError
 
 ENDPOINT = "https://api.metadisk.org"
 WORKERS = 32
 TIMEOUT = (10.0, 60.0)
+TOTAL = 120.0
+STALL = 60.0
 
 # Blocking calls come from any number of threads; this many connections are kept for all.
 _CONNECTIONS = 64
+
+# Seconds between two looks at whether a call that waits for its turn was ended.
+_PATIENCE = 0.25
 
 # The bridge's JSON as a dict or list, '' or text where it sent none, or an exception.
 Answer = Any
 
 Seconds = float | tuple[float, float]
+
+_log = logging.getLogger("pymdc")
 
 
 class Client:
@@ -34,17 +49,30 @@ class Client:
     https://api.metadisk.org.
     *workers* bounds how many calls with a callback run at once.
     *timeout* is a pair of seconds, for connecting and for each wait for bytes, or one for both.
+    *total* bounds a call that is no transfer, all its sendings taken together, and *stall* the
+    time in a transfer from one block to the next, both in seconds.
+    *ca_certs* is a file of further certificates to trust.
     """
 
     def __init__(
-        self, endpoint: str | None = None, *, workers: int = WORKERS, timeout: Seconds = TIMEOUT
+        self,
+        endpoint: str | None = None,
+        *,
+        workers: int = WORKERS,
+        timeout: Seconds = TIMEOUT,
+        total: float = TOTAL,
+        stall: float = STALL,
+        ca_certs: str | None = None,
     ) -> None:
         if endpoint is None:
             endpoint = os.environ.get("PYMDC_ENDPOINT") or ENDPOINT
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ValueError(f"workers is {workers!r}; expected a whole number above zero")
-        self._transport = Transport(endpoint, max(workers, _CONNECTIONS), _pair(timeout))
-        self._workers = Workers(workers)
+        self._total, self._stall = _limit(total, "total"), _limit(stall, "stall")
+        self._settings = (endpoint, max(workers, _CONNECTIONS), _pair(timeout), ca_certs)
+        self._size = workers
+        self._open()
+        _clients.add(self)
 
     @property
     def endpoint(self) -> str:
@@ -53,33 +81,88 @@ class Client:
 
     def call(self, request: Request, auth: Auth, callback: Callback | None) -> Any:
         """Make one request: wait for its value, or hand the value to *callback*."""
-        return self.run(lambda: self.send(request, auth), callback)
+        return self.run(partial(self.send, request, auth), callback)
 
-    def run(self, work: Work, callback: Callback | None) -> Any:
+    def run(
+        self, work: Callable[[Scope], Any], callback: Callback | None, *, transfer: bool = False
+    ) -> Any:
         """Do *work* on a worker: wait for its outcome, or hand that to *callback*."""
+        scope = Scope(self._stall, renews=True) if transfer else Scope(self._total)
         if callback is None:
-            return self._workers.run(work)
+            return self._workers.run(partial(self._in_scope, work, scope), scope)
         if not callable(callback):
             raise TypeError(f"the callback is {type(callback).__name__}; expected a function")
-        return self._workers.submit(work, callback)
+        return self._workers.submit(partial(self._in_scope, work, scope), callback, scope)
 
-    def send(self, request: Request, auth: Auth) -> Answer:
-        """Sign and send *request* on this thread and return the answer, or raise."""
-        return self._transport.send(auth.sign(request)).decode()
+    def send(self, request: Request, auth: Auth, scope: Scope) -> Answer:
+        """Sign and send *request* on this thread, again where that is right; return or raise."""
+        sendings = Sendings(request, auth)
+        while True:
+            outcome = self._send_once(sendings, scope)
+            scope.check()
+            wait = sendings.again(outcome)
+            if wait is None or wait > scope.left():
+                break
+            _log.warning("%s; sending it again in %.3g s", _told(outcome, scope), wait)
+            scope.sleep(wait)
+        if isinstance(outcome, NetworkError):
+            raise outcome
+        return "" if sendings.done_before(outcome) else outcome.decode()
 
-    def pull(self, pointer: Mapping[str, str]) -> Iterator[bytes]:
+    def pull(self, pointer: Mapping[str, str], scope: Scope) -> Iterator[bytes]:
         """Give the blocks of the shard behind *pointer*, from its channel, or raise."""
         message = {"token": pointer["token"], "hash": pointer["hash"], "operation": "PULL"}
         transport = self._transport
-        return _channel.pull(pointer["channel"], message, transport.timeout, lambda: transport.tls)
+        return scope.progress(
+            _channel.pull(
+                pointer["channel"], message, transport.timeout, lambda: transport.tls, scope
+            )
+        )
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None, cancel: bool = False) -> None:
         """Wait until every callback has run, then close the connections.
 
+        After *timeout* seconds, or with *cancel* at once, the calls that are left are cancelled.
         In a callback it does not wait. A call made afterwards has `Closed` as its value.
         """
+        if cancel or not self._workers.quiet(timeout):
+            self._workers.cancel()
+            self._clock.cancel("the client was closed")
+            self._workers.quiet(timeout)
         self._workers.close()
+        self._clock.close()
         self._transport.close()
+
+    def _open(self) -> None:
+        self._transport = Transport(*self._settings)
+        self._workers = Workers(self._size)
+        self._clock = Clock()
+        self._turn = Turn()
+
+    def _in_scope(self, work: Callable[[Scope], Any], scope: Scope) -> Any:
+        def begun() -> Any:
+            scope.begin()
+            return work(scope)
+
+        with self._clock.watching(scope):
+            return scope.settle(outcome(begun))
+
+    def _send_once(self, sendings: Sendings, scope: Scope) -> Response | NetworkError:
+        began = time.monotonic()
+        result: Response | NetworkError
+        with self._turn.of(sendings, scope):
+            try:
+                result = self._transport.send(sendings.asks.sign(sendings.request), scope)
+            except NetworkError as error:
+                result = error
+        seconds, number = time.monotonic() - began, sendings.count + 1
+        _log.debug("%s, after %.3f s, sending %d", _told(result, scope), seconds, number)
+        return result
+
+    def renew(self) -> None:
+        """Leave the parent its calls and connections: what a fork does to the child's client."""
+        self._workers.abandon()
+        self._open()
 
     def __enter__(self) -> Client:
         return self
@@ -90,20 +173,62 @@ class Client:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(cancel=kind is not None and issubclass(kind, KeyboardInterrupt))
 
     def __repr__(self) -> str:
         return f"<Client {self.endpoint}>"
 
 
+class Turn:
+    """Lets those who sign take turns, once the bridge refused a nonce for coming out of order."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._strict = False
+
+    @contextmanager
+    def of(self, sendings: Sendings, scope: Scope) -> Iterator[None]:
+        """Hold the turn of *sendings* in the block, if it needs one."""
+        self._strict |= sendings.stale > 0
+        if not (self._strict and isinstance(sendings.asks, Signature)):
+            yield
+            return
+        while not self._lock.acquire(timeout=_PATIENCE):
+            scope.check()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+def _told(outcome: Response | NetworkError, scope: Scope) -> str:
+    if isinstance(outcome, NetworkError):
+        return str(outcome)
+    return f"{scope.doing} answered {outcome.status}"
+
+
 _default: Client | None = None
 _making = threading.Lock()
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    """Give every client of a forked child connections, workers and locks of its own."""
+    global _making
+    _making = threading.Lock()
+    for client in tuple(_clients):
+        client.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def default() -> Client:
     """Return the client that serves where none is given, made from the environment on first use.
 
-    PYMDC_ENDPOINT, PYMDC_WORKERS, and PYMDC_TIMEOUT: seconds, or two numbers with a comma.
+    PYMDC_ENDPOINT, PYMDC_WORKERS, PYMDC_TIMEOUT (seconds, or two numbers with a comma),
+    PYMDC_TOTAL and PYMDC_STALL.
     """
     global _default
     with _making:
@@ -111,6 +236,8 @@ def default() -> Client:
             _default = Client(
                 workers=_read("PYMDC_WORKERS", int, WORKERS),
                 timeout=_read("PYMDC_TIMEOUT", _seconds, TIMEOUT),
+                total=_read("PYMDC_TOTAL", float, TOTAL),
+                stall=_read("PYMDC_STALL", float, STALL),
             )
         return _default
 
@@ -125,6 +252,12 @@ def _read(variable: str, parse: Callable[[str], Any], fallback: Any) -> Any:
 
 def _seconds(value: str) -> tuple[float, ...]:
     return tuple(float(part) for part in value.split(","))
+
+
+def _limit(seconds: Any, what: str) -> float:
+    if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        raise ValueError(f"{what} is {seconds!r}; expected seconds above zero")
+    return float(seconds)
 
 
 def _pair(timeout: Any) -> tuple[float, float]:

@@ -4,18 +4,22 @@
 
     PymdcError
     +-- NetworkError        (urllib.error.URLError, so OSError)
-    |   +-- ConnectError        no connection: refused, no such host, certificate, proxy
+    |   +-- ConnectError        no connection: refused, no such host, proxy; nothing was sent
+    |   |   +-- CertificateError    the other side's certificate is not to be trusted
     |   +-- Timeout             (TimeoutError) nothing came in time
+    |       +-- ConnectTimeout      (ConnectError) not even a connection
     |   +-- ConnectionLost      the connection ended before the answer did
     |   +-- GarbledAnswer       what came back is not HTTP, or not what its headers say
     +-- HTTPError           (urllib.error.HTTPError, so URLError and OSError)
     |                           a redirect, or a refusal that is not the bridge's JSON
     +-- ChannelError        (OSError) a shard's channel gave an error instead of the shard
     +-- IntegrityError      (OSError) bytes whose hash or number is not the one promised
+    +-- BridgeError         what `unwrap` raises for the bridge's {"error": ...}
     +-- Cancelled           the call was taken back
     +-- Closed              the client was closed before the call
 
 A call never raises these: they are its value, with a callback and without.
+For those who prefer ``try``, `unwrap` raises them.
 """
 
 from __future__ import annotations
@@ -45,8 +49,16 @@ class ConnectError(NetworkError):
     """No connection could be made, so nothing was sent."""
 
 
+class CertificateError(ConnectError):
+    """The certificate is unknown, expired, or another host's."""
+
+
 class Timeout(NetworkError, TimeoutError):
-    """The time for connecting, or for the next byte, was over."""
+    """The time for connecting, for the next byte, or for the whole call was over."""
+
+
+class ConnectTimeout(ConnectError, Timeout):
+    """The time for connecting was over, so nothing was sent."""
 
 
 class ConnectionLost(NetworkError):
@@ -100,3 +112,24 @@ class Cancelled(PymdcError):
 
 class Closed(PymdcError):
     """The client had been closed before the call."""
+
+
+class BridgeError(PymdcError):
+    """The bridge refused; *message* is its own, and *answer* all that it said."""
+
+    def __init__(self, answer: Mapping[str, Any]) -> None:
+        super().__init__(answer)
+        self.answer = answer
+        self.message = str(answer["error"])
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def unwrap(result: Any) -> Any:
+    """Return the value of a call, or raise it: an exception, or `BridgeError` for a refusal."""
+    if isinstance(result, BaseException):
+        raise result
+    if isinstance(result, Mapping) and "error" in result:
+        raise BridgeError(result)
+    return result

@@ -294,7 +294,9 @@ EXAMPLES: list[pymdc.PymdcError] = [
     exceptions.PymdcError("text"),
     exceptions.NetworkError("text"),
     exceptions.ConnectError("text"),
+    exceptions.CertificateError("text"),
     exceptions.Timeout("text"),
+    exceptions.ConnectTimeout("text"),
     exceptions.ConnectionLost("text"),
     exceptions.GarbledAnswer("text"),
     exceptions.HTTPError("http://x/", 502, "text", {"a": "b"}, b"body"),
@@ -302,6 +304,7 @@ EXAMPLES: list[pymdc.PymdcError] = [
     exceptions.IntegrityError("text"),
     exceptions.Cancelled("text"),
     exceptions.Closed("text"),
+    exceptions.BridgeError({"error": "text"}),
 ]
 
 

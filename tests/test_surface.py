@@ -109,10 +109,11 @@ def test_all_names_what_is_there(module: Any) -> None:
 
 
 LADDER = [
-    {"exceptions", "_contract", "_base58", "_ripemd160", "_text", "_secp256k1"},
-    {"_hashes", "_request", "_workers", "keypair", "_channel"},
-    {"_auth", "_multipart", "_transport"},
-    {"_shards"},
+    {"exceptions", "_contract", "_base58", "_ripemd160", "_text", "_secp256k1", "_proxy"},
+    {"_hashes", "_request", "_scope", "keypair"},
+    {"_workers", "_connection", "_auth", "_multipart"},
+    {"_transport", "_channel", "_shards"},
+    {"_again"},
     {"client"},
     {"rest", "api._resource"},
     {"api.users"},

@@ -13,6 +13,7 @@ from servers import RawServer, Treat, read_request
 
 import pymdc
 from pymdc import exceptions
+from pymdc._scope import Scope
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 
@@ -47,27 +48,26 @@ def test_an_unknown_certificate_is_refused(ask: Ask, certificate: Path) -> None:
         endpoint = f"https://localhost:{server.port}"
         with pymdc.Client(endpoint) as client:
             value = ask(pymdc.api.Users("a@b.com", client=client).register)
-    assert type(value) is exceptions.ConnectError
-    assert "no secure connection could be made" in str(value)
+    assert type(value) is exceptions.CertificateError
+    assert "the certificate is not to be trusted" in str(value)
     assert "certificate verify failed" in str(value)
 
 
-def trusting(client: pymdc.Client, certificate: Path) -> pymdc.Client:
-    client._transport.tls.load_verify_locations(certificate)
-    return client
+def trusting(endpoint: str, certificate: Path) -> pymdc.Client:
+    return pymdc.Client(endpoint, ca_certs=str(certificate))
 
 
 def test_a_known_certificate_is_accepted(ask: Ask, certificate: Path) -> None:
     with RawServer(over_tls(certificate)) as server:
-        with trusting(pymdc.Client(f"https://localhost:{server.port}"), certificate) as client:
+        with trusting(f"https://localhost:{server.port}", certificate) as client:
             assert ask(pymdc.api.Users("a@b.com", client=client).register) == []
 
 
 def test_a_certificate_of_another_host_is_refused(ask: Ask, certificate: Path) -> None:
     with RawServer(over_tls(certificate)) as server:
-        with trusting(pymdc.Client(f"https://127.0.0.1:{server.port}"), certificate) as client:
+        with trusting(f"https://127.0.0.1:{server.port}", certificate) as client:
             value = ask(pymdc.api.Users("a@b.com", client=client).register)
-    assert type(value) is exceptions.ConnectError
+    assert type(value) is exceptions.CertificateError
     assert "127.0.0.1" in str(value)
 
 
@@ -75,5 +75,5 @@ def test_a_channel_with_an_unknown_certificate_is_refused(certificate: Path) -> 
     with RawServer(over_tls(certificate)) as server:
         with pymdc.Client("http://127.0.0.1:1") as client:
             pointer = {"hash": "h", "token": "t", "channel": f"wss://localhost:{server.port}"}
-            with pytest.raises(exceptions.ConnectError, match="certificate verify failed"):
-                list(client.pull(pointer))
+            with pytest.raises(exceptions.CertificateError, match="certificate verify failed"):
+                list(client.pull(pointer, Scope()))

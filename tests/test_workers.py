@@ -14,8 +14,33 @@ import pytest
 from modes import PATIENCE
 
 from pymdc import Call
-from pymdc._workers import Workers
+from pymdc._scope import Scope
+from pymdc._workers import Workers as ScopedWorkers
+from pymdc._workers import outcome
 from pymdc.exceptions import Cancelled
+
+
+class Workers(ScopedWorkers):
+    """Workers whose calls get a scope of their own, as a client's do."""
+
+    def run(self, work: Any, scope: Scope | None = None) -> Any:
+        return super().run(work, scope or Scope())
+
+    def submit(self, work: Any, callback: Any, scope: Scope | None = None) -> Call:
+        scope = scope or Scope()
+
+        def within() -> Any:
+            def begun() -> Any:
+                scope.begin()
+                return work()
+
+            return scope.settle(outcome(begun))
+
+        return super().submit(within, callback, scope)
+
+    def close(self) -> None:
+        self.quiet()
+        super().close()
 
 
 @pytest.fixture(params=[1, 4], ids=["one worker", "four workers"])
@@ -207,7 +232,7 @@ def test_a_call_cancelled_in_the_queue_never_runs_and_its_callback_is_told(one: 
     assert call.result() is got[0]
 
 
-def test_a_call_that_runs_or_is_done_is_not_cancelled(one: Workers) -> None:
+def test_a_call_that_runs_is_cancelled_and_one_that_is_done_is_not(one: Workers) -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def work() -> str:
@@ -215,13 +240,25 @@ def test_a_call_that_runs_or_is_done_is_not_cancelled(one: Workers) -> None:
         go_on.wait(PATIENCE)
         return "done"
 
-    call = one.submit(work, ignore)
+    got: list[object] = []
+    call = one.submit(work, got.append)
     began.wait(PATIENCE)
-    assert not call.cancel()
+    assert call.cancel()
     go_on.set()
-    assert call.result(PATIENCE) == "done"
+    assert isinstance(call.result(PATIENCE), Cancelled)
     assert not call.cancel()
-    assert call.result() == "done"
+    assert got == [call.result()]
+
+
+def test_cancelled_calls_are_told_while_every_worker_is_busy(one: Workers) -> None:
+    let_go = occupy(one)
+    got: list[object] = []
+    calls = [one.submit(dict, got.append) for _ in range(200)]
+    for call in calls:
+        assert call.cancel()
+    concurrent.futures.wait(calls, PATIENCE)
+    assert [type(value) for value in got] == [Cancelled] * 200
+    let_go()
 
 
 def test_a_callback_that_waits_for_its_own_call_is_told(one: Workers) -> None:

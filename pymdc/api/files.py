@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Any, BinaryIO, overload
+from functools import partial
+from typing import BinaryIO, overload
 
 from pymdc import _multipart, _shards
 from pymdc._auth import Signature, Token
 from pymdc._multipart import FileBody, Path
 from pymdc._request import Request, resource, settle
+from pymdc._scope import Scope
 from pymdc._text import Text, text
 from pymdc._workers import Call, Callback
 from pymdc.api._resource import Resource
 from pymdc.api.keys import checked
 from pymdc.client import Answer, Client
-from pymdc.exceptions import IntegrityError
+from pymdc.exceptions import ConnectError, IntegrityError, NetworkError
 from pymdc.keypair import ECDSA
+
+_TRIES = 3
+_SPENT = {"error": "Invalid or expired token"}
+_log = logging.getLogger("pymdc")
 
 
 class Files(Resource):
@@ -62,12 +69,13 @@ class Files(Resource):
         The value is the entry; an `IntegrityError` when the bridge names it by another hash.
         """
         source, client = _multipart.checked(path), self._client
+        granted = None if token is None else Token(_printable(token))
 
-        def push(granted: Token) -> Answer:
+        def push(scope: Scope) -> Answer:
             with _multipart.opened(source) as body:
-                return self._push(client, body, granted)
+                return self._with_token("PUSH", granted, partial(self._push, client, body), scope)
 
-        return client.run(self._with_token(client, "PUSH", token, push), callback)
+        return client.run(push, callback, transfer=True)
 
     @overload
     def download(
@@ -111,16 +119,19 @@ class Files(Resource):
         The *token*, a PULL token, says who may; without one the key signs for one.
         """
         name, client = text(file_hash, "the file's hash"), self._client
+        granted = None if token is None else Token(_printable(token))
+        request = settle("GET", resource(*self._path, name))
 
-        def pull(granted: Token) -> Answer:
-            pointers = client.send(settle("GET", resource(*self._path, name)), granted)
+        def pull(scope: Scope) -> Answer:
+            pointers = self._with_token("PULL", granted, partial(client.send, request), scope)
             if to is None or "error" in pointers:
                 return pointers
             with _shards.target(to) as (out, path):
-                size = _shards.fetch(_shards.checked(pointers), name, client.pull, out)
+                shards = partial(client.pull, scope=scope)
+                size = _shards.fetch(_shards.checked(pointers), name, shards, out)
             return {"bucket": self._bucket_id, "hash": name, "size": size, "path": path}
 
-        return client.run(self._with_token(client, "PULL", token, pull), callback)
+        return client.run(pull, callback, transfer=True)
 
     @overload
     def delete(self, file_hash: Text, callback: None = None) -> Answer: ...
@@ -136,20 +147,37 @@ class Files(Resource):
         return settle("POST", resource(*self._path[:2], "tokens"), params)
 
     def _with_token(
-        self, client: Client, operation: str, given: Text | None, use: Callable[[Token], Answer]
-    ) -> Callable[[], Any]:
-        """Return the work that gets a token, if none is *given*, and uses it."""
+        self,
+        operation: str,
+        given: Token | None,
+        use: Callable[[Token, Scope], Answer],
+        scope: Scope,
+    ) -> Answer:
+        """Return what *use* makes of the token that is *given*, or else of one fetched for it.
+
+        A token is spent by arriving; for another try only one that was fetched here is replaced.
+        """
         if given is not None:
-            token = Token(_printable(given))
-            return lambda: use(token)
+            try:
+                return use(given, scope)
+            except NetworkError as error:
+                raise _with_hint(error) from error
+        for tries_left in reversed(range(_TRIES)):
+            answer = self._client.send(self._token_request(operation), self._auth, scope)
+            if "error" in answer:
+                return answer
+            try:
+                result = use(Token(answer["token"]), scope)
+            except NetworkError as error:
+                if not tries_left:
+                    raise
+                _log.warning("%s; trying it with a new token", error)
+            else:
+                if not tries_left or result != _SPENT:
+                    return result
+        raise AssertionError("the last try returns or raises")
 
-        def work() -> Any:
-            answer = client.send(self._token_request(operation), self._auth)
-            return answer if "error" in answer else use(Token(answer["token"]))
-
-        return work
-
-    def _push(self, client: Client, body: FileBody, granted: Token) -> Answer:
+    def _push(self, client: Client, body: FileBody, granted: Token, scope: Scope) -> Answer:
         headers = {
             "Content-Type": body.content_type,
             "Content-Length": str(body.length),
@@ -157,13 +185,19 @@ class Files(Resource):
         }
         request = Request("PUT", resource(*self._path), headers=headers, stream=body)
         try:
-            answer = client.send(request, granted)
+            answer = client.send(request, granted, scope)
         except _multipart.Unreadable as error:
             raise error.__cause__ or error from None
         found = body.hash.hexdigest()
         if "error" not in answer and answer["hash"] != found:
             raise IntegrityError(f"the bridge stored {answer['hash']}; what was sent is {found}")
         return answer
+
+
+def _with_hint(error: NetworkError) -> NetworkError:
+    if isinstance(error, ConnectError):
+        return error
+    return type(error)(f"{error}; it was not sent again, because its token may be spent")
 
 
 def _printable(token: object) -> str:

@@ -6,6 +6,7 @@ from typing import Any, overload
 
 from pymdc._auth import Basic
 from pymdc._request import resource, settle
+from pymdc._scope import Scope
 from pymdc._workers import Call, Callback
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users
@@ -51,8 +52,8 @@ class Keys(Resource):
         pair, auth, client = checked(key_pair), self._auth, self._client
         request = settle("POST", resource("keys"), {"key": pair.get_public_key()})
 
-        def create() -> Any:
-            answer = client.send(request, auth)
+        def create(scope: Scope) -> Any:
+            answer = client.send(request, auth, scope)
             if "error" not in answer:
                 self.key_pairs.append(pair)
             return answer

@@ -1,0 +1,80 @@
+"""Whether a request is sent again: decided here, from what it was and what came of it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from pymdc._auth import Auth, Basic, Signature, Token
+from pymdc._request import Request
+from pymdc._transport import Response
+from pymdc.exceptions import CertificateError, ConnectError, NetworkError
+
+MOST_SENDINGS = 3
+MOST_NONCES = 8
+_BACKOFF = 0.1  # seconds before the second sending, doubled for each further one
+_BUSY = (429, 503)
+_STALE = b'"Invalid nonce supplied"'
+
+Outcome = Response | NetworkError
+
+
+@dataclass
+class Sendings:
+    """What was sent so far of one request, by one who *asks*."""
+
+    request: Request
+    asks: Auth
+    jitter: Callable[[], float] = random.random
+    clock: Callable[[], float] = time.time
+    count: int = 0
+    stale: int = 0
+    uncertain: bool = False
+
+    @property
+    def repeatable(self) -> bool:
+        """Say whether a second arrival does no harm: a signed or basic GET or DELETE."""
+        known = isinstance(self.asks, Basic | Signature)
+        return known and self.request.method in ("GET", "DELETE")
+
+    def again(self, outcome: Outcome) -> float | None:
+        """Note *outcome*; return the seconds to wait before another sending, or None for none."""
+        self.count += 1
+        if isinstance(outcome, Response):
+            return self._after_response(outcome)
+        arrived = not isinstance(outcome, ConnectError)
+        self.uncertain |= arrived
+        if self.count - self.stale >= MOST_SENDINGS or isinstance(outcome, CertificateError):
+            return None
+        return self._backoff() if self.repeatable or not arrived else None
+
+    def done_before(self, response: Response) -> bool:
+        """Say whether a DELETE found nothing because an earlier sending of it had arrived."""
+        return self.request.method == "DELETE" and self.uncertain and response.status == 404
+
+    def _after_response(self, response: Response) -> float | None:
+        if response.status == 401 and isinstance(self.asks, Signature) and _STALE in response.body:
+            self.stale += 1
+            return 0.0 if self.stale <= MOST_NONCES else None
+        waits = _retry_after(response.headers, self.clock) if response.status in _BUSY else None
+        # A token is spent by arriving, whatever comes of it, and nobody knows how far it came.
+        if waits is None or isinstance(self.asks, Token):
+            return None
+        return waits if self.count - self.stale < MOST_SENDINGS else None
+
+    def _backoff(self) -> float:
+        return float(_BACKOFF * 2 ** (self.count - 1) * (1 + self.jitter()))
+
+
+def _retry_after(headers: Mapping[str, str], clock: Callable[[], float]) -> float | None:
+    """Return the seconds that a Retry-After header tells, as a number or as a date."""
+    told = headers.get("Retry-After", "").strip()
+    if told.isdigit():
+        return float(told)
+    try:
+        return max(0.0, parsedate_to_datetime(told).timestamp() - clock())
+    except (TypeError, ValueError):
+        return None

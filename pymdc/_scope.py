@@ -1,0 +1,181 @@
+"""What may end a call from outside: that it is taken back, or that its time is over."""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pymdc.exceptions import Cancelled, PymdcError, Timeout
+
+_PRECISION = 0.25  # seconds between two looks at the clock
+_IDLE_LOOKS = 20  # after that many with nothing to watch the thread ends
+
+
+class Scope:
+    """One call, from its beginning on a worker to its value, and the sockets that it waits for.
+
+    *limit* is in seconds: for the whole call, or where it *renews*, from one sign of progress to
+    the next.
+    """
+
+    def __init__(self, limit: float = math.inf, *, renews: bool = False) -> None:
+        self._limit = limit
+        self._renews = renews
+        self._deadline = math.inf
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._sleep: threading.Event | None = None
+        self._reason: PymdcError | None = None
+        self._settled = False
+        self.doing = "the call"
+
+    def begin(self) -> None:
+        """Let the time run; raise if the call was taken back before."""
+        self._deadline = time.monotonic() + self._limit
+        self.check()
+
+    def progress(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """Give *blocks*, each of which is a sign of progress."""
+        for block in blocks:
+            self.check()
+            if self._renews:
+                self._deadline = time.monotonic() + self._limit
+            yield block
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return self._deadline - time.monotonic()
+
+    def end(self, reason: PymdcError) -> bool:
+        """End the call with *reason*, if it has no value yet: what it waits for comes no more."""
+        with self._lock:
+            if self._settled:
+                return False
+            if self._reason is None:
+                self._reason = reason
+            for sock in self._sockets:
+                _shut(sock)
+            if self._sleep is not None:
+                self._sleep.set()
+            return True
+
+    def cancel(self, why: str = "the call was cancelled") -> bool:
+        """End the call with `Cancelled`."""
+        return self.end(Cancelled(why))
+
+    def expire(self, now: float) -> None:
+        """End the call with `Timeout` if its deadline is not after *now*."""
+        if now >= self._deadline:
+            what = "no progress for" if self._renews else "not done within"
+            self.end(Timeout(f"{self.doing}: {what} {self._limit:g} s"))
+
+    def check(self) -> None:
+        """Raise the reason for which the call was ended, if it was."""
+        if self._reason is not None:
+            raise self._reason
+
+    def settle(self, value: Any) -> Any:
+        """Return the call's value, once and for all: *value*, or the reason if it was ended."""
+        with self._lock:
+            self._settled = True
+            return value if self._reason is None else self._reason
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, unless the call is ended meanwhile; then raise the reason."""
+        with self._lock:
+            self._sleep = threading.Event()
+            if self._reason is not None:
+                self._sleep.set()
+        self._sleep.wait(seconds)
+        self.check()
+
+    def watch(self, sock: socket.socket) -> None:
+        """Take *sock* among those that are shut down when the call is ended."""
+        # A duplicate, because the owner may close his, and its number may come to mean another.
+        twin = socket.fromfd(sock.fileno(), sock.family, sock.type)
+        with self._lock:
+            self._sockets.append(twin)
+            if self._reason is not None:
+                _shut(twin)
+
+    def release(self) -> None:
+        """Forget the sockets."""
+        with self._lock:
+            sockets, self._sockets = self._sockets, []
+        for sock in sockets:
+            sock.close()
+
+
+def _shut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # it is closed already
+
+
+class Clock:
+    """Looks after the deadlines of scopes, on a thread that lives while there are some."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[Scope, None] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def watching(self, scope: Scope) -> Iterator[None]:
+        """End *scope* with `Timeout` when its time is over, until the block ends."""
+        self._scopes[scope] = None
+        if self._thread is None:
+            self._start()
+        try:
+            yield
+        finally:
+            del self._scopes[scope]
+            scope.release()
+
+    def cancel(self, why: str) -> None:
+        """End every scope with `Cancelled`."""
+        for scope in tuple(self._scopes):
+            scope.cancel(why)
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._lock:
+            thread = self._thread
+        self._stop.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None or self._stop.is_set():
+                return
+            thread = threading.Thread(target=self._run, name="pymdc-clock", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return  # no thread can be had while Python ends: the timeouts of sockets remain
+            self._thread = thread
+
+    def _run(self) -> None:
+        idle = 0
+        while not self._stop.wait(_PRECISION):
+            now = time.monotonic()
+            for scope in tuple(self._scopes):
+                scope.expire(now)
+            idle = 0 if self._scopes else idle + 1
+            if idle > _IDLE_LOOKS and self._retires():
+                return
+
+    def _retires(self) -> bool:
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if self._scopes:  # one came before it could see that the thread ends
+                self._thread = thread
+            return self._thread is None
