@@ -1,7 +1,7 @@
 """The client of the Metadisk API: every method blocks, or takes a callback."""
 
 from pymdc import api, keypair, rest
-from pymdc._workers import Call
+from pymdc._call import Call
 from pymdc.client import Client
 from pymdc.exceptions import BridgeError, Cancelled, PymdcError, unwrap
 from pymdc.keypair import ECDSA

@@ -1,10 +1,8 @@
-"""The worker threads, and the two ways to wait for one: a blocking caller and a callback."""
+"""The worker threads: who gets one at once, who waits for a turn, and what holds the process."""
 
 from __future__ import annotations
 
 import atexit
-import concurrent.futures
-import logging
 import sys
 import threading
 import time
@@ -14,88 +12,15 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from pymdc._call import Call, Callback, Work, outcome
 from pymdc._scope import Scope
-from pymdc.exceptions import Cancelled
 
-Work = Callable[[], Any]
-Callback = Callable[[Any], object]
 _Job = Callable[[], None]
 
 _IDLE_SECONDS = 5.0
 _PRECISION = 0.25  # seconds between two looks at whether Ctrl-C ended the main thread
 _LAST_SECONDS = 5.0  # for callbacks to hear that they are cancelled, after Ctrl-C
 _all: weakref.WeakSet[Workers] = weakref.WeakSet()
-_log = logging.getLogger("pymdc")
-
-
-def outcome(work: Work) -> Any:
-    """Return what *work* returns, or the exception that it raises: here an exception ends."""
-    try:
-        return work()
-    except BaseException as error:  # noqa: BLE001  # whoever waits for a value gets this one
-        return error
-
-
-def _name(function: object) -> str:
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
-
-
-class Call(concurrent.futures.Future[Any]):
-    """A call whose answer goes to a callback.
-
-    It is done when its callback has returned; ``result()`` is the value that the callback got,
-    an exception too.
-    """
-
-    def __init__(self, work: Work, callback: Callback, scope: Scope, workers: Workers) -> None:
-        super().__init__()
-        self._work = work
-        self._callback = callback
-        self._scope = scope
-        self._workers = workers
-        self._thread: int | None = None
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until the callback has returned, for *timeout* seconds at the most."""
-        self._refuse_own_callback()
-        concurrent.futures.wait([self], timeout)
-
-    def is_alive(self) -> bool:
-        """Say whether the callback has still to run or to return."""
-        return not self.done()
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Return the value that the callback got, waiting *timeout* seconds at the most."""
-        self._refuse_own_callback()
-        return super().result(timeout)
-
-    def cancel(self) -> bool:
-        """Take the call back, unless it has its value; the callback then gets `Cancelled`.
-
-        What no worker has begun is never sent; what is on its way loses its connection.
-        """
-        if not self._scope.cancel():
-            return False
-        self._workers.hasten(self)
-        return True
-
-    def _refuse_own_callback(self) -> None:
-        if self._thread == threading.get_ident() and not self.done():
-            raise RuntimeError("a callback cannot wait for its own call")
-
-    def _abandon(self) -> None:
-        self._condition = threading.Condition()  # the old one may be held by nobody who is there
-        self.set_result(Cancelled("the call is the parent process's"))
-
-    def _run(self) -> None:
-        self.set_running_or_notify_cancel()
-        value = outcome(self._work)
-        self._thread = threading.get_ident()
-        try:
-            self._callback(value)
-        except BaseException:  # noqa: BLE001  # what the user's function raises must harm nothing else
-            _log.exception("the callback %s raised", _name(self._callback))
-        self.set_result(value)
 
 
 class _Worker(threading.Thread):
@@ -165,7 +90,7 @@ class Workers:
 
     def submit(self, work: Work, callback: Callback, scope: Scope) -> Call:
         """Do *work* on a worker in its turn, which hands its outcome to *callback*."""
-        call = Call(work, callback, scope, self)
+        call = Call(work, callback, scope, self.hasten)
         with self._lock:
             self._calls.add(call)
             if self._lanes == self._size:
@@ -209,22 +134,22 @@ class Workers:
         with self._quiet:
             return self._quiet.wait_for(lambda: not self._calls, 0 if own else timeout)
 
-    def close(self) -> None:
-        """End the workers, those at work when they are done; in a callback, do not wait."""
+    def close(self, wait: bool = True) -> None:
+        """End the workers, those at work when they are done; in a callback, do not *wait*."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
             threads = self._threads - {threading.current_thread()}
         for worker in idle:
             worker.inbox.put(None)
-        if not isinstance(threading.current_thread(), _Worker):
+        if wait and not isinstance(threading.current_thread(), _Worker):
             for thread in threads:
                 thread.join()
 
     def abandon(self) -> None:
         """Forget the calls: in a forked child they are the parent's, who runs their callbacks."""
         for call in self._calls:
-            call._abandon()
+            call.abandon()
         self._calls.clear()
 
     def rests(self, worker: _Worker) -> bool:
@@ -263,10 +188,11 @@ class Workers:
             self._finish(call)
 
     def _finish(self, call: Call) -> None:
-        call._run()
+        call.run()
         with self._lock:
             self._calls.discard(call)
-            self._quiet.notify_all()
+            if not self._calls:
+                self._quiet.notify_all()
 
     def _serve_without_thread(self, call: Call) -> None:
         # Python 3.12.0 to 3.12.2 start no thread once the main thread has ended.
@@ -311,13 +237,15 @@ class Workers:
         return False
 
     def _stay(self) -> None:
-        while not self.quiet(_PRECISION):
+        ended = False
+        while not ended:
             if _interrupted():
                 self.give_up()
-                break
-        with self._lock:
-            self._kept = bool(self._calls) and not _interrupted()
-            self._threads.discard(threading.current_thread())
+            with self._quiet:
+                ended = self._quiet.wait_for(lambda: not self._calls, _PRECISION) or _interrupted()
+                if ended:
+                    self._kept = False
+                    self._threads.discard(threading.current_thread())
 
 
 def _interrupted() -> bool:

@@ -16,10 +16,11 @@ from typing import Any
 from pymdc import _channel
 from pymdc._again import Sendings
 from pymdc._auth import Auth, Signature
+from pymdc._call import Callback, outcome
 from pymdc._request import Request
 from pymdc._scope import Clock, Scope
 from pymdc._transport import Response, Transport
-from pymdc._workers import Callback, Workers, outcome
+from pymdc._workers import Workers
 from pymdc.exceptions import NetworkError
 
 ENDPOINT = "https://api.metadisk.org"
@@ -129,7 +130,7 @@ class Client:
             self._workers.cancel()
             self._clock.cancel("the client was closed")
             self._workers.quiet(timeout)
-        self._workers.close()
+        self._workers.close(wait=self._workers.quiet(0))
         self._clock.close()
         self._transport.close()
 

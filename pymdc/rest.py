@@ -7,9 +7,9 @@ from typing import Any, overload
 
 from pymdc import client as _client
 from pymdc._auth import identify
+from pymdc._call import Call, Callback
 from pymdc._request import NOTHING, settle
 from pymdc._text import Text, text
-from pymdc._workers import Call, Callback
 from pymdc.client import Answer, Client
 
 

@@ -14,9 +14,9 @@ import pytest
 from modes import PATIENCE
 
 from pymdc import Call
+from pymdc._call import outcome
 from pymdc._scope import Scope
 from pymdc._workers import Workers as ScopedWorkers
-from pymdc._workers import outcome
 from pymdc.exceptions import Cancelled
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pymdc import client as _client
 from pymdc._auth import Auth
+from pymdc._call import Callback
 from pymdc._request import NOTHING, resource, settle
-from pymdc._workers import Callback
 from pymdc.client import Client
 
 

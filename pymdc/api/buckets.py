@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, overload
 
 from pymdc._auth import Signature
+from pymdc._call import Call, Callback
 from pymdc._text import Text, text, whole
-from pymdc._workers import Call, Callback
 from pymdc.api._resource import Resource
 from pymdc.api.files import Files
 from pymdc.api.keys import checked

@@ -9,11 +9,11 @@ from typing import BinaryIO, overload
 
 from pymdc import _multipart, _shards
 from pymdc._auth import Signature, Token
+from pymdc._call import Call, Callback
 from pymdc._multipart import FileBody, Path
 from pymdc._request import Request, resource, settle
 from pymdc._scope import Scope
 from pymdc._text import Text, text
-from pymdc._workers import Call, Callback
 from pymdc.api._resource import Resource
 from pymdc.api.keys import checked
 from pymdc.client import Answer, Client

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, overload
 
 from pymdc._auth import Basic
+from pymdc._call import Call, Callback
 from pymdc._request import resource, settle
 from pymdc._scope import Scope
-from pymdc._workers import Call, Callback
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users
 from pymdc.client import Answer, Client

@@ -7,8 +7,8 @@ from hashlib import sha256
 from typing import overload
 
 from pymdc._auth import Nobody
+from pymdc._call import Call, Callback
 from pymdc._text import Text, raw, text
-from pymdc._workers import Call, Callback
 from pymdc.api._resource import Resource
 from pymdc.client import Answer, Client
 

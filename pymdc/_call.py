@@ -1,0 +1,91 @@
+"""One call: its outcome, and the handle of a call whose outcome goes to a callback."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from pymdc._scope import Scope
+from pymdc.exceptions import Cancelled
+
+Work = Callable[[], Any]
+Callback = Callable[[Any], object]
+
+_log = logging.getLogger("pymdc")
+
+
+def outcome(work: Work) -> Any:
+    """Return what *work* returns, or the exception that it raises: here an exception ends."""
+    try:
+        return work()
+    except BaseException as error:  # noqa: BLE001  # whoever waits for a value gets this one
+        return error
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+class Call(concurrent.futures.Future[Any]):
+    """A call whose answer goes to a callback.
+
+    It is done when its callback has returned; ``result()`` is the value that the callback got,
+    an exception too.
+    """
+
+    def __init__(
+        self, work: Work, callback: Callback, scope: Scope, hasten: Callable[[Call], None]
+    ) -> None:
+        super().__init__()
+        self._work = work
+        self._callback = callback
+        self._scope = scope
+        self._hasten = hasten
+        self._thread: int | None = None
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the callback has returned, for *timeout* seconds at the most."""
+        self._refuse_own_callback()
+        concurrent.futures.wait([self], timeout)
+
+    def is_alive(self) -> bool:
+        """Say whether the callback has still to run or to return."""
+        return not self.done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the value that the callback got, waiting *timeout* seconds at the most."""
+        self._refuse_own_callback()
+        return super().result(timeout)
+
+    def cancel(self) -> bool:
+        """Take the call back, unless it has its value; the callback then gets `Cancelled`.
+
+        What no worker has begun is never sent; what is on its way loses its connection.
+        """
+        if not self._scope.cancel():
+            return False
+        self._hasten(self)
+        return True
+
+    def _refuse_own_callback(self) -> None:
+        if self._thread == threading.get_ident() and not self.done():
+            raise RuntimeError("a callback cannot wait for its own call")
+
+    def abandon(self) -> None:
+        """Be done without the callback: after a fork it is the parent who runs that."""
+        self._condition = threading.Condition()  # the old one may be held by nobody who is there
+        self.set_result(Cancelled("the call is the parent process's"))
+
+    def run(self) -> None:
+        """Do the work, hand its outcome to the callback, and be done."""
+        self.set_running_or_notify_cancel()
+        value = outcome(self._work)
+        self._thread = threading.get_ident()
+        try:
+            self._callback(value)
+        except BaseException:  # noqa: BLE001  # what the user's function raises must harm nothing else
+            _log.exception("the callback %s raised", _name(self._callback))
+        self.set_result(value)
