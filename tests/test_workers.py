@@ -38,9 +38,9 @@ class Workers(ScopedWorkers):
 
         return super().submit(within, callback, scope)
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         self.quiet()
-        super().close()
+        super().close(wait)
 
 
 @pytest.fixture(params=[1, 4], ids=["one worker", "four workers"])
