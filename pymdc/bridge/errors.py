@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-T = TypeVar("T")
-
 
 class Refused(Exception):
     """A request that is answered with *status* and ``{"error": message}``."""
@@ -15,10 +11,3 @@ class Refused(Exception):
         self.status = status
         self.message = message
         self.headers = tuple(headers.items())
-
-
-def found(thing: T | None, message: str) -> T:
-    """Return *thing*; where there is none, refuse with 404 and *message*."""
-    if thing is None:
-        raise Refused(404, message)
-    return thing

@@ -9,6 +9,7 @@ import smtplib
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from email import policy
 from email.message import EmailMessage
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -18,6 +19,7 @@ Announce = Callable[[str, str], object]
 _TIMEOUT = 10  # seconds
 _PORTS = {"smtp": 25, "smtps": 465}
 _TEXT = "This address was registered with a Metadisk bridge. To activate the account, open\n\n{}\n"
+_UNBROKEN = policy.SMTP.clone(max_line_length=998)  # else a link is cut after 78 characters
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -39,7 +41,7 @@ class Mail:
         A failure is logged, and the user stays registered; `Bridge.activation_key` still tells
         what to activate with.
         """
-        message = EmailMessage()
+        message = EmailMessage(_UNBROKEN)
         message["Subject"] = "Activate your Metadisk account"
         message["From"] = "metadisk@localhost" if self._server is None else _sender(self._server)
         message["To"] = email

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pymdc.bridge.errors import found
+from pymdc.bridge.errors import Refused
 
 TOKEN_LIFETIME = 300_000
 
@@ -138,7 +138,10 @@ def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.Ro
     statement = sa.select(buckets).where(buckets.c.id == bucket)
     if user:
         statement = statement.where(buckets.c.user == user)
-    return found(connection.execute(statement).mappings().first(), "Bucket not found")
+    row = connection.execute(statement).mappings().first()
+    if row is None:
+        raise Refused(404, "Bucket not found")
+    return row
 
 
 def issue(

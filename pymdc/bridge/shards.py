@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import obstore
 from obstore.store import LocalStore
 
-_READ = 1024 * 1024  # bytes that are read at once
+_READ = 256 * 1024
 _log = logging.getLogger("pymdc.bridge")
 
 
 class Shards:
-    """Objects in *folder*, which is made when missing."""
+    """Objects in *folder*, which is made when missing.
+
+    Its methods block, and want a thread. The coroutines of obstore don't, but a process that
+    ends while one of them winds up is aborted.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._store = LocalStore(folder, mkdir=True)
 
-    async def put(self, name: str, data: bytearray) -> None:
-        """Store *data*, which must not change meanwhile."""
-        await obstore.put_async(self._store, name, data, use_multipart=False)
+    def put(self, name: str, data: memoryview) -> None:
+        """Store *data*."""
+        obstore.put(self._store, name, data, use_multipart=False)
 
-    async def blocks(self, name: str, size: int) -> AsyncGenerator[bytes, None]:
-        """Yield an object in blocks of *size* bytes, the last one smaller."""
-        result = await obstore.get_async(self._store, name)
-        rest = b""
-        async for chunk in result.stream(_READ):
-            data = rest + bytes(chunk)
-            end = len(data) - len(data) % size
-            for start in range(0, end, size):
-                yield data[start : start + size]
-            rest = data[end:]
-        if rest:
-            yield rest
+    def read(self, name: str) -> Iterator[bytes]:
+        """Read an object in pieces of a quarter of a MiB."""
+        return iter(obstore.get(self._store, name).stream(_READ))
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; one that can't be is logged, and is space lost but no more."""

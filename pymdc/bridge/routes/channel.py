@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import aclosing
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -49,10 +49,10 @@ class Channels:
     async def _answer(self, socket: WebSocket, message: str | bytes) -> None:
         self._sending.add(asyncio.current_task())
         try:
-            name = await self._state.offload(_spend, self._state, message)
-            async with aclosing(self._state.shards.blocks(name, _BLOCK)) as blocks:
-                async for block in blocks:
-                    await socket.send_bytes(block)
+            pieces = await self._state.offload(_open, self._state, message)
+            while piece := await self._state.offload(next, pieces, b""):
+                for start in range(0, len(piece), _BLOCK):
+                    await socket.send_bytes(piece[start : start + _BLOCK])
         except Refused as refused:
             await socket.send_json({"code": refused.status, "message": refused.message})
         except WebSocketDisconnect:
@@ -64,8 +64,8 @@ class Channels:
             self._sending.discard(asyncio.current_task())
 
 
-def _spend(state: State, message: str | bytes) -> str:
-    """Spend the pointer token in *message*, and return the object of the shard it is for."""
+def _open(state: State, message: str | bytes) -> Iterator[bytes]:
+    """Spend the pointer token in *message*, and return the bytes of the shard it is for."""
     try:
         wanted = json.loads(message)
     except (ValueError, RecursionError):
@@ -85,4 +85,4 @@ def _spend(state: State, message: str | bytes) -> str:
         raise Refused(400, "Token not valid for hash")
     if wanted.get("operation") != "PULL":
         raise Refused(400, "Failed to handle the defined operation")
-    return str(shard["object"])
+    return state.shards.read(shard["object"])

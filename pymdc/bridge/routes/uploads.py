@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import AsyncIterable
 from typing import Any
 
@@ -11,11 +12,11 @@ import sqlalchemy as sa
 from pymdc._hashes import FileHash
 from pymdc.bridge.asked import Answer, Asked
 from pymdc.bridge.auth import Who
-from pymdc.bridge.errors import Refused, found
+from pymdc.bridge.errors import Refused
 from pymdc.bridge.metadata import file_shards, files, find_bucket, insert_new, shards
 from pymdc.bridge.multipart import FilePart
 from pymdc.bridge.number import number
-from pymdc.bridge.routes.files import find_file, permit
+from pymdc.bridge.routes.files import permit
 from pymdc.bridge.state import State
 
 
@@ -31,7 +32,7 @@ async def upload(state: State, asked: Asked, who: Who, body: AsyncIterable[bytes
         part.finish()
         await incoming.finish()
     except BaseException:
-        await state.offload(state.shards.delete, incoming.objects)
+        await state.offload(incoming.discard)
         raise
     return await state.offload(_enter, state, asked.bucket, part, incoming)
 
@@ -49,7 +50,9 @@ class Incoming:
         self._state = state
         self._declared = declared
         self._hash = FileHash()
-        self._buffer = bytearray()
+        self._buffer = memoryview(bytearray(min(declared, state.shard_size)))
+        self._filled = 0
+        self._storing = threading.Lock()
 
     async def take(self, piece: memoryview) -> None:
         """Take the next bytes in; refuse those beyond the declared size."""
@@ -57,35 +60,38 @@ class Incoming:
         if self.size > self._declared:
             raise Refused(400, "File size exceeds declared size")
         while piece:
-            room = self._state.shard_size - len(self._buffer)
-            self._buffer += piece[:room]
-            piece = piece[room:]
-            if len(self._buffer) == self._state.shard_size:
-                await self._store()
+            count = min(len(piece), len(self._buffer) - self._filled)
+            self._buffer[self._filled : self._filled + count] = piece[:count]
+            self._filled += count
+            piece = piece[count:]
+            if self._filled == len(self._buffer):
+                await self._state.offload(self._store)
 
     async def finish(self) -> None:
         """Store what is left; refuse less than the declared size."""
         if self.size != self._declared:
             raise Refused(400, "File does not match the declared size")
-        if self._buffer:
-            await self._store()
+        if self._filled:
+            await self._state.offload(self._store)
 
     def hash(self) -> str:
         """Return the hash of the file."""
         return self._hash.hexdigest()
 
-    async def _store(self) -> None:
-        buffer, self._buffer = self._buffer, bytearray()
-        shard_hash, name = await self._state.offload(self._digest, buffer), secrets.token_hex(16)
-        self.objects.append(name)
-        await self._state.shards.put(name, buffer)
-        self.shards.append({"hash": shard_hash, "object": name, "size": len(buffer)})
+    def discard(self) -> None:
+        """Delete what was stored; a shard that is being stored is waited for."""
+        with self._storing:
+            self._state.shards.delete(self.objects)
 
-    def _digest(self, buffer: bytearray) -> str:
-        self._hash.update(buffer)
-        shard = FileHash()
-        shard.update(buffer)
-        return shard.hexdigest()
+    def _store(self) -> None:
+        data, name, shard_hash = self._buffer[: self._filled], secrets.token_hex(16), FileHash()
+        self._hash.update(data)
+        shard_hash.update(data)
+        with self._storing:
+            self.objects.append(name)
+            self._state.shards.put(name, data)
+        self.shards.append({"hash": shard_hash.hexdigest(), "object": name, "size": len(data)})
+        self._filled = 0
 
 
 def _declared_size(asked: Asked) -> int:
@@ -127,7 +133,8 @@ def _enter_shards(
     connection: sa.Connection, bucket: str, file_hash: str, parts: list[dict[str, Any]]
 ) -> set[str]:
     """Enter the shards of a new file, and return the objects of those not known before."""
-    file = found(find_file(connection, bucket, file_hash), "File not found")["number"]
+    this = sa.and_(files.c.bucket == bucket, files.c.hash == file_hash)
+    file = connection.execute(sa.select(files.c.number).where(this)).scalar_one()
     new = {part["object"] for part in parts if insert_new(connection, shards, **part)}
     rows = [
         {"file": file, "position": position, "shard": part["hash"]}

@@ -1,0 +1,173 @@
+"""A plain client of the bridge, which signs by hand and knows nothing of pymdc's own."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+from ecdsa import SECP256k1, SigningKey
+from ecdsa.util import sigdecode_der, sigencode_der
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.uri import parse_uri
+
+from pymdc.bridge import Bridge
+
+BOUNDARY = "limit"
+PASSWORD = hashlib.sha256(b"pass").hexdigest()
+
+
+class Clock:
+    """The bridge's time in seconds, which only a test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_458_820_800.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> tuple[int, str]:
+        return self.status, self.json["error"]
+
+
+def ask(
+    bridge: Bridge,
+    method: str,
+    path: str,
+    body: bytes | str | Iterable[bytes] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Reply:
+    with closing(HTTPConnection(bridge.endpoint.removeprefix("http://"), timeout=20)) as connection:
+        connection.request(method, path, body, dict(headers or {}))
+        response = connection.getresponse()
+        return Reply(response.status, dict(response.getheaders()), response.read())
+
+
+def form(data: bytes, filename: str = "a.bin") -> bytes:
+    """Return *data* as the file of a multipart/form-data body."""
+    disposition = f'Content-Disposition: form-data; name="file"; filename="{filename}"'
+    head = f"--{BOUNDARY}\r\n{disposition}\r\nContent-Type: text/css\r\n\r\n".encode()
+    return head + data + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+class Key:
+    """A key pair, made from a word."""
+
+    def __init__(self, word: str) -> None:
+        self._key = SigningKey.from_string(hashlib.sha256(word.encode()).digest(), curve=SECP256k1)
+        self.public: str = self._key.verifying_key.to_string("compressed").hex()
+
+    def sign(self, contract: str, *, high_s: bool = False) -> str:
+        """Return the signature in DER and hexadecimal, with the high or the low S."""
+        der = self._key.sign_deterministic(contract.encode(), hashlib.sha256, sigencode_der)
+        r, s = sigdecode_der(der, SECP256k1.order)
+        s = (max if high_s else min)(s, SECP256k1.order - s)
+        return bytes(sigencode_der(r, s, SECP256k1.order)).hex()
+
+
+class User:
+    """An activated user with a key, who asks with signatures."""
+
+    _nonces = itertools.count(int(time.time() * 1000))
+
+    def __init__(self, bridge: Bridge, name: str) -> None:
+        self.bridge = bridge
+        self.email = f"{name}@example.com"
+        self.key = Key(name)
+        fields = {"email": self.email, "password": PASSWORD, "pubkey": self.key.public}
+        assert ask(bridge, "POST", "/users", json.dumps(fields)).status == 200
+        link = f"/activations/{bridge.activation_key(self.email)}"
+        assert ask(bridge, "GET", link).status == 200
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        fields: Mapping[str, object] | None = None,
+        *,
+        nonce: object = None,
+        key: Key | None = None,
+        high_s: bool = False,
+    ) -> Reply:
+        """Ask with a fresh nonce, or with *nonce*; signed by the user's key, or by *key*."""
+        key, nonce = key or self.key, next(self._nonces) if nonce is None else nonce
+        body, query, target = None, f"__nonce={nonce}", f"{path}?__nonce={nonce}"
+        if fields is not None:
+            body, query, target = json.dumps({**fields, "__nonce": nonce}), "", path
+        contract = f"{method}\n{path}\n{body or query}"
+        signature = key.sign(contract, high_s=high_s)
+        headers = {"x-pubkey": key.public, "x-signature": signature}
+        return ask(self.bridge, method, target, body, headers)
+
+    def bucket(self, **fields: object) -> str:
+        return str(self.ask("POST", "/buckets", fields).json["id"])
+
+    def token(self, bucket: str, operation: str) -> str:
+        reply = self.ask("POST", f"/buckets/{bucket}/tokens", {"operation": operation})
+        return str(reply.json["token"])
+
+    def upload(self, bucket: str, data: bytes, filename: str = "a.bin") -> Reply:
+        headers = upload_headers(self.token(bucket, "PUSH"), len(data))
+        return ask(self.bridge, "PUT", f"/buckets/{bucket}/files", form(data, filename), headers)
+
+    def pointers(self, bucket: str, file_hash: str) -> Reply:
+        headers = {"x-token": self.token(bucket, "PULL")}
+        return ask(self.bridge, "GET", f"/buckets/{bucket}/files/{file_hash}", None, headers)
+
+    def download(self, bucket: str, file_hash: str) -> bytes:
+        return b"".join(pull(pointer) for pointer in self.pointers(bucket, file_hash).json)
+
+
+def upload_headers(token: str, size: int) -> dict[str, str]:
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
+    return {"x-token": token, "x-filesize": str(size), "Content-Type": kind}
+
+
+def pull(pointer: Mapping[str, str]) -> bytes:
+    """Return the bytes of a shard; AssertionError with the message of a refusal.
+
+    It needs no thread, which some Pythons don't start once the main thread has ended.
+    """
+    address = urlsplit(pointer["channel"])
+    protocol = ClientProtocol(parse_uri(pointer["channel"]))
+    protocol.send_request(protocol.connect())
+    data = b""
+    with socket.create_connection((address.hostname, address.port or 80), timeout=20) as wire:
+        while protocol.close_rcvd is None:
+            wire.sendall(b"".join(protocol.data_to_send()))
+            received = wire.recv(65536)
+            assert received, "it was cut off"
+            protocol.receive_data(received)
+            for event in protocol.events_received():
+                if isinstance(event, Response):
+                    fields = {name: pointer[name] for name in ("token", "hash", "operation")}
+                    protocol.send_text(json.dumps(fields).encode())
+                elif isinstance(event, Frame) and event.opcode is not Opcode.CLOSE:
+                    assert event.opcode is Opcode.BINARY, event.data
+                    assert len(event.data) <= 65536
+                    data += event.data
+        wire.sendall(b"".join(protocol.data_to_send()))
+    assert protocol.close_rcvd.code == 1000
+    return data

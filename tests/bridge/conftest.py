@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from bridge.asking import Clock, User
+from pymdc.bridge import Bridge
+
+SHARD_SIZE = 1000
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def bridge(data: Path, clock: Clock) -> Iterator[Bridge]:
+    with Bridge(data, shard_size=SHARD_SIZE, clock=clock) as running:
+        yield running
+
+
+@pytest.fixture
+def alice(bridge: Bridge) -> User:
+    return User(bridge, "alice")
+
+
+@pytest.fixture
+def objects(data: Path) -> Callable[[], int]:
+    """Count the objects on disk, those half written too."""
+    return lambda: sum(path.is_file() for path in (data / "shards").rglob("*"))
+
+
+@pytest.fixture
+def rows(data: Path) -> Callable[[str], int]:
+    """Count the rows of a table."""
+
+    def count(table: str) -> int:
+        with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
+            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+    return count

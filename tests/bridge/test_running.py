@@ -1,0 +1,247 @@
+"""Starting and stopping, in a program and as one."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from bridge.asking import PASSWORD, User, ask, form, upload_headers
+from pymdc.bridge import Bridge
+from pymdc.bridge.server import _listen
+
+PROGRAM = [sys.executable, "-W", "error", "-m", "pymdc.bridge", "--port", "0"]
+MINUTE = 60
+
+
+@contextmanager
+def program(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def address(bridge: Bridge) -> tuple[str, int]:
+    return "127.0.0.1", int(bridge.endpoint.rpartition(":")[2])
+
+
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    done = subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, timeout=MINUTE)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_what_was_stored_is_there_after_a_restart(data: Path) -> None:
+    with Bridge(data) as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket(name="photos")
+        stored = user.upload(bucket, b"abc").json["hash"]
+        assert user.ask("GET", "/keys", nonce=5).status == 200
+    with Bridge(data) as user.bridge:
+        assert user.download(bucket, stored) == b"abc"
+        assert user.ask("GET", "/keys", nonce=5).error == (401, "Invalid nonce supplied")
+
+
+def test_closing_leaves_no_thread_and_no_temporary_folder() -> None:
+    threads = set(threading.enumerate())
+    bridge = Bridge()
+    with bridge:
+        User(bridge, "alice")
+        folder = Path(str(bridge._database._engine.url.database)).parent
+    assert set(threading.enumerate()) == threads
+    assert not folder.exists()
+    bridge.close()
+    with pytest.raises(ConnectionRefusedError):
+        ask(bridge, "GET", "/")
+
+
+def test_taken_port_is_an_error_where_it_is_entered(bridge: Bridge, tmp_path: Path) -> None:
+    port = int(bridge.endpoint.rpartition(":")[2])
+    threads = set(threading.enumerate())
+    with pytest.raises(OSError, match="in use"), Bridge(tmp_path / "other", port=port):
+        pass
+    assert set(threading.enumerate()) == threads
+
+
+def test_folder_that_is_none_is_an_error_where_it_is_entered(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "inner"):
+        with pytest.raises(OSError, match="file"), Bridge(folder):
+            pass
+    (tmp_path / "metadata.sqlite").write_text("no database" * 1000)
+    with pytest.raises(OSError, match="can't be used as a database"), Bridge(tmp_path):
+        pass
+
+
+def test_address_of_ipv6() -> None:
+    with Bridge(host="::1") as bridge:
+        assert re.fullmatch(r"http://\[::1\]:\d+", bridge.endpoint)
+        assert ask(bridge, "GET", "/").status == 200
+
+
+def test_idle_connections_do_not_delay_the_end(bridge: Bridge) -> None:
+    host, port = bridge.endpoint.removeprefix("http://").split(":")
+    with (
+        socket.create_connection((host, int(port))) as used,
+        connect(bridge.endpoint.replace("http", "ws"), compression=None),
+        socket.create_connection((host, int(port))),
+    ):
+        used.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert used.recv(10)
+        closing_thread = threading.Thread(target=bridge.close)
+        closing_thread.start()
+        closing_thread.join(5)
+        assert not closing_thread.is_alive()
+
+
+def test_upload_in_flight_is_finished(alice: User) -> None:
+    bucket, body = alice.bucket(), form(b"abc")
+    headers = upload_headers(alice.token(bucket, "PUSH"), 3)
+    stop = threading.Thread(target=alice.bridge.close)
+    listening = socket.create_connection(address(alice.bridge))
+
+    def chunks() -> Iterator[bytes]:
+        yield body[:-10]
+        with listening:
+            stop.start()
+            assert listening.recv(1) == b"", "idle connections are closed: it is stopping"
+        yield body[-10:]
+
+    reply = ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", chunks(), headers)
+    assert reply.status == 200
+    stop.join()
+
+
+def test_shard_in_flight_is_finished(data: Path) -> None:
+    with Bridge(data) as bridge:
+        user = User(bridge, "alice")
+        shard = bytes(8_000_000)  # more than the sockets hold
+        bucket = user.bucket()
+        [pointer] = user.pointers(bucket, user.upload(bucket, shard).json["hash"]).json
+        fields = {name: pointer[name] for name in ("token", "hash", "operation")}
+        stop = threading.Thread(target=bridge.close)
+        with socket.socket() as wire:
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            wire.connect(address(bridge))
+            with connect(pointer["channel"], sock=wire, compression=None, max_queue=1) as channel:
+                channel.send(json.dumps(fields))
+                received = len(channel.recv())
+                stop.start()
+                while accepts(bridge):
+                    pass
+                received += sum(len(frame) for frame in channel)
+        stop.join()
+    assert received == len(shard)
+
+
+def accepts(bridge: Bridge) -> bool:
+    try:
+        socket.create_connection(address(bridge)).close()
+    except ConnectionError:
+        return False
+    return True
+
+
+def test_answers_do_not_wait_for_more() -> None:
+    with _listen("127.0.0.1", 0) as listener:
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_program_tells_its_address_and_the_links(data: Path) -> None:
+    with program("--data", data) as process:
+        assert process.stdout
+        endpoint = re.fullmatch(r"Bridge at (http://127\.0\.0\.1:\d+)\n", process.stdout.readline())
+        assert endpoint
+        bridge = Bridge()
+        bridge.endpoint = endpoint[1]
+        fields = {"email": "a@example.com", "password": PASSWORD}
+        assert ask(bridge, "POST", "/users", json.dumps(fields)).status == 200
+        link = process.stdout.readline().split()[-1]
+        assert ask(bridge, "GET", link.removeprefix(endpoint[1])).json["activated"] is True
+        process.terminate()
+        assert process.wait(MINUTE) == 0
+        assert process.stderr
+        errors = process.stderr.read()
+        assert "Traceback" not in errors
+        assert link.rpartition("/")[2] not in errors
+    assert (data / "metadata.sqlite").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_program_ends_well_by_a_signal(data: Path, number: signal.Signals) -> None:
+    with program("--data", data) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(MINUTE) == 0
+
+
+def test_program_says_in_one_line_what_is_wrong(bridge: Bridge, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    port = bridge.endpoint.rpartition(":")[2]
+    for arguments in (
+        ("--data", tmp_path / "file"),
+        ("--data", tmp_path / "other", "--port", port),
+        ("--data", tmp_path / "other", "--smtp", "http://user:secret@x"),
+        ("--data", tmp_path / "other", "--smtp", "smtp://user:sec/ret@x"),
+    ):
+        status, output, errors = run(*arguments)
+        assert (status, output) == (1, "")
+        assert re.fullmatch(r"pymdc\.bridge: .+\n", errors)
+        assert "sec" not in errors
+
+
+def test_program_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "starlette.py").write_text("raise ImportError(name='starlette')")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:] = []\n"
+        "import runpy; runpy.run_module('pymdc.bridge', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=MINUTE
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"pymdc\.bridge: starlette is missing: .+\n", done.stderr)
+
+
+AFTER_MAIN = """
+import sys, threading
+sys.path.insert(0, {here!r})
+from bridge.asking import User
+from pymdc.bridge import Bridge
+
+def work(main=threading.main_thread()):
+    main.join()
+    try:
+        user = User(bridge, "alice")
+        bucket, data = user.bucket(), bytes(range(256)) * 40
+        stored = user.upload(bucket, data).json["hash"]
+        assert user.download(bucket, stored) == data
+        print("done")
+    finally:
+        bridge.close()
+
+bridge = Bridge(shard_size=1000).__enter__()
+threading.Thread(target=work).start()
+"""
+
+
+def test_bridge_serves_after_the_main_thread_has_ended() -> None:
+    code = AFTER_MAIN.format(here=str(Path(__file__).parent.parent))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=MINUTE
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

@@ -1,0 +1,211 @@
+"""Files in and out, and what stays on disk."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from bridge.asking import Reply, User, ask, form, pull, upload_headers
+from pymdc._hashes import file_hash
+
+DATA = random.Random(3).randbytes(2500)
+Count = Callable[[], int]
+Rows = Callable[[str], int]
+
+
+@pytest.fixture
+def bucket(alice: User) -> str:
+    return alice.bucket()
+
+
+def test_file_is_cut_into_shards_and_comes_back(alice: User, bucket: str, objects: Count) -> None:
+    entry = alice.upload(bucket, DATA, "C:\\dir/photo ☃.css").json
+    whole = {"bucket": bucket, "size": 2500, "hash": file_hash(DATA)}
+    assert entry == {**whole, "filename": "photo ☃.css", "mimetype": "text/css"}
+    pointers = alice.pointers(bucket, entry["hash"]).json
+    parts = [DATA[:1000], DATA[1000:2000], DATA[2000:]]
+    assert [pointer["hash"] for pointer in pointers] == [file_hash(part) for part in parts]
+    assert [pull(pointer) for pointer in pointers] == parts
+    assert objects() == 3
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 3000, 200_000])
+def test_every_size_comes_back(alice: User, bucket: str, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    assert alice.download(bucket, alice.upload(bucket, data).json["hash"]) == data
+
+
+def test_same_content_again_is_one_entry_with_the_new_name(
+    alice: User, bucket: str, objects: Count
+) -> None:
+    for filename in ("first", "second"):
+        alice.upload(bucket, DATA, filename)
+    listed = alice.ask("GET", f"/buckets/{bucket}/files").json
+    assert [entry["filename"] for entry in listed] == ["second"]
+    assert alice.download(bucket, file_hash(DATA)) == DATA
+    assert objects() == 3
+
+
+def test_shard_that_occurs_twice_is_stored_once(alice: User, bucket: str, objects: Count) -> None:
+    data = bytes(2000) + b"end"
+    assert alice.download(bucket, alice.upload(bucket, data).json["hash"]) == data
+    assert objects() == 2
+
+
+def test_shared_shards_stay_until_the_last_file_goes(
+    alice: User, bucket: str, objects: Count, rows: Rows
+) -> None:
+    other, longer = alice.bucket(), DATA[:2000] + b"else"
+    for where, data in ((bucket, DATA), (other, DATA), (other, longer)):
+        alice.upload(where, data)
+    assert objects() == 4
+    assert alice.ask("DELETE", f"/buckets/{bucket}/files/{file_hash(DATA)}").status == 204
+    assert objects() == 4
+    assert alice.ask("DELETE", f"/buckets/{other}/files/{file_hash(DATA)}").status == 204
+    assert objects() == 3
+    assert alice.download(other, file_hash(longer)) == longer
+    assert alice.ask("DELETE", f"/buckets/{other}").status == 204
+    assert (objects(), rows("files"), rows("shards"), rows("file_shards")) == (0, 0, 0, 0)
+
+
+def send(alice: User, bucket: str, body: bytes, size: int, **headers: str) -> Reply:
+    headers = {**upload_headers(alice.token(bucket, "PUSH"), size), **headers}
+    return ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", body, headers)
+
+
+BAD_BODIES = {
+    "too much": (form(DATA), 2499, "File size exceeds declared size"),
+    "too little": (form(DATA), 2501, "File does not match the declared size"),
+    "cut off": (form(DATA)[:-20], 2500, "Unexpected end of multipart data"),
+    "empty": (b"", 2500, "Unexpected end of multipart data"),
+    "without a file": (
+        form(b"b").replace(b"filename=", b"title="),
+        1,
+        "No file was found in the multipart data",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BODIES)
+def test_failed_upload_leaves_nothing(
+    alice: User, bucket: str, objects: Count, rows: Rows, case: str
+) -> None:
+    body, size, message = BAD_BODIES[case]
+    assert send(alice, bucket, body, size).error == (400, message)
+    assert (objects(), rows("files"), rows("shards")) == (0, 0, 0)
+
+
+def test_body_that_is_not_multipart_is_refused(alice: User, bucket: str) -> None:
+    for kind in ("text/plain", "multipart/form-data", f"multipart/form-data; boundary={300 * 'x'}"):
+        assert send(alice, bucket, form(DATA), 2500, **{"Content-Type": kind}).status == 400
+    reply = send(alice, bucket, b"this is no boundary", 2500)
+    assert reply.status == 400
+    assert reply.json["error"].startswith("Malformed multipart data")
+
+
+def test_upload_into_a_bucket_that_goes_meanwhile_leaves_nothing(
+    alice: User, bucket: str, objects: Count
+) -> None:
+    def chunks() -> object:
+        body = form(DATA)
+        yield body[:-100]
+        assert alice.ask("DELETE", f"/buckets/{bucket}").status == 204
+        yield body[-100:]
+
+    headers = upload_headers(alice.token(bucket, "PUSH"), 2500)
+    reply = ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", chunks(), headers)  # type: ignore[arg-type]  # an iterator is an iterable
+    assert reply.error == (404, "Bucket not found")
+    assert objects() == 0
+
+
+def test_broken_upload_leaves_nothing(alice: User, bucket: str, objects: Count, rows: Rows) -> None:
+    headers = upload_headers(alice.token(bucket, "PUSH"), 2500)
+    lines = [f"PUT /buckets/{bucket}/files HTTP/1.1", "Host: x", "Content-Length: 5000"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    host, port = alice.bridge.endpoint.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + form(DATA)[:-50])
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b"", "it has read all that there is"
+    alice.bridge.close()
+    assert (objects(), rows("files"), rows("shards")) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("operation", ["PUSH", "PULL"])
+def test_of_two_requests_with_one_token_one_wins(alice: User, bucket: str, operation: str) -> None:
+    alice.upload(bucket, DATA)
+    path, token = f"/buckets/{bucket}/files", alice.token(bucket, operation)
+    start = threading.Barrier(8)
+
+    def present(_: int) -> int:
+        start.wait()
+        if operation == "PUSH":
+            headers = upload_headers(token, len(DATA))
+            return ask(alice.bridge, "PUT", path, form(DATA), headers).status
+        return ask(
+            alice.bridge, "GET", f"{path}/{file_hash(DATA)}", None, {"x-token": token}
+        ).status
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(present, range(8))) == [200] + 7 * [401]
+
+
+def test_of_two_channels_with_one_pointer_one_wins(alice: User, bucket: str) -> None:
+    [pointer] = alice.pointers(bucket, alice.upload(bucket, b"abc").json["hash"]).json
+    start = threading.Barrier(8)
+
+    def present(_: int) -> object:
+        start.wait()
+        try:
+            return pull(pointer)
+        except AssertionError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(present, range(8)))
+    assert outcomes.count(b"abc") == 1
+
+
+def test_same_file_from_many_at_once_is_one_entry(
+    alice: User, bucket: str, objects: Count, rows: Rows
+) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        replies = list(threads.map(lambda _: alice.upload(bucket, DATA).status, range(8)))
+    assert replies == 8 * [200]
+    assert (objects(), rows("files"), rows("shards"), rows("file_shards")) == (3, 1, 3, 3)
+    assert alice.download(bucket, file_hash(DATA)) == DATA
+
+
+def test_bare_client_gets_frames_and_a_good_close(alice: User, bucket: str) -> None:
+    shard = DATA[:1000]
+    [pointer] = alice.pointers(bucket, alice.upload(bucket, shard).json["hash"]).json
+    fields = {name: pointer[name] for name in ("token", "hash", "operation")}
+    with connect(pointer["channel"], compression=None) as channel:
+        channel.send(json.dumps(fields))
+        assert list(channel) == [shard]
+    assert channel.protocol.close_code == 1000
+
+
+def test_channel_is_nowhere_but_at_the_root(alice: User) -> None:
+    with pytest.raises(InvalidStatus):
+        connect(alice.bridge.endpoint.replace("http", "ws") + "/keys", compression=None)
+
+
+def test_lost_object_is_an_error_and_not_an_empty_shard(
+    alice: User, bucket: str, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    [pointer] = alice.pointers(bucket, alice.upload(bucket, b"abc").json["hash"]).json
+    for path in (data / "shards").iterdir():
+        path.unlink()
+    with pytest.raises(AssertionError, match='"code":500'):
+        pull(pointer)
+    assert pointer["token"] not in caplog.text
