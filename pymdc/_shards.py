@@ -28,10 +28,17 @@ def fetch(pointers: Sequence[Mapping[str, str]], file_hash: str, pull: Pull, out
             shard.update(block)
             whole.update(block)
             size += len(block)
-            out.write(block)
+            _write(out, block)
         _compare(f"shard {number} of {len(pointers)}", shard, pointer["hash"])
     _compare("the file", whole, file_hash)
     return size
+
+
+def _write(out: BinaryIO, block: bytes) -> None:
+    try:
+        out.write(block)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, getattr(out, "name", None)) from error
 
 
 def _compare(what: str, found: FileHash, promised: str) -> None:

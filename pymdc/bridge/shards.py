@@ -9,7 +9,10 @@ from pathlib import Path
 import obstore
 from obstore.store import LocalStore
 
+from pymdc.bridge.errors import Refused
+
 _READ = 256 * 1024
+_FULL = "(os error 28)"
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -24,8 +27,13 @@ class Shards:
         self._store = LocalStore(folder, mkdir=True)
 
     def put(self, name: str, data: memoryview) -> None:
-        """Store *data*."""
-        obstore.put(self._store, name, data, use_multipart=False)
+        """Store *data*; refuse it with 507 when the disk is full."""
+        try:
+            obstore.put(self._store, name, data, use_multipart=False)
+        except obstore.exceptions.BaseError as error:
+            if _FULL in str(error):
+                raise Refused(507, "The bridge has no space left") from error
+            raise
 
     def read(self, name: str) -> Iterator[bytes]:
         """Read an object in pieces of a quarter of a MiB."""
