@@ -66,15 +66,15 @@ class Sendings:
         return waits if self.count - self.stale < MOST_SENDINGS else None
 
     def _backoff(self) -> float:
-        return float(_BACKOFF * 2 ** (self.count - 1) * (1 + self.jitter()))
+        return float(_BACKOFF * 2 ** (self.count - self.stale - 1) * (1 + self.jitter()))
 
 
 def _retry_after(headers: Mapping[str, str], clock: Callable[[], float]) -> float | None:
     """Return the seconds that a Retry-After header tells, as a number or as a date."""
     told = headers.get("Retry-After", "").strip()
-    if told.isdigit():
+    if told.isdecimal():
         return float(told)
     try:
         return max(0.0, parsedate_to_datetime(told).timestamp() - clock())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

@@ -37,18 +37,24 @@ class Call(concurrent.futures.Future[Any]):
     """
 
     def __init__(
-        self, work: Work, callback: Callback, scope: Scope, hasten: Callable[[Call], None]
+        self,
+        work: Work,
+        callback: Callback,
+        scope: Scope,
+        hasten: Callable[[Call], None],
+        overtake: Callable[[Call], None],
     ) -> None:
         super().__init__()
         self._work = work
         self._callback = callback
         self._scope = scope
         self._hasten = hasten
+        self._overtake = overtake
         self._thread: int | None = None
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the callback has returned, for *timeout* seconds at the most."""
-        self._refuse_own_callback()
+        self._prepare_to_wait()
         concurrent.futures.wait([self], timeout)
 
     def is_alive(self) -> bool:
@@ -57,7 +63,7 @@ class Call(concurrent.futures.Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """Return the value that the callback got, waiting *timeout* seconds at the most."""
-        self._refuse_own_callback()
+        self._prepare_to_wait()
         return super().result(timeout)
 
     def cancel(self) -> bool:
@@ -65,19 +71,23 @@ class Call(concurrent.futures.Future[Any]):
 
         What no worker has begun is never sent; what is on its way loses its connection.
         """
-        if not self._scope.cancel():
+        if self.done() or not self._scope.cancel():
             return False
         self._hasten(self)
         return True
 
-    def _refuse_own_callback(self) -> None:
-        if self._thread == threading.get_ident() and not self.done():
+    def _prepare_to_wait(self) -> None:
+        if self.done():
+            return
+        if self._thread == threading.get_ident():
             raise RuntimeError("a callback cannot wait for its own call")
+        self._overtake(self)
 
     def abandon(self) -> None:
         """Be done without the callback: after a fork it is the parent who runs that."""
-        self._condition = threading.Condition()  # the old one may be held by nobody who is there
-        self.set_result(Cancelled("the call is the parent process's"))
+        done, value = self._state == "FINISHED", self._result
+        super().__init__()  # what waits in the old one is not there, and may hold its lock
+        self.set_result(value if done else Cancelled("the call is the parent process's"))
 
     def run(self) -> None:
         """Do the work, hand its outcome to the callback, and be done."""

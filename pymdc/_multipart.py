@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import mimetypes
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
-
-from urllib3.fields import RequestField
 
 from pymdc._hashes import FileHash
 from pymdc.exceptions import IntegrityError
@@ -36,7 +35,8 @@ def opened(source: Path | BinaryIO) -> Iterator[FileBody]:
             yield FileBody(file, os.path.basename(name))
     else:
         name = getattr(source, "name", "")
-        yield FileBody(source, os.path.basename(name) if isinstance(name, str) else "")
+        named = isinstance(name, str | bytes)
+        yield FileBody(source, os.path.basename(os.fsdecode(name)) if named else "")
 
 
 class FileBody:
@@ -47,14 +47,16 @@ class FileBody:
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
-        self._start = file.tell()
-        self.size = file.seek(0, os.SEEK_END) - self._start
+        self._start = self._seek(0, os.SEEK_CUR)
+        self.size = self._seek(0, os.SEEK_END) - self._start
         self.hash = FileHash()
         boundary = secrets.token_hex(16)
         self.content_type = f"multipart/form-data; boundary={boundary}"
-        part = RequestField("file", b"", name)
-        part.make_multipart(content_type=mimetypes.guess_type(name)[0] or _UNKNOWN_TYPE)
-        head = f"--{boundary}\r\n{part.render_headers()}"
+        head = (
+            f"--{boundary}\r\n"
+            f'Content-Disposition: form-data; name="file"; filename="{_quoted(name)}"\r\n'
+            f"Content-Type: {mimetypes.guess_type(name)[0] or _UNKNOWN_TYPE}\r\n\r\n"
+        )
         self._head = head.encode("utf-8", "surrogateescape")
         self._tail = f"\r\n--{boundary}--\r\n".encode("ascii")
         self.length = len(self._head) + self.size + len(self._tail)
@@ -68,7 +70,7 @@ class FileBody:
         self.hash = FileHash()
         left = self.size
         try:
-            self._file.seek(self._start)
+            self._seek(self._start)
             while left:
                 block = self._file.read(min(_BLOCK, left))
                 if not block:
@@ -81,6 +83,14 @@ class FileBody:
         except (OSError, ValueError) as error:
             raise Unreadable from error
 
+    def _seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, AttributeError) as error:
+            raise io.UnsupportedOperation(
+                f"the file cannot be rewound ({error}); expected one that is open and can seek"
+            ) from error
+
 
 def checked(source: object) -> Path | BinaryIO:
     """Return *source* if it is a path or a binary file; TypeError when it is neither."""
@@ -89,6 +99,10 @@ def checked(source: object) -> Path | BinaryIO:
     if isinstance(source, str | bytes | os.PathLike) or hasattr(source, "read"):
         return source  # type: ignore[return-value]  # what has read() is taken for a binary file
     raise TypeError(f"the file is {type(source).__name__}; expected a path or an open binary file")
+
+
+def _quoted(name: str) -> str:
+    return re.sub(r"[\r\n]", " ", re.sub(r'(["\\])', r"\\\1", name))
 
 
 _UNKNOWN_TYPE = "application/octet-stream"

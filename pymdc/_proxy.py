@@ -9,27 +9,54 @@ from urllib.request import getproxies, proxy_bypass
 
 from urllib3.util import make_headers
 
+_PORTS = {"http": 80, "https": 443}
+
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy's address, without its credentials, and the headers that hold them."""
+    """Where a proxy is (*url* holds no credentials), and the headers that it is sent."""
 
     url: str
+    host: str
+    port: int
     headers: Mapping[str, str] = field(repr=False)
+
+    @property
+    def secure(self) -> bool:
+        """Say whether the proxy itself is spoken to over TLS."""
+        return self.url.startswith("https:")
 
 
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy for *url* by http_proxy, https_proxy and no_proxy, or None."""
     parts = urlsplit(url)
-    found = getproxies().get(parts.scheme.replace("ws", "http"))
+    scheme = parts.scheme.replace("ws", "http")
+    found = getproxies().get(scheme)
     if not found or proxy_bypass(parts.netloc):
         return None
-    proxy = urlsplit(found if "://" in found else f"http://{found}")
-    if proxy.scheme not in ("http", "https") or not proxy.hostname:
-        raise ValueError(f"the proxy for {parts.scheme} is none: expected http://host:port")
-    address = proxy.netloc.rpartition("@")[2]
-    if not proxy.username:
-        return Proxy(f"{proxy.scheme}://{address}", {})
-    credentials = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    headers = make_headers(proxy_basic_auth=credentials)
-    return Proxy(f"{proxy.scheme}://{address}", dict(headers))
+    try:
+        return _parsed(found if "://" in found else f"http://{found}")
+    except ValueError:
+        # The cause might hold the password.
+        raise ValueError(
+            f"the variable {scheme}_proxy is no proxy's; expected http://[user:password@]host:port"
+        ) from None
+
+
+def _parsed(url: str) -> Proxy:
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ValueError("no proxy's")
+    port = parts.port or _PORTS[parts.scheme]
+    headers: Mapping[str, str] = {}
+    if parts.username:
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers = dict(make_headers(proxy_basic_auth=credentials))
+    return Proxy(
+        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", parts.hostname, port, headers
+    )
+
+
+def through(proxy: Proxy | None) -> str:
+    """Say which way something goes, for the end of a sentence."""
+    return f" through the proxy {proxy.url}" if proxy else ""

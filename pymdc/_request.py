@@ -16,6 +16,9 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 _IN_BODY = frozenset({"POST", "PATCH", "PUT"})
 _NONCE = "__nonce"
 
+# With these the next answer on the same connection could be mistaken for another's.
+_FRAMING = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
+
 
 @dataclass(frozen=True)
 class Request:
@@ -33,7 +36,7 @@ class Request:
     @property
     def shown(self) -> str:
         """The path as it may be shown: without an activation token."""
-        return re.sub("^/activations/.*", "/activations/...", self.path)
+        return masked(self.path)
 
     @property
     def target(self) -> str:
@@ -59,7 +62,9 @@ class Request:
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """Return the same request with *headers* added to its own."""
-        return replace(self, headers={**self.headers, **headers})
+        given = {name.lower() for name in headers}
+        kept = {name: text for name, text in self.headers.items() if name.lower() not in given}
+        return replace(self, headers={**kept, **headers})
 
 
 def settle(
@@ -68,18 +73,30 @@ def settle(
     params: Mapping[str, Any] = NOTHING,
     headers: Mapping[str, str] = NOTHING,
 ) -> Request:
-    """Encode *params* once, as JSON or as a query, and return the request."""
+    """Encode *params* once, as JSON or as a query, and return the request.
+
+    Raises TypeError or ValueError for what can't be sent.
+    """
+    if not re.fullmatch("[A-Z]+", method):
+        raise ValueError(f"the method is {method!r}; expected a word such as GET")
+    for what, given in (("the parameters are", params), ("the headers are", headers)):
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{what} {type(given).__name__}; expected a dict")
     params = {text(name, "a parameter's name"): value for name, value in params.items()}
     params.pop(_NONCE, None)
-    if method in _IN_BODY:
-        payload = json.dumps(params, separators=(",", ":"), default=_bytes_as_text)
-    else:
-        payload = urlencode(params, quote_via=quote)
+    payload = _json(params) if method in _IN_BODY else _query(params)
     return Request(method, _escaped(path), payload, {k: _header(k, v) for k, v in headers.items()})
+
+
+def masked(path: str) -> str:
+    """Return *path*, or a text with paths in it, without activation tokens."""
+    return re.sub(r"(?i)/activations/[^\s?]+", "/activations/...", path)
 
 
 def resource(*parts: str) -> str:
     """Return the path of *parts*, each of them quoted whole."""
+    if not all(parts):
+        raise ValueError("an id, a hash or a token is empty; a path needs each of them")
     return "".join("/" + _segment(part) for part in parts)
 
 
@@ -88,7 +105,27 @@ def _segment(part: str) -> str:
     return part.replace(".", "%2E") if part in (".", "..") else quote(part, safe="")
 
 
+def _json(params: Mapping[str, Any]) -> str:
+    try:
+        payload = json.dumps(params, separators=(",", ":"), default=_bytes_as_text, allow_nan=False)
+        if "\\ud" in payload:
+            json.dumps(params, default=_bytes_as_text, ensure_ascii=False).encode()
+    except ValueError as error:
+        reason = "half of a pair of code points" if isinstance(error, UnicodeError) else error
+        raise ValueError(f"a parameter cannot be sent as JSON: {reason}") from None
+    return payload
+
+
+def _query(params: Mapping[str, Any]) -> str:
+    try:
+        return urlencode(params, quote_via=quote)
+    except UnicodeError:
+        raise ValueError("a parameter cannot be sent: it is no Unicode text") from None
+
+
 def _header(name: str, value: str) -> str:
+    if not re.fullmatch("[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or name.lower() in _FRAMING:
+        raise ValueError(f"the header {name!r} is none that may be set here")
     if not (value.isascii() and value.isprintable()):
         raise ValueError(f"the header {name} has characters that no header has")
     return value

@@ -13,7 +13,6 @@ from typing import Any
 from pymdc.exceptions import Cancelled, PymdcError, Timeout
 
 _PRECISION = 0.25  # seconds between two looks at the clock
-_IDLE_LOOKS = 20  # after that many with nothing to watch the thread ends
 
 
 class Scope:
@@ -52,7 +51,10 @@ class Scope:
         return self._deadline - time.monotonic()
 
     def end(self, reason: PymdcError) -> bool:
-        """End the call with *reason*, if it has no value yet: what it waits for comes no more."""
+        """End the call, unless it has its value: what it waits for comes no more.
+
+        Say whether *reason*, or an earlier one of its kind, is the value.
+        """
         with self._lock:
             if self._settled:
                 return False
@@ -62,7 +64,7 @@ class Scope:
                 _shut(sock)
             if self._sleep is not None:
                 self._sleep.set()
-            return True
+            return isinstance(self._reason, type(reason))
 
     def cancel(self, why: str = "the call was cancelled") -> bool:
         """End the call with `Cancelled`."""
@@ -71,8 +73,11 @@ class Scope:
     def expire(self, now: float) -> None:
         """End the call with `Timeout` if its deadline is not after *now*."""
         if now >= self._deadline:
-            what = "no progress for" if self._renews else "not done within"
-            self.end(Timeout(f"{self.doing}: {what} {self._limit:g} s"))
+            what, setting = ("not done within", "total")
+            if self._renews:
+                what, setting = ("no progress for", "stall")
+            told = f"{what} {self._limit:g} s, the client's {setting}"
+            self.end(Timeout(f"{self.doing}: {told}"))
 
     def check(self) -> None:
         """Raise the reason for which the call was ended, if it was."""
@@ -97,7 +102,7 @@ class Scope:
     def watch(self, sock: socket.socket) -> None:
         """Take *sock* among those that are shut down when the call is ended."""
         # A duplicate, because the owner may close his, and its number may come to mean another.
-        twin = socket.fromfd(sock.fileno(), sock.family, sock.type)
+        twin = socket.fromfd(sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
         with self._lock:
             self._sockets.append(twin)
             if self._reason is not None:
@@ -122,6 +127,7 @@ class Clock:
     """Looks after the deadlines of scopes, on a thread that lives while there are some."""
 
     def __init__(self) -> None:
+        self.idle_seconds = 5.0
         self._scopes: dict[Scope, None] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -164,13 +170,13 @@ class Clock:
             self._thread = thread
 
     def _run(self) -> None:
-        idle = 0
+        busy = time.monotonic()
         while not self._stop.wait(_PRECISION):
             now = time.monotonic()
             for scope in tuple(self._scopes):
                 scope.expire(now)
-            idle = 0 if self._scopes else idle + 1
-            if idle > _IDLE_LOOKS and self._retires():
+                busy = now
+            if now - busy > self.idle_seconds and self._retires():
                 return
 
     def _retires(self) -> bool:

@@ -9,16 +9,20 @@ Text = str | bytes
 
 def text(value: object, what: str) -> str:
     """Return *value*, text or UTF-8 bytes, as text; TypeError names *what* was neither."""
-    if not isinstance(value, str | bytes):
-        raise TypeError(f"{what} is {type(value).__name__}; expected text or bytes")
-    return six.ensure_text(value)
+    try:
+        return six.ensure_text(raw(value, what))
+    except UnicodeError:
+        raise ValueError(f"{what} is not UTF-8") from None  # the cause would show it
 
 
 def raw(value: object, what: str) -> bytes:
     """Return *value*, text or bytes, as UTF-8 bytes; TypeError names *what* was neither."""
     if not isinstance(value, str | bytes):
         raise TypeError(f"{what} is {type(value).__name__}; expected text or bytes")
-    return six.ensure_binary(value)
+    try:
+        return six.ensure_binary(value)
+    except UnicodeError:
+        raise ValueError(f"{what} has characters that no text has") from None  # as above
 
 
 def whole(value: object, what: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +15,9 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3 import exceptions as theirs
 
-from pymdc._connection import HTTPPool, HTTPSPool, within
-from pymdc._proxy import Proxy, proxy_for
-from pymdc._request import Request
+from pymdc._connection import HTTPPool, HTTPSPool, Tunnel, distrust, within
+from pymdc._proxy import Proxy, proxy_for, through
+from pymdc._request import Request, masked
 from pymdc._scope import Scope
 from pymdc.exceptions import (
     CertificateError,
@@ -31,21 +32,25 @@ from pymdc.exceptions import (
 )
 
 _NO_CONTENT = 204
+_PROXY_AUTHENTICATION_REQUIRED = 407
 _HEADERS = {"User-Agent": "metadisk-client-python", "Accept-Encoding": "gzip, deflate"}
+
+_NOBODY = "no connection could be made; does anything listen there?"
+_PERHAPS = "; it may have been done all the same"
 
 # What urllib3 and the standard library raise, what it becomes, and what it means.
 # The first line that fits decides, so a class stands before those that it is derived from.
 TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
-    (theirs.NameResolutionError, ConnectError, "the host was not found"),
-    (theirs.NewConnectionError, ConnectError, "no connection could be made"),
-    (theirs.ConnectTimeoutError, ConnectTimeout, "no connection within {connect:g} s"),
-    (theirs.ReadTimeoutError, Timeout, "no answer within {read:g} s"),
+    (theirs.NameResolutionError, ConnectError, "the host was not found; check its name"),
+    (theirs.NewConnectionError, ConnectError, _NOBODY),
+    (theirs.ConnectTimeoutError, ConnectTimeout, "no connection within {connect:g} s; is it up?"),
+    (theirs.ReadTimeoutError, Timeout, "no answer within {read:g} s" + _PERHAPS),
     (theirs.TimeoutError, Timeout, "no answer in time"),
     (theirs.TimeoutStateError, Timeout, "no answer in time"),
     (ssl.SSLCertVerificationError, CertificateError, "the certificate is not to be trusted"),
-    (theirs.SSLError, ConnectError, "no secure connection could be made"),
-    (theirs.ProxyError, ConnectError, "the proxy could not be used"),
-    (theirs.ProxySchemeUnsupported, ConnectError, "the proxy could not be used"),
+    (theirs.SSLError, ConnectError, "no secure connection could be made; is it HTTPS there?"),
+    (theirs.ProxyError, ConnectError, "the proxy could not be used; check its address"),
+    (theirs.ProxySchemeUnsupported, ConnectError, "the proxy could not be used; check its address"),
     (theirs.LocationValueError, ConnectError, "the URL could not be used"),
     (theirs.PoolError, ConnectError, "no connection could be had"),
     (theirs.UnrewindableBodyError, ConnectionLost, "the body could not be sent again"),
@@ -57,16 +62,20 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
     (theirs.HeaderParsingError, GarbledAnswer, "the answer's headers could not be read"),
     (theirs.InvalidHeader, GarbledAnswer, "the answer's headers could not be read"),
     (theirs.BodyNotHttplibCompatible, GarbledAnswer, "the answer could not be read"),
-    (http.client.RemoteDisconnected, ConnectionLost, "the connection ended before the answer"),
+    (
+        http.client.RemoteDisconnected,
+        ConnectionLost,
+        "the connection ended before the answer" + _PERHAPS,
+    ),
     (
         http.client.IncompleteRead,
         ConnectionLost,
         "the connection ended in the middle of the answer",
     ),
-    (http.client.HTTPException, GarbledAnswer, "the answer is not HTTP"),
-    (TimeoutError, Timeout, "nothing could be sent for {connect:g} s"),
-    (OSError, ConnectionLost, "the connection broke"),
-    (theirs.ProtocolError, ConnectionLost, "the connection broke"),
+    (http.client.HTTPException, GarbledAnswer, "the answer is not HTTP; is something else there?"),
+    (TimeoutError, Timeout, "nothing could be sent for {read:g} s"),
+    (OSError, ConnectionLost, "the connection broke" + _PERHAPS),
+    (theirs.ProtocolError, ConnectionLost, "the connection broke" + _PERHAPS),
 )
 
 
@@ -78,6 +87,7 @@ class Response:
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    way: str = ""
 
     def decode(self) -> Any:
         """Return the JSON, '' for an empty body, or the text; raise `HTTPError` for a refusal.
@@ -90,13 +100,14 @@ class Response:
             return ""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             if self.status < 400:
                 return self.body.decode("utf-8", "replace")
         raise self._error("not the bridge's JSON; is something else listening at the endpoint?")
 
     def _error(self, msg: str) -> HTTPError:
-        return HTTPError(self.url, self.status, msg, self.headers, self.body)
+        came = f" (it came{self.way})" if self.way else ""
+        return HTTPError(self.url, self.status, msg + came, self.headers, self.body)
 
 
 class Transport:
@@ -116,41 +127,60 @@ class Transport:
         self.endpoint = _checked(endpoint)
         self.timeout = timeout
         self._ca_certs = ca_certs
+        if ca_certs is not None:
+            _ = self.tls  # so that a wrong file is told at once
         proxy = proxy_for(self.endpoint)
-        secure = self.endpoint.startswith("https:")
-        options: dict[str, Any] = {
-            "maxsize": connections,
-            "timeout": urllib3.Timeout(connect=timeout[0], read=timeout[1]),
-            "retries": False,
-        }
-        if secure:
-            options["ssl_context"] = self.tls
+        self._way = through(proxy)
         # A proxy for plain HTTP is told the whole URL; the way through to HTTPS is a tunnel.
-        self._prefix = self.endpoint if proxy and not secure else ""
-        self._pool = _pool(self.endpoint, proxy, options)
+        self._forwarder = proxy if self.endpoint.startswith("http:") else None
+        self._pool = self._connect(proxy, connections)
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
         """The certificates of the system and of *ca_certs*, host names checked."""
         context = ssl.create_default_context()
         if self._ca_certs is not None:
-            context.load_verify_locations(self._ca_certs)
+            try:
+                context.load_verify_locations(self._ca_certs)
+            except OSError as error:
+                raise ValueError(
+                    f"ca_certs is {self._ca_certs!r}; expected a file of PEM certificates ({error})"
+                ) from error
         return context
+
+    def _connect(self, proxy: Proxy | None, connections: int) -> urllib3.HTTPConnectionPool:
+        parts = urlsplit(self._forwarder.url if self._forwarder else self.endpoint)
+        options: dict[str, Any] = {
+            "maxsize": connections,
+            "timeout": urllib3.Timeout(connect=self.timeout[0], read=self.timeout[1]),
+            "retries": False,
+        }
+        if proxy and not self._forwarder:
+            options["through"] = Tunnel(proxy, lambda: self.tls)
+        if parts.scheme == "https":
+            return HTTPSPool(parts.hostname or "", parts.port, ssl_context=self.tls, **options)
+        return HTTPPool(parts.hostname or "", parts.port, **options)
 
     def send(self, request: Request, scope: Scope) -> Response:
         """Send *request* once and return the whole answer, whatever its status."""
-        tried = scope.doing = f"{request.method} {self.endpoint}{request.shown}"
+        url, target = self.endpoint + request.shown, request.target
+        tried = scope.doing = f"{request.method} {url}{self._way}"
+        headers = {**_HEADERS, **request.headers}
+        if self._forwarder:
+            target = self.endpoint + target
+            headers.update(self._forwarder.headers)
         body = request.body
         if request.stream is not None:
             body = scope.progress(request.stream)
         try:
-            with within(scope):
+            with within(scope, self.timeout[1]):
                 response = self._pool.urlopen(
                     request.method,
-                    self._prefix + request.target,
+                    target,
                     body=body,
-                    headers={**_HEADERS, **request.headers},
+                    headers=headers,
                     redirect=False,
+                    assert_same_host=False,
                 )
         except theirs.ClosedPoolError:
             raise Closed(f"{tried}: the client is closed") from None
@@ -160,33 +190,29 @@ class Transport:
             scope.release()
         if not response.data and response.status != _NO_CONTENT and not _framed(response.headers):
             raise ConnectionLost(f"{tried}: the connection ended in the middle of the headers")
-        url = self.endpoint + request.shown
-        return Response(url, response.status, response.headers, response.data)
+        if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
+            raise ConnectError(f"{tried}: the proxy refused: {response.status} {response.reason}")
+        return Response(url, response.status, response.headers, response.data, self._way)
 
     def close(self) -> None:
         """Close the connections; what is sent afterwards is `Closed`."""
         self._pool.close()
 
 
+def _mask(record: logging.LogRecord) -> bool:
+    """Mask activation tokens in the paths that urllib3 logs."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(masked(arg) if isinstance(arg, str) else arg for arg in record.args)
+    return True
+
+
+for _name in ("urllib3.connection", "urllib3.connectionpool"):
+    logging.getLogger(_name).addFilter(_mask)
+
+
 def _framed(headers: Mapping[str, str]) -> bool:
     # A cut in the headers looks like their end; without these an empty body may be such a cut.
     return "Content-Length" in headers or "Transfer-Encoding" in headers
-
-
-def _pool(
-    endpoint: str, proxy: Proxy | None, options: dict[str, Any]
-) -> urllib3.HTTPConnectionPool:
-    pools: dict[str, Any] = {"http": HTTPPool, "https": HTTPSPool}
-    if proxy is None:
-        parts = urlsplit(endpoint)
-        direct: urllib3.HTTPConnectionPool = pools[parts.scheme](
-            parts.hostname, parts.port, **options
-        )
-        return direct
-    manager = urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers, **options)
-    manager.pool_classes_by_scheme = pools
-    pool: urllib3.HTTPConnectionPool = manager.connection_from_url(endpoint)
-    return pool
 
 
 def translated(error: Exception, tried: str, timeout: tuple[float, float]) -> NetworkError:
@@ -195,6 +221,8 @@ def translated(error: Exception, tried: str, timeout: tuple[float, float]) -> Ne
     for kind, ours, meaning in TRANSLATIONS:
         if isinstance(told, kind):
             meaning = meaning.format(connect=timeout[0], read=timeout[1])
+            if isinstance(told, ssl.SSLCertVerificationError):
+                meaning = distrust(told)
             return ours(f"{tried}: {meaning} ({_reason(told)})")
     return NetworkError(f"{tried}: {_reason(told)}")
 

@@ -17,7 +17,6 @@ from pymdc._scope import Scope
 
 _Job = Callable[[], None]
 
-_IDLE_SECONDS = 5.0
 _PRECISION = 0.25  # seconds between two looks at whether Ctrl-C ended the main thread
 _LAST_SECONDS = 5.0  # for callbacks to hear that they are cancelled, after Ctrl-C
 _all: weakref.WeakSet[Workers] = weakref.WeakSet()
@@ -37,11 +36,12 @@ class _Worker(threading.Thread):
         job = self.inbox.get()
         while job is not None:
             job()
+            job = None  # while idle it would keep alive what the last call held
             job = self._next() if self._workers.rests(self) else None
 
     def _next(self) -> _Job | None:
         try:
-            return self.inbox.get(timeout=_IDLE_SECONDS)
+            return self.inbox.get(timeout=self._workers.idle_seconds)
         except Empty:
             return None if self._workers.retires(self) else self.inbox.get()
 
@@ -53,6 +53,7 @@ class Workers:
     """
 
     def __init__(self, size: int) -> None:
+        self.idle_seconds = 5.0
         self._size = size
         self._lock = threading.Lock()
         self._quiet = threading.Condition(self._lock)
@@ -90,7 +91,7 @@ class Workers:
 
     def submit(self, work: Work, callback: Callback, scope: Scope) -> Call:
         """Do *work* on a worker in its turn, which hands its outcome to *callback*."""
-        call = Call(work, callback, scope, self.hasten)
+        call = Call(work, callback, scope, self.hasten, self.overtake)
         with self._lock:
             self._calls.add(call)
             if self._lanes == self._size:
@@ -114,6 +115,15 @@ class Workers:
         if not self._hand_over(self._tell):
             self._tell()
 
+    def overtake(self, call: Call) -> None:
+        """Let *call* pass the queue when a callback waits for it: that one's worker sleeps."""
+        with self._lock:
+            if not isinstance(threading.current_thread(), _Worker) or call not in self._queue:
+                return
+            self._queue.remove(call)
+        if not self._hand_over(lambda: self._finish(call)):
+            self._finish(call)
+
     def cancel(self) -> None:
         """Cancel every call that has a callback."""
         with self._lock:
@@ -134,20 +144,26 @@ class Workers:
         with self._quiet:
             return self._quiet.wait_for(lambda: not self._calls, 0 if own else timeout)
 
-    def close(self, wait: bool = True) -> None:
-        """End the workers, those at work when they are done; in a callback, do not *wait*."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Wait as `quiet` does, then for the workers to end. Say whether all was done in time."""
+        last = None if timeout is None else time.monotonic() + timeout
+        quiet = self.quiet(timeout)
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-            threads = self._threads - {threading.current_thread()}
+            threads = tuple(self._threads)
         for worker in idle:
             worker.inbox.put(None)
-        if wait and not isinstance(threading.current_thread(), _Worker):
-            for thread in threads:
-                thread.join()
+        if not quiet:
+            return False
+        for thread in threads:
+            thread.join(None if last is None else max(0.0, last - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
     def abandon(self) -> None:
         """Forget the calls: in a forked child they are the parent's, who runs their callbacks."""
+        _all.discard(self)
+        self._queue.clear()
         for call in self._calls:
             call.abandon()
         self._calls.clear()

@@ -21,7 +21,7 @@ from pymdc._request import Request
 from pymdc._scope import Clock, Scope
 from pymdc._transport import Response, Transport
 from pymdc._workers import Workers
-from pymdc.exceptions import NetworkError
+from pymdc.exceptions import Closed, NetworkError
 
 ENDPOINT = "https://api.metadisk.org"
 WORKERS = 32
@@ -72,6 +72,7 @@ class Client:
         self._total, self._stall = _limit(total, "total"), _limit(stall, "stall")
         self._settings = (endpoint, max(workers, _CONNECTIONS), _pair(timeout), ca_certs)
         self._size = workers
+        self._closed = False
         self._open()
         _clients.add(self)
 
@@ -89,6 +90,8 @@ class Client:
     ) -> Any:
         """Do *work* on a worker: wait for its outcome, or hand that to *callback*."""
         scope = Scope(self._stall, renews=True) if transfer else Scope(self._total)
+        if self._closed:
+            scope.end(Closed(f"the client of {self.endpoint} is closed"))
         if callback is None:
             return self._workers.run(partial(self._in_scope, work, scope), scope)
         if not callable(callback):
@@ -121,16 +124,17 @@ class Client:
         )
 
     def close(self, timeout: float | None = None, cancel: bool = False) -> None:
-        """Wait until every callback has run, then close the connections.
+        """Wait until every call is done and its callback has run, then close the connections.
 
         After *timeout* seconds, or with *cancel* at once, the calls that are left are cancelled.
         In a callback it does not wait. A call made afterwards has `Closed` as its value.
         """
-        if cancel or not self._workers.quiet(timeout):
+        if cancel or not self._workers.close(timeout):
+            self._closed = True
             self._workers.cancel()
             self._clock.cancel("the client was closed")
-            self._workers.quiet(timeout)
-        self._workers.close(wait=self._workers.quiet(0))
+            self._workers.close(timeout)
+        self._closed = True
         self._clock.close()
         self._transport.close()
 
@@ -142,6 +146,8 @@ class Client:
 
     def _in_scope(self, work: Callable[[Scope], Any], scope: Scope) -> Any:
         def begun() -> Any:
+            if self._closed:
+                scope.cancel("the client was closed")
             scope.begin()
             return work(scope)
 
@@ -234,25 +240,38 @@ def default() -> Client:
     global _default
     with _making:
         if _default is None:
-            _default = Client(
-                workers=_read("PYMDC_WORKERS", int, WORKERS),
-                timeout=_read("PYMDC_TIMEOUT", _seconds, TIMEOUT),
-                total=_read("PYMDC_TOTAL", float, TOTAL),
-                stall=_read("PYMDC_STALL", float, STALL),
-            )
+            settings = {
+                name: _read(variable, parse)
+                for name, (variable, parse) in _VARIABLES.items()
+                if os.environ.get(variable)
+            }
+            try:
+                _default = Client(**settings)
+            except ValueError as error:
+                names = ", ".join(variable for variable, _ in _VARIABLES.values())
+                raise ValueError(f"{error}; it was made from {names}") from None
         return _default
 
 
-def _read(variable: str, parse: Callable[[str], Any], fallback: Any) -> Any:
-    value = os.environ.get(variable)
+def _read(variable: str, parse: Callable[[str], Any]) -> Any:
+    value = os.environ[variable]
     try:
-        return parse(value) if value else fallback
+        return parse(value)
     except ValueError:
         raise ValueError(f"the variable {variable} is {value!r}; expected a number") from None
 
 
 def _seconds(value: str) -> tuple[float, ...]:
     return tuple(float(part) for part in value.split(","))
+
+
+_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "endpoint": ("PYMDC_ENDPOINT", str),
+    "workers": ("PYMDC_WORKERS", int),
+    "timeout": ("PYMDC_TIMEOUT", _seconds),
+    "total": ("PYMDC_TOTAL", float),
+    "stall": ("PYMDC_STALL", float),
+}
 
 
 def _limit(seconds: Any, what: str) -> float:

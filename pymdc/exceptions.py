@@ -130,6 +130,11 @@ def unwrap(result: Any) -> Any:
     """Return the value of a call, or raise it: an exception, or `BridgeError` for a refusal."""
     if isinstance(result, BaseException):
         raise result
-    if isinstance(result, Mapping) and "error" in result:
+    if refused(result):
         raise BridgeError(result)
     return result
+
+
+def refused(answer: Any) -> bool:
+    """Say whether *answer* is the bridge's ``{"error": ...}``."""
+    return isinstance(answer, Mapping) and "error" in answer

@@ -42,7 +42,9 @@ class ECDSA:
         self._private: bytes | None = None
         self._signer: _secp256k1.Signer | None = None
         if private_key is not None:
-            self._private, self.use_compression = _read_private(private_key)
+            self._private, compressed = _read_private(private_key)
+            if not compressed:
+                self.use_compression = False
             self._public = _secp256k1.public_key(self._private)
             self._signer = _secp256k1.signer(self._private)
         if public_key is not None:
@@ -191,7 +193,7 @@ def _write(key: bytes, f: str, forms: dict[str, _Form]) -> str | bytes:
 def _read(key: Key, what: str, sizes: tuple[int, ...]) -> bytes:
     """Return the bytes that *key* stands for: itself by its size, or else decoded."""
     data = raw(key, what)
-    if len(data) in sizes:
+    if isinstance(key, bytes) and len(data) in sizes:
         return data
     data = data.strip()
     if len(data) % 2 == 0 and len(data) // 2 in sizes:
@@ -205,7 +207,7 @@ def _read_private(key: Key) -> tuple[bytes, bool]:
         data = raw(key, "the private key")
         if len(data.strip()) in (51, 52):
             return _read_wif(data.strip().decode("ascii"))
-        return _secp256k1.checked(_read(data, "the private key", (32,))), True
+        return _secp256k1.checked(_read(key, "the private key", (32,))), True
     except ValueError:
         # The cause might hold the text of the key.
         raise ValueError(f"not a private key; {_PRIVATE_EXPECTED}") from None

@@ -8,7 +8,7 @@ from typing import Any, overload
 from pymdc import client as _client
 from pymdc._auth import identify
 from pymdc._call import Call, Callback
-from pymdc._request import NOTHING, settle
+from pymdc._request import NOTHING, masked, settle
 from pymdc._text import Text, text
 from pymdc.client import Answer, Client
 
@@ -63,7 +63,8 @@ def REST(  # noqa: N802  # the name of 2016
     """
     path = text(resource, "the resource")
     if "?" in path or "#" in path:
-        raise ValueError(f"the resource is {path!r}; expected a path, with the query in params")
+        shown = masked(path.partition("?")[0])
+        raise ValueError(f"the resource is {shown!r}; expected a path, with the query in params")
     request = settle(
         text(method, "the method").upper(), "/" + path.lstrip("/"), params, _headers(headers)
     )

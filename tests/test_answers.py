@@ -221,6 +221,22 @@ def test_connections_are_kept_alive(ask: Ask) -> None:
         assert server.connections == 1
 
 
+def test_as_many_connections_are_kept_as_workers_use() -> None:
+    all_there = threading.Barrier(8)
+
+    def treat(connection: socket.socket) -> None:
+        while read_request(connection)[0]:
+            all_there.wait(30)
+            connection.sendall(written("200 OK", b"[]"))
+
+    with RawServer(treat) as server, pymdc.Client(server.endpoint, workers=8) as client:
+        buckets = pymdc.api.Buckets(pymdc.ECDSA(), client=client)
+        for _ in range(3):
+            calls = [buckets.list(lambda answer: None) for _ in range(8)]
+            assert [call.result(30) for call in calls] == [[]] * 8
+        assert server.connections == 8
+
+
 def test_a_closed_client_says_so(ask: Ask) -> None:
     client = pymdc.Client("http://127.0.0.1:1")
     client.close()

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import random
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 import pytest
 from conftest import Account
 from modes import PATIENCE, Ask
+from servers import RawServer, read_request
 
 import pymdc
 from pymdc._hashes import file_hash
 from pymdc.api import Bucket, Buckets, Files, Keys, Users
 from pymdc.bridge import Bridge
+from pymdc.exceptions import IntegrityError
 from pymdc.rest import REST
 
 ENTRY = {"bucket", "mimetype", "filename", "size", "hash"}
@@ -25,7 +28,23 @@ BUCKET = {"user", "created", "name", "pubkeys", "status", "storage", "transfer",
 
 PAIR = pymdc.ECDSA()
 BUCKETS: Any = Buckets(PAIR)
+NONE: Any = None
+KEYS: Any = Keys(Users("a"))
 FILES: Any = Files("0" * 24, PAIR)
+ONE: Any = Bucket("0" * 24, PAIR)
+
+
+class RecordingServer(RawServer):
+    """Keeps the body of the request that it answers."""
+
+    def __init__(self, answer: bytes = b"{}") -> None:
+        self.body = b""
+        self.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer
+        super().__init__(self._record)
+
+    def _record(self, connection: socket.socket) -> None:
+        self.body = read_request(connection)[1]
+        connection.sendall(self.answer)
 
 
 @pytest.fixture
@@ -188,13 +207,41 @@ def test_a_file_without_a_name_is_named_by_its_hash(ask: Ask, bucket: Bucket) ->
     assert entry["filename"] == entry["hash"]
 
 
-@pytest.mark.parametrize("name", ["Grüße ☃.txt", 'a"b;c.txt', "line\nfeed.txt", "back\\slash"])
-def test_the_base_name_alone_is_sent(ask: Ask, bucket: Bucket, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("Grüße ☃.txt", "Grüße ☃.txt"),
+        ('a"b;c.txt', 'a"b;c.txt'),
+        ("100%.txt", "100%.txt"),
+        ("line\nfeed.txt", "line feed.txt"),
+        ("back\\slash.txt", "slash.txt"),
+    ],
+)
+def test_a_file_keeps_its_name(
+    ask: Ask, bucket: Bucket, tmp_path: Path, name: str, stored: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(name.encode())
-    entry = ask(bucket.files.upload, os.fsencode(path))
-    assert str(tmp_path) not in entry["filename"]
-    assert entry["filename"] in (name, name.replace('"', "%22").replace("\n", "%0A"), "slash")
+    assert ask(bucket.files.upload, os.fsencode(path))["filename"] == stored
+
+
+def test_the_base_name_alone_leaves_this_machine(ask: Ask, photo: Path) -> None:
+    with open(os.fsencode(photo), "rb") as file:
+        for source in (photo, os.fsencode(photo), file):
+            server = RecordingServer()
+            with server, pymdc.Client(server.endpoint) as client:
+                ask(Files("0" * 24, PAIR, client=client).upload, source, "token")
+            assert b'filename="photo.jpg"' in server.body
+            assert str(photo.parent).encode() not in server.body
+
+
+def test_another_hash_than_ours_is_an_integrity_error(ask: Ask, photo: Path) -> None:
+    answer = b'{"hash": "0000000000000000000000000000000000000000"}'
+    with RecordingServer(answer) as server, pymdc.Client(server.endpoint) as client:
+        value = ask(Files("0" * 24, PAIR, client=client).upload, photo, "token")
+    assert type(value) is IntegrityError
+    assert "the bridge stored 0000" in str(value)
+    assert file_hash(photo.read_bytes()) in str(value)
 
 
 def test_no_such_file_is_the_value(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
@@ -305,12 +352,34 @@ def test_the_callback_may_be_passed_by_position(bridge: Bridge, account: Account
         (lambda: REST("GET", "/x", auth="user"), TypeError, "expected Users, ECDSA or nothing"),
         (lambda: REST("POST", "/x", {"a": object()}), TypeError, "parameter's value"),
         (lambda: REST("GET", "/x", headers={"a": "b\r\nc: d"}), ValueError, "header"),
+        (lambda: REST("POST", "/x", headers={"Content-Length": "3"}), ValueError, "may be set"),
+        (lambda: REST("GET", "/x", headers={"a b": "c"}), ValueError, "may be set here"),
+        (lambda: REST("GE T", "/x"), ValueError, "the method is 'GE T'"),
+        (lambda: REST("GET", "/x", NONE), TypeError, "the parameters are NoneType"),
+        (lambda: REST("POST", "/x", {"a": float("nan")}), ValueError, "as JSON"),
+        (lambda: REST("POST", "/x", {"a": ["\ud800"]}), ValueError, "as JSON"),
+        (lambda: ONE.patch(None), TypeError, "the parameters are NoneType"),
+        (lambda: Bucket("", PAIR).list(), ValueError, "is empty"),
+        (lambda: FILES.download(""), ValueError, "is empty"),
+        (lambda: FILES.download("h", to=5), TypeError, "the target is int"),
+        (lambda: FILES.download("h", to=io.StringIO()), TypeError, "opened with 'wb'"),
+        (lambda: Users("a", client=5), TypeError, "expected pymdc.Client"),  # type: ignore[arg-type]
     ],
 )
 def test_a_wrong_argument_is_an_error_at_the_call(make: Any, kind: Any, text: str) -> None:
     with pytest.raises(kind, match=text) as caught:
         make()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("more", [{}, {"callback": print}], ids=["blocking", "callback"])
+def test_a_wrong_argument_is_an_error_in_both_modes(more: Any) -> None:
+    with pytest.raises(ValueError, match="storage is 'x'"):
+        BUCKETS.create("n", "x", 1, [], **more)
+    with pytest.raises(TypeError, match="expected ECDSA"):
+        KEYS.create("key", **more)
+    with pytest.raises(TypeError, match="expected a path"):
+        FILES.upload(5, **more)
 
 
 def test_200_callback_calls_at_once_from_one_key(account: Account, client: pymdc.Client) -> None:

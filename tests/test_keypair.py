@@ -112,6 +112,7 @@ def test_what_is_no_public_key_is_a_value_error_that_says_what_is(bad: Any) -> N
         WIF[:-1] + "0",
         "L" + WIF[1:],
         base64.b64encode(b"secret")[:-1],
+        "0123456789abcdef0123456789abcdef",
     ],
 )
 def test_what_is_no_private_key_is_a_value_error_that_does_not_show_it(bad: Any) -> None:
@@ -185,6 +186,11 @@ def test_without_compression_the_key_is_65_bytes() -> None:
     assert pair.get_private_key("wif") == WIF_UNCOMPRESSED
     assert ECDSA(private_key=WIF_UNCOMPRESSED).get_public_key("bin") == b"\x04" + RAW
     assert ECDSA.use_compression
+
+
+def test_compression_may_be_turned_off_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ECDSA, "use_compression", 0)
+    assert len(ECDSA().get_public_key()) == 130
 
 
 def test_signatures_are_deterministic_hex_of_der_over_utf8() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
-import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from certificates import certificate, context, expired, over_tls
 from modes import Ask
-from servers import RawServer, Treat, read_request
+from processes import python
+from servers import RawServer, answering
+from websockets.sync.server import serve
 
 import pymdc
 from pymdc import exceptions
@@ -19,61 +23,138 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a file with the key and the certificate of localhost, which nobody vouches for."""
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    made = subprocess.run(
-        [*command, *names, "-keyout", "-", "-out", "-"], check=True, capture_output=True
-    )
-    path.write_bytes(made.stdout)
-    return path
+def localhost(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificate(tmp_path_factory.mktemp("tls"), "localhost")
 
 
-def over_tls(certificate: Path) -> Treat:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-
-    def treat(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as secure:
-            read_request(secure)
-            secure.sendall(ANSWER)
-
-    return treat
+@contextmanager
+def bridge(certificate: Path) -> Iterator[int]:
+    """Serve an answer behind *certificate*, and give the port."""
+    with RawServer(over_tls(certificate, answering(ANSWER))) as server:
+        yield server.port
 
 
-def test_an_unknown_certificate_is_refused(ask: Ask, certificate: Path) -> None:
-    with RawServer(over_tls(certificate)) as server:
-        endpoint = f"https://localhost:{server.port}"
-        with pymdc.Client(endpoint) as client:
-            value = ask(pymdc.api.Users("a@b.com", client=client).register)
+@contextmanager
+def channel(certificate: Path) -> Iterator[int]:
+    """Serve a shard, the bytes of ``shard``, behind *certificate*, and give the port."""
+    with serve(
+        lambda connection: connection.send(b"shard"), "127.0.0.1", 0, ssl=context(certificate)
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.socket.getsockname()[1]
+        server.shutdown()
+        thread.join()
+
+
+def listing(ask: Ask, host: str, port: int, ca_certs: Path | None) -> Any:
+    trusted = str(ca_certs) if ca_certs else None
+    with pymdc.Client(f"https://{host}:{port}", ca_certs=trusted) as client:
+        return ask(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list)
+
+
+def pulled(host: str, port: int, ca_certs: Path | None) -> Any:
+    """Return the shard of a channel at *host*, or what is raised instead."""
+    pointer = {"hash": "h", "token": "t", "channel": f"wss://{host}:{port}"}
+    with pymdc.Client("http://127.0.0.1:1", ca_certs=str(ca_certs) if ca_certs else None) as client:
+        try:
+            return b"".join(client.pull(pointer, Scope()))
+        except pymdc.PymdcError as error:
+            return error
+
+
+def test_a_known_certificate_is_accepted(ask: Ask, localhost: Path) -> None:
+    with bridge(localhost) as port:
+        assert listing(ask, "localhost", port, localhost) == []
+
+
+def test_a_channel_with_a_known_certificate_is_accepted(localhost: Path) -> None:
+    with channel(localhost) as port:
+        assert pulled("localhost", port, localhost) == b"shard"
+
+
+def unknown(certificate: Path) -> tuple[Path, str, Path | None]:
+    return certificate, "localhost", None
+
+
+def of_another_host(certificate: Path) -> tuple[Path, str, Path | None]:
+    return certificate, "127.0.0.1", certificate
+
+
+def out_of_date(certificate: Path) -> tuple[Path, str, Path | None]:
+    old = expired(certificate)
+    return old, "localhost", old
+
+
+Case = Callable[[Path], tuple[Path, str, Path | None]]
+REFUSED: list[tuple[Case, str, str]] = [
+    (unknown, "self-signed certificate", "for a CA of one's own there is Client(ca_certs=...)"),
+    (of_another_host, "certificate is not valid for '127.0.0.1'", "check the name of the host"),
+    (out_of_date, "certificate has expired", "it is the other side's to renew"),
+]
+
+
+@pytest.mark.parametrize(("case", "reason", "check"), REFUSED)
+def test_a_refused_certificate_is_told_with_the_reason_and_what_to_check(
+    ask: Ask, localhost: Path, case: Case, reason: str, check: str
+) -> None:
+    shown, host, known = case(localhost)
+    with bridge(shown) as port:
+        value = listing(ask, host, port, known)
     assert type(value) is exceptions.CertificateError
-    assert "the certificate is not to be trusted" in str(value)
-    assert "certificate verify failed" in str(value)
+    assert str(value).startswith(f"GET https://{host}:{port}/buckets: the certificate is not to be")
+    assert reason in str(value).replace("self signed", "self-signed")
+    assert check in str(value)
 
 
-def trusting(endpoint: str, certificate: Path) -> pymdc.Client:
-    return pymdc.Client(endpoint, ca_certs=str(certificate))
-
-
-def test_a_known_certificate_is_accepted(ask: Ask, certificate: Path) -> None:
-    with RawServer(over_tls(certificate)) as server:
-        with trusting(f"https://localhost:{server.port}", certificate) as client:
-            assert ask(pymdc.api.Users("a@b.com", client=client).register) == []
-
-
-def test_a_certificate_of_another_host_is_refused(ask: Ask, certificate: Path) -> None:
-    with RawServer(over_tls(certificate)) as server:
-        with trusting(f"https://127.0.0.1:{server.port}", certificate) as client:
-            value = ask(pymdc.api.Users("a@b.com", client=client).register)
+@pytest.mark.parametrize(("case", "reason", "check"), REFUSED)
+def test_a_channel_with_such_a_certificate_is_refused_as_well(
+    localhost: Path, case: Case, reason: str, check: str
+) -> None:
+    shown, host, known = case(localhost)
+    with channel(shown) as port:
+        value = pulled(host, port, known)
     assert type(value) is exceptions.CertificateError
-    assert "127.0.0.1" in str(value)
+    assert f"wss://{host}:{port}: the certificate is not to be trusted" in str(value)
+    assert reason in str(value).replace("self signed", "self-signed")
+    assert check in str(value)
 
 
-def test_a_channel_with_an_unknown_certificate_is_refused(certificate: Path) -> None:
-    with RawServer(over_tls(certificate)) as server:
-        with pymdc.Client("http://127.0.0.1:1") as client:
-            pointer = {"hash": "h", "token": "t", "channel": f"wss://localhost:{server.port}"}
-            with pytest.raises(exceptions.CertificateError, match="certificate verify failed"):
-                list(client.pull(pointer, Scope()))
+def test_nothing_is_sent_to_a_host_whose_certificate_is_refused(ask: Ask, localhost: Path) -> None:
+    came: list[bytes] = []
+    with RawServer(over_tls(localhost, lambda secure: came.append(secure.recv(1)))) as server:
+        value = listing(ask, "localhost", server.port, None)
+    assert type(value) is exceptions.CertificateError
+    assert server.connections == 1
+    assert not any(came)
+
+
+SCRIPT = """
+import sys, pymdc
+from pymdc._scope import Scope
+bridge, channel = sys.argv[1:]
+with pymdc.Client(bridge) as client:
+    print(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list())
+    pointer = {"hash": "h", "token": "t", "channel": channel}
+    print(b"".join(client.pull(pointer, Scope())))
+"""
+
+
+def test_the_variable_ssl_cert_file_adds_a_certificate(localhost: Path) -> None:
+    with bridge(localhost) as port, channel(localhost) as other:
+        urls = f"https://localhost:{port}", f"wss://localhost:{other}"
+        done = python("-c", SCRIPT, *urls, env={"SSL_CERT_FILE": str(localhost)})
+    assert (done.stderr, done.stdout) == ("", "[]\nb'shard'\n")
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "https://127.0.0.1:1"])
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_a_file_without_certificates_is_told_when_the_client_is_made(
+    endpoint: str, content: bytes | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="expected a file of PEM certificates") as caught:
+        pymdc.Client(endpoint, ca_certs=str(path))
+    assert repr(str(path)) in str(caught.value)

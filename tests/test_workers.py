@@ -38,10 +38,6 @@ class Workers(ScopedWorkers):
 
         return super().submit(within, callback, scope)
 
-    def close(self, wait: bool = True) -> None:
-        self.quiet()
-        super().close(wait)
-
 
 @pytest.fixture(params=[1, 4], ids=["one worker", "four workers"])
 def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
@@ -99,10 +95,11 @@ def test_a_callback_gets_the_value_or_the_exception_once(workers: Workers) -> No
 
 def test_a_call_is_alive_until_its_callback_has_returned(workers: Workers) -> None:
     began, go_on = threading.Event(), threading.Event()
+    released: list[bool] = []
 
     def callback(value: object) -> None:
         began.set()
-        go_on.wait(PATIENCE)
+        released.append(go_on.wait(PATIENCE))
 
     call = workers.submit(dict, callback)
     began.wait(PATIENCE)
@@ -113,6 +110,7 @@ def test_a_call_is_alive_until_its_callback_has_returned(workers: Workers) -> No
     call.join()
     assert not call.is_alive()
     assert call.done()
+    assert released == [True]
 
 
 def test_a_callback_that_raises_is_logged_and_harms_nothing(

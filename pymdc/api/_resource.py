@@ -16,6 +16,8 @@ class Resource:
     """Something at the bridge; *client* None means the default client."""
 
     def __init__(self, client: Client | None) -> None:
+        if client is not None and not isinstance(client, Client):
+            raise TypeError(f"the client is {type(client).__name__}; expected pymdc.Client")
         self._given = client
 
     @property

@@ -17,7 +17,7 @@ from pymdc._text import Text, text
 from pymdc.api._resource import Resource
 from pymdc.api.keys import checked
 from pymdc.client import Answer, Client
-from pymdc.exceptions import ConnectError, IntegrityError, NetworkError
+from pymdc.exceptions import ConnectError, IntegrityError, NetworkError, refused
 from pymdc.keypair import ECDSA
 
 _TRIES = 3
@@ -121,14 +121,16 @@ class Files(Resource):
         name, client = text(file_hash, "the file's hash"), self._client
         granted = None if token is None else Token(_printable(token))
         request = settle("GET", resource(*self._path, name))
+        to = None if to is None else _shards.writable(to)
 
         def pull(scope: Scope) -> Answer:
             pointers = self._with_token("PULL", granted, partial(client.send, request), scope)
-            if to is None or "error" in pointers:
+            if to is None or refused(pointers):
                 return pointers
+            pointers = _shards.checked(pointers, scope.doing)
             with _shards.target(to) as (out, path):
                 shards = partial(client.pull, scope=scope)
-                size = _shards.fetch(_shards.checked(pointers), name, shards, out)
+                size = _shards.fetch(pointers, name, shards, out)
             return {"bucket": self._bucket_id, "hash": name, "size": size, "path": path}
 
         return client.run(pull, callback, transfer=True)
@@ -164,12 +166,14 @@ class Files(Resource):
                 raise _with_hint(error) from error
         for tries_left in reversed(range(_TRIES)):
             answer = self._client.send(self._token_request(operation), self._auth, scope)
-            if "error" in answer:
+            if refused(answer):
                 return answer
+            granted = _granted(answer)
             try:
-                result = use(Token(answer["token"]), scope)
+                result = use(granted, scope)
             except NetworkError as error:
-                if not tries_left:
+                scope.check()
+                if not tries_left or isinstance(error, ConnectError):
                     raise
                 _log.warning("%s; trying it with a new token", error)
             else:
@@ -188,9 +192,14 @@ class Files(Resource):
             answer = client.send(request, granted, scope)
         except _multipart.Unreadable as error:
             raise error.__cause__ or error from None
+        if refused(answer):
+            return answer
         found = body.hash.hexdigest()
-        if "error" not in answer and answer["hash"] != found:
-            raise IntegrityError(f"the bridge stored {answer['hash']}; what was sent is {found}")
+        stored = answer.get("hash") if isinstance(answer, dict) else None
+        if stored != found:
+            raise IntegrityError(
+                f"{scope.doing}: the bridge stored {stored}; what was sent is {found}"
+            )
         return answer
 
 
@@ -198,6 +207,14 @@ def _with_hint(error: NetworkError) -> NetworkError:
     if isinstance(error, ConnectError):
         return error
     return type(error)(f"{error}; it was not sent again, because its token may be spent")
+
+
+def _granted(answer: Answer) -> Token:
+    """Return the token that the bridge granted; `IntegrityError` when the answer holds none."""
+    try:
+        return Token(_printable(answer["token"]))
+    except (TypeError, ValueError, LookupError):
+        raise IntegrityError("the answer is no token") from None
 
 
 def _printable(token: object) -> str:

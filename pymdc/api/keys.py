@@ -11,6 +11,7 @@ from pymdc._scope import Scope
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users
 from pymdc.client import Answer, Client
+from pymdc.exceptions import refused
 from pymdc.keypair import ECDSA
 
 
@@ -54,7 +55,7 @@ class Keys(Resource):
 
         def create(scope: Scope) -> Any:
             answer = client.send(request, auth, scope)
-            if "error" not in answer:
+            if isinstance(answer, dict) and not refused(answer):
                 self.key_pairs.append(pair)
             return answer
 

@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m pymdc.bridge", description="Run a bridge.")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
     parser.add_argument("--port", type=int, default=6382, help="0 is any (%(default)s)")
+    parser.add_argument("--url", help="how users reach it, for the links in mails")
     parser.add_argument("--data", default="metadisk-data", help="folder (./%(default)s)")
     parser.add_argument("--smtp", metavar="URL", help="smtp[s]://[USER:PASSWORD@]HOST[:PORT]")
     parser.add_argument("--nonce-rule", default="once", choices=["once", "2016"])

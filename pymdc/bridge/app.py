@@ -80,6 +80,9 @@ class App:
             answer = await self._answer(request, body)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:  # the bridge stops, and waits no longer
+            body.ended = True
+            answer = Answer({"error": "The bridge is stopping"}, 503, (("Connection", "close"),))
         except Refused as refused:
             answer = Answer({"error": refused.message}, refused.status, refused.headers)
         except Exception:  # noqa: BLE001  # whatever it is, it is logged and answered

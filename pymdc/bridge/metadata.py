@@ -6,6 +6,7 @@ Times are whole milliseconds since 1970.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -93,9 +94,12 @@ file_shards = _table(
 class Database:
     """Transactions on the database at *url*, in which missing tables are made."""
 
-    def __init__(self, url: str) -> None:
-        # The parameters of a statement that fails stay out of the log: passwords, tokens.
-        self._engine = self._writer = sa.create_engine(url, hide_parameters=True)
+    def __init__(self, url: str | sa.URL) -> None:
+        # Passwords and tokens stay out of the log: parameters, and rows, which it has at DEBUG.
+        self._engine = self._writer = sa.create_engine(
+            url, hide_parameters=True, logging_name="pymdc"
+        )
+        logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_no_rows)
         self._turn = threading.Lock()
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
@@ -158,6 +162,10 @@ def spend(connection: sa.Connection, table: sa.Table, token: str, now: int) -> s
     statement = sa.delete(table).where(table.c.token == token).returning(table)
     row = connection.execute(statement).mappings().first()
     return row if row is not None and row["expires"] > now else None
+
+
+def _no_rows(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -29,9 +29,11 @@ class Bridge:
 
     *data* is the folder of what it stores; without one it has a temporary folder.
     *host* and *port* are where it listens; port 0 is any free one.
+    *url* is how its users reach it, for the links in mails, where that is not its endpoint.
     *smtp* is the URL of a mail server; without one, activation messages go to the folder
     ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
-    *nonce_rule* is "once" or "2016", *shard_size* is in bytes, *clock* gives seconds.
+    *nonce_rule* is "once" or "2016", *shard_size* is in bytes, *clock* gives seconds, and
+    *grace* is how many of them there are for what is in flight when the bridge is closed.
 
     Entering raises OSError when the port is taken or the folder can't be used.
     """
@@ -42,19 +44,25 @@ class Bridge:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        url: str | None = None,
         smtp: str | None = None,
         nonce_rule: str = "once",
         shard_size: int = 8 * 1024 * 1024,
+        grace: float = 10,
         clock: Callable[[], float] = time.time,
         announce: Announce | None = None,
     ) -> None:
         if nonce_rule not in RULES:
             raise ValueError(f"nonce_rule is one of {', '.join(RULES)}")
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port is {port}; expected 0 to 65535")
         self.endpoint = ""
+        self._url = url
         self._data = data
         self._address = host, port
         self._mail = smtp, announce
         self._rules = nonce_rule, shard_size, clock
+        self._grace = grace
         self._closing = threading.Lock()
         self._undo = ExitStack()
 
@@ -66,7 +74,7 @@ class Bridge:
             self._database = undo.enter_context(closing(_open(folder / "metadata.sqlite")))
             nonce_rule, shard_size, clock = self._rules
             state = State(
-                endpoint=self.endpoint,
+                endpoint=(self._url or self.endpoint).rstrip("/"),
                 database=self._database,
                 shards=Shards(folder / "shards"),
                 mail=Mail(folder / "outbox", *self._mail),
@@ -76,7 +84,7 @@ class Bridge:
                 shard_size=shard_size,
                 clock=clock,
             )
-            undo.enter_context(Server(App(state)).on(listener))
+            undo.enter_context(Server(App(state), self._grace).on(listener))
             self._undo = undo.pop_all()
         return self
 
@@ -84,7 +92,7 @@ class Bridge:
         self.close()
 
     def close(self) -> None:
-        """Take no more requests, finish those in flight (10 s at most), and free everything.
+        """Take no more requests, finish those in flight (within the grace), and free everything.
 
         It may be called more than once, and on any thread but the bridge's own.
         """
@@ -113,7 +121,7 @@ def _folder(data: str | os.PathLike[str] | None, undo: ExitStack) -> Path:
 
 def _open(path: Path) -> Database:
     try:
-        return Database(f"sqlite:///{path}")
+        return Database(sa.URL.create("sqlite", database=str(path)))
     except sa.exc.SQLAlchemyError as error:
         raise OSError(f"{path} can't be used as a database") from error
 

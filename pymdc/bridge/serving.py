@@ -7,29 +7,38 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pymdc.bridge.app import App
 
-_GRACE = 10  # seconds for what is in flight when it stops
 _FIRST_MESSAGE = 64 * 1024  # bytes that a channel may be sent
 
 
+class _Channel(WebSocketsSansIOProtocol):
+    """A WebSocket that never logs its frames: the first one holds a token."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn.debug = False
+
+
 class Server(uvicorn.Server):
-    """Serves *app* on a thread.
+    """Serves *app* on a thread; *grace* is in seconds, for what is in flight when it stops.
 
     The thread is no daemon: a bridge serves until it is closed, also when the main thread
     has ended.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, grace: float) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="asyncio",
                 http="h11",
-                ws="websockets-sansio",
+                ws=_Channel,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -41,6 +50,7 @@ class Server(uvicorn.Server):
             )
         )
         self._channels = app.channels
+        self._grace = grace
         self._ready = threading.Event()
         self._failure: BaseException | None = None
 
@@ -65,10 +75,10 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; channels at work come first, because uvicorn would cut them off."""
-        deadline = time.monotonic() + _GRACE
+        deadline = time.monotonic() + self._grace
         for server in self.servers:
             server.close()
-        await self._channels.finish(_GRACE)
+        await self._channels.finish(self._grace)
         self.config.timeout_graceful_shutdown = max(1, round(deadline - time.monotonic()))
         await super().shutdown(sockets)
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import random
 import socket
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from bridge.asking import Reply, User, ask, form, pull, upload_headers
+from bridge.asking import Clock, Reply, User, ask, form, pull, upload_headers
 from pymdc._hashes import file_hash
+from pymdc.bridge import Bridge
 
 DATA = random.Random(3).randbytes(2500)
 Count = Callable[[], int]
@@ -209,3 +212,44 @@ def test_lost_object_is_an_error_and_not_an_empty_shard(
     with pytest.raises(AssertionError, match='"code":500'):
         pull(pointer)
     assert pointer["token"] not in caplog.text
+
+
+def test_pointer_token_lives_five_minutes(alice: User, clock: Clock) -> None:
+    bucket = alice.bucket()
+    name = alice.upload(bucket, b"data").json["hash"]
+    (early,), (late,) = (alice.pointers(bucket, name).json for _ in range(2))
+    clock.seconds += 299
+    assert pull(early) == b"data"
+    clock.seconds += 2
+    with pytest.raises(AssertionError, match="The supplied token is not accepted"):
+        pull(late)
+
+
+def test_database_has_a_write_ahead_log(bridge: Bridge, data: Path) -> None:
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("name", ["what?x=y", "a%41b", "Grüße ☃"])
+def test_any_folder_will_do(tmp_path: Path, name: str) -> None:
+    with Bridge(tmp_path / name) as bridge:
+        assert ask(bridge, "GET", "/").status == 200
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+    assert (tmp_path / name / "metadata.sqlite").exists()
+
+
+def test_upload_that_does_not_end_is_told_that_the_bridge_stops(data: Path) -> None:
+    with Bridge(data, grace=1) as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        headers = {"Host": "x", **upload_headers(user.token(bucket, "PUSH"), 9_000_000)}
+        lines = [f"PUT /buckets/{bucket}/files HTTP/1.1", "Content-Length: 9000200"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        address = bridge.endpoint.removeprefix("http://").split(":")
+        with socket.create_connection((address[0], int(address[1])), timeout=20) as wire:
+            wire.sendall("\r\n".join([*lines, "", ""]).encode() + form(b"x" * 8_500_000)[:-20])
+            bridge.close()
+            answer = wire.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert answer.endswith(b'{"error":"The bridge is stopping"}')
+    assert [path for path in (data / "shards").rglob("*") if path.is_file()] == []

@@ -74,7 +74,8 @@ def _open(state: State, message: str | bytes) -> Iterator[bytes]:
     if not wanted.get("token"):
         raise Refused(400, "You did not supply a token")
     with state.database.write() as connection:
-        pointer = spend(connection, pointers, str(wanted["token"]), state.now())
+        token = str(wanted["token"]).encode("ascii", "replace").decode()
+        pointer = spend(connection, pointers, token, state.now())
         named = sa.select(shards).where(shards.c.hash == (pointer["shard"] if pointer else ""))
         shard = connection.execute(named).mappings().first()
     if shard is None:

@@ -1,0 +1,91 @@
+"""Uploads from an asyncio program: calls with callbacks, awaited, while the loop stays free.
+
+    python examples/asyncio_app.py
+
+It starts a bridge of its own, and exits with 0 only if every file came back as it went up.
+"""
+
+import asyncio
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pymdc
+from pymdc.bridge import Bridge
+
+FILES = 4
+SIZE = 2_000_000
+TICK = 0.01  # seconds
+
+
+async def ask(method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Call *method* with a callback, and await the value: a dict or list, or an exception raised.
+
+    The callback has nothing to do here; the handle is a future, which asyncio can wait for.
+    """
+    call = method(*arguments, **named, callback=lambda answer: None)
+    return pymdc.unwrap(await asyncio.wrap_future(call))
+
+
+async def tick(late: list[float]) -> None:
+    """Note how late the loop comes back to this coroutine, again and again."""
+    while True:
+        due = time.monotonic() + TICK
+        await asyncio.sleep(TICK)
+        late.append(time.monotonic() - due)
+
+
+async def there_and_back(files: pymdc.api.Files, path: Path) -> bool:
+    """Upload the file at *path*, download it again, and say whether it is the same."""
+    entry = await ask(files.upload, path)
+    print(f"{path.name} went up: {entry['size']} bytes", flush=True)
+    back = path.with_suffix(".back")
+    await ask(files.download, entry["hash"], to=back)
+    print(f"{path.name} came back", flush=True)
+    return back.read_bytes() == path.read_bytes()
+
+
+async def lesson(bridge: Bridge, client: pymdc.Client, paths: list[Path]) -> bool:
+    user = pymdc.api.Users("you@example.com", "a good password", client=client)
+    await ask(user.register)
+    await ask(user.activate, bridge.activation_key(user.username))
+    keys = pymdc.api.Keys(user)
+    await ask(keys.create)
+    print("The account is there.", flush=True)
+
+    buckets = pymdc.api.Buckets(keys.key_pairs[0], client=client)
+    made = await ask(buckets.create, "photos", 10, 30, [])
+    files = pymdc.api.Bucket(made["id"], keys.key_pairs[0], client=client).files
+    print("The bucket is there.", flush=True)
+
+    late: list[float] = []
+    ticker = asyncio.create_task(tick(late))
+    same = await asyncio.gather(*(there_and_back(files, path) for path in paths))
+    ticker.cancel()
+    print(f"Meanwhile the loop ticked {len(late)} times, {1000 * max(late):.0f} ms late at most.")
+    return all(same)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"photo{number}.jpg") for number in range(FILES)]
+        for path in paths:
+            path.write_bytes(random.randbytes(SIZE))
+        with Bridge() as bridge, pymdc.Client(bridge.endpoint) as client:
+            try:
+                same = asyncio.run(lesson(bridge, client, paths))
+            except (pymdc.PymdcError, OSError) as error:
+                sys.exit(f"It ends here: {error}")
+        if not same:
+            sys.exit("What came back is not what went up.")
+        total = sum(os.path.getsize(path) for path in paths)
+        print(f"Success: {FILES} files, {total} bytes, went up and came back, byte for byte.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""A window that uploads files and stays responsive: callbacks come back to the Tk thread.
+
+    python examples/tk_app.py [--demo]
+
+It starts a bridge of its own. With --demo it uploads a file by itself and closes, and exits
+with 0 only if the file then stands in the list.
+"""
+
+import random
+import sys
+import tempfile
+import time
+import tkinter as tk
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from tkinter import filedialog, ttk
+from typing import Any, BinaryIO
+
+import pymdc
+from pymdc.bridge import Bridge
+
+TICK = 20  # milliseconds between two looks at what came back
+DEMO_SIZE = 20_000_000
+
+Then = Callable[[Any], object]
+
+
+class Window:
+    """Signs in, then uploads the file that is chosen, and lists what is in the bucket.
+
+    Tk wants to be touched by one thread only. A callback runs on a worker, so it does nothing
+    but put its answer into a queue, and the Tk thread looks there every few milliseconds.
+    """
+
+    def __init__(self, root: tk.Tk, bridge: Bridge, client: pymdc.Client) -> None:
+        self.root, self.bridge, self.client = root, bridge, client
+        self.user = pymdc.api.Users("you@example.com", "a good password", client=client)
+        self.keys = pymdc.api.Keys(self.user)
+        self.answers: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self.path: Path | None = None
+        self.file: BinaryIO | None = None  # while it goes up
+        self.status = tk.StringVar(root, "Signing in ...")
+        self.percent = tk.IntVar(root, 0)
+        self.lines = tk.Variable(root)
+        self.choose_button = ttk.Button(root, text="Choose a file ...", command=self.choose)
+        self.upload_button = ttk.Button(root, text="Upload", command=self.upload)
+        self.lay_out()
+        self.due = time.monotonic()
+        self.latest = 0.0
+        self.take_answers()
+        self.user.register(self.later(self.registered))
+
+    def lay_out(self) -> None:
+        self.root.title("Uploads")
+        for widget in (
+            self.choose_button,
+            self.upload_button,
+            ttk.Progressbar(self.root, variable=self.percent, length=400),
+            ttk.Label(self.root, textvariable=self.status),
+            tk.Listbox(self.root, listvariable=self.lines, width=60),
+        ):
+            widget.pack(fill="x", padx=8, pady=4)
+        self.allow(False)
+
+    def later(self, then: Then) -> Then:
+        """Return a callback that has *then* called with the answer, on the Tk thread."""
+        return lambda answer: self.answers.put(partial(self.show, then, answer))
+
+    def take_answers(self) -> None:
+        self.latest = max(self.latest, time.monotonic() - self.due)
+        try:
+            while True:
+                self.answers.get_nowait()()
+        except Empty:
+            pass
+        if self.file is not None:
+            self.percent.set(100 * self.file.tell() // max(1, self.size))
+        self.due = time.monotonic() + TICK / 1000
+        self.root.after(TICK, self.take_answers)
+
+    def show(self, then: Then, answer: Any) -> None:
+        """Go on with *then*, unless the *answer* is an error: that is shown."""
+        try:
+            then(pymdc.unwrap(answer))
+        except (pymdc.PymdcError, OSError) as error:
+            self.say(f"It did not work: {error}")
+            self.let_go()
+            self.allow(bool(self.keys.key_pairs))
+
+    def registered(self, answer: Any) -> None:
+        token = self.bridge.activation_key(self.user.username)  # elsewhere it comes by mail
+        self.user.activate(token, self.later(self.activated))
+
+    def activated(self, answer: Any) -> None:
+        self.keys.create(callback=self.later(self.key_created))
+
+    def key_created(self, answer: Any) -> None:
+        buckets = pymdc.api.Buckets(self.keys.key_pairs[0], client=self.client)
+        buckets.create("photos", 10, 30, [], self.later(self.signed_in))
+
+    def signed_in(self, bucket: Any) -> None:
+        key_pair = self.keys.key_pairs[0]
+        self.files = pymdc.api.Bucket(bucket["id"], key_pair, client=self.client).files
+        self.say("Choose a file.")
+        self.allow(True)
+
+    def choose(self) -> None:
+        self.take(filedialog.askopenfilename())
+
+    def take(self, path: str) -> None:
+        if path:
+            self.path = Path(path)
+            self.say(f"{self.path.name}: ready to go up.")
+            self.allow(True)
+
+    def upload(self) -> None:
+        assert self.path
+        try:
+            self.file, self.size = self.path.open("rb"), self.path.stat().st_size
+        except OSError as error:
+            self.say(f"It did not work: {error}")
+            return
+        self.allow(False)
+        self.say(f"{self.path.name}: on its way ...")
+        self.files.upload(self.file, callback=self.later(self.uploaded))
+
+    def uploaded(self, entry: Any) -> None:
+        self.let_go()
+        self.percent.set(100)
+        self.say(f"{entry['filename']}: {entry['size']} bytes went up.")
+        self.files.list(self.later(self.listed))
+
+    def listed(self, entries: Any) -> None:
+        self.lines.set([f"{entry['filename']}  {entry['size']} bytes" for entry in entries])
+        self.allow(True)
+
+    def say(self, text: str) -> None:
+        self.status.set(text)
+        print(text, flush=True)
+
+    def allow(self, allowed: bool) -> None:
+        self.choose_button.state(["!disabled" if allowed else "disabled"])
+        self.upload_button.state(["!disabled" if allowed and self.path else "disabled"])
+
+    def let_go(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+class Demo(Window):
+    """Does by itself what a user would, and closes."""
+
+    def __init__(self, root: tk.Tk, bridge: Bridge, client: pymdc.Client, path: Path) -> None:
+        super().__init__(root, bridge, client)
+        self.made = path
+        self.succeeded = False
+
+    def signed_in(self, bucket: Any) -> None:
+        super().signed_in(bucket)
+        self.take(str(self.made))
+        self.upload_button.invoke()
+
+    def listed(self, entries: Any) -> None:
+        super().listed(entries)
+        self.succeeded = [entry["size"] for entry in entries] == [self.made.stat().st_size]
+        self.root.quit()
+
+    def say(self, text: str) -> None:
+        super().say(text)
+        if text.startswith("It did not work"):
+            self.root.quit()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, Bridge() as bridge:
+        with pymdc.Client(bridge.endpoint) as client:
+            root = tk.Tk()
+            if "--demo" not in sys.argv:
+                window = Window(root, bridge, client)
+                root.mainloop()
+                client.close(cancel=True)  # the window is closed: nobody waits for the rest
+                window.let_go()
+                return
+            path = Path(folder, "photo.jpg")
+            path.write_bytes(random.randbytes(DEMO_SIZE))
+            demo = Demo(root, bridge, client, path)
+            root.mainloop()
+            root.destroy()
+            if not demo.succeeded:
+                sys.exit("The file is not in the list.")
+            print(f"Success: the window was never more than {1000 * demo.latest:.0f} ms late.")
+
+
+if __name__ == "__main__":
+    main()

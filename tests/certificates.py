@@ -1,0 +1,51 @@
+"""Certificates made by openssl, each with its key in one file."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+from servers import Treat
+
+
+def certificate(folder: Path, host: str) -> Path:
+    """Return the file of a new certificate for *host*, which nobody vouches for."""
+    names = ["-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "-"]
+    path = folder / f"{host}.pem"
+    path.write_bytes(_openssl("req", "-x509", "-days", "2", *names, *key))
+    return path
+
+
+def expired(certificate: Path) -> Path:
+    """Return the file of the same certificate, but one that was good until yesterday."""
+    path = certificate.with_name("expired.pem")
+    path.write_bytes(
+        _openssl("x509", "-in", certificate, "-signkey", certificate, "-days", "-1")
+        + certificate.read_bytes().partition(b"-----BEGIN CERTIFICATE")[0]
+    )
+    return path
+
+
+def context(certificate: Path) -> ssl.SSLContext:
+    """Return what a server with *certificate* speaks TLS by."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(certificate)
+    return made
+
+
+def over_tls(certificate: Path, treat: Treat) -> Treat:
+    """Return *treat* behind TLS."""
+    tls = context(certificate)
+
+    def treat_securely(connection: socket.socket) -> None:
+        with tls.wrap_socket(connection, server_side=True) as secure:
+            treat(secure)
+
+    return treat_securely
+
+
+def _openssl(*arguments: str | Path) -> bytes:
+    return subprocess.run(["openssl", *arguments], check=True, capture_output=True).stdout

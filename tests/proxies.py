@@ -1,0 +1,86 @@
+"""A small proxy: it forwards plain HTTP, and carries anything else through a tunnel."""
+
+from __future__ import annotations
+
+import base64
+import select
+import socket
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from certificates import over_tls
+from servers import RawServer, read_request
+
+
+class Proxy:
+    """Serves those who send *credentials*, ``user:password``, or with none everybody.
+
+    *hosts* are the names that only the proxy knows, and the ports on this machine behind them.
+    With a *certificate* it is spoken to over TLS. ``asked`` are the requests that it served.
+    """
+
+    def __init__(
+        self, hosts: Mapping[str, int], credentials: str = "", certificate: Path | None = None
+    ) -> None:
+        self._hosts = hosts
+        encoded = base64.b64encode(credentials.encode()).decode()
+        self._expected = f"Basic {encoded}" if credentials else ""
+        treat = over_tls(certificate, self._treat) if certificate else self._treat
+        self._server = RawServer(treat)
+        self.asked: list[str] = []
+        self.refused = 0
+        self.address = f"{'localhost' if certificate else '127.0.0.1'}:{self._server.port}"
+
+    def _treat(self, connection: socket.socket) -> None:
+        head, body = read_request(connection)
+        request, *headers = head.decode("latin-1").split("\r\n")
+        names = {line.partition(": ")[0].lower(): line.partition(": ")[2] for line in headers}
+        if names.get("proxy-authorization", "") != self._expected:
+            self.refused += 1
+            connection.sendall(_answer("407 Proxy Authentication Required"))
+            return
+        self.asked.append(request)
+        method, target, _ = request.split(" ")
+        url = urlsplit(f"//{target}" if method == "CONNECT" else target)
+        with socket.create_connection(("127.0.0.1", self._hosts[url.hostname or ""])) as there:
+            if method == "CONNECT":
+                connection.sendall(_answer("200 Connection established"))
+            else:
+                path = target.partition(url.netloc)[2]
+                kept = [line for line in headers if not line.lower().startswith("proxy-")]
+                lines = [f"{method} {path} HTTP/1.1", *kept, "Connection: close", "", ""]
+                there.sendall("\r\n".join(lines).encode("latin-1") + body)
+            _carry(connection, there)
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.__exit__(kind, error, traceback)
+
+
+def _answer(status: str) -> bytes:
+    length = "" if status.startswith("2") else "Content-Length: 0\r\n"
+    return f"HTTP/1.1 {status}\r\n{length}\r\n".encode()
+
+
+def _carry(here: socket.socket, there: socket.socket) -> None:
+    """Carry bytes both ways until one side ends."""
+    others = {here: there, there: here}
+    with suppress(OSError, ValueError):  # one of them was closed meanwhile
+        while True:
+            waiting = isinstance(here, ssl.SSLSocket) and here.pending()
+            for sock in [here] if waiting else select.select([here, there], [], [])[0]:
+                data = sock.recv(65536)
+                if not data:
+                    return
+                others[sock].sendall(data)

@@ -1,0 +1,206 @@
+"""Calls of every kind against a server that misbehaves: each has one outcome, and nothing is left.
+
+The seed is printed; SOAK_SEED repeats it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import itertools
+import json
+import os
+import random
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from misbehaving import DATA, Misbehaving
+
+import pymdc
+from pymdc.api import Bucket, Buckets, Keys, Users
+from pymdc.rest import REST
+
+CALLS = 10_000
+THREADS = 16
+LIMIT = 240  # seconds for everything
+TIMEOUTS: dict[str, Any] = {"timeout": (2, 0.3), "total": 2, "stall": 2}
+
+Method = Callable[..., Any]
+
+
+@pytest.fixture
+def seed() -> Iterator[int]:
+    given = os.environ.get("SOAK_SEED")
+    seed = int(given) if given else secrets.randbelow(10**6)
+    print(f"\nSOAK_SEED={seed}")
+    faulthandler.dump_traceback_later(LIMIT, exit=True)
+    yield seed
+    faulthandler.cancel_dump_traceback_later()
+
+
+def methods(client: pymdc.Client, choose: random.Random) -> list[Callable[[], tuple[Any, ...]]]:
+    """Return what makes each method of the API, with its arguments."""
+    key_pair = pymdc.ECDSA()
+    user = Users("soak@example.com", "pass", client=client)
+    keys = Keys(user)
+    buckets = Buckets(key_pair, client=client)
+    bucket = Bucket("b", key_pair, client=client)
+    files = bucket.files
+    token = "t" * 64
+    return [
+        lambda: (user.register,),
+        lambda: (user.activate, token),
+        lambda: (keys.list,),
+        lambda: (keys.create, key_pair),
+        lambda: (keys.delete, key_pair),
+        lambda: (buckets.list,),
+        lambda: (buckets.create, "name", 1, 1, [key_pair]),
+        lambda: (bucket.list,),
+        lambda: (bucket.patch, {"name": "other"}),
+        lambda: (bucket.delete,),
+        lambda: (files.list,),
+        lambda: (files.token, "PUSH"),
+        lambda: (files.upload, io.BytesIO(DATA), choose.choice([None, token])),
+        lambda: (files.download, "0" * 40, choose.choice([None, token])),
+        lambda: (files.delete, "0" * 40),
+        lambda: (rest(client), "GET", "/x", {"a": "b"}, key_pair, {}),
+    ]
+
+
+def rest(client: pymdc.Client) -> Method:
+    def request(*args: Any, callback: Any = None) -> Any:
+        return REST(*args, callback=callback, client=client)
+
+    return request
+
+
+def documented(value: object) -> bool:
+    return isinstance(value, dict | list | str | pymdc.PymdcError | OSError)
+
+
+class Soak:
+    """Makes the calls, and keeps what came of each by its number."""
+
+    def __init__(self, client: pymdc.Client, seed: int) -> None:
+        self._methods = methods(client, random.Random(seed))
+        self._numbers = itertools.count()
+        self._seed = seed
+        self.outcomes: dict[int, list[Any]] = {}
+        self.kinds: Counter[str] = Counter()
+        self.calls: list[pymdc.Call] = []
+
+    def run(self, thread: int) -> None:
+        """Make calls until all are made: by turns without a callback and with one."""
+        choose = random.Random(self._seed * THREADS + thread)
+        while (number := next(self._numbers)) < CALLS:
+            method, *args = self._next(number)
+            if choose.random() < 0.5:
+                self._take(number, "blocking", method(*args))
+                continue
+            chains = choose.random() < 0.5
+            call = method(*args, callback=self._callback(number, "callback", chains))
+            self.calls.append(call)
+            if choose.random() < 0.02:
+                call.cancel()
+
+    def _next(self, number: int) -> tuple[Any, ...]:
+        self.outcomes[number] = []
+        return self._methods[number % len(self._methods)]()
+
+    def _callback(self, number: int, kind: str, chains: bool) -> Callable[[Any], None]:
+        def callback(value: Any) -> None:
+            self._take(number, kind, value)
+            if chains and (following := next(self._numbers)) < CALLS:
+                method, *args = self._next(following)
+                call = method(*args, callback=self._callback(following, "chained", False))
+                self.calls.append(call)
+
+        return callback
+
+    def _take(self, number: int, kind: str, value: Any) -> None:
+        self.outcomes[number].append(value)
+        self.kinds[kind] += 1
+
+
+def descriptors() -> Counter[str]:
+    """Count the open files, sockets and pipes of this process by their kind."""
+    kinds: Counter[str] = Counter()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            kinds[os.readlink(f"/proc/self/fd/{number}").partition(":")[0]] += 1
+        except FileNotFoundError:
+            continue  # the one of this listing
+    return kinds
+
+
+def test_every_call_has_one_outcome_and_nothing_is_left(seed: int) -> None:
+    threads_before, descriptors_before = set(threading.enumerate()), descriptors()
+    began = time.monotonic()
+    with Misbehaving(seed) as server:
+        with pymdc.Client(server.endpoint, **TIMEOUTS) as client:
+            soak = Soak(client, seed)
+            threads = [threading.Thread(target=soak.run, args=[n]) for n in range(THREADS)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    seconds = time.monotonic() - began
+
+    values = [value for outcome in soak.outcomes.values() for value in outcome]
+    print(f"{len(values)} outcomes in {seconds:.0f} s, {dict(soak.kinds)}")
+    print("the server", dict(server.did.most_common()))
+    print("the values", dict(Counter(type(value).__name__ for value in values).most_common()))
+    counts = Counter(len(outcome) for outcome in soak.outcomes.values())
+    assert counts == {1: CALLS}
+    assert [value for value in values if not documented(value)] == []
+    assert all(call.done() for call in soak.calls)
+    assert len(soak.calls) == soak.kinds["callback"] + soak.kinds["chained"]
+    assert set(threading.enumerate()) == threads_before
+    assert descriptors() == descriptors_before
+
+
+CHAINS = """
+import itertools, json, sys, threading
+from collections import Counter
+import pymdc
+
+client = pymdc.Client(sys.argv[1], **json.loads(sys.argv[2]))
+user = pymdc.api.Users("chains@example.com", "pass", client=client)
+kinds, ended = Counter(), itertools.count(1)
+
+def step(depth):
+    def callback(value):
+        threading.main_thread().join()
+        kinds[isinstance(value, (dict, list, str, pymdc.PymdcError, OSError)), depth] += 1
+        if depth < 5:
+            user.register(step(depth + 1))
+        elif next(ended) == 1_000:
+            print(sorted(kinds.items()))
+    return callback
+
+for _ in range(1_000):
+    user.register(step(1))
+"""
+
+
+def test_chains_finish_after_the_main_thread_has_ended(seed: int, tmp_path: Path) -> None:
+    with Misbehaving(seed) as server:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", CHAINS, server.endpoint, json.dumps(TIMEOUTS)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+    print("the server", dict(server.did.most_common()))
+    assert done.returncode == 0
+    assert done.stdout == f"{[((True, depth), 1_000) for depth in range(1, 6)]}\n"

@@ -1,0 +1,382 @@
+"""Nothing is done twice and nothing given up early, wherever a connection breaks."""
+
+from __future__ import annotations
+
+import email.utils
+import io
+import itertools
+import logging
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from certificates import certificate, over_tls
+from conftest import Account
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from modes import Ask
+from servers import RawServer, read_request
+from ways import ANSWERING, BUSY, FORWARDED, HEAD, STAGES, Way
+
+import pymdc
+from pymdc import exceptions
+from pymdc._again import MOST_NONCES, Outcome, Sendings
+from pymdc._auth import Auth, Basic, Nobody, Signature, Token
+from pymdc._request import settle
+from pymdc._transport import Response
+from pymdc.api import Bucket, Buckets, Keys, Users
+from pymdc.bridge import Bridge
+
+NOW = 1_700_000_000
+
+NOBODY: Auth = Nobody()
+BASIC: Auth = Basic("a", "b")
+SIGNED: Auth = Signature(pymdc.ECDSA())
+TOKEN: Auth = Token("t")
+METHODS = ["GET", "DELETE", "POST", "PATCH", "PUT"]
+
+REFUSED = exceptions.ConnectError("x")
+LOST = exceptions.ConnectionLost("x")
+
+
+def answered(status: int, body: bytes = b"{}", **headers: str) -> Response:
+    return Response("http://x/", status, {k.replace("_", "-"): v for k, v in headers.items()}, body)
+
+
+STALE = answered(401, b'{"error":"Invalid nonce supplied"}')
+
+
+def sendings(method: str, asks: Auth) -> Sendings:
+    return Sendings(settle(method, "/x"), asks, jitter=lambda: 0.5, clock=lambda: NOW)
+
+
+def waits(method: str, asks: Auth, outcome: Outcome, count: int = 3) -> list[float | None]:
+    """Return what is decided after each of *count* sendings that end in *outcome*."""
+    one = sendings(method, asks)
+    return [one.again(outcome) for _ in range(count)]
+
+
+BACKED_OFF = [pytest.approx(0.15), pytest.approx(0.3), None]
+NEVER = [None] * 3
+
+ANYTHING = set(itertools.product(METHODS, (NOBODY, BASIC, SIGNED, TOKEN)))
+HARMLESS = set(itertools.product(("GET", "DELETE"), (BASIC, SIGNED)))
+NOTHING: set[tuple[str, Auth]] = set()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "repeated"),
+    [
+        (REFUSED, ANYTHING),
+        (exceptions.ConnectTimeout("x"), ANYTHING),
+        (exceptions.CertificateError("x"), NOTHING),
+        (LOST, HARMLESS),
+        (exceptions.Timeout("x"), HARMLESS),
+        (exceptions.GarbledAnswer("x"), HARMLESS),
+        (answered(200), NOTHING),
+        (answered(400), NOTHING),
+        (answered(401, b'{"error":"Invalid signature"}'), NOTHING),
+        (answered(404), NOTHING),
+        (answered(429), NOTHING),
+        (answered(500, Retry_After="1"), NOTHING),
+        (answered(502), NOTHING),
+        (answered(503), NOTHING),
+        (answered(503, Retry_After="soon"), NOTHING),
+    ],
+    ids=str,
+)
+def test_who_sends_what_again(outcome: Outcome, repeated: set[tuple[str, Auth]]) -> None:
+    for method, asks in ANYTHING:
+        expected = BACKED_OFF if (method, asks) in repeated else NEVER
+        assert waits(method, asks, outcome) == expected, (method, asks)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("0", 0),
+        ("7", 7),
+        (email.utils.formatdate(NOW + 30, usegmt=True), 30),
+        (email.utils.formatdate(NOW - 30, usegmt=True), 0),
+    ],
+)
+def test_a_busy_bridge_is_asked_again_when_it_says(status: int, told: str, seconds: float) -> None:
+    for method, asks in ANYTHING:
+        expected = NEVER if asks is TOKEN else [seconds, seconds, None]
+        assert waits(method, asks, answered(status, Retry_After=told)) == expected, (method, asks)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(st.characters(max_codepoint=255)) | st.from_regex(r"\w+, 0?\d \w+ \d+ [0-9:]+ .\d+"))
+def test_no_text_of_retry_after_is_an_exception(told: str) -> None:
+    wait = sendings("GET", SIGNED).again(answered(503, Retry_After=told))
+    assert wait is None or wait >= 0
+
+
+@pytest.mark.parametrize("told", ["²", "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"])
+def test_a_retry_after_beyond_all_numbers_is_none(told: str) -> None:
+    assert waits("GET", SIGNED, answered(503, Retry_After=told)) == NEVER
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stale_nonce_is_signed_again_eight_times(method: str) -> None:
+    assert waits(method, SIGNED, STALE, MOST_NONCES + 1) == [0.0] * MOST_NONCES + [None]
+    for asks in (NOBODY, BASIC, TOKEN):
+        assert waits(method, asks, STALE) == NEVER
+
+
+def test_stale_nonces_take_no_try_from_what_else_goes_wrong() -> None:
+    one = sendings("GET", SIGNED)
+    outcomes: list[Outcome] = [STALE, LOST, STALE, LOST, STALE, LOST]
+    assert [one.again(outcome) is None for outcome in outcomes] == [False] * 5 + [True]
+
+
+def test_once_it_may_have_arrived_a_refused_connection_changes_nothing() -> None:
+    one = sendings("POST", SIGNED)
+    assert one.again(REFUSED) is not None
+    assert one.again(LOST) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "before", "status", "done"),
+    [
+        ("DELETE", LOST, 404, True),
+        ("DELETE", LOST, 403, False),
+        ("DELETE", REFUSED, 404, False),
+        ("GET", LOST, 404, False),
+    ],
+)
+def test_when_nothing_found_means_done(
+    method: str, before: Outcome, status: int, done: bool
+) -> None:
+    one = sendings(method, SIGNED)
+    one.again(before)
+    assert one.done_before(answered(status)) is done
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    with caplog.at_level(logging.DEBUG, "pymdc"):
+        yield caplog
+
+
+def lines(log: pytest.LogCaptureFixture, level: int) -> list[str]:
+    return [record.getMessage() for record in log.records if record.levelno == level]
+
+
+def mine(bucket_id: str, account: Account, client: pymdc.Client) -> Bucket:
+    return Bucket(bucket_id, account.key_pair, client=client)
+
+
+@pytest.fixture
+def bucket_id(bucket: Bucket) -> str:
+    return str(bucket.list()["id"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_makes_something_is_sent_once(
+    ask: Ask,
+    bridge: Bridge,
+    client: pymdc.Client,
+    account: Account,
+    bucket: Bucket,
+    bucket_id: str,
+    stage: str,
+) -> None:
+    stranger, pair = Users("stranger-" + account.user.username, "x"), pymdc.ECDSA()
+    push = bucket.files.token("PUSH")["token"]
+    with Way(bridge, *[stage] * 6) as way, pymdc.Client(way.endpoint) as through:
+        values = [
+            ask(Users(stranger.username, "x", client=through).register),
+            ask(Buckets(account.key_pair, client=through).create, "new", 1, 1, []),
+            ask(Keys(account.user, client=through).create, pair),
+            ask(mine(bucket_id, account, through).patch, {"name": "renamed"}),
+            ask(mine(bucket_id, account, through).files.token, "PULL"),
+            ask(mine(bucket_id, account, through).files.upload, io.BytesIO(b"data"), push),
+        ]
+    assert [type(value) for value in values] == [exceptions.ConnectionLost] * 6
+    assert way.methods == ["POST", "POST", "POST", "PATCH", "POST", "PUT"]
+
+    arrived = stage in (FORWARDED, ANSWERING)
+    names = [entry["name"] for entry in Buckets(account.key_pair, client=client).list()]
+    assert names == (["renamed", "new"] if arrived else ["photos"])
+    keys = [entry["key"] for entry in Keys(account.user).list()]
+    assert keys.count(pair.get_public_key()) == arrived
+    assert len(bucket.files.list()) == arrived
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_spends_something_is_sent_once(
+    ask: Ask,
+    bridge: Bridge,
+    client: pymdc.Client,
+    account: Account,
+    bucket: Bucket,
+    bucket_id: str,
+    stage: str,
+) -> None:
+    user = Users("new-" + account.user.username, "x", client=client)
+    user.register()
+    activation = bridge.activation_key(user.username)
+    name = bucket.files.upload(io.BytesIO(b"data"))["hash"]
+    pull = bucket.files.token("PULL")["token"]
+    with Way(bridge, stage, stage) as way, pymdc.Client(way.endpoint) as through:
+        values = [
+            ask(Users(user.username, "x", client=through).activate, activation),
+            ask(mine(bucket_id, account, through).files.download, name, pull),
+        ]
+    assert [type(value) for value in values] == [exceptions.ConnectionLost] * 2
+    assert way.methods == ["GET", "GET"]
+
+    arrived = stage in (FORWARDED, ANSWERING)
+    assert ("error" in user.activate(activation)) is arrived
+    assert ("error" in bucket.files.download(name, pull)) is arrived
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_only_reads_is_sent_again(
+    ask: Ask,
+    bridge: Bridge,
+    account: Account,
+    bucket: Bucket,
+    bucket_id: str,
+    stage: str,
+    log: pytest.LogCaptureFixture,
+) -> None:
+    shown = bucket.list()
+    log.clear()
+    with Way(bridge, stage) as way, pymdc.Client(way.endpoint) as through:
+        assert ask(mine(bucket_id, account, through).list) == shown
+    assert way.methods == ["GET"] * 2
+
+    told = [line.rpartition(", ")[2] for line in lines(log, logging.DEBUG)]
+    assert told == ["sending 1", "sending 2"]
+    (warning,) = lines(log, logging.WARNING)
+    assert "sending it again in 0." in warning
+
+    first, second = way.heads
+    for pattern in (rb"__nonce=(\d+)", rb"x-signature: (\w+)"):
+        before, after = re.search(pattern, first), re.search(pattern, second)
+        assert before
+        assert after
+        assert before[1] != after[1]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_is_removed_is_gone_once(
+    ask: Ask,
+    bridge: Bridge,
+    client: pymdc.Client,
+    account: Account,
+    bucket: Bucket,
+    bucket_id: str,
+    stage: str,
+) -> None:
+    pair = pymdc.ECDSA()
+    Keys(account.user).create(pair)
+    one, other = (bucket.files.upload(io.BytesIO(data))["hash"] for data in (b"1", b"2"))
+    with Way(bridge, *[stage, ""] * 2) as way, pymdc.Client(way.endpoint) as through:
+        assert ask(mine(bucket_id, account, through).files.delete, one) == ""
+        assert ask(Keys(account.user, client=through).delete, pair) == ""
+    assert set(way.methods) == {"DELETE"}
+    assert [entry["hash"] for entry in bucket.files.list()] == [other]
+    assert pair.get_public_key() not in [entry["key"] for entry in Keys(account.user).list()]
+
+    with Way(bridge, stage) as way, pymdc.Client(way.endpoint) as through:
+        assert ask(mine(bucket_id, account, through).delete) == ""
+    assert way.methods == ["DELETE"] * 2
+    assert Buckets(account.key_pair, client=client).list() == []
+
+
+def test_a_third_break_is_the_last(
+    ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, bucket_id: str
+) -> None:
+    with Way(bridge, *[HEAD] * 9) as way, pymdc.Client(way.endpoint) as through:
+        value = ask(mine(bucket_id, account, through).delete)
+    assert type(value) is exceptions.ConnectionLost
+    assert way.methods == ["DELETE"] * 3
+    assert bucket.list()["id"] == bucket_id
+
+
+def test_what_was_never_there_is_not_found(
+    ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, bucket_id: str
+) -> None:
+    with Way(bridge, BUSY + "0") as way, pymdc.Client(way.endpoint) as through:
+        value = ask(mine(bucket_id, account, through).files.delete, "0" * 40)
+    assert value == {"error": "File not found"}
+    assert way.methods == ["DELETE"] * 2
+
+
+@pytest.mark.parametrize("told", ["0", email.utils.formatdate(0, usegmt=True)])
+def test_a_busy_bridge_gets_what_makes_something_again(
+    ask: Ask, bridge: Bridge, account: Account, client: pymdc.Client, told: str
+) -> None:
+    with Way(bridge, BUSY + told) as way, pymdc.Client(way.endpoint) as through:
+        made = ask(Buckets(account.key_pair, client=through).create, "new", 1, 1, [])
+    assert way.methods == ["POST"] * 2
+    assert Buckets(account.key_pair, client=client).list() == [made]
+
+
+def test_a_busy_bridge_is_given_the_second_that_it_asks_for(bridge: Bridge) -> None:
+    began = time.monotonic()
+    with Way(bridge, BUSY + "1") as way, pymdc.Client(way.endpoint) as through:
+        assert "error" in Users("unknown@example.com", "x", client=through).activate("0" * 64)
+    assert time.monotonic() - began >= 1
+
+
+@pytest.mark.parametrize("told", ["60", email.utils.formatdate(1e10, usegmt=True)])
+def test_a_wait_beyond_the_total_is_no_wait(
+    ask: Ask, bridge: Bridge, account: Account, told: str
+) -> None:
+    with Way(bridge, BUSY + told) as way, pymdc.Client(way.endpoint, total=30) as through:
+        value = ask(Buckets(account.key_pair, client=through).list)
+    assert isinstance(value, exceptions.HTTPError)
+    assert value.code == 503
+    assert way.methods == ["GET"]
+
+
+def test_a_refused_connection_is_tried_three_times(ask: Ask, log: pytest.LogCaptureFixture) -> None:
+    with pymdc.Client("http://127.0.0.1:1") as nowhere:
+        file = io.BytesIO(b"data")
+        value = ask(Bucket("b", pymdc.ECDSA(), client=nowhere).files.upload, file, "token")
+    assert type(value) is exceptions.ConnectError
+    assert len(lines(log, logging.DEBUG)) == 3
+    assert len(lines(log, logging.WARNING)) == 2
+
+
+def test_what_breaks_inside_tls_has_arrived(ask: Ask, tmp_path: Path) -> None:
+    def garble(connection: socket.socket) -> None:
+        read_request(connection)
+        with socket.socket(fileno=connection.detach()) as plain:
+            plain.sendall(b"this is no TLS")
+
+    trusted = certificate(tmp_path, "localhost")
+    with RawServer(over_tls(trusted, garble)) as server:
+        endpoint = f"https://localhost:{server.port}"
+        with pymdc.Client(endpoint, ca_certs=str(trusted)) as client:
+            value = ask(Users("a@b.com", "x", client=client).register)
+        assert server.connections == 1
+    assert type(value) is exceptions.ConnectionLost
+
+
+def test_a_bridge_that_comes_up_late_is_reached(ask: Ask) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    bridge = Bridge(port=port)
+
+    class Starting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logger.removeHandler(self)
+            bridge.__enter__()
+
+    logger = logging.getLogger("pymdc")
+    logger.addHandler(Starting(logging.WARNING))
+    with pymdc.Client(f"http://127.0.0.1:{port}") as client:
+        user = Users("late@example.com", "x", client=client)
+        assert ask(user.register)["activated"] is False
+        assert user.register() == {"error": "Email is already registered"}
+    bridge.close()

@@ -1,0 +1,52 @@
+"""Programs with a loop of their own stay responsive while calls go on."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import MINUTE, ROOT, python
+
+LATE = 5000  # milliseconds; an upload that held the loop would hold it till its end
+
+
+def test_an_asyncio_program_ticks_on_while_files_go_up(tmp_path: Path) -> None:
+    done = python(ROOT / "examples" / "asyncio_app.py", cwd=tmp_path)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout.endswith("went up and came back, byte for byte.\n")
+    told = re.search(r"the loop ticked (\d+) times, (\d+) ms late at most", done.stdout)
+    assert told
+    assert int(told[1]) > 1
+    assert int(told[2]) < LATE
+
+
+@pytest.fixture
+def screen() -> Iterator[str]:
+    """Give the name of a virtual screen."""
+    if importlib.util.find_spec("_tkinter") is None:
+        pytest.skip("this Python has no tkinter")
+    if shutil.which("Xvfb") is None:
+        pytest.skip("there is no Xvfb")
+    read, write = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write), "-nolisten", "tcp"]
+    with subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL) as server:
+        os.close(write)
+        with open(read) as ready:
+            yield f":{ready.readline().strip()}"
+        server.terminate()
+        server.wait(MINUTE)
+
+
+def test_a_tk_window_stays_responsive_while_a_file_goes_up(screen: str, tmp_path: Path) -> None:
+    done = python(ROOT / "examples" / "tk_app.py", "--demo", cwd=tmp_path, env={"DISPLAY": screen})
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert "photo.jpg: 20000000 bytes went up.\n" in done.stdout
+    told = re.search(r"Success: the window was never more than (\d+) ms late", done.stdout)
+    assert told
+    assert int(told[1]) < LATE

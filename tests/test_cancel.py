@@ -1,0 +1,323 @@
+"""A call that is taken back ends at once, wherever it is; and no call stands in another's way."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modes import PATIENCE
+from servers import RawServer, Treat, answering, read_request
+from test_answers import written
+from test_channel import DATA, HASH, pointer, pointing, websocket
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection
+
+import pymdc
+from pymdc import Call, Cancelled
+
+AT_ONCE = 5  # seconds, on a busy machine; promised is one
+ANSWER = written("200 OK", b"[]")
+
+
+def answer_all(connection: socket.socket) -> None:
+    while read_request(connection)[0]:
+        connection.sendall(ANSWER)
+
+
+class Holding(RawServer):
+    """Does *first* to its first connection and holds it; the other ones it answers.
+
+    ``held`` says that the first one is there; ``ended``, once it is ``released``, that the client
+    closed it; and ``another``, that there is a second one.
+    """
+
+    def __init__(self, first: Callable[[socket.socket], object]) -> None:
+        self._first = [first]
+        self.held, self.released, self.ended, self.another = (threading.Event() for _ in range(4))
+        super().__init__(self._either)
+
+    def __enter__(self) -> Holding:
+        return self
+
+    def _either(self, connection: socket.socket) -> None:
+        if self._first:
+            self._hold(connection)
+        else:
+            self.another.set()
+            answer_all(connection)
+
+    def _hold(self, connection: socket.socket) -> None:
+        self._first.pop()(connection)
+        self.held.set()
+        self.released.wait(PATIENCE)
+        try:
+            while connection.recv(65536):
+                pass
+        finally:
+            self.ended.set()
+
+
+Ask = Callable[[pymdc.Client, Callable[[Any], object]], Call]
+
+
+def register(client: pymdc.Client, callback: Callable[[Any], object]) -> Call:
+    return pymdc.api.Users("a@b.com", "pass", client=client).register(callback)
+
+
+def upload(client: pymdc.Client, callback: Callable[[Any], object]) -> Call:
+    files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+    return files.upload(io.BytesIO(bytes(32 * 1024 * 1024)), "token", callback)
+
+
+def taken_back(call: Call, got: list[Any]) -> None:
+    """Cancel *call* and see that its callback is told at once, and once."""
+    assert call.cancel()
+    call.join(AT_ONCE)
+    assert not call.is_alive()
+    assert [type(value) for value in got] == [Cancelled]
+    assert call.result() is got[0]
+
+
+def some_bytes(connection: socket.socket) -> None:
+    connection.recv(100)
+
+
+def half_the_headers(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(ANSWER[:20])
+
+
+def half_the_body(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(ANSWER[:-1])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first", "ask"),
+    [
+        pytest.param("https", some_bytes, register, id="in the TLS handshake"),
+        pytest.param("http", read_request, register, id="waiting for the answer"),
+        pytest.param("http", half_the_headers, register, id="in the headers"),
+        pytest.param("http", half_the_body, register, id="in the body"),
+        pytest.param("http", some_bytes, upload, id="in an upload"),
+    ],
+)
+def test_a_call_in_flight_loses_its_connection_and_its_worker_is_free(
+    scheme: str, first: Treat, ask: Ask
+) -> None:
+    got: list[Any] = []
+    with Holding(first) as server:
+        with pymdc.Client(f"{scheme}://127.0.0.1:{server.port}", workers=1) as client:
+            call = ask(client, got.append)
+            assert server.held.wait(PATIENCE)
+            taken_back(call, got)
+            server.released.set()
+            assert server.ended.wait(PATIENCE)
+            after = register(client, lambda value: None)
+            assert server.another.wait(AT_ONCE)
+            after.cancel()
+            assert not call.cancel()
+    assert len(got) == 1
+
+
+def test_a_download_is_cancelled_while_its_channel_stalls(tmp_path: Path) -> None:
+    held, ended = threading.Event(), threading.Event()
+    got: list[Any] = []
+
+    def stall(connection: ServerConnection) -> None:
+        connection.send(DATA[:5])
+        held.set()
+        with pytest.raises(ConnectionClosed):
+            connection.recv()
+        ended.set()
+
+    with websocket(stall) as channel, pointing([pointer(channel)]) as endpoint:
+        with pymdc.Client(endpoint, workers=1) as client:
+            files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+            call = files.download(HASH, "token", got.append, to=tmp_path / "out")
+            assert held.wait(PATIENCE)
+            taken_back(call, got)
+            assert ended.wait(PATIENCE)
+    assert list(tmp_path.iterdir()) == []
+
+
+TCP = Path("/proc/net/tcp")
+SYN_SENT = "02"
+
+
+@contextmanager
+def full_port() -> Iterator[int]:
+    """Give a port at which a connection waits in vain, since its backlog is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as others:
+        for _ in range(4):
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+def connecting(port: int) -> int:
+    """Return how many sockets wait for a connection to *port*."""
+    lines = [line.split() for line in TCP.read_text().splitlines()]
+    return sum(line[2].endswith(f":{port:04X}") and line[3] == SYN_SENT for line in lines)
+
+
+@pytest.mark.skipif(not TCP.exists(), reason="only Linux shows its sockets in /proc")
+@pytest.mark.parametrize("where", ["bridge", "channel"])
+def test_a_call_is_cancelled_while_it_connects(where: str, tmp_path: Path) -> None:
+    got: list[Any] = []
+    with full_port() as port, pointing([pointer(f"ws://127.0.0.1:{port}")]) as endpoint:
+        if where == "bridge":
+            endpoint = f"http://127.0.0.1:{port}"
+        others = connecting(port)
+        with pymdc.Client(endpoint, workers=1) as client:
+            files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+            call = files.download(HASH, "token", got.append, to=tmp_path / "out")
+            until(lambda: connecting(port) > others)
+            taken_back(call, got)
+            assert connecting(port) == others
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Look at *condition*, of which nobody tells, until it holds."""
+    last = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < last
+        time.sleep(0.01)
+
+
+class Signal(logging.Handler):
+    """Notes that something was logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.seen = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.set()
+
+
+@pytest.fixture
+def warning() -> Iterator[threading.Event]:
+    """Give the event that pymdc warns."""
+    handler = Signal()
+    logging.getLogger("pymdc").addHandler(handler)
+    yield handler.seen
+    logging.getLogger("pymdc").removeHandler(handler)
+
+
+def test_a_call_is_cancelled_in_the_pause_before_it_is_sent_again(warning: threading.Event) -> None:
+    got: list[Any] = []
+    busy = answering(written("503 Service Unavailable", b"", "Retry-After: 100"))
+    with RawServer(busy) as server, pymdc.Client(server.endpoint) as client:
+        call = register(client, got.append)
+        assert warning.wait(PATIENCE)
+        taken_back(call, got)
+    assert server.connections == 1
+
+
+def test_a_call_cancelled_in_the_queue_is_never_sent() -> None:
+    got: list[Any] = []
+    with Holding(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
+        first = register(client, lambda value: None)
+        assert server.held.wait(PATIENCE)
+        queued = [register(client, got.append) for _ in range(50)]
+        for call in queued:
+            assert call.cancel()
+        for call in queued:
+            call.join(AT_ONCE)
+            assert not call.is_alive()
+        assert first.is_alive()
+        first.cancel()
+        server.released.set()
+    assert [type(value) for value in got] == [Cancelled] * 50
+    assert server.connections == 1
+
+
+def test_a_call_that_is_done_is_not_changed() -> None:
+    got: list[Any] = []
+    with RawServer(answer_all) as server, pymdc.Client(server.endpoint) as client:
+        call = register(client, got.append)
+        call.join(PATIENCE)
+        assert not call.cancel()
+        assert not call.cancelled()
+        assert call.result() == []
+    assert got == [[]]
+
+
+def test_cancelling_the_future_that_asyncio_awaits_cancels_the_call() -> None:
+    got: list[Any] = []
+
+    async def give_up(server: Holding, client: pymdc.Client) -> Call:
+        call = register(client, got.append)
+        future = asyncio.wrap_future(call)
+        await asyncio.to_thread(server.held.wait, PATIENCE)
+        future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        await asyncio.to_thread(call.join, AT_ONCE)
+        return call
+
+    with Holding(read_request) as server, pymdc.Client(server.endpoint) as client:
+        call = asyncio.run(give_up(server, client))
+        assert not call.is_alive()
+        server.released.set()
+        assert server.ended.wait(PATIENCE)
+    assert [type(value) for value in got] == [Cancelled]
+
+
+def test_a_blocking_call_answers_while_a_thousand_callback_calls_are_queued() -> None:
+    got: list[Any] = []
+    with Holding(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
+        first = register(client, got.append)
+        assert server.held.wait(PATIENCE)
+        queued = [register(client, got.append) for _ in range(1000)]
+        assert pymdc.api.Users("a@b.com", client=client).register() == []
+        assert got == []
+        assert all(call.is_alive() for call in queued)
+        server.released.set()
+        first.cancel()
+    assert [type(value) for value in got] == [Cancelled] + [list] * 1000
+
+
+def test_blocking_calls_and_joins_nest_in_callbacks_of_one_worker() -> None:
+    got: list[Any] = []
+    with RawServer(answer_all) as server, pymdc.Client(server.endpoint, workers=1) as client:
+        user = pymdc.api.Users("a@b.com", client=client)
+
+        def step(value: Any) -> None:
+            got.append(user.register())
+            if len(got) < 3:
+                register(client, step).join(PATIENCE)
+
+        call = register(client, step)
+        call.join(AT_ONCE)
+        assert not call.is_alive()
+        assert got == [[]] * 3
+
+
+def test_a_callback_that_blocks_delays_only_the_queue_behind_its_own_worker() -> None:
+    blocked, go_on = threading.Event(), threading.Event()
+    got: list[Any] = []
+
+    def block(value: Any) -> None:
+        blocked.set()
+        go_on.wait(PATIENCE)
+
+    with RawServer(answer_all) as server, pymdc.Client(server.endpoint, workers=2) as client:
+        register(client, block)
+        assert blocked.wait(PATIENCE)
+        calls = [register(client, got.append) for _ in range(50)]
+        for call in calls:
+            call.join(PATIENCE)
+        assert got == [[]] * 50
+        go_on.set()

@@ -1,0 +1,284 @@
+"""How programs and clients end: in time, with every callback told, and with nothing left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modes import MODES, PATIENCE
+from processes import MINUTE, python
+from servers import RawServer, read_request
+from test_answers import wait
+from test_cancel import ANSWER, AT_ONCE, answer_all, register
+from test_channel import HASH, good, pointer, pointing, websocket
+
+import pymdc
+from pymdc import Cancelled
+from pymdc.exceptions import Closed
+
+FILES = Path("/proc/self/fd")
+SOON = 20  # seconds, on a busy machine, for what takes about five
+
+
+class Gate(RawServer):
+    """Reads requests, counts them by ``arrived``, and answers [] when ``open``."""
+
+    def __init__(self) -> None:
+        self.arrived, self.open = threading.Semaphore(0), threading.Event()
+        super().__init__(self._hold)
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def _hold(self, connection: socket.socket) -> None:
+        while read_request(connection)[0]:
+            self.arrived.release()
+            self.open.wait(PATIENCE)
+            connection.sendall(ANSWER)
+
+    def await_requests(self, count: int) -> None:
+        for _ in range(count):
+            assert self.arrived.acquire(timeout=PATIENCE)
+
+
+def held() -> set[object]:
+    """Return the threads of this process, and its sockets and open files."""
+    links = {path.name: os.readlink(path) for path in FILES.iterdir() if path.is_symlink()}
+    # The server of websockets leaves its pipe and its selector to the garbage collector.
+    ours = {(k, v) for k, v in links.items() if not v.startswith(("pipe:", "anon_inode:"))}
+    return {*threading.enumerate(), *ours}
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """See that the test leaves no thread and no descriptor."""
+    before = held()
+    yield
+    assert held() <= before
+
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def test_close_waits_for_calls_and_callbacks_and_their_chains() -> None:
+    order: list[str] = []
+
+    def again(value: Any) -> None:
+        register(client, lambda value: order.append("callback"))
+
+    def close() -> None:
+        client.close()
+        order.append("closed")
+
+    with Gate() as server:
+        client = pymdc.Client(server.endpoint, workers=1)
+        register(client, again)
+        closing = threading.Thread(target=close)
+        closing.start()
+        server.await_requests(1)
+        closing.join(0.1)
+        assert order == []
+        server.open.set()
+        closing.join(PATIENCE)
+    assert order == ["callback", "closed"]
+
+
+@pytest.mark.parametrize("how", [{"cancel": True}, {"timeout": 0.1}], ids=["at once", "in time"])
+def test_close_cancels_what_is_left_with_callbacks_and_without(how: dict[str, Any]) -> None:
+    got: list[Any] = []
+    after: list[Any] = []
+
+    def again(value: Any) -> None:
+        got.append(value)
+        register(client, after.append)
+
+    def block() -> None:
+        got.append(pymdc.api.Users("a@b.com", client=client).register())
+
+    with Gate() as server:
+        client = pymdc.Client(server.endpoint, workers=2)
+        calls = [register(client, again) for _ in range(20)]
+        blocking = [threading.Thread(target=block) for _ in range(3)]
+        for thread in blocking:
+            thread.start()
+        server.await_requests(5)
+        began = time.monotonic()
+        client.close(**how)
+        assert time.monotonic() - began < AT_ONCE
+        for thread in blocking:
+            thread.join(PATIENCE)
+        server.open.set()
+    assert not any(call.is_alive() for call in calls)
+    assert [type(value) for value in got] == [Cancelled] * 23
+    assert [type(value) for value in after] == [Closed] * 20
+
+
+def test_close_with_a_timeout_is_not_held_by_blocking_calls_alone() -> None:
+    got: list[Any] = []
+    with Gate() as server:
+        client = pymdc.Client(server.endpoint)
+        users = pymdc.api.Users("a@b.com", client=client)
+        blocking = threading.Thread(target=lambda: got.append(users.register()))
+        blocking.start()
+        server.await_requests(1)
+        client.close(timeout=0.1)
+        blocking.join(AT_ONCE)
+        assert not blocking.is_alive()
+        server.open.set()
+    assert [type(value) for value in got] == [Cancelled]
+
+
+def test_close_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:
+    """The fixture compares, after calls that came to every kind of end."""
+    with RawServer(answer_all) as good_server, RawServer(wait) as silent:
+        for ask in MODES.values():
+            endpoints = [good_server.endpoint, silent.endpoint, "http://127.0.0.1:1"]
+            for endpoint in endpoints:
+                with pymdc.Client(endpoint, timeout=0.1) as client:
+                    ask(pymdc.api.Users("a@b.com", client=client).register)
+                    ask(pymdc.api.Files("b", pymdc.ECDSA(), client=client).upload, "missing")
+            with websocket(good) as url, pointing([pointer(url)]) as endpoint:
+                with pymdc.Client(endpoint) as client:
+                    files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+                    ask(files.download, HASH, "token", to=tmp_path / "out")
+        with pymdc.Client(silent.endpoint) as client:
+            register(client, lambda value: None).cancel()
+
+
+def test_idle_threads_end_by_themselves_and_others_take_their_place() -> None:
+    before = set(threading.enumerate())
+    with RawServer(answer_all) as server, pymdc.Client(server.endpoint) as client:
+        client._workers.idle_seconds = client._clock.idle_seconds = 0.05
+        others = set(threading.enumerate()) - before
+        for _ in range(2):
+            register(client, lambda value: None).join(PATIENCE)
+            ours = {t for t in threading.enumerate() if t.name.startswith("pymdc-")}
+            for thread in ours:
+                thread.join(PATIENCE)
+                assert not thread.is_alive()
+            assert pymdc.api.Users("a@b.com", client=client).register() == []
+        assert others
+
+
+PROGRAM = """
+import sys
+import threading
+import pymdc
+
+user = pymdc.api.Users("a@b.com", "pass")
+
+def say(text):
+    sys.stdout.write(text + "\\n")
+
+def callback(number):
+    def told(value):
+        assert isinstance(value, pymdc.PymdcError)
+        say(f"{number} {type(value).__name__}")
+    return told
+
+def ready_at_the_end():
+    threading.main_thread().join()
+    say("ready")
+"""
+BLOCKING = """
+say("ready")
+user.register()
+"""
+WITH = """
+say("ready")
+with pymdc.Client() as client:
+    pymdc.api.Users("a@b.com", client=client).register()
+"""
+JOIN = """
+calls = [user.register(callback(number)) for number in range(40)]
+say("ready")
+calls[-1].join()
+"""
+ENDED = """
+for number in range(40):
+    user.register(callback(number))
+threading.Thread(target=ready_at_the_end).start()
+"""
+AGAIN = """
+def again(value):
+    say(type(value).__name__)
+    threading.Event().wait(0.2)
+    user.register(again)
+
+for number in range(5):
+    user.register(again)
+threading.Thread(target=ready_at_the_end).start()
+"""
+
+
+def interrupted(script: str, requests: int) -> tuple[list[str], str, int, float]:
+    """Run *script*, press Ctrl-C when it is at work, and return what it said, and how it ended."""
+    pipe = subprocess.PIPE
+    with Gate() as server:
+        environment = {**os.environ, "PYMDC_ENDPOINT": server.endpoint}
+        command = [sys.executable, "-u", "-W", "error", "-c", PROGRAM + script]
+        with subprocess.Popen(
+            command, env=environment, stdout=pipe, stderr=pipe, text=True
+        ) as process:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            server.await_requests(requests)
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            printed, errors = process.communicate(timeout=MINUTE)
+            seconds = time.monotonic() - began
+        server.open.set()
+    return printed.splitlines(), errors, process.returncode, seconds
+
+
+@pytest.mark.parametrize("script", [BLOCKING, WITH], ids=["plain", "in a with block"])
+def test_ctrl_c_in_a_blocking_call_reaches_the_caller_and_ends_the_process(script: str) -> None:
+    printed, errors, status, seconds = interrupted(script, 1)
+    assert errors.endswith("\nKeyboardInterrupt\n")
+    assert (printed, status) == ([], -signal.SIGINT)
+    assert seconds < AT_ONCE
+
+
+@pytest.mark.parametrize("script", [JOIN, ENDED], ids=["in join", "when the main thread has ended"])
+def test_the_first_ctrl_c_ends_a_program_of_callbacks_and_each_is_told(script: str) -> None:
+    printed, errors, _, seconds = interrupted(script, 32)
+    assert "KeyboardInterrupt" in errors
+    assert sorted(printed) == sorted(f"{number} Cancelled" for number in range(40))
+    assert seconds < AT_ONCE
+
+
+def test_the_first_ctrl_c_ends_callbacks_that_call_again_on_every_error() -> None:
+    printed, errors, _, seconds = interrupted(AGAIN, 5)
+    assert "KeyboardInterrupt" in errors
+    assert len(printed) >= 5
+    assert set(printed) == {"Cancelled"}
+    assert seconds < SOON
+
+
+TOLD = """
+for number in range(3):
+    user.register(callback(number))
+"""
+
+
+def test_a_program_with_a_silent_bridge_ends_when_its_time_is_over() -> None:
+    with RawServer(wait) as server:
+        settings = {"PYMDC_ENDPOINT": server.endpoint, "PYMDC_TIMEOUT": "0.3"}
+        done = python("-c", PROGRAM + TOLD, env=settings)
+    assert sorted(done.stdout.splitlines()) == [f"{n} Timeout" for n in range(3)]
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_a_program_without_a_bridge_ends() -> None:
+    done = python("-c", PROGRAM + TOLD)
+    assert sorted(done.stdout.splitlines()) == [f"{n} ConnectError" for n in range(3)]
+    assert done.returncode == 0

@@ -1,0 +1,212 @@
+"""Forks and threads: a child has its own connections, workers and nonces, and no callback twice."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Account
+from modes import PATIENCE, Ask
+from processes import python
+from servers import RawServer, read_request
+from test_cancel import ANSWER, Holding, register
+
+import pymdc
+from pymdc import Cancelled
+from pymdc._auth import _nonces
+from pymdc.bridge import Bridge
+
+# Python warns of a fork among threads, which is what is tried here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
+
+class Child:
+    """A forked process that does *work* and tells its value, as JSON."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        here, there = os.pipe()
+        self._pipe = open(here, "rb")  # noqa: SIM115  # closed by value()
+        self._process = os.fork()
+        if not self._process:
+            signal.alarm(PATIENCE)
+            try:
+                os.write(there, json.dumps(work()).encode())
+            finally:
+                os._exit(0)
+        os.close(there)
+
+    def value(self) -> Any:
+        with self._pipe:
+            told = self._pipe.read()
+        os.waitpid(self._process, 0)
+        return json.loads(told)
+
+
+class Noting(RawServer):
+    """Answers [] to every request; ``askers`` are the names of each connection."""
+
+    def __init__(self) -> None:
+        self.askers: list[list[str]] = []
+        super().__init__(self._answer)
+
+    def __enter__(self) -> Noting:
+        return self
+
+    def _answer(self, connection: socket.socket) -> None:
+        askers: list[str] = []
+        self.askers.append(askers)
+        while body := read_request(connection)[1]:
+            askers.append(json.loads(body)["email"])
+            connection.sendall(ANSWER)
+
+
+def user(client: pymdc.Client, name: str) -> pymdc.api.Users:
+    return pymdc.api.Users(name, "pass", client=client)
+
+
+def test_a_child_has_connections_and_workers_of_its_own(ask: Ask) -> None:
+    with Noting() as server, pymdc.Client(server.endpoint, workers=2) as client:
+
+        def several(name: str) -> Any:
+            return [ask(user(client, name).register) for _ in range(20)]
+
+        several("parent")
+        child = Child(lambda: several("child"))
+        assert several("parent") == [[]] * 20
+        assert child.value() == [[]] * 20
+        assert several("parent") == [[]] * 20
+    assert sorted(sorted(set(askers)) for askers in server.askers) == [["child"], ["parent"]]
+
+
+def test_callbacks_outstanding_at_a_fork_run_once_and_in_the_parent() -> None:
+    got: list[Any] = []
+    with Holding(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
+        running = register(client, lambda value: got.append(os.getpid()))
+        assert server.held.wait(PATIENCE)
+        queued = [register(client, lambda value: got.append(os.getpid())) for _ in range(5)]
+
+        def look() -> Any:
+            calls = [running, *queued]
+            for call in calls:
+                call.join(PATIENCE)
+            kinds = {type(call.result()) for call in calls}
+            changed = any(call.cancel() or call.is_alive() for call in calls)
+            own = user(client, "child").register()
+            client.close()
+            return [kinds == {Cancelled}, changed, own, got]
+
+        assert Child(look).value() == [True, False, [], []]
+        assert running.is_alive()
+        assert not server.ended.is_set()
+        running.cancel()
+        server.released.set()
+    assert got == [os.getpid()] * 6
+
+
+def test_a_child_of_multiprocessing_ends_when_its_callbacks_have_run() -> None:
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    with Noting() as server, pymdc.Client(server.endpoint) as client:
+        assert user(client, "parent").register() == []
+        child = fork.Process(target=lambda: user(client, "child").register(there.send) and None)
+        child.start()
+        assert user(client, "parent").register() == []
+        assert here.poll(PATIENCE)
+        assert here.recv() == []
+        child.join(PATIENCE)
+        assert child.exitcode == 0
+    child.close()
+    here.close()
+    there.close()
+    assert sorted(sorted(set(askers)) for askers in server.askers) == [["child"], ["parent"]]
+
+
+def test_children_of_a_busy_parent_are_not_held_up() -> None:
+    """Wherever in a call the parent's threads are, no lock of theirs is waited for."""
+    enough = threading.Event()
+    with Noting() as server, pymdc.Client(server.endpoint, workers=4) as client:
+
+        def again(value: Any) -> None:
+            if not enough.is_set():
+                register(client, again)
+
+        def look() -> Any:
+            call = user(client, "child").register(lambda value: None)
+            values = [user(client, "child").register(), call.result(PATIENCE)]
+            client.close()
+            return values
+
+        for _ in range(8):
+            register(client, again)
+        for _ in range(15):
+            assert Child(look).value() == [[], []]
+        enough.set()
+
+
+FORKING = """
+import os, pymdc
+
+user, parent = pymdc.api.Users("a@b.com", "pass"), os.getpid()
+
+def told(value):
+    who = "parent" if os.getpid() == parent else "child"
+    os.write(1, f"{who} {type(value).__name__}\\n".encode())
+
+user.register()
+for _ in range(3):
+    user.register(told)
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+else:
+    user.register(told)
+"""
+
+
+def test_a_forked_program_ends_well_on_both_sides(bridge: Bridge) -> None:
+    done = python(
+        *("-W", "ignore:This process:DeprecationWarning", "-c", FORKING),
+        env={"PYMDC_ENDPOINT": bridge.endpoint},
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert sorted(done.stdout.splitlines()) == ["child dict"] + ["parent dict"] * 3
+
+
+def test_parent_and_child_sign_with_one_key_at_once(ask: Ask, bucket: pymdc.api.Bucket) -> None:
+    def several() -> list[Any]:
+        return [ask(bucket.list)["name"] for _ in range(20)]
+
+    child = Child(several)
+    assert several() == ["photos"] * 20
+    assert child.value() == ["photos"] * 20
+
+
+def test_a_child_goes_on_after_the_last_nonce_of_its_parent() -> None:
+    far_ahead = [_nonces.next() for _ in range(10_000)][-1]
+    assert Child(_nonces.next).value() > far_ahead
+
+
+def test_threads_share_a_client_a_bucket_and_a_key_pair(
+    ask: Ask, account: Account, bucket: pymdc.api.Bucket
+) -> None:
+    got: list[bool] = []
+
+    def use(number: int) -> None:
+        text = f"text {number}"
+        signed = account.key_pair.valid_signature(account.key_pair.sign(text), text)
+        answers = [ask(bucket.list)["name"], ask(bucket.files.list), ask(bucket.files.list)]
+        got.append(signed and answers == ["photos", [], []])
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert got == [True] * 16

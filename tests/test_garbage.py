@@ -1,0 +1,95 @@
+"""Answers that are well said, but not what was asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from typing import Any
+
+import pytest
+from modes import Ask
+from servers import RawServer, Treat, read_request
+
+import pymdc
+from pymdc import exceptions
+from pymdc._channel import _told
+from pymdc._hashes import file_hash
+from pymdc._scope import Scope
+from pymdc.api import Files, Keys, Users
+
+GARBAGE: list[Any] = [[], "", None, 5, {}, "error", {"token": 5, "hash": 5}]
+NESTED = b"[" * 100_000
+
+
+def always(body: bytes) -> Treat:
+    """Return a treatment that answers each request with *body*."""
+
+    def treat(connection: socket.socket) -> None:
+        while read_request(connection)[0]:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    return treat
+
+
+NO_TOKENS = [*map(json.dumps, [*GARBAGE, {"token": "a\nb"}, {"token": "\ud800"}]), NESTED.decode()]
+
+
+@pytest.mark.parametrize("answer", NO_TOKENS, ids=lambda answer: answer[:20])
+def test_an_answer_that_is_no_token_is_told(ask: Ask, answer: str) -> None:
+    with RawServer(always(answer.encode())) as server, pymdc.Client(server.endpoint) as client:
+        files = Files("b", pymdc.ECDSA(), client=client)
+        for value in (ask(files.upload, io.BytesIO(b"data")), ask(files.download, "0" * 40)):
+            assert type(value) is exceptions.IntegrityError
+            assert str(value) == "the answer is no token"
+
+
+@pytest.mark.parametrize("answer", GARBAGE, ids=repr)
+def test_an_answer_that_is_no_entry_is_told(ask: Ask, answer: object) -> None:
+    with RawServer(always(json.dumps(answer).encode())) as server:
+        with pymdc.Client(server.endpoint) as client:
+            files = Files("b", pymdc.ECDSA(), client=client)
+            value = ask(files.upload, io.BytesIO(b"data"), "token")
+    assert type(value) is exceptions.IntegrityError
+    assert file_hash(b"data") in str(value)
+
+
+@pytest.mark.parametrize("answer", [[], "", None, 5, "error"], ids=repr)
+def test_a_key_that_nobody_confirms_is_not_among_the_key_pairs(ask: Ask, answer: object) -> None:
+    with RawServer(always(json.dumps(answer).encode())) as server:
+        with pymdc.Client(server.endpoint) as client:
+            keys = Keys(Users("a@b.com", "x", client=client))
+            assert ask(keys.create) == answer
+    assert keys.key_pairs == []
+
+
+def test_json_nested_too_deep_is_text(ask: Ask) -> None:
+    with RawServer(always(NESTED)) as server, pymdc.Client(server.endpoint) as client:
+        assert ask(Users("a@b.com", "x", client=client).register) == NESTED.decode()
+
+
+LONG = "x" * 70 + ".example"  # no part of a name has more than 63
+
+
+def test_a_name_that_no_host_has_is_not_found(ask: Ask) -> None:
+    with pymdc.Client(f"http://{LONG}") as client:
+        value = ask(Users("a@b.com", "x", client=client).register)
+    assert type(value) is exceptions.ConnectError
+    assert "the host was not found" in str(value)
+
+
+@pytest.mark.parametrize(
+    "channel", [f"ws://{LONG}", "ws://h:99999", "ws://h:port", "ws://[::1", "ws://\u2100.x", ""]
+)
+def test_a_channel_that_is_none_is_no_connection(channel: str) -> None:
+    with pymdc.Client("http://127.0.0.1:1") as client:
+        pointer = {"hash": "h", "token": "t", "channel": channel}
+        with pytest.raises(exceptions.ConnectError):
+            list(client.pull(pointer, Scope()))
+
+
+@pytest.mark.parametrize("code", ["1e999", "null", "[]", '"x"', NESTED.decode()], ids=len)
+def test_a_channels_error_without_a_number_is_an_error_too(code: str) -> None:
+    error = _told("ws://x", f'{{"code":{code},"message":"m"}}'.encode())
+    assert type(error) is exceptions.ChannelError
+    assert error.code == 0

@@ -1,0 +1,367 @@
+"""What stands on the way: proxies, as urllib.request takes them, and redirects, which end it."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import certificate, context, over_tls
+from modes import Ask
+from proxies import Proxy
+from servers import RawServer, Treat, answering, read_request
+from websockets.sync.server import serve
+
+import pymdc
+from pymdc import exceptions
+from pymdc._scope import Scope
+from pymdc.bridge import Bridge
+from pymdc.rest import REST
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
+CREDENTIALS = "al:l%20o w@d"
+QUOTED = "al:l%2520o%20w%40d"
+
+Set = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch) -> Set:
+    """Give a function that sets variables, where there are none about proxies."""
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+    def use(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return use
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Give the certificates of a bridge and of a proxy, and a file with both."""
+    folder = tmp_path_factory.mktemp("tls")
+    made = {host: certificate(folder, host) for host in ("bridge.invalid", "localhost")}
+    both = folder / "both.pem"
+    both.write_bytes(b"".join(path.read_bytes() for path in made.values()))
+    return {**made, "both": both}
+
+
+@pytest.fixture
+def hosts(bridge: Bridge) -> dict[str, int]:
+    """Give the host that a client finds only through a proxy: the bridge's."""
+    return {"bridge.invalid": int(bridge.endpoint.rpartition(":")[2])}
+
+
+@pytest.fixture
+def secure_bridge(certificates: dict[str, Path]) -> Iterator[int]:
+    """Serve answers over TLS as bridge.invalid, and give the port."""
+
+    def treat(secure: socket.socket) -> None:
+        while read_request(secure)[0]:
+            secure.sendall(ANSWER)
+
+    with RawServer(over_tls(certificates["bridge.invalid"], treat)) as server:
+        yield server.port
+
+
+@pytest.fixture
+def secure_channel(certificates: dict[str, Path]) -> Iterator[int]:
+    """Serve a shard over TLS as bridge.invalid, and give the port."""
+    tls = context(certificates["bridge.invalid"])
+    with serve(lambda channel: channel.send(b"shard"), "127.0.0.1", 0, ssl=tls) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.socket.getsockname()[1]
+        server.shutdown()
+        thread.join()
+
+
+def listing(ask: Ask, endpoint: str, ca_certs: Path | None = None, times: int = 1) -> Any:
+    trusted = str(ca_certs) if ca_certs else None
+    with pymdc.Client(endpoint, timeout=(5, 30), ca_certs=trusted) as client:
+        buckets = pymdc.api.Buckets(pymdc.ECDSA(), client=client)
+        return [ask(buckets.list) for _ in range(times)][-1]
+
+
+def pulled(channel: str, ca_certs: Path | None = None) -> Any:
+    """Return the shard of *channel*, or what is raised instead."""
+    pointer = {"hash": "h", "token": "t", "channel": channel}
+    trusted = str(ca_certs) if ca_certs else None
+    with pymdc.Client("https://elsewhere.invalid", ca_certs=trusted) as client:
+        try:
+            return b"".join(client.pull(pointer, Scope()))
+        except pymdc.PymdcError as error:
+            return error
+
+
+@pytest.mark.parametrize("credentials", ["", CREDENTIALS])
+def test_a_whole_lesson_goes_through_a_proxy(
+    ask: Ask, bridge: Bridge, hosts: dict[str, int], settings: Set, credentials: str
+) -> None:
+    email = f"through{credentials[:2]}{ask.__name__}@example.com"
+    with Proxy(hosts, credentials) as proxy:
+        settings(http_proxy=f"http://{QUOTED}@{proxy.address}" if credentials else proxy.address)
+        with pymdc.Client("http://bridge.invalid") as client:
+            user = pymdc.api.Users(email, "pass", client=client)
+            assert ask(user.register)["activated"] is False
+            assert ask(user.activate, bridge.activation_key(email))["activated"] is True
+            keys = pymdc.api.Keys(user)
+            ask(keys.create)
+            pair = keys.key_pairs[0]
+            made = ask(pymdc.api.Buckets(pair, client=client).create, "photos", 10, 30, [])
+            bucket = pymdc.api.Bucket(made["id"], pair, client=client)
+            assert ask(bucket.patch, {"name": "ü"})["name"] == "ü"
+            entry, back = ask(bucket.files.upload, io.BytesIO(b"photo")), io.BytesIO()
+            ask(bucket.files.download, entry["hash"], to=back)
+            assert back.getvalue() == b"photo"
+            assert ask(bucket.delete) == ""
+    methods = " ".join(request.split(" ")[0] for request in proxy.asked)
+    assert methods == "POST GET POST POST PATCH POST PUT POST GET CONNECT DELETE"
+    assert proxy.asked[0] == "POST http://bridge.invalid/users HTTP/1.1"
+    assert "CONNECT bridge.invalid:80 HTTP/1.1" in proxy.asked
+    assert proxy.refused == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "error"),
+    [
+        ("/buckets/a%20b%2fü%", {}, 'value "a b/ü%" at path'),
+        ("/buckets/%2E%2e", {}, 'value ".." at path'),
+        ("/buckets/a:b@c!$&'()*+,;=", {"q": "a b&ü=%"}, 'value "a:b@c!$&\'()*+,;=" at path'),
+    ],
+)
+def test_a_signature_over_escapes_holds_behind_a_proxy(
+    ask: Ask,
+    account: Any,
+    hosts: dict[str, int],
+    settings: Set,
+    path: str,
+    params: dict[str, str],
+    error: str,
+) -> None:
+    with Proxy(hosts) as proxy:
+        settings(http_proxy=proxy.address)
+        with pymdc.Client("http://bridge.invalid") as client:
+            value = ask(REST, "GET", path, params, account.key_pair, client=client)
+    assert error in value["error"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("credentials", ["", CREDENTIALS])
+def test_https_goes_through_a_tunnel(
+    ask: Ask,
+    secure_bridge: int,
+    certificates: dict[str, Path],
+    settings: Set,
+    credentials: str,
+    scheme: str,
+) -> None:
+    """The proxy itself may be spoken to over TLS; the tunnel is kept for the next call."""
+    own = certificates["localhost"] if scheme == "https" else None
+    with Proxy({"bridge.invalid": secure_bridge}, credentials, own) as proxy:
+        known = f"{QUOTED}@" if credentials else ""
+        settings(https_proxy=f"{scheme}://{known}{proxy.address}")
+        assert listing(ask, "https://bridge.invalid", certificates["both"], times=2) == []
+    assert proxy.asked == ["CONNECT bridge.invalid:443 HTTP/1.1"]
+
+
+def test_plain_http_goes_through_a_proxy_spoken_to_over_tls(
+    ask: Ask, account: Any, hosts: dict[str, int], certificates: dict[str, Path], settings: Set
+) -> None:
+    with Proxy(hosts, certificate=certificates["localhost"]) as proxy:
+        settings(http_proxy=f"https://{proxy.address}")
+        trusted = str(certificates["both"])
+        with pymdc.Client("http://bridge.invalid", ca_certs=trusted) as client:
+            assert ask(pymdc.api.Buckets(account.key_pair, client=client).list) == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_secure_channel_goes_through_a_tunnel(
+    secure_channel: int, certificates: dict[str, Path], settings: Set, scheme: str
+) -> None:
+    own = certificates["localhost"] if scheme == "https" else None
+    with Proxy({"bridge.invalid": secure_channel}, CREDENTIALS, own) as proxy:
+        settings(https_proxy=f"{scheme}://{QUOTED}@{proxy.address}")
+        assert pulled("wss://bridge.invalid:9", certificates["both"]) == b"shard"
+    assert proxy.asked == ["CONNECT bridge.invalid:9 HTTP/1.1"]
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"])
+def test_a_variable_may_be_written_in_capitals(settings: Set, variable: str) -> None:
+    settings(**{variable: "http://127.0.0.1:1"})
+    value = pulled("wss://x.invalid" if variable[4] in "sS" else "ws://x.invalid")
+    assert type(value) is exceptions.ConnectError
+    assert "through the proxy http://127.0.0.1:1: no connection could be made" in str(value)
+
+
+@pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
+@pytest.mark.parametrize("excepted", ["*", "127.0.0.1", "x.org, 127.0.0.1:{port}"])
+def test_excepted_hosts_are_reached_without_the_proxy(
+    ask: Ask, settings: Set, variable: str, excepted: str
+) -> None:
+    with RawServer(answering(ANSWER)) as server:
+        settings(http_proxy="http://127.0.0.1:1", **{variable: excepted.format(port=server.port)})
+        assert listing(ask, server.endpoint) == []
+
+
+def test_a_proxy_for_the_other_scheme_or_for_all_is_not_taken(ask: Ask, settings: Set) -> None:
+    """As in urllib.request, which knows no all_proxy."""
+    with RawServer(answering(ANSWER)) as server:
+        settings(https_proxy="http://127.0.0.1:1", all_proxy="http://127.0.0.1:1")
+        assert listing(ask, server.endpoint) == []
+
+
+URLS = ["http://bridge.invalid", "https://bridge.invalid", "ws://bridge.invalid", "wss://x.invalid"]
+
+
+def value_of(ask: Ask, url: str) -> Any:
+    """Return what comes of a call, or of a shard, at *url*."""
+    return pulled(url) if url.startswith("ws") else listing(ask, url)
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_proxy_that_refuses_is_named_and_no_credentials_are(
+    ask: Ask, settings: Set, url: str
+) -> None:
+    with Proxy({}, CREDENTIALS) as proxy:
+        address = f"http://al:geheim@{proxy.address}"
+        settings(http_proxy=address, https_proxy=address)
+        value = value_of(ask, url)
+    assert type(value) is exceptions.ConnectError
+    assert url in str(value)
+    assert f"through the proxy http://{proxy.address}: " in str(value)
+    assert "the proxy refused: " in str(value)
+    assert "407 Proxy Authentication Required" in str(value)
+    assert "geheim" not in str(value)
+    assert proxy.refused > 0
+    assert proxy.asked == []
+
+
+def nothing(connection: socket.socket) -> None:
+    read_request(connection)
+
+
+def silence(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        pass
+
+
+@pytest.mark.parametrize("url", ["ws://bridge.invalid", "wss://bridge.invalid"])
+@pytest.mark.parametrize(
+    ("treat", "text"),
+    [
+        (nothing, "the proxy gave no whole answer"),
+        (answering(b"220 smtp.x ESMTP\r\n\r\n"), "220 smtp.x ESMTP"),
+        (answering(b"x" * 70_000), "the proxy gave no whole answer"),
+    ],
+)
+def test_what_is_no_proxy_makes_no_tunnel(settings: Set, url: str, treat: Treat, text: str) -> None:
+    with RawServer(treat) as server:
+        settings(http_proxy=server.endpoint, https_proxy=server.endpoint)
+        value = pulled(url)
+    assert type(value) is exceptions.ConnectError
+    assert text in str(value)
+    assert f"through the proxy {server.endpoint}" in str(value)
+
+
+def test_a_silent_proxy_is_a_timeout_of_the_connection(ask: Ask, settings: Set) -> None:
+    with RawServer(silence) as server:
+        settings(https_proxy=server.endpoint)
+        with pymdc.Client("https://bridge.invalid", timeout=(0.1, 30)) as client:
+            value = ask(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list)
+    assert type(value) is exceptions.ConnectTimeout
+    assert f"through the proxy {server.endpoint}: no connection within 0.1 s" in str(value)
+
+
+def test_a_proxy_with_an_unknown_certificate_is_refused(
+    ask: Ask, certificates: dict[str, Path], settings: Set
+) -> None:
+    with Proxy({}, certificate=certificates["localhost"]) as proxy:
+        settings(http_proxy=f"https://{proxy.address}", https_proxy=f"https://{proxy.address}")
+        for url in URLS:
+            value = value_of(ask, url)
+            assert type(value) is exceptions.CertificateError
+            assert f"through the proxy https://{proxy.address}: the certificate" in str(value)
+    assert proxy.asked == []
+
+
+def test_a_page_of_a_proxy_is_an_http_error_that_names_it(ask: Ask, settings: Set) -> None:
+    page = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\n<html>"
+    with RawServer(answering(page)) as server:
+        settings(http_proxy=server.endpoint)
+        value = listing(ask, "http://bridge.invalid")
+    assert isinstance(value, exceptions.HTTPError)
+    assert "http://bridge.invalid/buckets answered 403: not the bridge's JSON" in str(value)
+    assert f"(it came through the proxy {server.endpoint})" in str(value)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://u:geheim@127.0.0.1:1",
+        "http://u:geheim@host:port",
+        "u:geheim",
+        "http://:geheim@",
+        "http://u:geheim@[",
+        "http://u:geheim\u2100@x",
+    ],
+)
+def test_a_variable_that_is_no_proxys_is_named_and_not_shown(settings: Set, proxy: str) -> None:
+    settings(http_proxy=proxy)
+    with pytest.raises(ValueError, match="the variable http_proxy is no proxy's") as caught:
+        pymdc.Client("http://bridge.invalid")
+    assert "geheim" not in str(caught.value)
+    settings(no_proxy="x")
+    value = pulled("ws://bridge.invalid")
+    assert type(value) is exceptions.ConnectError
+    assert "the variable http_proxy is no proxy's" in str(value)
+    assert "geheim" not in str(value)
+
+
+METHODS: list[Callable[[Ask, pymdc.Client], Any]] = [
+    lambda ask, client: ask(pymdc.api.Users("a@b.com", "pass", client=client).register),
+    lambda ask, client: ask(pymdc.api.Users("a@b.com", client=client).activate, "0" * 64),
+    lambda ask, client: ask(pymdc.api.Keys(pymdc.api.Users("a", "b", client=client)).list),
+    lambda ask, client: ask(pymdc.api.Keys(pymdc.api.Users("a", "b", client=client)).create),
+    lambda ask, client: ask(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list),
+    lambda ask, client: ask(pymdc.api.Bucket("b", pymdc.ECDSA(), client=client).patch, {"a": 1}),
+    lambda ask, client: ask(pymdc.api.Bucket("b", pymdc.ECDSA(), client=client).delete),
+    lambda ask, client: ask(
+        pymdc.api.Files("b", pymdc.ECDSA(), client=client).upload, io.BytesIO(b"file"), "token"
+    ),
+    lambda ask, client: ask(
+        pymdc.api.Files("b", pymdc.ECDSA(), client=client).download, "hash", "token"
+    ),
+]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_request_follows_a_redirect(ask: Ask, status: int) -> None:
+    with RawServer(answering(ANSWER)) as other:
+        location = f"{other.endpoint}/elsewhere"
+        moved = f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nConnection: close"
+        with RawServer(answering(f"{moved}\r\nContent-Length: 0\r\n\r\n".encode())) as server:
+            with pymdc.Client(server.endpoint) as client:
+                values = [method(ask, client) for method in METHODS]
+        assert other.connections == 0
+    for value in values:
+        assert type(value) is exceptions.HTTPError
+        assert (value.code, value.headers["Location"]) == (status, location)
+        assert f"answered {status}: a redirect, which is not followed" in str(value)
+
+
+def test_no_channel_follows_a_redirect() -> None:
+    with RawServer(answering(ANSWER)) as other:
+        moved = f"HTTP/1.1 302 Found\r\nLocation: {other.endpoint}\r\nContent-Length: 0\r\n\r\n"
+        with RawServer(answering(moved.encode())) as server:
+            value = pulled(server.endpoint.replace("http:", "ws:"))
+        assert other.connections == 0
+    assert type(value) is exceptions.ConnectError
+    assert "302" in str(value)

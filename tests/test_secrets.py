@@ -1,0 +1,307 @@
+"""Nothing that is logged, shown or raised holds a secret, whatever happens."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import secrets
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import certificate, over_tls
+from modes import PATIENCE, Ask
+from proxies import Proxy
+from servers import RawServer, Treat, answering, read_request
+
+import pymdc
+from pymdc._scope import Scope
+from pymdc.bridge import Bridge
+from pymdc.rest import REST
+
+
+def pieces(secret: str) -> list[str]:
+    """Return what a part of *secret* is found by: a log may shorten what it shows."""
+    return [secret[start : start + 16] for start in range(0, len(secret) - 15, 8)]
+
+
+class Heard(logging.Handler):
+    """What was said, in logs and otherwise, and the secrets that must not be in it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+        self.texts: list[str] = []
+        self.secrets: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(self.format(record))
+
+    def value(self, value: Any) -> Any:
+        """Take what can be seen of a call's *value*, an object or an exception; return it."""
+        if isinstance(value, BaseException):
+            self.texts += [str(value), repr(value), "".join(traceback.format_exception(value))]
+        elif not isinstance(value, dict | list):
+            self.texts += [str(value), repr(value)]
+        return value
+
+    def raised(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Take what *function* raises."""
+        with pytest.raises((TypeError, ValueError)) as caught:
+            function(*args, **kwargs)
+        self.value(caught.value)
+
+    def secret(self, name: str, value: str) -> str:
+        """Keep *value*, which must not be heard, and return it."""
+        assert len(value) >= 16
+        self.secrets[f"{name} {len(self.secrets)}"] = value
+        return value
+
+    def check(self) -> None:
+        text = "\n".join(self.texts).lower()
+        found = {
+            name: text[max(0, text.index(piece) - 80) :][:100]
+            for name, secret in self.secrets.items()
+            for piece in pieces(secret.lower())
+            if piece in text
+        }
+        assert found == {}
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    """Listen to every logger there is, at DEBUG; at the end no secret was heard."""
+    handler, root = Heard(), logging.getLogger()
+    named = [logging.getLogger(name) for name in list(logging.Logger.manager.loggerDict)]
+    levels = [(logger, logger.level) for logger in (root, *named)]
+    for logger, _ in levels:
+        logger.setLevel(logging.DEBUG)
+    root.addHandler(handler)
+    yield handler
+    root.removeHandler(handler)
+    for logger, level in levels:
+        logger.setLevel(level)
+    handler.check()
+
+
+@pytest.fixture
+def watched_bridge(heard: Heard) -> Iterator[Bridge]:
+    """Run a bridge, in this process, whose log is heard from its first line."""
+    with Bridge() as running:
+        yield running
+
+
+class Noted(pymdc.ECDSA):
+    """A key pair whose private key and signatures are secrets that are listened for."""
+
+    heard: Heard
+
+    def sign(self, *args: Any, **kwargs: Any) -> str:
+        return self.heard.secret("signature", super().sign(*args, **kwargs))
+
+
+@pytest.fixture
+def pair(heard: Heard) -> Noted:
+    made = Noted()
+    made.heard = heard
+    for form in ("hex", "base64", "wif"):
+        heard.secret("private key", str(made.get_private_key(form)))
+    heard.secret("private key", repr(made.private_key)[2:-1])
+    return made
+
+
+def new_user(heard: Heard, client: pymdc.Client, name: str) -> pymdc.api.Users:
+    """Return a user with a password that is listened for, as it is and as it is sent."""
+    password = heard.secret("password", f"pass {secrets.token_hex(16)}")
+    user = pymdc.api.Users(f"{name}@example.com", password, client=client)
+    digest = heard.secret("hash", user.password_hash())
+    credentials = base64.b64encode(f"{user.username}:{digest}".encode()).decode()
+    heard.secret("authorization", credentials)
+    return user
+
+
+def token(heard: Heard) -> str:
+    return heard.secret("made-up token", secrets.token_hex(32))
+
+
+def test_a_lesson_with_its_refusals_keeps_its_secrets(
+    ask: Ask, heard: Heard, watched_bridge: Bridge, pair: Noted, tmp_path: Path
+) -> None:
+    def got(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return heard.value(ask(method, *args, **kwargs))
+
+    with pymdc.Client(watched_bridge.endpoint) as client:
+        user = new_user(heard, client, "somebody")
+        got(user.register)
+        assert "error" in got(user.register)
+        key = heard.secret("activation", watched_bridge.activation_key(user.username))
+        assert "error" in got(user.activate, token(heard))
+        assert got(user.activate, key)["activated"] is True
+        assert "error" in got(user.activate, key)
+        keys = pymdc.api.Keys(user)
+        got(keys.create, pair)
+        assert len(got(keys.list)) == 1
+        assert "error" in got(pymdc.api.Keys(new_user(heard, client, "nobody")).list)
+        buckets = pymdc.api.Buckets(pair, client=client)
+        bucket_id = got(buckets.create, "photos", 1, 1, [pair])["id"]
+        bucket = pymdc.api.Bucket(bucket_id, pair, client=client)
+        got(buckets.list)
+        got(bucket.list)
+        got(bucket.patch, {"name": "renamed"})
+        push = heard.secret("PUSH", got(bucket.files.token, "PUSH")["token"])
+        entry = got(bucket.files.upload, io.BytesIO(b"photo"), push)
+        assert "error" in got(bucket.files.upload, io.BytesIO(b"photo"), push)
+        got(bucket.files.upload, tmp_path / "missing")
+        got(bucket.files.list)
+        pull = heard.secret("PULL", got(bucket.files.token, "PULL")["token"])
+        pointers = got(bucket.files.download, entry["hash"], pull)
+        heard.secret("pointer", pointers[0]["token"])
+        assert b"".join(client.pull(pointers[0], Scope())) == b"photo"
+        with pytest.raises(pymdc.exceptions.ChannelError) as caught:
+            list(client.pull(pointers[0], Scope()))
+        heard.value(caught.value)
+        got(bucket.files.download, entry["hash"], to=tmp_path / "back")
+        assert "error" in got(bucket.files.download, entry["hash"], token(heard))
+        got(bucket.files.delete, entry["hash"])
+        got(bucket.delete)
+        assert "error" in got(bucket.list)
+        got(keys.delete, pair)
+        assert "error" in got(buckets.list)
+        for shown in (client, user, keys, pair, buckets, bucket, bucket.files, watched_bridge):
+            heard.value(shown)
+    text = "\n".join(heard.texts)
+    assert "pymdc DEBUG GET" in text
+    assert "/activations/... answered 200" in text
+    assert '"GET /activations/... HTTP/1.1" 200' in text
+
+
+def failing(status: str, body: bytes = b"", *headers: str) -> Treat:
+    length = f"Content-Length: {len(body)}"
+    lines = [f"HTTP/1.1 {status}", length, "Connection: close", *headers, "", ""]
+    return answering("\r\n".join(lines).encode() + body)
+
+
+def silence(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        pass
+
+
+def reset(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+FAILURES: dict[str, Treat] = {
+    "closes": lambda connection: None,
+    "resets": reset,
+    "is silent": silence,
+    "is no HTTP": answering(b"220 ESMTP\r\n\r\n"),
+    "answers HTML": failing("502 Bad Gateway", b"<html>"),
+    "redirects": failing("302 Found", b"", "Location: http://127.0.0.1:1/"),
+    "is busy": failing("503 Busy", b"{}", "Retry-After: 0"),
+    "knows a nonce": failing("401 No", b'{"error":"Invalid nonce supplied"}'),
+    "garbles": failing("200 OK", b"no gzip", "Content-Encoding: gzip"),
+    "cuts": answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"),
+    "has bad headers": answering(b"HTTP/1.1 200 OK\r\n bad\r\nContent-Length: 0\r\n\r\n"),
+    "is no bridge": failing("200 OK", b'"text"'),
+}
+
+
+def everything(heard: Heard, client: pymdc.Client, pair: Noted) -> None:
+    """Make a call of every kind of identity, all at once, and one for a shard."""
+    user = new_user(heard, client, "x")
+    files = pymdc.api.Files("0" * 24, pair, client=client)
+    user.register(heard.value)
+    user.activate(token(heard), heard.value)
+    pymdc.api.Keys(user).list(heard.value)
+    pymdc.api.Buckets(pair, client=client).list(heard.value)
+    files.token("PUSH", heard.value)
+    files.upload(io.BytesIO(b"photo"), token(heard), heard.value)
+    files.download("hash", token(heard), heard.value)
+    pointer = {"token": token(heard), "hash": "h", "operation": "PULL"}
+    pointer["channel"] = client.endpoint.replace("http", "ws", 1)
+    with pytest.raises(pymdc.PymdcError) as caught:
+        list(client.pull(pointer, Scope()))
+    heard.value(caught.value)
+
+
+@pytest.mark.parametrize("treat", FAILURES.values(), ids=FAILURES)
+def test_no_failure_tells_a_secret(heard: Heard, pair: Noted, treat: Treat) -> None:
+    with RawServer(treat) as server:
+        with pymdc.Client(server.endpoint, timeout=(5, 0.05)) as client:
+            everything(heard, client, pair)
+    assert any("urllib3.connectionpool DEBUG" in text for text in heard.texts)
+
+
+def test_no_refused_or_late_connection_tells_a_secret(
+    heard: Heard, pair: Noted, tmp_path: Path
+) -> None:
+    with pymdc.Client("http://127.0.0.1:1") as client:
+        everything(heard, client, pair)
+    with RawServer(over_tls(certificate(tmp_path, "localhost"), silence)) as server:
+        with pymdc.Client(f"https://localhost:{server.port}") as client:
+            everything(heard, client, pair)
+    with RawServer(silence) as server, pymdc.Client(server.endpoint, total=0.05) as client:
+        new_user(heard, client, "x").activate(token(heard), heard.value)
+        pymdc.api.Buckets(pair, client=client).list(heard.value)
+    heard.value(pymdc.api.Buckets(pair, client=client).list())  # it is closed now
+
+
+def test_no_proxy_tells_a_secret(
+    heard: Heard, watched_bridge: Bridge, pair: Noted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password = heard.secret("proxy's password", secrets.token_hex(16))
+    heard.secret("proxy's header", base64.b64encode(f"al:{password}".encode()).decode())
+    hosts = {"bridge.invalid": int(watched_bridge.endpoint.rpartition(":")[2])}
+    monkeypatch.setenv("no_proxy", "")
+    for expected in (f"al:{password}", "al:another"):
+        with Proxy(hosts, expected) as proxy:
+            monkeypatch.setenv("http_proxy", f"http://al:{password}@{proxy.address}")
+            with pymdc.Client("http://bridge.invalid") as client:
+                everything(heard, client, pair)
+
+
+def test_no_wrong_argument_is_told_that_may_be_a_secret(heard: Heard, pair: Noted) -> None:
+    password = heard.secret("password", secrets.token_hex(16))
+    private = heard.secret("private key", secrets.token_hex(31))
+    with pymdc.Client("http://127.0.0.1:1") as client:
+        user = pymdc.api.Users("a@b.com", client=client)
+        files = pymdc.api.Files("b", pair, client=client)
+        wrong = f"{password}\r\n"
+        heard.raised(pymdc.Client, f"http://user:{password}@host")
+        heard.raised(pymdc.api.Users, "a@b.com", f"{password}\ud800")
+        heard.raised(user.activate, f"{password}\udc00".encode("utf-8", "surrogatepass"))
+        heard.raised(files.upload, io.BytesIO(), wrong)
+        heard.raised(files.download, "hash", wrong)
+        heard.raised(REST, "GET", f"/activations/{password}?redirect=x", client=client)
+        heard.raised(REST, "GET", "/x", {}, (), {"x-token": wrong}, client=client)
+        heard.raised(REST, "GET", "/x", {}, [password], client=client)
+    for text in (private, private + "zz", f"{private}=", private[:51], private[:52]):
+        heard.raised(pymdc.ECDSA, private_key=text)
+        heard.raised(pymdc.ECDSA, text)
+        heard.raised(pymdc.ECDSA, private_key=text.encode())
+    heard.raised(pymdc.ECDSA, pymdc.ECDSA().get_public_key(), pair.get_private_key())
+    heard.raised(pymdc.ECDSA, pair.get_private_key())
+    heard.raised(pair.sign, b"message", private)
+
+
+def test_no_callback_that_raises_and_no_handle_tells_a_secret(
+    heard: Heard, watched_bridge: Bridge, pair: Noted
+) -> None:
+    def explode(answer: Any) -> None:
+        raise ZeroDivisionError("in the callback")
+
+    with pymdc.Client(watched_bridge.endpoint, workers=1) as client:
+        user = new_user(heard, client, "x")
+        calls = [user.register(explode), user.activate(token(heard), explode)]
+        calls += [pymdc.api.Buckets(pair, client=client).list(explode) for _ in range(3)]
+        calls[-1].cancel()
+        for call in calls:
+            heard.value(call)
+            heard.value(call.result(PATIENCE))
+            heard.value(call)
+    assert sum("ZeroDivisionError: in the callback" in text for text in heard.texts) == len(calls)

@@ -1,0 +1,226 @@
+"""Every call is bounded in time, also when the other side sends a byte now and then."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modes import Ask, blocking
+from processes import python
+from servers import RawServer, Treat, read_request
+from test_answers import wait, written
+from test_cancel import Holding, full_port, some_bytes
+from test_channel import DATA, HASH, Serve, pointer, pointing, websocket
+from websockets.sync.server import ServerConnection
+
+import pymdc
+from pymdc import exceptions
+from pymdc._hashes import file_hash
+
+LIMIT = 0.3
+LONG = 60
+PAUSE = 0.1
+
+
+def pauses(count: int) -> Iterator[int]:
+    """Count, with a pause before each number."""
+    for number in range(count):
+        threading.Event().wait(PAUSE)
+        yield number
+
+
+def drip(connection: socket.socket) -> None:
+    """Send a byte now and then, until the other side has had enough."""
+    with suppress(OSError):
+        for _ in pauses(300):
+            connection.sendall(b"1")
+
+
+def dripping(start: bytes) -> Treat:
+    def treat(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(start)
+        drip(connection)
+
+    return treat
+
+
+def timed_out(value: Any, text: str, where: object) -> None:
+    assert isinstance(value, exceptions.Timeout)
+    assert text in str(value)
+    assert f"127.0.0.1:{where}" in str(value)
+
+
+def register(ask: Ask, endpoint: str, **settings: Any) -> Any:
+    with pymdc.Client(endpoint, **settings) as client:
+        return ask(pymdc.api.Users("a@b.com", "pass", client=client).register)
+
+
+def upload(ask: Ask, endpoint: str, size: int, **settings: Any) -> Any:
+    with pymdc.Client(endpoint, **settings) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        return ask(files.upload, io.BytesIO(bytes(size)), "token")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nServer: ", id="in a header"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", id="in the body"),
+        pytest.param(b"", id="in the first line"),
+    ],
+)
+def test_a_call_is_bounded_though_bytes_keep_coming(ask: Ask, start: bytes) -> None:
+    with RawServer(dripping(start)) as server:
+        value = register(ask, server.endpoint, total=LIMIT)
+    timed_out(value, f"/users: not done within {LIMIT} s", server.port)
+
+
+def test_the_total_holds_for_all_sendings_together() -> None:
+    treatments: list[Callable[[socket.socket], object]] = [read_request, dripping(b"")]
+
+    def treat(connection: socket.socket) -> None:
+        treatments.pop(0)(connection)
+
+    with RawServer(treat) as server, pymdc.Client(server.endpoint, total=0.9) as client:
+        value = pymdc.api.Keys(pymdc.api.Users("a@b.com", client=client)).list()
+    timed_out(value, "/keys: not done within 0.9 s", server.port)
+    assert treatments == []
+
+
+def test_a_connection_that_is_not_made_says_after_how_long() -> None:
+    with full_port() as port:
+        value = register(blocking, f"http://127.0.0.1:{port}", timeout=(0.1, LONG))
+    assert type(value) is exceptions.ConnectTimeout
+    timed_out(value, "no connection within 0.1 s", port)
+
+
+def test_a_tls_handshake_that_never_comes_is_a_connection_that_is_not_made() -> None:
+    with RawServer(wait) as server:
+        value = register(blocking, f"https://127.0.0.1:{server.port}", timeout=(0.1, LONG))
+    assert type(value) is exceptions.ConnectTimeout
+    timed_out(value, "no connection within 0.1 s", server.port)
+
+
+MUCH = 32 * 1024 * 1024  # more than the system takes for a server that does not read
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"stall": LIMIT}, f"no progress for {LIMIT} s"),
+        ({"timeout": (LONG, LIMIT)}, f"nothing could be sent for {LIMIT} s"),
+    ],
+)
+def test_an_upload_to_a_server_that_stops_reading_is_bounded(
+    ask: Ask, settings: dict[str, Any], text: str
+) -> None:
+    with Holding(some_bytes) as server:
+        value = upload(ask, server.endpoint, MUCH, **settings)
+        server.released.set()
+    timed_out(value, text, server.port)
+
+
+def test_an_upload_may_wait_longer_for_the_server_than_for_a_connection() -> None:
+    def pause(connection: socket.socket) -> None:
+        some_bytes(connection)
+        for _ in pauses(5):
+            pass
+
+    with RawServer(pause) as server:
+        value = upload(blocking, server.endpoint, MUCH, timeout=(0.1, LONG))
+    assert not isinstance(value, exceptions.Timeout)
+
+
+def one_block(connection: ServerConnection) -> None:
+    connection.send(DATA[:5])
+    with suppress(Exception):
+        connection.recv()
+
+
+def an_endless_frame(connection: ServerConnection) -> None:
+    connection.socket.sendall(b"\x82\x7e\xff\xff")  # binary, of 65,535 bytes
+    drip(connection.socket)
+
+
+@pytest.mark.parametrize("serve", [one_block, an_endless_frame])
+def test_a_channel_that_stalls_is_bounded(ask: Ask, serve: Serve, tmp_path: Path) -> None:
+    with websocket(serve) as channel, pointing([pointer(channel)]) as endpoint:
+        with pymdc.Client(endpoint, stall=LIMIT) as client:
+            files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+            value = ask(files.download, HASH, "token", to=tmp_path / "out")
+    timed_out(value, f"no progress for {LIMIT} s", channel.rpartition(":")[2])
+    assert list(tmp_path.iterdir()) == []
+
+
+STEADY: dict[str, Any] = {"total": LIMIT, "stall": 1.0}
+BLOCKS = 12  # with their pauses, longer than the total and than the stall
+
+
+def test_a_slow_but_steady_upload_succeeds() -> None:
+    class Slow(io.BytesIO):
+        pauses = pauses(BLOCKS)
+
+        def read(self, size: int | None = -1) -> bytes:
+            next(self.pauses, None)
+            return super().read(size)
+
+    data = bytes(BLOCKS * 256 * 1024)
+    answer = written("200 OK", b'{"hash": "%s"}' % file_hash(data).encode())
+
+    def store(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(answer)
+
+    with RawServer(store) as server, pymdc.Client(server.endpoint, **STEADY) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        assert files.upload(Slow(data), "token") == {"hash": file_hash(data)}
+
+
+def test_a_slow_but_steady_download_succeeds(tmp_path: Path) -> None:
+    def slow(connection: ServerConnection) -> None:
+        for number in pauses(BLOCKS):
+            connection.send(bytes([number]))
+
+    data = bytes(range(BLOCKS))
+    with websocket(slow) as url, pointing([pointer(url, file_hash(data))]) as endpoint:
+        with pymdc.Client(endpoint, **STEADY) as client:
+            files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+            files.download(file_hash(data), "token", to=tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+
+
+CALLS = """
+import io, pymdc
+user, files = pymdc.api.Users("a@b.com"), pymdc.api.Files("b", pymdc.ECDSA())
+print({"call": user.register, "transfer": lambda: files.upload(io.BytesIO(), "token")}["%s"]())
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "seconds", "what", "text"),
+    [
+        ("PYMDC_TIMEOUT", "9,0.5", "call", "no answer within 0.5 s"),
+        ("PYMDC_TOTAL", "0.5", "call", "not done within 0.5 s"),
+        ("PYMDC_STALL", "0.5", "transfer", "no progress for 0.5 s"),
+    ],
+)
+def test_a_variable_sets_the_limit(variable: str, seconds: str, what: str, text: str) -> None:
+    with RawServer(wait) as server:
+        settings = {"PYMDC_ENDPOINT": server.endpoint, variable: seconds}
+        done = python("-c", CALLS % what, env=settings)
+    assert text in done.stdout
+    assert server.endpoint in done.stdout
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "5", None])
+@pytest.mark.parametrize("limit", ["timeout", "total", "stall"])
+def test_a_limit_is_some_seconds(limit: str, seconds: Any) -> None:
+    with pytest.raises(ValueError, match=f"{limit} is .*; expected .*seconds"):
+        pymdc.Client("http://127.0.0.1:1", **{limit: seconds})

@@ -1,0 +1,244 @@
+"""Uploads: tokens are spent once, files start anew, and refusals are heard."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from conftest import Account
+from modes import Ask
+from servers import RawServer, answering, read_request
+from ways import STAGES, UNREAD, Way, read_head
+
+import pymdc
+from pymdc import exceptions
+from pymdc._hashes import file_hash
+from pymdc.api import Bucket, Files
+from pymdc.bridge import Bridge
+
+DATA = os.urandom(300_000)
+SKIPPED = 60_000
+
+SPENT = {"error": "Invalid or expired token"}
+
+
+@pytest.fixture
+def file() -> BinaryIO:
+    """Give a file object that somebody has read a part of."""
+    file = io.BytesIO(DATA)
+    file.seek(SKIPPED)
+    return file
+
+
+def files_of(bucket: Bucket, account: Account, client: pymdc.Client) -> Files:
+    return Files(bucket.list()["id"], account.key_pair, client=client)
+
+
+def tokens(way: Way) -> list[str]:
+    """Return the tokens that uploads presented."""
+    return re.findall(r"x-token: (\w+)", b"\n".join(way.heads).decode("latin-1"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_broken_upload_starts_anew_with_a_new_token(
+    ask: Ask,
+    bridge: Bridge,
+    account: Account,
+    bucket: Bucket,
+    file: BinaryIO,
+    stage: str,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    with Way(bridge, "", stage, "", stage) as way, pymdc.Client(way.endpoint) as through:
+        entry = ask(files_of(bucket, account, through).upload, file)
+    assert way.methods == ["POST", "PUT"] * 3
+    assert len(set(tokens(way))) == 3
+    assert (entry["size"], entry["hash"]) == (len(DATA) - SKIPPED, file_hash(DATA[SKIPPED:]))
+    assert bucket.files.list() == [entry]
+    bucket.files.download(entry["hash"], to=tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == DATA[SKIPPED:]
+    assert not file.closed
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert all("trying it with a new token" in warning for warning in warnings)
+
+
+def test_the_third_break_of_an_upload_is_the_last(
+    ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, file: BinaryIO
+) -> None:
+    with Way(bridge, *["", UNREAD] * 5) as way, pymdc.Client(way.endpoint) as through:
+        value = ask(files_of(bucket, account, through).upload, file)
+    assert type(value) is exceptions.ConnectionLost
+    assert way.methods == ["POST", "PUT"] * 3
+    assert len(set(tokens(way))) == 3
+    assert not file.closed
+
+
+def test_with_a_token_of_the_callers_an_upload_is_sent_once(
+    ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, file: BinaryIO
+) -> None:
+    push = bucket.files.token("PUSH")["token"]
+    with Way(bridge, UNREAD) as way, pymdc.Client(way.endpoint) as through:
+        value = ask(Files("0" * 24, account.key_pair, client=through).upload, file, push)
+    assert type(value) is exceptions.ConnectionLost
+    assert str(value).endswith("it was not sent again, because its token may be spent")
+    assert way.methods == ["PUT"]
+    assert not file.closed
+
+
+class GoneAfterOne(RawServer):
+    """Answers one connection, having refused all others."""
+
+    def __init__(self, answer: bytes) -> None:
+        def treat(connection: socket.socket) -> None:
+            self._socket.shutdown(socket.SHUT_RDWR)
+            answering(answer)(connection)
+
+        super().__init__(treat)
+
+
+def test_a_server_that_goes_away_costs_no_second_token(ask: Ask, file: BinaryIO) -> None:
+    granted = written("200 OK", {"token": "t0"}, "Connection: close")
+    with GoneAfterOne(granted) as server, pymdc.Client(server.endpoint) as client:
+        value = ask(Files("b", pymdc.ECDSA(), client=client).upload, file)
+    assert type(value) is exceptions.ConnectError
+    assert str(value).startswith("PUT ")
+
+
+def written(status: str, answer: object, *headers: str) -> bytes:
+    body = json.dumps(answer)
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "", body]).encode()
+
+
+def granting(answer: bytes, times: int) -> Callable[[socket.socket], None]:
+    """Return a treatment that grants tokens, and gives *answer* to the first *times* uploads."""
+    count = 0
+
+    def treat(connection: socket.socket) -> None:
+        nonlocal count
+        while head := read_request(connection)[0]:
+            if head.startswith(b"POST"):
+                connection.sendall(written("200 OK", {"token": f"t{count}"}))
+                continue
+            assert f"x-token: t{count}".encode() in head
+            count += 1
+            entry = {"hash": file_hash(DATA[SKIPPED:])}
+            connection.sendall(answer if count <= times else written("200 OK", entry))
+
+    return treat
+
+
+@pytest.mark.parametrize("times", [0, 1, 2, 3])
+def test_an_own_token_that_is_spent_is_replaced(ask: Ask, file: BinaryIO, times: int) -> None:
+    refusal = written("401 Unauthorized", SPENT)
+    with RawServer(granting(refusal, times)) as server, pymdc.Client(server.endpoint) as client:
+        value = ask(Files("b", pymdc.ECDSA(), client=client).upload, file)
+    assert value == (SPENT if times == 3 else {"hash": file_hash(DATA[SKIPPED:])})
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "413 Content Too Large", "503 Busy"])
+def test_another_refusal_is_the_answer(ask: Ask, file: BinaryIO, status: str) -> None:
+    refusal = written(status, {"error": "no"}, "Retry-After: 0")
+    with RawServer(granting(refusal, 9)) as server, pymdc.Client(server.endpoint) as client:
+        assert ask(Files("b", pymdc.ECDSA(), client=client).upload, file) == {"error": "no"}
+
+
+def closes(connection: socket.socket) -> None:
+    """Close while the body is still coming: the sender's connection is reset."""
+
+
+def drains(connection: socket.socket) -> None:
+    """Read what is still coming until the sender closes."""
+    connection.shutdown(socket.SHUT_WR)
+    while connection.recv(1024 * 1024):
+        pass
+
+
+@pytest.mark.parametrize("then", [closes, drains])
+@pytest.mark.parametrize("size", [1_000, 20_000_000])
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        ("400 Bad Request", "File size exceeds declared size"),
+        ("401 Unauthorized", "Invalid or expired token"),
+        ("413 Content Too Large", "Storage quota exceeded"),
+    ],
+)
+def test_a_refusal_that_comes_while_the_body_is_sent_is_heard(
+    ask: Ask, status: str, message: str, size: int, then: Callable[[socket.socket], None]
+) -> None:
+    def refuse(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(written(status, {"error": message}, "Connection: close"))
+        then(connection)
+
+    with RawServer(refuse) as server, pymdc.Client(server.endpoint) as client:
+        files, file = Files("b", pymdc.ECDSA(), client=client), io.BytesIO(bytes(size))
+        for _ in range(3):
+            assert ask(files.upload, file, "token") == {"error": message}
+            file.seek(0)
+
+
+def test_the_bridges_own_refusal_is_heard(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(bytes(20_000_000))
+    assert ask(bucket.files.upload, path, "0" * 64) == SPENT
+    assert bucket.files.list() == []
+
+
+def test_a_pipe_is_told_that_it_cannot_be_rewound(ask: Ask, bucket: Bucket) -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as pipe, open(writing, "wb"):
+        value = ask(bucket.files.upload, pipe)
+        assert not pipe.closed
+    assert isinstance(value, OSError)
+    assert "the file cannot be rewound" in str(value)
+
+
+class NoFile:
+    """Has nothing of a file but what makes one take it for a file."""
+
+    def read(self, size: int = -1) -> bytes:
+        raise AssertionError("nobody reads it")
+
+
+@pytest.mark.parametrize("source", [NoFile(), io.BytesIO()], ids=["no seek", "closed"])
+def test_what_cannot_seek_is_told(ask: Ask, bucket: Bucket, source: Any) -> None:
+    if isinstance(source, io.BytesIO):
+        source.close()
+    value = ask(bucket.files.upload, source)
+    assert isinstance(value, OSError)
+    assert "the file cannot be rewound" in str(value)
+
+
+def test_a_file_that_can_be_read_once_is_not_sent_a_second_time(
+    ask: Ask, bridge: Bridge, account: Account, bucket: Bucket
+) -> None:
+    class Once(io.BytesIO):
+        began = False
+
+        def read(self, size: int | None = -1) -> bytes:
+            self.began = True
+            return super().read(size)
+
+        def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+            if self.began:
+                raise OSError("it was read")
+            return super().seek(offset, whence)
+
+    with Way(bridge, "", STAGES[-1]) as way, pymdc.Client(way.endpoint) as through:
+        value = ask(files_of(bucket, account, through).upload, Once(DATA))
+    assert isinstance(value, OSError)
+    assert "the file cannot be rewound (it was read)" in str(value)
+    assert len(tokens(way)) <= 2
+    assert [entry["hash"] for entry in bucket.files.list()] == [file_hash(DATA)]

@@ -1,0 +1,103 @@
+"""The way to the bridge, on which connections break."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+
+from servers import RawServer, read_request
+
+from pymdc.bridge import Bridge
+
+UNREAD = "before a byte is read"
+HEAD = "after the head"
+FORWARDED = "after the bridge has it all"
+ANSWERING = "in the middle of the answer"
+STAGES = [UNREAD, HEAD, FORWARDED, ANSWERING]
+BUSY = "Retry-After: "
+
+
+class Way(RawServer):
+    """Carries requests to *bridge*; *stages* say, request by request, where one breaks.
+
+    An empty stage lets the request through, and so does the end of them all; one that begins with
+    `BUSY` is answered 503 with that header.
+    ``heads`` are those of the requests that came, as far as they were read.
+    """
+
+    def __init__(self, bridge: Bridge, *stages: str) -> None:
+        self._port = int(bridge.endpoint.rpartition(":")[2])
+        self._stages = list(stages)
+        self._lock = threading.Lock()
+        self.heads: list[bytes] = []
+        super().__init__(self._carry)
+
+    def __enter__(self) -> Way:
+        return self
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods of the requests that came."""
+        return [head.split()[0].decode() for head in self.heads]
+
+    def _carry(self, connection: socket.socket) -> None:
+        while self._carry_one(connection):
+            pass
+
+    def _carry_one(self, connection: socket.socket) -> bool:
+        # Looked at and left there: a connection that is closed so is reset.
+        head = connection.recv(65536, socket.MSG_PEEK)
+        if not head:
+            return False
+        stage = self._next_stage()
+        if stage == UNREAD:
+            self.heads.append(head)
+            return False
+        if stage == HEAD:
+            self.heads.append(read_head(connection))
+            return False
+        head, body = read_request(connection)
+        self.heads.append(head)
+        if stage.startswith(BUSY):
+            connection.sendall(
+                f"HTTP/1.1 503 Busy\r\n{stage}\r\nContent-Length: 0\r\n\r\n".encode()
+            )
+            return True
+        if len(body) < length(head):
+            return False
+        answer = self._forward(head + b"\r\n\r\n" + body)
+        if stage:
+            connection.sendall(half(answer) if stage == ANSWERING else b"")
+            return False
+        connection.sendall(answer)
+        return True
+
+    def _next_stage(self) -> str:
+        with self._lock:
+            return self._stages.pop(0) if self._stages else ""
+
+    def _forward(self, request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self._port)) as upstream:
+            upstream.sendall(request)
+            return b"\r\n\r\n".join(read_request(upstream))
+
+
+def length(head: bytes) -> int:
+    """Return the number of bytes that a request's body has."""
+    found = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
+    return int(found[1]) if found else 0
+
+
+def read_head(connection: socket.socket) -> bytes:
+    """Read a head byte by byte, so that the body is left."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(1)
+    return head
+
+
+def half(answer: bytes) -> bytes:
+    """Return the head and half of the body, or where there is no body not even a status."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    return head + end + body[: len(body) // 2] if body else head[:10]
