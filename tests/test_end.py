@@ -18,7 +18,7 @@ from modes import MODES, PATIENCE
 from processes import MINUTE, python
 from servers import RawServer, read_request
 from test_answers import wait
-from test_cancel import ANSWER, AT_ONCE, answer_all, register
+from test_cancel import ANSWER, AT_ONCE, Holding, answer_all, register
 from test_channel import HASH, good, pointer, pointing, websocket
 
 import pymdc
@@ -120,6 +120,27 @@ def test_close_cancels_what_is_left_with_callbacks_and_without(how: dict[str, An
     assert not any(call.is_alive() for call in calls)
     assert [type(value) for value in got] == [Cancelled] * 23
     assert [type(value) for value in after] == [Closed] * 20
+
+
+def test_close_tells_those_who_wait_behind_a_callback_that_blocks() -> None:
+    blocked, told, order = threading.Event(), threading.Event(), list[str]()
+
+    def block(value: Any) -> None:
+        blocked.set()
+        told.wait(PATIENCE)
+        order.append("blocked")
+
+    def tell(value: Any) -> None:
+        order.append(type(value).__name__)
+        told.set()
+
+    with RawServer(answer_all) as server:
+        client = pymdc.Client(server.endpoint, workers=1)
+        register(client, block)
+        assert blocked.wait(PATIENCE)
+        register(client, tell)
+        client.close(cancel=True)
+    assert order == ["Cancelled", "blocked"]
 
 
 def test_close_with_a_timeout_is_not_held_by_blocking_calls_alone() -> None:
@@ -246,6 +267,20 @@ def test_ctrl_c_in_a_blocking_call_reaches_the_caller_and_ends_the_process(scrip
     assert errors.endswith("\nKeyboardInterrupt\n")
     assert (printed, status) == ([], -signal.SIGINT)
     assert seconds < AT_ONCE
+
+
+def test_ctrl_c_in_a_blocking_call_closes_its_connection() -> None:
+    def press(connection: socket.socket) -> None:
+        read_request(connection)
+        main = threading.main_thread().ident
+        assert main
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with Holding(press) as server, pymdc.Client(server.endpoint) as client:
+        with pytest.raises(KeyboardInterrupt):
+            pymdc.api.Users("a@b.com", client=client).register()
+        server.released.set()
+        assert server.ended.wait(AT_ONCE)
 
 
 @pytest.mark.parametrize("script", [JOIN, ENDED], ids=["in join", "when the main thread has ended"])
