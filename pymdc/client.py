@@ -35,6 +35,9 @@ _CONNECTIONS = 64
 # Seconds between two looks at whether a call that waits for its turn was ended.
 _PATIENCE = 0.25
 
+# Seconds for which those who sign take turns after a nonce was refused.
+_STRICT = 1.0
+
 # The bridge's JSON as a dict or list, '' or text where it sent none, or an exception.
 Answer = Any
 
@@ -187,17 +190,22 @@ class Client:
 
 
 class Turn:
-    """Lets those who sign take turns, once the bridge refused a nonce for coming out of order."""
+    """Lets those who sign take turns, for a while after the bridge refused a nonce.
+
+    A bridge that wants nonces in order refuses those that overtake each other.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._strict = False
+        self._until = 0.0
 
     @contextmanager
     def of(self, sendings: Sendings, scope: Scope) -> Iterator[None]:
         """Hold the turn of *sendings* in the block, if it needs one."""
-        self._strict |= sendings.stale > 0
-        if not (self._strict and isinstance(sendings.asks, Signature)):
+        now = time.monotonic()
+        if sendings.stale:
+            self._until = now + _STRICT
+        if now >= self._until or not isinstance(sendings.asks, Signature):
             yield
             return
         while not self._lock.acquire(timeout=_PATIENCE):

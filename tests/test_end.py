@@ -176,18 +176,22 @@ def test_close_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:
 
 
 def test_idle_threads_end_by_themselves_and_others_take_their_place() -> None:
-    before = set(threading.enumerate())
+    before, seen = set(threading.enumerate()), set[threading.Thread]()
+    workers: list[threading.Thread] = []
+
+    def look(value: Any) -> None:
+        workers.append(threading.current_thread())
+        seen.update(threading.enumerate())
+
     with RawServer(answer_all) as server, pymdc.Client(server.endpoint) as client:
         client._workers.idle_seconds = client._clock.idle_seconds = 0.05
-        others = set(threading.enumerate()) - before
         for _ in range(2):
-            register(client, lambda value: None).join(PATIENCE)
-            ours = {t for t in threading.enumerate() if t.name.startswith("pymdc-")}
-            for thread in ours:
-                thread.join(PATIENCE)
-                assert not thread.is_alive()
-            assert pymdc.api.Users("a@b.com", client=client).register() == []
-        assert others
+            assert register(client, look).result(PATIENCE) == []
+            for thread in seen - before:
+                if thread.name.startswith("pymdc-"):
+                    thread.join(PATIENCE)
+                    assert not thread.is_alive()
+    assert workers[0] is not workers[1]
 
 
 PROGRAM = """
