@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from pymdc.bridge import Bridge
 
 # Whatever forgets to name its bridge finds a closed port, not somebody's server.
 os.environ["PYMDC_ENDPOINT"] = "http://127.0.0.1:1"
+
+# A shell lets what it runs in the background ignore Ctrl-C, which some tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
 
