@@ -14,12 +14,19 @@ from pymdc._contract import contract
 from pymdc._request import Request
 from pymdc.keypair import ECDSA
 
+# Milliseconds by which a nonce runs ahead for each time that one was refused: with a bridge that
+# wants them in order, it has to arrive before what another process signs after it.
+_LEAD = 5
+
 
 class Auth(Protocol):
     """An identity, which makes a request its own."""
 
-    def sign(self, request: Request) -> Request:
-        """Return *request* with this identity; called anew for each sending."""
+    def sign(self, request: Request, refused: int = 0) -> Request:
+        """Return *request* with this identity; called anew for each sending.
+
+        *refused* says how many times its nonce was refused before.
+        """
 
 
 class Nonces:
@@ -30,10 +37,10 @@ class Nonces:
         self._lock = threading.Lock()
         self._last = 0
 
-    def next(self) -> int:
-        """Return the milliseconds of now, or one more than last time."""
+    def next(self, ahead: int = 0) -> int:
+        """Return the milliseconds of now, and *ahead* more, or one more than last time."""
         with self._lock:
-            self._last = max(int(self._clock() * 1000), self._last + 1)
+            self._last = max(int(self._clock() * 1000) + ahead, self._last + 1)
             return self._last
 
     def renew(self) -> None:
@@ -50,7 +57,7 @@ if hasattr(os, "register_at_fork"):
 class Nobody:
     """No identity at all."""
 
-    def sign(self, request: Request) -> Request:
+    def sign(self, request: Request, refused: int = 0) -> Request:
         """Return *request* as it is."""
         return request
 
@@ -62,7 +69,7 @@ class Basic:
     username: str
     password_hash: str = field(repr=False)
 
-    def sign(self, request: Request) -> Request:
+    def sign(self, request: Request, refused: int = 0) -> Request:
         """Return *request* with HTTP Basic credentials."""
         credentials = base64.b64encode(f"{self.username}:{self.password_hash}".encode())
         return request.with_headers({"Authorization": "Basic " + credentials.decode("ascii")})
@@ -75,9 +82,9 @@ class Signature:
     key_pair: ECDSA
     nonces: Nonces = field(default=_nonces, repr=False)
 
-    def sign(self, request: Request) -> Request:
+    def sign(self, request: Request, refused: int = 0) -> Request:
         """Return *request* with a nonce, the public key and the signature."""
-        request = request.with_nonce(self.nonces.next())
+        request = request.with_nonce(self.nonces.next(_LEAD * refused))
         signed = contract(request.method, request.path, request.payload.encode())
         return request.with_headers(
             {"x-pubkey": self.key_pair.get_public_key(), "x-signature": self.key_pair.sign(signed)}
@@ -90,7 +97,7 @@ class Token:
 
     token: str = field(repr=False)
 
-    def sign(self, request: Request) -> Request:
+    def sign(self, request: Request, refused: int = 0) -> Request:
         """Return *request* with the token, which this spends."""
         return request.with_headers({"x-token": self.token})
 

@@ -162,7 +162,9 @@ class Client:
         result: Response | NetworkError
         with self._turn.of(sendings, scope):
             try:
-                result = self._transport.send(sendings.asks.sign(sendings.request), scope)
+                result = self._transport.send(
+                    sendings.asks.sign(sendings.request, sendings.stale), scope
+                )
             except NetworkError as error:
                 result = error
         seconds, number = time.monotonic() - began, sendings.count + 1

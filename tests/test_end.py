@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ import pymdc
 from pymdc import Cancelled
 from pymdc.exceptions import Closed
 
-FILES = Path("/proc/self/fd")
 SOON = 20  # seconds, on a busy machine, for what takes about five
 
 
@@ -52,9 +52,12 @@ class Gate(RawServer):
 
 def held() -> set[object]:
     """Return the threads of this process, and its sockets and open files."""
-    links = {path.name: os.readlink(path) for path in FILES.iterdir() if path.is_symlink()}
+    files = set()
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            files.add((descriptor, os.readlink(f"/proc/self/fd/{descriptor}")))
     # The server of websockets leaves its pipe and its selector to the garbage collector.
-    ours = {(k, v) for k, v in links.items() if not v.startswith(("pipe:", "anon_inode:"))}
+    ours = {file for file in files if not file[1].startswith(("pipe:", "anon_inode:"))}
     return {*threading.enumerate(), *ours}
 
 
@@ -212,6 +215,7 @@ def callback(number):
 
 def ready_at_the_end():
     threading.main_thread().join()
+    threading.Event().wait(0.2)  # until it waits for the callbacks; nothing tells when it does
     say("ready")
 """
 BLOCKING = """
@@ -231,7 +235,7 @@ calls[-1].join()
 ENDED = """
 for number in range(40):
     user.register(callback(number))
-threading.Thread(target=ready_at_the_end).start()
+threading.Thread(target=ready_at_the_end, daemon=True).start()
 """
 AGAIN = """
 def again(value):
@@ -241,7 +245,7 @@ def again(value):
 
 for number in range(5):
     user.register(again)
-threading.Thread(target=ready_at_the_end).start()
+threading.Thread(target=ready_at_the_end, daemon=True).start()
 """
 
 
