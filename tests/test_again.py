@@ -86,7 +86,7 @@ NOTHING: set[tuple[str, Auth]] = set()
         (answered(503), NOTHING),
         (answered(503, Retry_After="soon"), NOTHING),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_who_sends_what_again(outcome: Outcome, repeated: set[tuple[str, Auth]]) -> None:
     for method, asks in ANYTHING:

@@ -50,7 +50,7 @@ def treated(treat: Treat, ask: Ask, read: float = 30) -> Any:
         (written("200 OK", b"\xff"), "\ufffd"),
         (written("400 Bad Request", b'{"error": "no"}'), {"error": "no"}),
         (written("500 Internal Server Error", b'{"error": "no"}'), {"error": "no"}),
-        (written("200 OK", gzip.compress(b"[1]"), "Content-Encoding: gzip"), [1]),
+        (written("200 OK", gzip.compress(b"[1]", mtime=0), "Content-Encoding: gzip"), [1]),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[2]\r\n0\r\n\r\n", [2]),
         (b"HTTP/1.0 200 OK\r\n\r\n[3]", [3]),
     ],
