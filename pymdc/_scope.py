@@ -147,7 +147,7 @@ class Clock:
 
     def cancel(self, why: str) -> None:
         """End every scope with `Cancelled`."""
-        for scope in tuple(self._scopes):
+        for scope in self._scopes.copy():
             scope.cancel(why)
 
     def close(self) -> None:
@@ -173,7 +173,7 @@ class Clock:
         busy = time.monotonic()
         while not self._stop.wait(_PRECISION):
             now = time.monotonic()
-            for scope in tuple(self._scopes):
+            for scope in self._scopes.copy():
                 scope.expire(now)
                 busy = now
             if now - busy > self.idle_seconds and self._retires():

@@ -73,7 +73,6 @@ def upload(ask: Ask, endpoint: str, size: int, **settings: Any) -> Any:
     [
         pytest.param(b"HTTP/1.1 200 OK\r\nServer: ", id="in a header"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", id="in the body"),
-        pytest.param(b"", id="in the first line"),
     ],
 )
 def test_a_call_is_bounded_though_bytes_keep_coming(ask: Ask, start: bytes) -> None:
