@@ -16,6 +16,7 @@ from pymdc.exceptions import CertificateError, ConnectError, NetworkError
 MOST_SENDINGS = 3
 MOST_NONCES = 8
 _BACKOFF = 0.1  # seconds before the second sending, doubled for each further one
+_STALE_WAIT = 0.01  # seconds, as above, when a nonce was refused
 _BUSY = (429, 503)
 _STALE = b'"Invalid nonce supplied"'
 
@@ -58,12 +59,16 @@ class Sendings:
     def _after_response(self, response: Response) -> float | None:
         if response.status == 401 and isinstance(self.asks, Signature) and _STALE in response.body:
             self.stale += 1
-            return 0.0 if self.stale <= MOST_NONCES else None
+            return self._stand_back() if self.stale <= MOST_NONCES else None
         waits = _retry_after(response.headers, self.clock) if response.status in _BUSY else None
         # A token is spent by arriving, whatever comes of it, and nobody knows how far it came.
         if waits is None or isinstance(self.asks, Token):
             return None
         return waits if self.count - self.stale < MOST_SENDINGS else None
+
+    def _stand_back(self) -> float:
+        # At once the first time; then longer and longer, so that others get out of the way.
+        return float(_STALE_WAIT * (2 ** (self.stale - 1) - 1) * (1 + self.jitter()))
 
     def _backoff(self) -> float:
         return float(_BACKOFF * 2 ** (self.count - self.stale - 1) * (1 + self.jitter()))

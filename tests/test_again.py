@@ -124,7 +124,12 @@ def test_a_retry_after_beyond_all_numbers_is_none(told: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stale_nonce_is_signed_again_eight_times(method: str) -> None:
-    assert waits(method, SIGNED, STALE, MOST_NONCES + 1) == [0.0] * MOST_NONCES + [None]
+    *waited, last = waits(method, SIGNED, STALE, MOST_NONCES + 1)
+    assert last is None
+    seconds = [one for one in waited if one is not None]
+    assert len(seconds) == MOST_NONCES
+    assert seconds[0] == 0
+    assert seconds == sorted(set(seconds))
     for asks in (NOBODY, BASIC, TOKEN):
         assert waits(method, asks, STALE) == NEVER
 
