@@ -31,7 +31,7 @@ class Scope:
         self._sleep: threading.Event | None = None
         self._reason: PymdcError | None = None
         self._settled = False
-        self.doing = "the call"
+        self.doing = "a call not yet sent"
 
     def begin(self) -> None:
         """Let the time run; raise if the call was taken back before."""
@@ -66,13 +66,15 @@ class Scope:
                 self._sleep.set()
             return isinstance(self._reason, type(reason))
 
-    def cancel(self, why: str = "the call was cancelled") -> bool:
+    def cancel(self, why: str = "it was cancelled") -> bool:
         """End the call with `Cancelled`."""
-        return self.end(Cancelled(why))
+        return self.end(Cancelled(f"{self.doing}: {why}"))
 
     def expire(self, now: float) -> None:
         """End the call with `Timeout` if its deadline is not after *now*."""
-        if now >= self._deadline:
+        if self._reason is not None:
+            self.end(self._reason)  # once more, for a socket that was only about to connect
+        elif now >= self._deadline:
             what, setting = ("not done within", "total")
             if self._renews:
                 what, setting = ("no progress for", "stall")

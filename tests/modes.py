@@ -8,6 +8,7 @@ from typing import Any
 import pymdc
 
 PATIENCE = 30
+AT_ONCE = 5  # seconds, on a busy machine; promised is one
 
 Ask = Callable[..., Any]
 
@@ -27,6 +28,11 @@ def with_callback(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     assert got[0] is result
     assert not call.is_alive()
     return result
+
+
+def register(client: pymdc.Client, callback: Callable[[Any], object]) -> pymdc.Call:
+    """Make some call with *callback*."""
+    return pymdc.api.Users("a@b.com", "pass", client=client).register(callback)
 
 
 MODES = {"blocking": blocking, "callback": with_callback}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
+
+from modes import PATIENCE
 
 Treat = Callable[[socket.socket], None]
 
@@ -30,6 +32,32 @@ def read_request(connection: socket.socket) -> tuple[bytes, bytes]:
             break
         body += more
     return head, body
+
+
+def some_bytes(connection: socket.socket) -> None:
+    """Read the first that comes."""
+    connection.recv(100)
+
+
+def wait(connection: socket.socket) -> None:
+    """Wait until the other side closes."""
+    while connection.recv(65536):
+        pass
+
+
+def written(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
+    """Return an answer as it goes over the wire; *length* is what it says of its body."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}"]
+    return "\r\n".join([*lines, *headers, "", ""]).encode() + body
+
+
+ANSWER = written("200 OK", b"[]")
+
+
+def answer_all(connection: socket.socket) -> None:
+    """Answer each request of a connection with an empty list."""
+    while read_request(connection)[0]:
+        connection.sendall(ANSWER)
 
 
 def answering(answer: bytes) -> Treat:
@@ -92,3 +120,47 @@ class RawServer:
             sock.close()
         for thread in self._threads:
             thread.join()
+
+
+class Holding(RawServer):
+    """Does *first* to its first connection and holds it; the other ones it answers.
+
+    ``held`` says that the first one is there; ``ended``, once it is ``released``, that the client
+    closed it; and ``another``, that there is a second one.
+    """
+
+    def __init__(self, first: Callable[[socket.socket], object]) -> None:
+        self._first = [first]
+        self.held, self.released, self.ended, self.another = (threading.Event() for _ in range(4))
+        super().__init__(self._either)
+
+    def __enter__(self) -> Holding:
+        return self
+
+    def _either(self, connection: socket.socket) -> None:
+        if self._first:
+            self._hold(connection)
+        else:
+            self.another.set()
+            answer_all(connection)
+
+    def _hold(self, connection: socket.socket) -> None:
+        self._first.pop()(connection)
+        self.held.set()
+        self.released.wait(PATIENCE)
+        try:
+            while connection.recv(65536):
+                pass
+        finally:
+            self.ended.set()
+
+
+@contextmanager
+def full_port() -> Iterator[int]:
+    """Give a port at which a connection waits in vain, since its backlog is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as others:
+        for _ in range(4):
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(server.getsockname())
+        yield server.getsockname()[1]

@@ -17,15 +17,10 @@ import pytest
 import urllib3.exceptions
 import websockets.exceptions
 from modes import Ask
-from servers import RawServer, Treat, answering, read_request
+from servers import RawServer, Treat, answering, read_request, wait, written
 
 import pymdc
 from pymdc import _channel, _transport, exceptions
-
-
-def written(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}"]
-    return "\r\n".join([*lines, *headers, "", ""]).encode() + body
 
 
 def listing(endpoint: str, ask: Ask, read: float = 30) -> Any:
@@ -160,12 +155,6 @@ def test_silence_in_the_middle_is_a_timeout_too(ask: Ask) -> None:
         wait(connection)
 
     assert type(treated(half, ask, 0.2)) is exceptions.Timeout
-
-
-def wait(connection: socket.socket) -> None:
-    """Wait until the other side closes."""
-    while connection.recv(65536):
-        pass
 
 
 def test_tls_to_a_server_without_it_is_no_secure_connection(ask: Ask) -> None:

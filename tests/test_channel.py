@@ -6,65 +6,23 @@ import io
 import json
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from channels import DATA, HASH, Serve, good, pointer, pointing, websocket
 from modes import MODES, Ask
 from servers import RawServer, Treat, answering
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
-from pymdc._hashes import file_hash
-
-DATA = b"a shard of a file"
-HASH = file_hash(DATA)
-
-Serve = Callable[[ServerConnection], None]
-
-
-@contextmanager
-def websocket(treat: Serve) -> Iterator[str]:
-    """Serve WebSockets with *treat* and give their URL."""
-
-    def ignoring(connection: ServerConnection) -> None:
-        connection.recv()
-        treat(connection)
-
-    with serve(ignoring, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        server.shutdown()
-        thread.join()
-
-
-@contextmanager
-def pointing(pointers: Any) -> Iterator[str]:
-    """Serve an answer that is *pointers* and give the endpoint."""
-    body = json.dumps(pointers).encode()
-    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    with RawServer(answering(head + body)) as server:
-        yield server.endpoint
 
 
 def download(ask: Ask, pointers: Any, to: Path | io.BytesIO, name: str = HASH) -> Any:
     with pointing(pointers) as endpoint, pymdc.Client(endpoint, timeout=(5, 1)) as client:
         files = pymdc.api.Files("0" * 24, pymdc.ECDSA(), client=client)
         return ask(files.download, name, "token", to=to)
-
-
-def pointer(channel: str, name: str = HASH) -> dict[str, str]:
-    return {"hash": name, "token": "secret-token", "operation": "PULL", "channel": channel}
-
-
-def good(connection: ServerConnection) -> None:
-    for place in range(0, len(DATA), 5):
-        connection.send(DATA[place : place + 5])
 
 
 def test_a_bare_channel_is_read(ask: Ask, tmp_path: Path) -> None:

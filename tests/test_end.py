@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modes import MODES, PATIENCE
+from channels import HASH, good, pointer, pointing, websocket
+from modes import AT_ONCE, MODES, PATIENCE, register
 from processes import MINUTE, python
-from servers import RawServer, read_request
-from test_answers import wait
-from test_cancel import ANSWER, AT_ONCE, Holding, answer_all, register
-from test_channel import HASH, good, pointer, pointing, websocket
+from servers import ANSWER, Holding, RawServer, answer_all, read_request, wait
 
 import pymdc
 from pymdc import Cancelled

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 from conftest import Account
-from modes import PATIENCE, Ask
+from modes import PATIENCE, Ask, register
 from processes import python
-from servers import RawServer, read_request
-from test_cancel import ANSWER, Holding, register
+from servers import ANSWER, Holding, RawServer, read_request
 
 import pymdc
 from pymdc import Cancelled

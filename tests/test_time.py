@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from channels import DATA, HASH, Serve, pointer, pointing, websocket
 from modes import Ask, blocking
 from processes import python
-from servers import RawServer, Treat, read_request
-from test_answers import wait, written
-from test_cancel import Holding, full_port, some_bytes
-from test_channel import DATA, HASH, Serve, pointer, pointing, websocket
+from servers import Holding, RawServer, Treat, full_port, read_request, some_bytes, wait, written
 from websockets.sync.server import ServerConnection
 
 import pymdc

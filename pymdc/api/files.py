@@ -168,7 +168,7 @@ class Files(Resource):
             answer = self._client.send(self._token_request(operation), self._auth, scope)
             if refused(answer):
                 return answer
-            granted = _granted(answer)
+            granted = _granted(answer, scope.doing)
             try:
                 result = use(granted, scope)
             except NetworkError as error:
@@ -209,12 +209,14 @@ def _with_hint(error: NetworkError) -> NetworkError:
     return type(error)(f"{error}; it was not sent again, because its token may be spent")
 
 
-def _granted(answer: Answer) -> Token:
-    """Return the token that the bridge granted; `IntegrityError` when the answer holds none."""
+def _granted(answer: Answer, tried: str) -> Token:
+    """Return the token in *answer*, which *tried* got; `IntegrityError` when it holds none."""
     try:
         return Token(_printable(answer["token"]))
     except (TypeError, ValueError, LookupError):
-        raise IntegrityError("the answer is no token") from None
+        raise IntegrityError(
+            f"{tried}: the answer holds no token; is something else listening at the endpoint?"
+        ) from None
 
 
 def _printable(token: object) -> str:

@@ -1,0 +1,55 @@
+"""Channels, and pointers to them, that a test makes up."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from servers import RawServer, answering
+from websockets.sync.server import ServerConnection, serve
+
+from pymdc._hashes import file_hash
+
+DATA = b"a shard of a file"
+HASH = file_hash(DATA)
+
+Serve = Callable[[ServerConnection], None]
+
+
+@contextmanager
+def websocket(treat: Serve) -> Iterator[str]:
+    """Serve WebSockets with *treat* and give their URL."""
+
+    def ignoring(connection: ServerConnection) -> None:
+        connection.recv()
+        treat(connection)
+
+    with serve(ignoring, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def pointing(pointers: Any) -> Iterator[str]:
+    """Serve an answer that is *pointers* and give the endpoint."""
+    body = json.dumps(pointers).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with RawServer(answering(head + body)) as server:
+        yield server.endpoint
+
+
+def pointer(channel: str, name: str = HASH) -> dict[str, str]:
+    """Return a pointer to the shard *name* on *channel*."""
+    return {"hash": name, "token": "secret-token", "operation": "PULL", "channel": channel}
+
+
+def good(connection: ServerConnection) -> None:
+    """Send the shard."""
+    for place in range(0, len(DATA), 5):
+        connection.send(DATA[place : place + 5])
