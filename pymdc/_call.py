@@ -33,7 +33,8 @@ class Call(concurrent.futures.Future[Any]):
     """A call whose answer goes to a callback.
 
     It is done when its callback has returned; ``result()`` is the value that the callback got,
-    an exception too.
+    an exception too. A callback may wait for another call by ``join()`` and ``result()``, which
+    pass the queue; ``concurrent.futures.wait()`` does not.
     """
 
     def __init__(
@@ -65,6 +66,11 @@ class Call(concurrent.futures.Future[Any]):
         """Return the value that the callback got, waiting *timeout* seconds at the most."""
         self._prepare_to_wait()
         return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return None once the callback has returned: an exception too is a `result`."""
+        self._prepare_to_wait()
+        return super().exception(timeout)
 
     def cancel(self) -> bool:
         """Take the call back, unless it has its value; the callback then gets `Cancelled`.
@@ -98,4 +104,6 @@ class Call(concurrent.futures.Future[Any]):
             self._callback(value)
         except BaseException:  # noqa: BLE001  # what the user's function raises must harm nothing else
             _log.exception("the callback %s raised", _name(self._callback))
-        self.set_result(value)
+        finally:
+            if not self.done():  # else the callback forked, and this is the child
+                self.set_result(value)

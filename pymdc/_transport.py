@@ -16,7 +16,7 @@ import urllib3
 from urllib3 import exceptions as theirs
 
 from pymdc._connection import HTTPPool, HTTPSPool, Tunnel, distrust, within
-from pymdc._proxy import Proxy, proxy_for, through
+from pymdc._proxy import proxy_for, through
 from pymdc._request import Request, masked
 from pymdc._scope import Scope
 from pymdc.exceptions import (
@@ -126,14 +126,19 @@ class Transport:
     ) -> None:
         self.endpoint = _checked(endpoint)
         self.timeout = timeout
+        self._connections = connections
         self._ca_certs = ca_certs
         if ca_certs is not None:
             _ = self.tls  # so that a wrong file is told at once
-        proxy = proxy_for(self.endpoint)
+        self._proxy = proxy = proxy_for(self.endpoint)
         self._way = through(proxy)
         # A proxy for plain HTTP is told the whole URL; the way through to HTTPS is a tunnel.
         self._forwarder = proxy if self.endpoint.startswith("http:") else None
-        self._pool = self._connect(proxy, connections)
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin without connections, as at first: in a forked child those are the parent's."""
+        self._pool = self._connect()
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
@@ -148,10 +153,11 @@ class Transport:
                 ) from error
         return context
 
-    def _connect(self, proxy: Proxy | None, connections: int) -> urllib3.HTTPConnectionPool:
+    def _connect(self) -> urllib3.HTTPConnectionPool:
+        proxy = self._proxy
         parts = urlsplit(self._forwarder.url if self._forwarder else self.endpoint)
         options: dict[str, Any] = {
-            "maxsize": connections,
+            "maxsize": self._connections,
             "timeout": urllib3.Timeout(connect=self.timeout[0], read=self.timeout[1]),
             "retries": False,
         }

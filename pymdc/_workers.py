@@ -1,76 +1,57 @@
-"""The worker threads: who gets one at once, who waits for a turn, and what holds the process."""
+"""The workers: who gets one at once, who waits for a turn, and what holds the process."""
 
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from pymdc._call import Call, Callback, Work, outcome
 from pymdc._scope import Scope
-
-_Job = Callable[[], None]
+from pymdc._threads import Threads, on_any
 
 _PRECISION = 0.25  # seconds between two looks at whether Ctrl-C ended the main thread
 _LAST_SECONDS = 5.0  # for callbacks to hear that they are cancelled, after Ctrl-C
 _all: weakref.WeakSet[Workers] = weakref.WeakSet()
-
-
-class _Worker(threading.Thread):
-    """A thread that takes one job after another, and ends when none has come for a while."""
-
-    def __init__(self, workers: Workers) -> None:
-        # A daemon, so that a call given up by Ctrl-C holds nothing; the keeper, which is none,
-        # holds the process while callbacks have to run.
-        super().__init__(name="pymdc-worker", daemon=True)
-        self.inbox: SimpleQueue[_Job | None] = SimpleQueue()
-        self._workers = workers
-
-    def run(self) -> None:
-        job = self.inbox.get()
-        while job is not None:
-            job()
-            job = None  # while idle it would keep alive what the last call held
-            job = self._next() if self._workers.rests(self) else None
-
-    def _next(self) -> _Job | None:
-        try:
-            return self.inbox.get(timeout=self._workers.idle_seconds)
-        except Empty:
-            return None if self._workers.retires(self) else self.inbox.get()
+_log = logging.getLogger("pymdc")
 
 
 class Workers:
-    """Worker threads, started when needed; *size* bounds how many serve callbacks at once.
+    """Threads for calls, started when needed; *size* bounds how many serve callbacks at once.
 
-    A blocking call gets a worker whatever waits in the queue: its own thread sleeps meanwhile.
+    A blocking call gets a thread whatever waits in the queue: its own one sleeps meanwhile.
+    A call with a callback waits until somebody takes it, and whoever comes later finds it gone:
+    so it may stand in the queue, be cancelled and be waited for at the same time.
     """
 
     def __init__(self, size: int) -> None:
-        self.idle_seconds = 5.0
+        self.threads = Threads()
         self._size = size
+        self._calls: set[Call] = set()  # whose callbacks have not returned
+        self._waiting: set[Call] = set()  # those of them that nobody has taken
+        self._queue: deque[Call] = deque()
+        self._lanes: set[Call] = set()  # each named by the call that opened it
+        self._cancelled: deque[Call] = deque()
+        self._tellers = 0
+        self._kept = False
+        self._renew_locks()
+        _all.add(self)
+
+    def _renew_locks(self) -> None:
         self._lock = threading.Lock()
         self._quiet = threading.Condition(self._lock)
-        self._queue: deque[Call] = deque()
-        self._hastened: deque[Call] = deque()
-        self._hastening = False
-        self._idle: list[_Worker] = []
-        self._threads: set[threading.Thread] = set()
-        self._lanes = 0
-        self._calls: set[Call] = set()
-        self._kept = False
-        self._closed = False
-        _all.add(self)
 
     def run(self, work: Work, scope: Scope) -> Any:
         """Do *work* on a worker, wait for it, and return its outcome; Ctrl-C ends its *scope*."""
-        if isinstance(threading.current_thread(), _Worker):
+        if on_any():
             return outcome(work)
         answers: SimpleQueue[Any] = SimpleQueue()
         try:
@@ -86,43 +67,18 @@ class Workers:
         def job() -> None:
             deliver(outcome(work))
 
-        if not self._hand_over(job):
+        if not self.threads.take(job):
             job()
 
     def submit(self, work: Work, callback: Callback, scope: Scope) -> Call:
         """Do *work* on a worker in its turn, which hands its outcome to *callback*."""
-        call = Call(work, callback, scope, self.hasten, self.overtake)
-        with self._lock:
-            self._calls.add(call)
-            if self._lanes == self._size:
-                self._queue.append(call)
-                return call
-            self._lanes += 1
-        if not (self._keep() and self._hand_over(lambda: self._serve(call))):
-            self._serve_without_thread(call)
+        call = Call(work, callback, scope, self._hasten, self._overtake)
+        try:
+            self._accept(call)
+        except BaseException:  # Ctrl-C, for nothing else is raised
+            self._withdraw(call)
+            raise
         return call
-
-    def hasten(self, call: Call) -> None:
-        """Run a cancelled *call* now, if it waits for its turn: it is only told."""
-        with self._lock:
-            if call not in self._queue:
-                return
-            self._queue.remove(call)
-            self._hastened.append(call)
-            if self._hastening:
-                return
-            self._hastening = True
-        if not self._hand_over(self._tell):
-            self._tell()
-
-    def overtake(self, call: Call) -> None:
-        """Let *call* pass the queue when a callback waits for it: that one's worker sleeps."""
-        with self._lock:
-            if not isinstance(threading.current_thread(), _Worker) or call not in self._queue:
-                return
-            self._queue.remove(call)
-        if not self._hand_over(lambda: self._finish(call)):
-            self._finish(call)
 
     def cancel(self) -> None:
         """Cancel every call that has a callback."""
@@ -140,117 +96,136 @@ class Workers:
 
     def quiet(self, timeout: float | None = None) -> bool:
         """Wait until every callback has run; in a callback, do not wait. Say whether all have."""
-        own = isinstance(threading.current_thread(), _Worker)
         with self._quiet:
-            return self._quiet.wait_for(lambda: not self._calls, 0 if own else timeout)
+            return self._quiet.wait_for(
+                lambda: not self._calls, 0 if self.threads.current else timeout
+            )
 
     def close(self, timeout: float | None = None) -> bool:
-        """Wait as `quiet` does, then for the workers to end. Say whether all was done in time."""
+        """Wait as `quiet` does, then for the threads to end. Say whether all was done in time."""
         last = None if timeout is None else time.monotonic() + timeout
         quiet = self.quiet(timeout)
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-            threads = tuple(self._threads)
-        for worker in idle:
-            worker.inbox.put(None)
-        if not quiet:
-            return False
-        for thread in threads:
-            thread.join(None if last is None else max(0.0, last - time.monotonic()))
-        return not any(thread.is_alive() for thread in threads)
+        if quiet and last is not None:
+            timeout = max(0.0, last - time.monotonic())
+        return self.threads.close(timeout if quiet else 0) and quiet
 
     def abandon(self) -> None:
         """Forget the calls: in a forked child they are the parent's, who runs their callbacks."""
         _all.discard(self)
-        self._queue.clear()
+        self._renew_locks()  # the old ones may be held by a thread that is not there
+        self.threads.abandon()
+        for calls in (self._queue, self._waiting, self._lanes):
+            calls.clear()
         for call in self._calls:
             call.abandon()
         self._calls.clear()
 
-    def rests(self, worker: _Worker) -> bool:
-        """Take *worker* among the idle ones, or say no when it shall end."""
+    def _accept(self, call: Call) -> None:
         with self._lock:
-            if self._closed:
-                self._threads.discard(worker)
-                return False
-            self._idle.append(worker)
-            return True
+            self._calls.add(call)
+            self._waiting.add(call)
+            if len(self._lanes) == self._size:
+                self._queue.append(call)
+                return
+            self._lanes.add(call)
+        self._open(call)
 
-    def retires(self, worker: _Worker) -> bool:
-        """Let an idle *worker* end, or say no when a job is on its way to it."""
+    def _open(self, lane: Call) -> None:
+        if not (self._keep() and self.threads.take(partial(self._serve, lane))):
+            self._serve_without_thread(lane)
+
+    def _withdraw(self, call: Call) -> None:
+        """Undo what was done for *call*, unless it is taken, and leave its lane to the next."""
         with self._lock:
-            if worker not in self._idle:
-                return False
-            self._idle.remove(worker)
-            self._threads.discard(worker)
-            return True
+            if call not in self._waiting:
+                return
+            for calls in (self._waiting, self._calls, self._lanes):
+                calls.discard(call)
+            with suppress(ValueError):
+                self._queue.remove(call)
+            self._quiet.notify_all()
+            if not self._queue or len(self._lanes) == self._size:
+                return
+            lane = self._queue.popleft()
+            self._lanes.add(lane)
+        self._open(lane)
 
-    def _serve(self, call: Call | None) -> None:
+    def _serve(self, lane: Call) -> None:
+        call: Call | None = lane
         while call is not None:
             self._finish(call)
             with self._lock:
-                call = self._queue.popleft() if self._queue else None
+                call = self._queue.popleft() if self._queue and lane in self._lanes else None
                 if call is None:
-                    self._lanes -= 1
+                    self._lanes.discard(lane)
+
+    def _hasten(self, call: Call) -> None:
+        """Run a cancelled *call* now, if it waits for its turn: it is only told."""
+        with self._lock:
+            if call not in self._waiting:
+                return
+            self._cancelled.append(call)
+            if self._tellers == self._size:
+                return
+            self._tellers += 1
+        if not self.threads.take(self._tell):
+            self._tell()
 
     def _tell(self) -> None:
         while True:
             with self._lock:
-                if not self._hastened:
-                    self._hastening = False
+                if not self._cancelled:
+                    self._tellers -= 1
                     return
-                call = self._hastened.popleft()
+                call = self._cancelled.popleft()
+            self._finish(call)
+
+    def _overtake(self, call: Call) -> None:
+        """Let *call* pass the queue when a callback waits for it: that one's worker sleeps."""
+        if not (on_any() and call in self._waiting):
+            return
+        if not self.threads.take(partial(self._finish, call)):
             self._finish(call)
 
     def _finish(self, call: Call) -> None:
-        call.run()
+        """Take *call* and run it, unless somebody has."""
+        with self._lock:
+            if call not in self._waiting:
+                return
+            self._waiting.discard(call)
+        failure = outcome(call.run)
         with self._lock:
             self._calls.discard(call)
             if not self._calls:
                 self._quiet.notify_all()
+        if failure is not None:  # of what add_done_callback was given: Exceptions are logged there
+            outcome(partial(_log.error, "after a callback came %r", failure))
 
-    def _serve_without_thread(self, call: Call) -> None:
+    def _serve_without_thread(self, lane: Call) -> None:
         # Python 3.12.0 to 3.12.2 start no thread once the main thread has ended.
         with self._lock:
-            others = self._lanes > 1
+            others = len(self._lanes) > 1
             if others:
-                self._lanes -= 1
-                self._queue.append(call)
+                self._lanes.discard(lane)
+                self._queue.append(lane)
         if not others:
-            self._serve(call)
-
-    def _hand_over(self, job: _Job) -> bool:
-        with self._lock:
-            worker = self._idle.pop() if self._idle else None
-        if worker is None:
-            worker = _Worker(self)
-            if not self._begin(worker):
-                return False
-        worker.inbox.put(job)
-        return True
-
-    def _begin(self, thread: threading.Thread) -> bool:
-        with self._lock:
-            self._threads.add(thread)
-        try:
-            thread.start()
-        except RuntimeError:
-            with self._lock:
-                self._threads.discard(thread)
-            return False
-        return True
+            self._serve(lane)
 
     def _keep(self) -> bool:
+        """Have a thread that is no daemon while callbacks have to run: it holds the process."""
         with self._lock:
             if self._kept:
                 return True
             self._kept = True
-        if self._begin(threading.Thread(target=self._stay, name="pymdc-keeper", daemon=False)):
-            return True
-        with self._lock:
-            self._kept = False
-        return False
+        begun = False
+        try:
+            keeper = threading.Thread(target=self._stay, name="pymdc-keeper", daemon=False)
+            begun = self.threads.begin(keeper)
+        finally:
+            if not begun:
+                with self._lock:
+                    self._kept = False
+        return begun
 
     def _stay(self) -> None:
         ended = False
@@ -261,14 +236,15 @@ class Workers:
                 ended = self._quiet.wait_for(lambda: not self._calls, _PRECISION) or _interrupted()
                 if ended:
                     self._kept = False
-                    self._threads.discard(threading.current_thread())
+        self.threads.forget(threading.current_thread())
 
 
 def _interrupted() -> bool:
-    """Say whether Ctrl-C has ended the main thread."""
+    """Say whether Ctrl-C has ended the main thread; at a prompt it ends but a line."""
     return (
         not threading.main_thread().is_alive()
         and getattr(sys, "last_type", None) is KeyboardInterrupt
+        and not hasattr(sys, "ps1")
     )
 
 

@@ -73,10 +73,10 @@ class Client:
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ValueError(f"workers is {workers!r}; expected a whole number above zero")
         self._total, self._stall = _limit(total, "total"), _limit(stall, "stall")
-        self._settings = (endpoint, max(workers, _CONNECTIONS), _pair(timeout), ca_certs)
+        self._transport = Transport(endpoint, max(workers, _CONNECTIONS), _pair(timeout), ca_certs)
         self._size = workers
-        self._closed = False
-        self._open()
+        self._closed = self._cancelled = False
+        self._begin()
         _clients.add(self)
 
     @property
@@ -129,11 +129,17 @@ class Client:
     def close(self, timeout: float | None = None, cancel: bool = False) -> None:
         """Wait until every call is done and its callback has run, then close the connections.
 
-        After *timeout* seconds, or with *cancel* at once, the calls that are left are cancelled.
-        In a callback it does not wait. A call made afterwards has `Closed` as its value.
+        After *timeout* seconds, or with *cancel* at once, the calls that are left are cancelled,
+        and their callbacks waited for, as long again at the most.
+        A callback of this client does not wait: from there it closes once that has returned.
+        A call made afterwards has `Closed` as its value.
         """
-        if cancel or not self._workers.close(timeout):
+        if self._workers.threads.current:
             self._closed = True
+            threading.Thread(target=self.close, args=(timeout, cancel), name="pymdc-close").start()
+            return
+        if cancel or not self._workers.close(timeout):
+            self._closed = self._cancelled = True
             self._workers.cancel()
             self._clock.cancel("the client was closed")
             self._workers.close(timeout)
@@ -141,15 +147,14 @@ class Client:
         self._clock.close()
         self._transport.close()
 
-    def _open(self) -> None:
-        self._transport = Transport(*self._settings)
+    def _begin(self) -> None:
         self._workers = Workers(self._size)
         self._clock = Clock()
         self._turn = Turn()
 
     def _in_scope(self, work: Callable[[Scope], Any], scope: Scope) -> Any:
         def begun() -> Any:
-            if self._closed:
+            if self._cancelled:
                 scope.cancel("the client was closed")
             scope.begin()
             return work(scope)
@@ -174,7 +179,8 @@ class Client:
     def renew(self) -> None:
         """Leave the parent its calls and connections: what a fork does to the child's client."""
         self._workers.abandon()
-        self._open()
+        self._begin()
+        self._transport.renew()
 
     def __enter__(self) -> Client:
         return self
@@ -210,12 +216,15 @@ class Turn:
         if now >= self._until or not isinstance(sendings.asks, Signature):
             yield
             return
-        while not self._lock.acquire(timeout=_PATIENCE):
+        held = False
+        while not held and time.monotonic() < self._until:
             scope.check()
+            held = self._lock.acquire(timeout=_PATIENCE)
         try:
             yield
         finally:
-            self._lock.release()
+            if held:
+                self._lock.release()
 
 
 def _told(outcome: Response | NetworkError, scope: Scope) -> str:

@@ -123,6 +123,40 @@ def test_close_cancels_what_is_left_with_callbacks_and_without(how: dict[str, An
     assert [type(value) for value in after] == [Closed] * 20
 
 
+def test_a_client_is_closed_in_the_callback_of_another_one() -> None:
+    got: list[Any] = []
+
+    def use_another(value: Any) -> None:
+        with pymdc.Client(server.endpoint) as inner:
+            for _ in range(3):
+                register(inner, got.append)
+
+    with RawServer(answer_all) as server, pymdc.Client(server.endpoint) as client:
+        register(client, use_another).join(PATIENCE)
+    assert got == [[]] * 3
+
+
+def test_a_client_that_a_callback_closes_lets_the_others_finish() -> None:
+    closed = threading.Event()
+    got: list[Any] = []
+
+    def close(value: Any) -> None:
+        client.close()
+        register(client, got.append).join(PATIENCE)
+        closed.set()
+
+    with Gate() as server:
+        client = pymdc.Client(server.endpoint, workers=3)
+        for _ in range(2):
+            register(client, got.append)
+        server.await_requests(2)
+        client.run(lambda scope: None, close)
+        assert closed.wait(PATIENCE)
+        server.open.set()
+        client.close()
+    assert [type(value) for value in got] == [Closed, list, list]
+
+
 def test_close_tells_those_who_wait_behind_a_callback_that_blocks() -> None:
     blocked, told, order = threading.Event(), threading.Event(), list[str]()
 
@@ -185,7 +219,7 @@ def test_idle_threads_end_by_themselves_and_others_take_their_place() -> None:
         seen.update(threading.enumerate())
 
     with RawServer(answer_all) as server, pymdc.Client(server.endpoint) as client:
-        client._workers.idle_seconds = client._clock.idle_seconds = 0.05
+        client._workers.threads.idle_seconds = client._clock.idle_seconds = 0.05
         for _ in range(2):
             assert register(client, look).result(PATIENCE) == []
             for thread in seen - before:
@@ -303,6 +337,48 @@ def test_the_first_ctrl_c_ends_callbacks_that_call_again_on_every_error() -> Non
     assert len(printed) >= 5
     assert set(printed) == {"Cancelled"}
     assert seconds < SOON
+
+
+CALLING = """
+import os, pymdc, signal, sys, threading
+
+client = pymdc.Client(sys.argv[1], workers=4)
+user = pymdc.api.Users("a@b.com", "pass", client=client)
+made, told, enough = [], [], threading.Event()
+
+
+def press():
+    for _ in range(100):
+        enough.wait(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+    enough.set()
+
+
+def call():
+    while not enough.is_set():
+        made.append(user.register(told.append))
+        made.append(user.register())
+
+
+threading.Thread(target=press).start()
+while not enough.is_set():
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+client.close()
+calls = [call for call in made if isinstance(call, pymdc.Call)]
+assert client._workers.quiet(0)
+assert not any(call.is_alive() for call in calls)
+assert len(calls) <= len(told) <= len(calls) + 100, (len(calls), len(told))
+print(len(calls) > 100)
+"""
+
+
+def test_ctrl_c_while_calls_are_made_loses_none_of_them() -> None:
+    with RawServer(answer_all) as server:
+        ended = python("-c", CALLING, server.endpoint)
+    assert (ended.stdout, ended.stderr) == ("True\n", "")
 
 
 TOLD = """

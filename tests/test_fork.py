@@ -9,14 +9,16 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
+from certificates import certificate, over_tls
 from conftest import Account
 from modes import PATIENCE, Ask, register
 from processes import python
-from servers import ANSWER, Holding, RawServer, read_request
+from servers import ANSWER, Holding, RawServer, answer_all, read_request
 
 import pymdc
 from pymdc import Cancelled
@@ -108,6 +110,41 @@ def test_callbacks_outstanding_at_a_fork_run_once_and_in_the_parent() -> None:
         running.cancel()
         server.released.set()
     assert got == [os.getpid()] * 6
+
+
+CALLBACK = """
+import os, pymdc, sys
+
+def fork(value):
+    pid = os.fork()
+    if pid:
+        print(os.waitpid(pid, 0)[1], flush=True)
+
+with pymdc.Client(sys.argv[1], workers=1) as client:
+    pymdc.api.Users("a@b.com", "pass", client=client).register(fork)
+"""
+
+
+def test_a_callback_may_fork_and_return_on_both_sides() -> None:
+    with RawServer(answer_all) as server:
+        ended = python(
+            "-W", "ignore:.*use of fork:DeprecationWarning", "-c", CALLBACK, server.endpoint
+        )
+    assert (ended.stdout, ended.stderr) == ("0\n", "")
+
+
+def test_a_child_needs_the_files_and_variables_of_its_parent_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server_side = certificate(tmp_path, "localhost")
+    monkeypatch.chdir(tmp_path)
+    with RawServer(over_tls(server_side, answer_all)) as server:
+        endpoint = f"https://localhost:{server.port}"
+        with pymdc.Client(endpoint, ca_certs=server_side.name) as client:
+            assert user(client, "parent").register() == []
+            monkeypatch.chdir("/")
+            monkeypatch.setenv("https_proxy", "no proxy at all")
+            assert Child(lambda: user(client, "child").register()).value() == []
 
 
 def test_a_call_that_is_done_at_a_fork_keeps_its_value() -> None:

@@ -111,7 +111,7 @@ def test_all_names_what_is_there(module: Any) -> None:
 LADDER = [
     {"exceptions", "_contract", "_base58", "_ripemd160", "_text", "_secp256k1", "_proxy"},
     {"_hashes", "_request", "_scope", "keypair"},
-    {"_call", "_connection", "_auth", "_multipart"},
+    {"_call", "_threads", "_connection", "_auth", "_multipart"},
     {"_workers", "_transport", "_channel", "_shards"},
     {"_again"},
     {"client"},

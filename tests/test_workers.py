@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -141,6 +142,19 @@ def test_even_sys_exit_in_a_callback_ends_no_worker(
     assert len(caplog.records) == 1
 
 
+def test_what_waits_for_a_call_harms_no_worker_either(
+    one: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    let_go = occupy(one)
+    call = one.submit(dict, ignore)
+    call.add_done_callback(lambda call: sys.exit(3))
+    let_go()
+    assert call.result(PATIENCE) == {}
+    assert one.submit(dict, ignore).result(PATIENCE) == {}
+    assert one.quiet(PATIENCE)
+    assert "SystemExit" in caplog.text
+
+
 def test_no_more_than_size_callback_calls_run_at_once() -> None:
     workers = Workers(3)
     lock, running, most = threading.Lock(), 0, 0
@@ -222,9 +236,9 @@ def test_a_call_cancelled_in_the_queue_never_runs_and_its_callback_is_told(one: 
     let_go = occupy(one)
     call = one.submit(lambda: ran.append(1), got.append)
     assert call.cancel()
-    assert call.cancel()
-    let_go()
     call.join(PATIENCE)
+    assert not call.cancel()
+    let_go()
     assert ran == []
     assert [type(value) for value in got] == [Cancelled]
     assert call.result() is got[0]
@@ -266,7 +280,7 @@ def test_a_callback_that_waits_for_its_own_call_is_told(one: Workers) -> None:
 
     def callback(value: object) -> None:
         there.wait(PATIENCE)
-        for wait in (made[0].join, made[0].result):
+        for wait in (made[0].join, made[0].result, made[0].exception):
             try:
                 wait()
             except RuntimeError as error:
@@ -275,7 +289,48 @@ def test_a_callback_that_waits_for_its_own_call_is_told(one: Workers) -> None:
     made.append(one.submit(dict, callback))
     there.set()
     made[0].join(PATIENCE)
-    assert [str(error) for error in caught] == ["a callback cannot wait for its own call"] * 2
+    assert [str(error) for error in caught] == ["a callback cannot wait for its own call"] * 3
+
+
+@pytest.mark.parametrize("wait", [Call.join, Call.result, Call.exception])
+def test_a_callback_waits_for_a_call_that_is_behind_it_in_the_queue(
+    one: Workers, wait: Callable[[Call, float], object]
+) -> None:
+    done: list[bool] = []
+
+    def callback(value: object) -> None:
+        call = one.submit(dict, ignore)
+        wait(call, PATIENCE)
+        done.append(call.done())
+
+    one.submit(dict, callback).join(PATIENCE)
+    assert done == [True]
+
+
+def test_a_cancelled_call_is_told_while_the_callback_of_another_one_blocks(one: Workers) -> None:
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def block(value: object) -> None:
+        blocked.set()
+        go_on.wait(PATIENCE)
+
+    def wait_for_the_last(value: object) -> None:
+        last.join(PATIENCE)
+        told.append(last.done())
+
+    told: list[bool] = []
+    let_go = occupy(one)
+    first, waiting, last = (
+        one.submit(dict, callback) for callback in (block, wait_for_the_last, ignore)
+    )
+    assert first.cancel()
+    assert blocked.wait(PATIENCE)
+    assert last.cancel()
+    let_go()
+    waiting.join(PATIENCE)
+    assert told == [True]
+    assert first.is_alive()
+    go_on.set()
 
 
 def test_a_call_is_a_future(workers: Workers) -> None:
