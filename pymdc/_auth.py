@@ -14,9 +14,13 @@ from pymdc._contract import contract
 from pymdc._request import Request
 from pymdc.keypair import ECDSA
 
-# Milliseconds by which a nonce runs ahead for each time that one was refused: with a bridge that
-# wants them in order, it has to arrive before what another process signs after it.
-_LEAD = 5
+
+def _lead(refused: int) -> int:
+    """Return the milliseconds by which a nonce runs ahead, once others were *refused*.
+
+    A bridge that wants nonces in order may have seen those of another process, which was ahead.
+    """
+    return 5 * 4 ** (refused - 1) if refused else 0
 
 
 class Auth(Protocol):
@@ -84,7 +88,7 @@ class Signature:
 
     def sign(self, request: Request, refused: int = 0) -> Request:
         """Return *request* with a nonce, the public key and the signature."""
-        request = request.with_nonce(self.nonces.next(_LEAD * refused))
+        request = request.with_nonce(self.nonces.next(_lead(refused)))
         signed = contract(request.method, request.path, request.payload.encode())
         return request.with_headers(
             {"x-pubkey": self.key_pair.get_public_key(), "x-signature": self.key_pair.sign(signed)}

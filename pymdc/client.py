@@ -8,18 +8,18 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 from pymdc import _channel
 from pymdc._again import Sendings
-from pymdc._auth import Auth, Signature
+from pymdc._auth import Auth
 from pymdc._call import Callback, outcome
 from pymdc._request import Request
 from pymdc._scope import Clock, Scope
 from pymdc._transport import Response, Transport
+from pymdc._turn import Turn
 from pymdc._workers import Workers
 from pymdc.exceptions import Closed, NetworkError
 
@@ -31,12 +31,6 @@ STALL = 60.0
 
 # Blocking calls come from any number of threads; this many connections are kept for all.
 _CONNECTIONS = 64
-
-# Seconds between two looks at whether a call that waits for its turn was ended.
-_PATIENCE = 0.25
-
-# Seconds for which those who sign take turns after a nonce was refused.
-_STRICT = 1.0
 
 # The bridge's JSON as a dict or list, '' or text where it sent none, or an exception.
 Answer = Any
@@ -197,100 +191,23 @@ class Client:
         return f"<Client {self.endpoint}>"
 
 
-class Turn:
-    """Lets those who sign take turns, for a while after the bridge refused a nonce.
-
-    A bridge that wants nonces in order refuses those that overtake each other.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._until = 0.0
-
-    @contextmanager
-    def of(self, sendings: Sendings, scope: Scope) -> Iterator[None]:
-        """Hold the turn of *sendings* in the block, if it needs one."""
-        now = time.monotonic()
-        if sendings.stale:
-            self._until = now + _STRICT
-        if now >= self._until or not isinstance(sendings.asks, Signature):
-            yield
-            return
-        held = False
-        while not held and time.monotonic() < self._until:
-            scope.check()
-            held = self._lock.acquire(timeout=_PATIENCE)
-        try:
-            yield
-        finally:
-            if held:
-                self._lock.release()
-
-
 def _told(outcome: Response | NetworkError, scope: Scope) -> str:
     if isinstance(outcome, NetworkError):
         return str(outcome)
     return f"{scope.doing} answered {outcome.status}"
 
 
-_default: Client | None = None
-_making = threading.Lock()
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 def _in_child() -> None:
     """Give every client of a forked child connections, workers and locks of its own."""
-    global _making
-    _making = threading.Lock()
     for client in tuple(_clients):
         client.renew()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
-
-
-def default() -> Client:
-    """Return the client that serves where none is given, made from the environment on first use.
-
-    PYMDC_ENDPOINT, PYMDC_WORKERS, PYMDC_TIMEOUT (seconds, or two numbers with a comma),
-    PYMDC_TOTAL and PYMDC_STALL.
-    """
-    global _default
-    with _making:
-        if _default is None:
-            settings = {
-                name: _read(variable, parse)
-                for name, (variable, parse) in _VARIABLES.items()
-                if os.environ.get(variable)
-            }
-            try:
-                _default = Client(**settings)
-            except ValueError as error:
-                names = ", ".join(variable for variable, _ in _VARIABLES.values())
-                raise ValueError(f"{error}; it was made from {names}") from None
-        return _default
-
-
-def _read(variable: str, parse: Callable[[str], Any]) -> Any:
-    value = os.environ[variable]
-    try:
-        return parse(value)
-    except ValueError:
-        raise ValueError(f"the variable {variable} is {value!r}; expected a number") from None
-
-
-def _seconds(value: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in value.split(","))
-
-
-_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "endpoint": ("PYMDC_ENDPOINT", str),
-    "workers": ("PYMDC_WORKERS", int),
-    "timeout": ("PYMDC_TIMEOUT", _seconds),
-    "total": ("PYMDC_TOTAL", float),
-    "stall": ("PYMDC_STALL", float),
-}
 
 
 def _limit(seconds: Any, what: str) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, overload
 
-from pymdc import client as _client
 from pymdc._auth import identify
 from pymdc._call import Call, Callback
+from pymdc._default import default
 from pymdc._request import NOTHING, masked, settle
 from pymdc._text import Text, text
 from pymdc.client import Answer, Client
@@ -68,7 +68,7 @@ def REST(  # noqa: N802  # the name of 2016
     request = settle(
         text(method, "the method").upper(), "/" + path.lstrip("/"), params, _headers(headers)
     )
-    return (client or _client.default()).call(request, identify(auth), callback)
+    return (client or default()).call(request, identify(auth), callback)
 
 
 def _headers(headers: Mapping[Any, Any]) -> dict[str, str]:

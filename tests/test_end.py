@@ -381,6 +381,19 @@ def test_ctrl_c_while_calls_are_made_loses_none_of_them() -> None:
     assert (ended.stdout, ended.stderr) == ("True\n", "")
 
 
+def test_ctrl_c_at_a_prompt_ends_a_line_and_no_calls() -> None:
+    lines = [
+        "import pymdc",
+        "raise KeyboardInterrupt",
+        "pymdc.api.Users('a@b.com', 'pass').register(print)",
+    ]
+    with RawServer(answer_all) as server:
+        ended = python(
+            "-i", "-q", input="\n".join([*lines, ""]), env={"PYMDC_ENDPOINT": server.endpoint}
+        )
+    assert "[]" in ended.stdout.splitlines()
+
+
 TOLD = """
 for number in range(3):
     user.register(callback(number))

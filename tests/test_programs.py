@@ -235,8 +235,8 @@ def test_a_wrong_variable_is_named(name: str, value: str, outside: Path) -> None
 
 def test_variables_set_the_default_client(outside: Path) -> None:
     script = (
-        "import pymdc.client as c; d = c.default()\n"
-        "print(d.endpoint, d._transport.timeout, d._workers._size, d is c.default())"
+        "from pymdc._default import default; d = default()\n"
+        "print(d.endpoint, d._transport.timeout, d._workers._size, d is default())"
     )
     settings = {
         "PYMDC_ENDPOINT": "http://127.0.0.1:9/",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pymdc import client as _client
 from pymdc._auth import Auth
 from pymdc._call import Callback
+from pymdc._default import default
 from pymdc._request import NOTHING, resource, settle
 from pymdc.client import Client
 
@@ -22,7 +22,7 @@ class Resource:
 
     @property
     def _client(self) -> Client:
-        return self._given or _client.default()
+        return self._given or default()
 
     def _call(
         self,
