@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
@@ -83,3 +83,10 @@ def _retry_after(headers: Mapping[str, str], clock: Callable[[], float]) -> floa
         return max(0.0, parsedate_to_datetime(told).timestamp() - clock())
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def pauses(jitter: Callable[[], float] = random.random) -> Iterator[float | None]:
+    """Give the seconds to wait after each try for a connection, and None after the last one."""
+    for count in range(MOST_SENDINGS - 1):
+        yield _BACKOFF * 2**count * (1 + jitter())
+    yield None

@@ -7,7 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from websockets import exceptions as theirs
 from websockets.client import ClientProtocol
@@ -16,6 +16,7 @@ from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
 from pymdc._connection import Tunnel, dial, distrust, secured
+from pymdc._hashes import Block
 from pymdc._proxy import Proxy, proxy_for, through
 from pymdc._scope import Scope
 from pymdc.exceptions import (
@@ -30,7 +31,7 @@ from pymdc.exceptions import (
     Timeout,
 )
 
-_RECEIVE = 256 * 1024
+_RECEIVE = 64 * 1024
 _LARGEST_FRAME = 16 * 1024 * 1024
 _NORMAL = 1000
 
@@ -60,39 +61,110 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
 )
 
 
-def pull(
-    url: str,
-    message: Mapping[str, str],
-    timeout: tuple[float, float],
-    tls: Callable[[], ssl.SSLContext],
-    scope: Scope,
-) -> Iterator[bytes]:
-    """Send *message* to the channel at *url* and give the blocks that come back.
+class Channel:
+    """An open channel, which is asked for one shard.
 
-    *timeout* is a pair of seconds: for connecting, and for each wait for bytes.
-    Raises `ChannelError` for an error that the channel tells, else a `NetworkError`.
+    *url* is the channel's, *message* what it is sent, and *timeout* a pair of seconds: for
+    connecting, and for each wait for bytes.
+    Each method raises `ChannelError` for an error that the channel tells, else a `NetworkError`.
     """
-    tried = scope.doing = f"the channel {url}"
-    try:
-        uri = parse_uri(url)
-        proxy = _proxy_for(url)
-        tried = scope.doing = tried + through(proxy)
-        with _connect(uri, proxy, tried, timeout[0], tls, scope) as sock:
-            sock.settimeout(timeout[1])
-            protocol = ClientProtocol(uri, max_size=_LARGEST_FRAME, logger=_silent)
-            yield from _blocks(sock, protocol, message, url)
-    except theirs.WebSocketException as error:
-        raise translated(error, tried) from error
-    except PymdcError:
-        raise
-    except ValueError as error:
-        raise ConnectError(f"{tried}: it is not the URL of a channel ({error})") from error
-    except TimeoutError as error:
-        raise Timeout(f"{tried}: nothing came for {timeout[1]:g} s") from error
-    except OSError as error:
-        raise ConnectionLost(f"{tried}: it broke ({error})") from error
-    finally:
-        scope.release()
+
+    def __init__(
+        self,
+        url: str,
+        message: Mapping[str, str],
+        timeout: tuple[float, float],
+        tls: Callable[[], ssl.SSLContext],
+        scope: Scope,
+    ) -> None:
+        self.url, self.wait, self.ended = url, timeout[1], False
+        self._message, self._scope = message, scope
+        self._tried = scope.doing = f"the channel {url}"
+        with self._translating():
+            uri = parse_uri(url)
+            proxy = _proxy_for(url)
+            self._tried = scope.doing = self._tried + through(proxy)
+            self.sock = _connect(uri, proxy, self._tried, timeout[0], tls, scope)
+            self._protocol = ClientProtocol(uri, max_size=_LARGEST_FRAME, logger=_silent)
+            self._protocol.send_request(self._protocol.connect())
+            try:
+                self.sock.settimeout(self.wait)
+                self._send()
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def tells(self) -> bool:
+        """Say whether its socket tells when there is something to read: not TLS within TLS."""
+        return isinstance(self.sock, socket.socket)
+
+    def read(self) -> list[Block]:
+        """Wait for bytes, and return the blocks of the shard that they bring."""
+        with self._translating():
+            data = self.sock.recv(_RECEIVE)
+            if data:
+                self._protocol.receive_data(data)
+            else:
+                self._protocol.receive_eof()
+            blocks = [
+                block for event in self._protocol.events_received() for block in self._take(event)
+            ]
+            self._check()
+        return blocks
+
+    def silent(self) -> Timeout:
+        """Return the exception for a wait in which nothing came."""
+        return Timeout(f"{self._tried}: nothing came for {self.wait:g} s")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._scope.release(self.sock)
+        self.sock.close()
+
+    def _take(self, event: object) -> Iterator[Block]:
+        if isinstance(event, Response) and self._protocol.handshake_exc is None:
+            self._protocol.send_text(json.dumps(dict(self._message)).encode())
+            self._send()
+        elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+            raise _told(self.url, event.data)
+        elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
+            yield event.data
+
+    def _check(self) -> None:
+        broken = self._protocol.handshake_exc or self._protocol.parser_exc
+        if isinstance(broken, EOFError):
+            raise ConnectionLost(f"the channel {self.url}: it closed before the shard was whole")
+        if broken is not None:
+            raise broken
+        closed = self._protocol.close_rcvd
+        with suppress(OSError):
+            self._send()
+        if closed is not None and closed.code != _NORMAL:
+            raise ConnectionLost(f"the channel {self.url}: it closed with code {closed.code}")
+        self.ended = closed is not None
+
+    def _send(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self.sock.sendall(data)
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except theirs.WebSocketException as error:
+            raise translated(error, self._tried) from error
+        except PymdcError:
+            raise
+        except ValueError as error:
+            raise ConnectError(
+                f"{self._tried}: it is not the URL of a channel ({error})"
+            ) from error
+        except TimeoutError as error:
+            raise self.silent() from error
+        except OSError as error:
+            raise ConnectionLost(f"{self._tried}: it broke ({error})") from error
 
 
 def translated(error: Exception, tried: str) -> NetworkError:
@@ -129,49 +201,6 @@ def _connect(
         raise ConnectError(
             f"{tried}: no connection could be made; does anything listen there? ({error})"
         ) from error
-
-
-def _blocks(
-    sock: socket.socket, protocol: ClientProtocol, message: Mapping[str, str], url: str
-) -> Iterator[bytes]:
-    protocol.send_request(protocol.connect())
-    while protocol.close_rcvd is None:
-        _send(sock, protocol)
-        _receive(sock, protocol)
-        for event in protocol.events_received():
-            if isinstance(event, Response) and protocol.handshake_exc is None:
-                protocol.send_text(json.dumps(dict(message)).encode())
-            elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
-                raise _told(url, event.data)
-            elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
-                yield bytes(event.data)
-        _raise_broken(protocol, url)
-    with suppress(OSError):
-        _send(sock, protocol)
-    if protocol.close_rcvd.code != _NORMAL:
-        raise ConnectionLost(f"the channel {url}: it closed with code {protocol.close_rcvd.code}")
-
-
-def _send(sock: socket.socket, protocol: ClientProtocol) -> None:
-    for data in protocol.data_to_send():
-        if data:
-            sock.sendall(data)
-
-
-def _receive(sock: socket.socket, protocol: ClientProtocol) -> None:
-    data = sock.recv(_RECEIVE)
-    if data:
-        protocol.receive_data(data)
-    else:
-        protocol.receive_eof()
-
-
-def _raise_broken(protocol: ClientProtocol, url: str) -> None:
-    broken = protocol.handshake_exc or protocol.parser_exc
-    if isinstance(broken, EOFError):
-        raise ConnectionLost(f"the channel {url}: it closed before the shard was whole")
-    if broken is not None:
-        raise broken
 
 
 def _told(url: str, data: bytes | bytearray | memoryview) -> ChannelError:

@@ -32,6 +32,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "timeout": ("PYMDC_TIMEOUT", _seconds),
     "total": ("PYMDC_TOTAL", float),
     "stall": ("PYMDC_STALL", float),
+    "channels": ("PYMDC_CHANNELS", int),
 }
 
 

@@ -6,6 +6,8 @@ import hashlib
 
 from pymdc._ripemd160 import ripemd160
 
+Block = bytes | bytearray | memoryview
+
 
 class FileHash:
     """The hash of a file or a shard, fed piece by piece.
@@ -16,7 +18,7 @@ class FileHash:
     def __init__(self, data: bytes = b"") -> None:
         self._sha256 = hashlib.sha256(data)
 
-    def update(self, data: bytes | bytearray | memoryview) -> None:
+    def update(self, data: Block) -> None:
         """Take the next piece in."""
         self._sha256.update(data)
 

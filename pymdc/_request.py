@@ -31,7 +31,7 @@ class Request:
     path: str
     payload: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    stream: Iterable[bytes] | None = field(default=None, repr=False)
+    stream: Iterable[bytes | memoryview] | None = field(default=None, repr=False)
 
     @property
     def shown(self) -> str:
@@ -45,7 +45,7 @@ class Request:
         return f"{self.path}?{query}" if query else self.path
 
     @property
-    def body(self) -> bytes | Iterable[bytes] | None:
+    def body(self) -> bytes | Iterable[bytes | memoryview] | None:
         """The body, or None where the method has none."""
         if self.stream is not None:
             return self.stream

@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from pymdc.exceptions import Cancelled, PymdcError, Timeout
+
+Block = TypeVar("Block")
 
 _PRECISION = 0.25  # seconds between two looks at the clock
 
@@ -27,7 +29,7 @@ class Scope:
         self._renews = renews
         self._deadline = math.inf
         self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
+        self._sockets: dict[int, socket.socket] = {}  # by the number of the one watched
         self._sleep: threading.Event | None = None
         self._reason: PymdcError | None = None
         self._settled = False
@@ -38,13 +40,17 @@ class Scope:
         self._deadline = time.monotonic() + self._limit
         self.check()
 
-    def progress(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    def progress(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Give *blocks*, each of which is a sign of progress."""
         for block in blocks:
-            self.check()
-            if self._renews:
-                self._deadline = time.monotonic() + self._limit
+            self.step()
             yield block
+
+    def step(self) -> None:
+        """Take note of a sign of progress; raise if the call was ended."""
+        self.check()
+        if self._renews:
+            self._deadline = time.monotonic() + self._limit
 
     def left(self) -> float:
         """Return the seconds that are left."""
@@ -60,7 +66,7 @@ class Scope:
                 return False
             if self._reason is None:
                 self._reason = reason
-            for sock in self._sockets:
+            for sock in self._sockets.values():
                 _shut(sock)
             if self._sleep is not None:
                 self._sleep.set()
@@ -106,16 +112,21 @@ class Scope:
         # A duplicate, because the owner may close his, and its number may come to mean another.
         twin = socket.fromfd(sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
         with self._lock:
-            self._sockets.append(twin)
+            before = self._sockets.pop(sock.fileno(), None)
+            self._sockets[sock.fileno()] = twin
             if self._reason is not None:
                 _shut(twin)
+        if before is not None:  # the one that had the number is closed
+            before.close()
 
-    def release(self) -> None:
-        """Forget the sockets."""
+    def release(self, sock: socket.socket | None = None) -> None:
+        """Forget *sock*, which is still open, or every socket."""
         with self._lock:
-            sockets, self._sockets = self._sockets, []
-        for sock in sockets:
-            sock.close()
+            forgotten = list(self._sockets) if sock is None else [sock.fileno()]
+            twins = [self._sockets.pop(number, None) for number in forgotten]
+        for twin in twins:
+            if twin is not None:
+                twin.close()
 
 
 def _shut(sock: socket.socket) -> None:

@@ -175,7 +175,7 @@ class Transport:
         if self._forwarder:
             target = self.endpoint + target
             headers.update(self._forwarder.headers)
-        body = request.body
+        body: Any = request.body
         if request.stream is not None:
             body = scope.progress(request.stream)
         try:

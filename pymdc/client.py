@@ -7,27 +7,31 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-from pymdc import _channel
-from pymdc._again import Sendings
+from pymdc._again import Sendings, pauses
 from pymdc._auth import Auth
 from pymdc._call import Callback, outcome
+from pymdc._channel import Channel
+from pymdc._hashes import Block
+from pymdc._pull import side_by_side
 from pymdc._request import Request
 from pymdc._scope import Clock, Scope
+from pymdc._shards import Pointer
 from pymdc._transport import Response, Transport
 from pymdc._turn import Turn
 from pymdc._workers import Workers
-from pymdc.exceptions import Closed, NetworkError
+from pymdc.exceptions import CertificateError, Closed, ConnectError, NetworkError
 
 ENDPOINT = "https://api.metadisk.org"
 WORKERS = 32
 TIMEOUT = (10.0, 60.0)
 TOTAL = 120.0
 STALL = 60.0
+CHANNELS = 4
 
 # Blocking calls come from any number of threads; this many connections are kept for all.
 _CONNECTIONS = 64
@@ -49,6 +53,7 @@ class Client:
     *timeout* is a pair of seconds, for connecting and for each wait for bytes, or one for both.
     *total* bounds a call that is no transfer, all its sendings taken together, and *stall* the
     time in a transfer from one block to the next, both in seconds.
+    *channels* bounds how many shards of a download are pulled side by side.
     *ca_certs* is a file of further certificates to trust.
     """
 
@@ -60,15 +65,14 @@ class Client:
         timeout: Seconds = TIMEOUT,
         total: float = TOTAL,
         stall: float = STALL,
+        channels: int = CHANNELS,
         ca_certs: str | None = None,
     ) -> None:
         if endpoint is None:
             endpoint = os.environ.get("PYMDC_ENDPOINT") or ENDPOINT
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise ValueError(f"workers is {workers!r}; expected a whole number above zero")
         self._total, self._stall = _limit(total, "total"), _limit(stall, "stall")
         self._transport = Transport(endpoint, max(workers, _CONNECTIONS), _pair(timeout), ca_certs)
-        self._size = workers
+        self._size, self._channels = _count(workers, "workers"), _count(channels, "channels")
         self._closed = self._cancelled = False
         self._begin()
         _clients.add(self)
@@ -110,15 +114,29 @@ class Client:
             raise outcome
         return "" if sendings.done_before(outcome) else outcome.decode()
 
-    def pull(self, pointer: Mapping[str, str], scope: Scope) -> Iterator[bytes]:
-        """Give the blocks of the shard behind *pointer*, from its channel, or raise."""
+    def pull(
+        self, pointers: Iterable[tuple[int, Pointer]], scope: Scope, in_order: bool
+    ) -> Generator[tuple[int, Block], None, None]:
+        """Give the blocks of the shards behind *pointers*, as `side_by_side` does, or raise."""
+        connect = partial(self._channel, scope)
+        return side_by_side(pointers, connect, 1 if in_order else self._channels)
+
+    def _channel(self, scope: Scope, pointer: Pointer) -> Channel:
+        """Connect to a channel, again where nothing was sent yet."""
         message = {"token": pointer["token"], "hash": pointer["hash"], "operation": "PULL"}
         transport = self._transport
-        return scope.progress(
-            _channel.pull(
-                pointer["channel"], message, transport.timeout, lambda: transport.tls, scope
-            )
-        )
+        for wait in pauses():
+            try:
+                return Channel(
+                    pointer["channel"], message, transport.timeout, lambda: transport.tls, scope
+                )
+            except ConnectError as error:
+                scope.check()
+                if wait is None or isinstance(error, CertificateError):
+                    raise
+                _log.warning("%s; trying it again in %.3g s", error, wait)
+            scope.sleep(wait)
+        raise AssertionError("the last try returns or raises")
 
     def close(self, timeout: float | None = None, cancel: bool = False) -> None:
         """Wait until every call is done and its callback has run, then close the connections.
@@ -208,6 +226,12 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
+
+
+def _count(number: Any, what: str) -> int:
+    if type(number) is not int or number < 1:
+        raise ValueError(f"{what} is {number!r}; expected a whole number above zero")
+    return number
 
 
 def _limit(seconds: Any, what: str) -> float:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from servers import RawServer, answering
 from websockets.sync.server import ServerConnection, serve
 
+import pymdc
 from pymdc._hashes import file_hash
+from pymdc._scope import Scope
 
 DATA = b"a shard of a file"
 HASH = file_hash(DATA)
@@ -53,3 +55,10 @@ def good(connection: ServerConnection) -> None:
     """Send the shard."""
     for place in range(0, len(DATA), 5):
         connection.send(DATA[place : place + 5])
+
+
+def blocks(client: pymdc.Client, pointer: Any) -> Iterator[Any]:
+    """Give the blocks of the one shard behind *pointer*."""
+    with closing(client.pull([(0, pointer)], Scope(), in_order=True)) as pulled:
+        for _, block in pulled:
+            yield block

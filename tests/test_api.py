@@ -222,7 +222,7 @@ def test_a_file_keeps_its_name(
 ) -> None:
     path = tmp_path / name
     path.write_bytes(name.encode())
-    assert ask(bucket.files.upload, os.fsencode(path))["filename"] == stored
+    assert ask(bucket.files.upload, path)["filename"] == stored
 
 
 def test_the_base_name_alone_leaves_this_machine(ask: Ask, photo: Path) -> None:

@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 import pytest
+from channels import blocks
 from modes import Ask
 from servers import RawServer, Treat, read_request
 
@@ -15,7 +16,6 @@ import pymdc
 from pymdc import exceptions
 from pymdc._channel import _told
 from pymdc._hashes import file_hash
-from pymdc._scope import Scope
 from pymdc.api import Files, Keys, Users
 
 GARBAGE: list[Any] = [[], "", None, 5, {}, "error", {"token": 5, "hash": 5}]
@@ -87,7 +87,7 @@ def test_a_channel_that_is_none_is_no_connection(channel: str) -> None:
     with pymdc.Client("http://127.0.0.1:1") as client:
         pointer = {"hash": "h", "token": "t", "channel": channel}
         with pytest.raises(exceptions.ConnectError):
-            list(client.pull(pointer, Scope()))
+            list(blocks(client, pointer))
 
 
 @pytest.mark.parametrize("code", ["1e999", "null", "[]", '"x"', NESTED.decode()], ids=len)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from certificates import certificate, context, over_tls
+from channels import blocks
 from modes import Ask
 from proxies import Proxy
 from servers import RawServer, Treat, answering, read_request
@@ -18,7 +19,6 @@ from websockets.sync.server import serve
 
 import pymdc
 from pymdc import exceptions
-from pymdc._scope import Scope
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
 
@@ -96,7 +96,7 @@ def pulled(channel: str, ca_certs: Path | None = None) -> Any:
     trusted = str(ca_certs) if ca_certs else None
     with pymdc.Client("https://elsewhere.invalid", ca_certs=trusted) as client:
         try:
-            return b"".join(client.pull(pointer, Scope()))
+            return b"".join(blocks(client, pointer))
         except pymdc.PymdcError as error:
             return error
 

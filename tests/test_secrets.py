@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 from certificates import certificate, over_tls
+from channels import blocks
 from modes import PATIENCE, Ask
 from proxies import Proxy
 from servers import RawServer, Treat, answering, read_request
 
 import pymdc
-from pymdc._scope import Scope
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
 
@@ -160,9 +160,9 @@ def test_a_lesson_with_its_refusals_keeps_its_secrets(
         pull = heard.secret("PULL", got(bucket.files.token, "PULL")["token"])
         pointers = got(bucket.files.download, entry["hash"], pull)
         heard.secret("pointer", pointers[0]["token"])
-        assert b"".join(client.pull(pointers[0], Scope())) == b"photo"
+        assert b"".join(blocks(client, pointers[0])) == b"photo"
         with pytest.raises(pymdc.exceptions.ChannelError) as caught:
-            list(client.pull(pointers[0], Scope()))
+            list(blocks(client, pointers[0]))
         heard.value(caught.value)
         got(bucket.files.download, entry["hash"], to=tmp_path / "back")
         assert "error" in got(bucket.files.download, entry["hash"], token(heard))
@@ -225,7 +225,7 @@ def everything(heard: Heard, client: pymdc.Client, pair: Noted) -> None:
     pointer = {"token": token(heard), "hash": "h", "operation": "PULL"}
     pointer["channel"] = client.endpoint.replace("http", "ws", 1)
     with pytest.raises(pymdc.PymdcError) as caught:
-        list(client.pull(pointer, Scope()))
+        list(blocks(client, pointer))
     heard.value(caught.value)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from certificates import certificate, context, expired, over_tls
+from channels import blocks
 from modes import Ask
 from processes import python
 from servers import RawServer, answering
@@ -17,7 +18,6 @@ from websockets.sync.server import serve
 
 import pymdc
 from pymdc import exceptions
-from pymdc._scope import Scope
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 
@@ -58,7 +58,7 @@ def pulled(host: str, port: int, ca_certs: Path | None) -> Any:
     pointer = {"hash": "h", "token": "t", "channel": f"wss://{host}:{port}"}
     with pymdc.Client("http://127.0.0.1:1", ca_certs=str(ca_certs) if ca_certs else None) as client:
         try:
-            return b"".join(client.pull(pointer, Scope()))
+            return b"".join(blocks(client, pointer))
         except pymdc.PymdcError as error:
             return error
 
@@ -136,7 +136,7 @@ bridge, channel = sys.argv[1:]
 with pymdc.Client(bridge) as client:
     print(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list())
     pointer = {"hash": "h", "token": "t", "channel": channel}
-    print(b"".join(client.pull(pointer, Scope())))
+    print(b"".join(blocks(client, pointer)))
 """
 
 

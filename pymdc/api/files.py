@@ -7,17 +7,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO, overload
 
-from pymdc import _multipart, _shards
+from pymdc import _multipart, _part, _progress, _shards
 from pymdc._auth import Signature, Token
 from pymdc._call import Call, Callback
-from pymdc._multipart import FileBody, Path
+from pymdc._multipart import FileBody, Source
+from pymdc._part import Target
+from pymdc._progress import Function as Told
 from pymdc._request import Request, resource, settle
 from pymdc._scope import Scope
 from pymdc._text import Text, text
 from pymdc.api._resource import Resource
 from pymdc.api.keys import checked
 from pymdc.client import Answer, Client
-from pymdc.exceptions import ConnectError, IntegrityError, NetworkError, refused
+from pymdc.exceptions import ConnectError, IntegrityError, NetworkError, refused, unwrap
 from pymdc.keypair import ECDSA
 
 _TRIES = 3
@@ -52,28 +54,61 @@ class Files(Resource):
 
     @overload
     def upload(
-        self, path: Path | BinaryIO, token: Text | None = None, callback: None = None
+        self,
+        path: Source,
+        token: Text | None = None,
+        callback: None = None,
+        *,
+        progress: Told | None = None,
+        verify: bool = True,
     ) -> Answer: ...
     @overload
-    def upload(self, path: Path | BinaryIO, token: Text | None, callback: Callback) -> Call: ...
+    def upload(
+        self,
+        path: Source,
+        token: Text | None,
+        callback: Callback,
+        *,
+        progress: Told | None = None,
+        verify: bool = True,
+    ) -> Call: ...
     @overload
     def upload(
-        self, path: Path | BinaryIO, token: Text | None = None, *, callback: Callback
+        self,
+        path: Source,
+        token: Text | None = None,
+        *,
+        callback: Callback,
+        progress: Told | None = None,
+        verify: bool = True,
     ) -> Call: ...
     def upload(
-        self, path: Path | BinaryIO, token: Text | None = None, callback: Callback | None = None
+        self,
+        path: Source,
+        token: Text | None = None,
+        callback: Callback | None = None,
+        *,
+        progress: Told | None = None,
+        verify: bool = True,
     ) -> Answer:
-        """Store the file at *path*, or an open binary file from its position on.
+        """Store a file: that at *path*, an open binary one from its position on, or bytes.
 
         The *token*, a PUSH token, says who may; without one the key signs for one.
-        The value is the entry; an `IntegrityError` when the bridge names it by another hash.
+        *progress* is called with the bytes sent and their total, at most 20 times a second, on
+        the worker; what it raises ends the transfer.
+        The value is the entry; an `IntegrityError` when the bridge names it by another hash, which
+        *verify* False leaves unsaid, or when the file grew or shrank meanwhile.
         """
-        source, client = _multipart.checked(path), self._client
+        source, told, client = _multipart.checked(path), _progress.checked(progress), self._client
         granted = None if token is None else Token(_printable(token))
 
         def push(scope: Scope) -> Answer:
-            with _multipart.opened(source) as body:
-                return self._with_token("PUSH", granted, partial(self._push, client, body), scope)
+            with _multipart.opened(source, told, verify) as body:
+                use = partial(self._push, client, body)
+                answer = self._with_token("PUSH", granted, use, scope)
+                if not refused(answer):
+                    told.finish(body.size)
+            return answer
 
         return client.run(push, callback, transfer=True)
 
@@ -84,7 +119,8 @@ class Files(Resource):
         token: Text | None = None,
         callback: None = None,
         *,
-        to: Path | BinaryIO | None = None,
+        to: Target | BinaryIO | None = None,
+        progress: Told | None = None,
     ) -> Answer: ...
     @overload
     def download(
@@ -93,7 +129,8 @@ class Files(Resource):
         token: Text | None,
         callback: Callback,
         *,
-        to: Path | BinaryIO | None = None,
+        to: Target | BinaryIO | None = None,
+        progress: Told | None = None,
     ) -> Call: ...
     @overload
     def download(
@@ -102,7 +139,8 @@ class Files(Resource):
         token: Text | None = None,
         *,
         callback: Callback,
-        to: Path | BinaryIO | None = None,
+        to: Target | BinaryIO | None = None,
+        progress: Told | None = None,
     ) -> Call: ...
     def download(
         self,
@@ -110,28 +148,47 @@ class Files(Resource):
         token: Text | None = None,
         callback: Callback | None = None,
         *,
-        to: Path | BinaryIO | None = None,
+        to: Target | BinaryIO | None = None,
+        progress: Told | None = None,
     ) -> Answer:
-        """Return the pointers to the shards, ``[{hash, token, operation, channel}]``.
+        """Return the pointers to the shards, ``[{hash, size, token, operation, channel}]``.
 
         With *to*, a path or an open binary file, fetch and verify the shards and write the file;
         the value is ``{bucket, hash, size, path}``, and a path holds the whole file or nothing new.
+        What an interrupted download to a path has brought is used by the next one of that file.
         The *token*, a PULL token, says who may; without one the key signs for one.
+        *progress* is called with the bytes that are verified and written and their total (None
+        where the bridge tells no sizes), at most 20 times a second, on the worker; what it raises
+        ends the transfer.
         """
-        name, client = text(file_hash, "the file's hash"), self._client
+        name, told, client = (
+            text(file_hash, "the file's hash"),
+            _progress.checked(progress),
+            self._client,
+        )
         granted = None if token is None else Token(_printable(token))
         request = settle("GET", resource(*self._path, name))
-        to = None if to is None else _shards.writable(to)
+        to = None if to is None else _part.writable(to)
+
+        def ask(scope: Scope) -> Answer:
+            return self._with_token("PULL", granted, partial(client.send, request), scope)
+
+        def again(scope: Scope) -> _shards.Pointers:
+            scope.check()
+            return _shards.checked(unwrap(ask(scope)), scope.doing)
 
         def pull(scope: Scope) -> Answer:
-            pointers = self._with_token("PULL", granted, partial(client.send, request), scope)
+            pointers = ask(scope)
             if to is None or refused(pointers):
                 return pointers
             pointers = _shards.checked(pointers, scope.doing)
-            with _shards.target(to) as (out, path):
-                shards = partial(client.pull, scope=scope)
-                size = _shards.fetch(pointers, name, shards, out)
-            return {"bucket": self._bucket_id, "hash": name, "size": size, "path": path}
+            renew = partial(again, scope) if granted is None else None
+            with _part.target(to, name) as out:
+                file = _shards.Assembly(pointers, name, out, told, scope.step)
+                shards = partial(client.pull, scope=scope, in_order=file.in_order)
+                size = _shards.assemble(file, pointers, shards, renew)
+            told.finish(size)
+            return {"bucket": self._bucket_id, "hash": name, "size": size, "path": out.path}
 
         return client.run(pull, callback, transfer=True)
 
@@ -190,9 +247,9 @@ class Files(Resource):
         request = Request("PUT", resource(*self._path), headers=headers, stream=body)
         try:
             answer = client.send(request, granted, scope)
-        except _multipart.Unreadable as error:
+        except _multipart.Unsendable as error:
             raise error.__cause__ or error from None
-        if refused(answer):
+        if refused(answer) or body.hash is None:
             return answer
         found = body.hash.hexdigest()
         stored = answer.get("hash") if isinstance(answer, dict) else None
