@@ -165,6 +165,13 @@ class _Scoped(connection.HTTPConnection):
         self.timeout = _here.wait  # for sending; until now it was the one for connecting
         super().request(*args, **kwargs)
 
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
+        try:
+            return super().getresponse()
+        except (ValueError, OverflowError, MemoryError) as error:
+            # http.client believes what the other side says of its lengths.
+            raise exceptions.ResponseError(str(error)) from error
+
 
 class _HTTPSConnection(_Scoped, connection.HTTPSConnection):
     def connect(self) -> None:

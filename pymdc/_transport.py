@@ -188,7 +188,7 @@ class Transport:
             raise translated(error, tried, self.timeout) from error
         finally:
             scope.release()
-        if not response.data and response.status != _NO_CONTENT and not _framed(response.headers):
+        if not response.data and _cut(response.status, response.headers):
             raise ConnectionLost(f"{tried}: the connection ended in the middle of the headers")
         if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
             raise ConnectError(f"{tried}: the proxy refused: {response.status} {response.reason}")
@@ -210,9 +210,13 @@ for _name in ("urllib3.connection", "urllib3.connectionpool"):
     logging.getLogger(_name).addFilter(_mask)
 
 
-def _framed(headers: Mapping[str, str]) -> bool:
-    # A cut in the headers looks like their end; without these an empty body may be such a cut.
-    return "Content-Length" in headers or "Transfer-Encoding" in headers
+def _cut(status: int, headers: Mapping[str, str]) -> bool:
+    """Say whether *headers* without a body may have been cut short, which looks like their end.
+
+    What is no success is an exception anyhow, and its own tells more.
+    """
+    framed = "Content-Length" in headers or "Transfer-Encoding" in headers
+    return status < 300 and status != _NO_CONTENT and not framed
 
 
 def translated(error: Exception, tried: str, timeout: tuple[float, float]) -> NetworkError:
@@ -245,14 +249,13 @@ def _reason(error: BaseException) -> str:
 
 def _checked(endpoint: str) -> str:
     """Return *endpoint* without a final slash; ValueError unless it is http(s)://host[:port]."""
-    parts = urlsplit(endpoint)
     try:
+        parts = urlsplit(endpoint)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        more = parts.username or parts.path.strip("/") or parts.query or parts.fragment
+        if usable and not more:
+            return f"{parts.scheme}://{parts.netloc}"
     except ValueError:
-        usable = False
-    if not usable or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
-        shown = endpoint.rpartition("@")[2]
-        raise ValueError(
-            f"the endpoint is {shown!r}; expected http(s)://host or http(s)://host:port"
-        )
-    return f"{parts.scheme}://{parts.netloc}"
+        pass  # its text might hold a password
+    shown = endpoint.rpartition("@")[2]
+    raise ValueError(f"the endpoint is {shown!r}; expected http(s)://host or http(s)://host:port")
