@@ -9,19 +9,22 @@ import pickle
 import socket
 import ssl
 import threading
+import time
 import traceback
 import urllib.error
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import urllib3.exceptions
 import websockets.exceptions
 from modes import Ask
-from servers import RawServer, Treat, answering, read_request, wait, written
+from servers import RawServer, Treat, answering, full_port, read_request, wait, written
 
 import pymdc
 from pymdc import _channel, _transport, exceptions
+from pymdc._connection import Deadline, _connected
+from pymdc._scope import Scope
 
 
 def listing(endpoint: str, ask: Ask, read: float = 30) -> Any:
@@ -162,6 +165,32 @@ def test_an_unknown_host_says_so(ask: Ask) -> None:
     value = listing("http://no-such-host.invalid", ask)
     assert type(value) is exceptions.ConnectError
     assert "the host was not found" in str(value)
+
+
+def addresses(port: int) -> list[Any]:
+    return socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM)
+
+
+@pytest.fixture
+def scope() -> Iterator[Scope]:
+    scope = Scope()
+    yield scope
+    scope.release()
+
+
+def test_all_addresses_of_a_host_together_get_the_time_for_connecting(scope: Scope) -> None:
+    began = time.monotonic()
+    with full_port() as port, pytest.raises(TimeoutError):
+        _connected(addresses(port) * 5, Deadline(0.8), scope)
+    assert time.monotonic() - began < 5 * 0.8
+
+
+def test_an_address_after_one_that_is_silent_is_reached(scope: Scope) -> None:
+    with full_port() as silent, RawServer(wait) as server:
+        several = addresses(silent) + addresses(server.port)
+        with _connected(several, Deadline(0.8), scope) as sock:
+            assert sock.getpeername()[1] == server.port
+            assert 0 < (sock.gettimeout() or 0) < 0.8
 
 
 def test_silence_is_a_timeout_that_says_how_long(ask: Ask) -> None:
