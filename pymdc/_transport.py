@@ -185,13 +185,15 @@ class Transport:
         except theirs.ClosedPoolError:
             raise Closed(f"{tried}: the client is closed") from None
         except theirs.HTTPError as error:
-            raise translated(error, tried, self.timeout) from error
+            # What the other side sent is among the causes, and may be what it was sent.
+            raise translated(error, tried, self.timeout) from None
         finally:
             scope.release()
         if not response.data and _cut(response.status, response.headers):
             raise ConnectionLost(f"{tried}: the connection ended in the middle of the headers")
         if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
-            raise ConnectError(f"{tried}: the proxy refused: {response.status} {response.reason}")
+            told = f"{response.status} {masked(response.reason or '')}"
+            raise ConnectError(f"{tried}: the proxy refused: {told}")
         return Response(url, response.status, response.headers, response.data, self._way)
 
     def close(self) -> None:
@@ -200,10 +202,17 @@ class Transport:
 
 
 def _mask(record: logging.LogRecord) -> bool:
-    """Mask activation tokens in the paths that urllib3 logs."""
+    """Mask activation tokens in what urllib3 logs, and whatever it says about bad headers."""
+    record.exc_info = None
     if isinstance(record.args, tuple):
-        record.args = tuple(masked(arg) if isinstance(arg, str) else arg for arg in record.args)
+        record.args = tuple(_safe(arg) for arg in record.args)
     return True
+
+
+def _safe(arg: object) -> object:
+    if isinstance(arg, Exception):
+        return type(arg).__name__
+    return masked(arg) if isinstance(arg, str) else arg
 
 
 for _name in ("urllib3.connection", "urllib3.connectionpool"):
@@ -244,7 +253,7 @@ def _told(error: Exception) -> Exception:
 def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error) or type(error).__name__
+    return masked(str(error)) or type(error).__name__
 
 
 def _checked(endpoint: str) -> str:
