@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from urllib.parse import unquote
 
 from pymdc._auth import Auth, Basic, Signature, Token
 from pymdc._request import Request
 from pymdc._transport import Response
-from pymdc.exceptions import CertificateError, ConnectError, NetworkError
+from pymdc.exceptions import CertificateError, ConnectError, HTTPError, NetworkError, refused
 
 MOST_SENDINGS = 3
 MOST_NONCES = 8
@@ -21,6 +22,14 @@ _BUSY = (429, 503)
 _STALE = b'"Invalid nonce supplied"'
 
 Outcome = Response | NetworkError
+
+
+class Busy(Exception):
+    """The bridge wants what presented a token *wait* seconds later; that takes a new token."""
+
+    def __init__(self, response: Response, wait: float) -> None:
+        super().__init__(response, wait)
+        self.response, self.wait = response, wait
 
 
 @dataclass
@@ -39,10 +48,25 @@ class Sendings:
     def repeatable(self) -> bool:
         """Say whether a second arrival does no harm: a signed or basic GET or DELETE."""
         known = isinstance(self.asks, Basic | Signature)
-        return known and self.request.method in ("GET", "DELETE")
+        return known and self.request.method in ("GET", "DELETE") and not self.spends
+
+    @property
+    def spends(self) -> bool:
+        """Say whether arriving spends something: a token, or the one of an activation."""
+        path = unquote(self.request.path).lower()
+        return self.presents_token or "/activations/" in path
+
+    @property
+    def presents_token(self) -> bool:
+        """Say whether a bucket's token is presented, by whatever way it came there."""
+        names = [name.lower() for name in self.request.headers]
+        return isinstance(self.asks, Token) or "x-token" in names
 
     def again(self, outcome: Outcome) -> float | None:
-        """Note *outcome*; return the seconds to wait before another sending, or None for none."""
+        """Note *outcome*; return the seconds to wait before another sending, or None for none.
+
+        Raises `Busy` where another sending takes another token.
+        """
         self.count += 1
         if isinstance(outcome, Response):
             return self._after_response(outcome)
@@ -54,15 +78,20 @@ class Sendings:
 
     def done_before(self, response: Response) -> bool:
         """Say whether a DELETE found nothing because an earlier sending of it had arrived."""
-        return self.request.method == "DELETE" and self.uncertain and response.status == 404
+        deleted = self.request.method == "DELETE" and self.uncertain
+        return deleted and response.status == 404 and _by_the_bridge(response)
 
     def _after_response(self, response: Response) -> float | None:
         if response.status == 401 and isinstance(self.asks, Signature) and _STALE in response.body:
             self.stale += 1
             return self._stand_back() if self.stale <= MOST_NONCES else None
         waits = _retry_after(response.headers, self.clock) if response.status in _BUSY else None
+        if waits is None:
+            return None
         # A token is spent by arriving, whatever comes of it, and nobody knows how far it came.
-        if waits is None or isinstance(self.asks, Token):
+        if isinstance(self.asks, Token):
+            raise Busy(response, waits)
+        if self.presents_token:
             return None
         return waits if self.count - self.stale < MOST_SENDINGS else None
 
@@ -72,6 +101,13 @@ class Sendings:
 
     def _backoff(self) -> float:
         return float(_BACKOFF * 2 ** (self.count - self.stale - 1) * (1 + self.jitter()))
+
+
+def _by_the_bridge(refusal: Response) -> bool:
+    try:
+        return refused(refusal.decode())
+    except HTTPError:
+        return False
 
 
 def _retry_after(headers: Mapping[str, str], clock: Callable[[], float]) -> float | None:

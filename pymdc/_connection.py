@@ -6,6 +6,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,15 +33,19 @@ class Tunnel:
 def dial(
     host: str, port: int, timeout: float, scope: Scope, tunnel: Tunnel | None = None
 ) -> socket.socket:
-    """Connect to *host*, each step within *timeout* seconds; raise OSError."""
+    """Connect to *host* within *timeout* seconds once its name is looked up; raise OSError.
+
+    The socket's timeout is what is left of them.
+    """
     if tunnel is None:
-        return _dial(host, port, timeout, scope)
-    proxy = tunnel.proxy
-    sock = _dial(proxy.host, proxy.port, timeout, scope)
+        return _connected(_addresses(host, port), Deadline(timeout), scope)
+    proxy, target = tunnel.proxy, _target(host, port)
+    addresses, deadline = _addresses(proxy.host, proxy.port), Deadline(timeout)
+    sock = _connected(addresses, deadline, scope)
     try:
         if proxy.secure:
             sock = secured(sock, tunnel.tls(), proxy.host)
-        _ask_for_tunnel(sock, host, port, proxy)
+        _ask_for_tunnel(sock, target, proxy, deadline)
     except BaseException:
         sock.close()
         raise
@@ -76,19 +81,45 @@ _CHECKS = {  # by OpenSSL's number
 }
 
 
-def _dial(host: str, port: int, timeout: float, scope: Scope) -> socket.socket:
-    failure = OSError(f"{host} has no address")
+class Deadline:
+    """A moment *seconds* from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self._moment = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds that are left; TimeoutError when there are none."""
+        left = self._moment - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+
+_Address = tuple[Any, ...]
+
+
+def _addresses(host: str, port: int) -> list[_Address]:
     try:
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:
-        raise socket.gaierror(socket.EAI_NONAME, str(error)) from error
-    for family, kind, protocol, _, address in addresses:
+        raise _no_host(error) from error
+
+
+def _no_host(error: UnicodeError) -> socket.gaierror:
+    return socket.gaierror(socket.EAI_NONAME, str(error))
+
+
+def _connected(addresses: list[_Address], deadline: Deadline, scope: Scope) -> socket.socket:
+    """Connect to one of *addresses*; each gets an equal share of what the others left."""
+    failure = OSError("the host has no address")
+    for place, (family, kind, protocol, _, address) in enumerate(addresses):
         sock = socket.socket(family, kind, protocol)
         try:
             scope.watch(sock)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(timeout)
+            sock.settimeout(deadline.left() / (len(addresses) - place))
             sock.connect(address)
+            sock.settimeout(deadline.left())
             return sock
         except OSError as error:
             failure = error
@@ -97,14 +128,21 @@ def _dial(host: str, port: int, timeout: float, scope: Scope) -> socket.socket:
     raise failure
 
 
-def _ask_for_tunnel(sock: socket.socket, host: str, port: int, proxy: Proxy) -> None:
-    name = host.encode("idna").decode("ascii")
-    target = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+def _target(host: str, port: int) -> str:
+    try:
+        name = host.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise _no_host(error) from error
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+def _ask_for_tunnel(sock: socket.socket, target: str, proxy: Proxy, deadline: Deadline) -> None:
     headers = {"Host": target, **proxy.headers}
     lines = [f"CONNECT {target} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
     sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
+        sock.settimeout(deadline.left())
         byte = sock.recv(1)  # what follows is the other side's
         if not byte or len(answer) == _LONGEST_ANSWER:
             raise OSError("the proxy gave no whole answer")
@@ -137,6 +175,21 @@ def within(scope: Scope, wait: float) -> Iterator[None]:
         _here.scope = None
 
 
+@contextmanager
+def _connecting(to: connection.HTTPConnection) -> Iterator[None]:
+    """Raise what breaks in the block as urllib3's exceptions for when nothing was sent."""
+    try:
+        yield
+    except socket.gaierror as error:
+        raise exceptions.NameResolutionError(to.host, to, error) from error
+    except TimeoutError as error:
+        raise exceptions.ConnectTimeoutError(to, str(error)) from error
+    except ssl.SSLError:
+        raise
+    except OSError as error:
+        raise exceptions.NewConnectionError(to, str(error)) from error
+
+
 class _Scoped(connection.HTTPConnection):
     def __init__(self, *args: Any, through: Tunnel | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -145,16 +198,8 @@ class _Scoped(connection.HTTPConnection):
     def _new_conn(self) -> socket.socket:
         assert _here.scope is not None
         timeout = float(self.timeout or 0)
-        try:
+        with _connecting(self):
             return dial(self._dns_host, self.port, timeout, _here.scope, self._through)
-        except socket.gaierror as error:
-            raise exceptions.NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise exceptions.ConnectTimeoutError(self, str(error)) from error
-        except ssl.SSLError:
-            raise
-        except OSError as error:
-            raise exceptions.NewConnectionError(self, str(error)) from error
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
@@ -165,15 +210,20 @@ class _Scoped(connection.HTTPConnection):
         self.timeout = _here.wait  # for sending; until now it was the one for connecting
         super().request(*args, **kwargs)
 
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
+        try:
+            return super().getresponse()
+        except (ValueError, OverflowError, MemoryError) as error:
+            # http.client believes what the other side says of its lengths.
+            raise exceptions.ResponseError(str(error)) from error
+
 
 class _HTTPSConnection(_Scoped, connection.HTTPSConnection):
     def connect(self) -> None:
         assert self.ssl_context is not None
         sock = self._new_conn()
-        try:
+        with _connecting(self):
             self.sock = secured(sock, self.ssl_context, self.host)
-        except TimeoutError as error:
-            raise exceptions.ConnectTimeoutError(self, str(error)) from error
         self.is_verified = True
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
-
-from urllib3.util import make_headers
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -51,7 +50,8 @@ def _parsed(url: str) -> Proxy:
     headers: Mapping[str, str] = {}
     if parts.username:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers = dict(make_headers(proxy_basic_auth=credentials))
+        encoded = base64.b64encode(credentials.encode()).decode("ascii")
+        headers = {"Proxy-Authorization": f"Basic {encoded}"}
     return Proxy(
         f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", parts.hostname, port, headers
     )

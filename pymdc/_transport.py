@@ -191,13 +191,15 @@ class Transport:
         except theirs.ClosedPoolError:
             raise Closed(f"{tried}: the client is closed") from None
         except theirs.HTTPError as error:
-            raise translated(error, tried, self.timeout) from error
+            # What the other side sent is among the causes, and may be what it was sent.
+            raise translated(error, tried, self.timeout) from None
         finally:
             scope.release()
-        if not response.data and response.status != _NO_CONTENT and not _framed(response.headers):
+        if not response.data and _cut(response.status, response.headers):
             raise ConnectionLost(f"{tried}: the connection ended in the middle of the headers")
         if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
-            raise ConnectError(f"{tried}: the proxy refused: {response.status} {response.reason}")
+            told = f"{response.status} {masked(response.reason or '')}"
+            raise ConnectError(f"{tried}: the proxy refused: {told}")
         return Response(url, response.status, response.headers, response.data, self._way)
 
     def close(self) -> None:
@@ -206,19 +208,30 @@ class Transport:
 
 
 def _mask(record: logging.LogRecord) -> bool:
-    """Mask activation tokens in the paths that urllib3 logs."""
+    """Mask activation tokens in what urllib3 logs, and whatever it says about bad headers."""
+    record.exc_info = None
     if isinstance(record.args, tuple):
-        record.args = tuple(masked(arg) if isinstance(arg, str) else arg for arg in record.args)
+        record.args = tuple(_safe(arg) for arg in record.args)
     return True
+
+
+def _safe(arg: object) -> object:
+    if isinstance(arg, Exception):
+        return type(arg).__name__
+    return masked(arg) if isinstance(arg, str) else arg
 
 
 for _name in ("urllib3.connection", "urllib3.connectionpool"):
     logging.getLogger(_name).addFilter(_mask)
 
 
-def _framed(headers: Mapping[str, str]) -> bool:
-    # A cut in the headers looks like their end; without these an empty body may be such a cut.
-    return "Content-Length" in headers or "Transfer-Encoding" in headers
+def _cut(status: int, headers: Mapping[str, str]) -> bool:
+    """Say whether *headers* without a body may have been cut short, which looks like their end.
+
+    What is no success is an exception anyhow, and its own tells more.
+    """
+    framed = "Content-Length" in headers or "Transfer-Encoding" in headers
+    return status < 300 and status != _NO_CONTENT and not framed
 
 
 def translated(error: Exception, tried: str, timeout: tuple[float, float]) -> NetworkError:
@@ -246,19 +259,18 @@ def _told(error: Exception) -> Exception:
 def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error) or type(error).__name__
+    return masked(str(error)) or type(error).__name__
 
 
 def _checked(endpoint: str) -> str:
     """Return *endpoint* without a final slash; ValueError unless it is http(s)://host[:port]."""
-    parts = urlsplit(endpoint)
     try:
+        parts = urlsplit(endpoint)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        more = parts.username or parts.path.strip("/") or parts.query or parts.fragment
+        if usable and not more:
+            return f"{parts.scheme}://{parts.netloc}"
     except ValueError:
-        usable = False
-    if not usable or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
-        shown = endpoint.rpartition("@")[2]
-        raise ValueError(
-            f"the endpoint is {shown!r}; expected http(s)://host or http(s)://host:port"
-        )
-    return f"{parts.scheme}://{parts.netloc}"
+        pass  # its text might hold a password
+    shown = endpoint.rpartition("@")[2]
+    raise ValueError(f"the endpoint is {shown!r}; expected http(s)://host or http(s)://host:port")

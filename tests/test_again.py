@@ -18,17 +18,18 @@ from conftest import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modes import Ask
-from servers import RawServer, read_request
+from servers import RawServer, read_request, written
 from ways import ANSWERING, BUSY, FORWARDED, HEAD, STAGES, Way
 
 import pymdc
 from pymdc import exceptions
-from pymdc._again import MOST_NONCES, Outcome, Sendings
+from pymdc._again import MOST_NONCES, Busy, Outcome, Sendings
 from pymdc._auth import Auth, Basic, Nobody, Signature, Token
 from pymdc._request import settle
 from pymdc._transport import Response
 from pymdc.api import Bucket, Buckets, Keys, Users
 from pymdc.bridge import Bridge
+from pymdc.rest import REST
 
 NOW = 1_700_000_000
 
@@ -46,6 +47,7 @@ def answered(status: int, body: bytes = b"{}", **headers: str) -> Response:
     return Response("http://x/", status, {k.replace("_", "-"): v for k, v in headers.items()}, body)
 
 
+NOT_FOUND = b'{"error":"Bucket not found"}'
 STALE = answered(401, b'{"error":"Invalid nonce supplied"}')
 
 
@@ -64,6 +66,7 @@ NEVER = [None] * 3
 
 ANYTHING = set(itertools.product(METHODS, (NOBODY, BASIC, SIGNED, TOKEN)))
 HARMLESS = set(itertools.product(("GET", "DELETE"), (BASIC, SIGNED)))
+WITH_TOKEN = set(itertools.product(METHODS, [TOKEN]))
 NOTHING: set[tuple[str, Auth]] = set()
 
 
@@ -105,9 +108,28 @@ def test_who_sends_what_again(outcome: Outcome, repeated: set[tuple[str, Auth]])
     ],
 )
 def test_a_busy_bridge_is_asked_again_when_it_says(status: int, told: str, seconds: float) -> None:
-    for method, asks in ANYTHING:
-        expected = NEVER if asks is TOKEN else [seconds, seconds, None]
-        assert waits(method, asks, answered(status, Retry_After=told)) == expected, (method, asks)
+    busy = answered(status, Retry_After=told)
+    for method, asks in ANYTHING - WITH_TOKEN:
+        assert waits(method, asks, busy) == [seconds, seconds, None], (method, asks)
+    for method, asks in WITH_TOKEN:
+        with pytest.raises(Busy) as caught:
+            sendings(method, asks).again(busy)
+        assert (caught.value.wait, caught.value.response) == (seconds, busy)
+
+
+@pytest.mark.parametrize("name", ["x-token", "X-Token"])
+def test_a_token_among_the_headers_is_spent_like_any_other(name: str) -> None:
+    request = settle("GET", "/buckets/b/files/h", headers={name: "t"})
+    for asks in (BASIC, SIGNED):
+        for outcome in (LOST, answered(503, Retry_After="0")):
+            assert Sendings(request, asks).again(outcome) is None
+        assert Sendings(request, asks).again(REFUSED) is not None
+
+
+@pytest.mark.parametrize("path", ["/activations/t", "/Activations/t", "/%61ctivations/t"])
+def test_an_activation_is_sent_once_whoever_asks(path: str) -> None:
+    for asks in (NOBODY, BASIC, SIGNED):
+        assert Sendings(settle("GET", path), asks).again(LOST) is None
 
 
 @settings(max_examples=40, deadline=None)
@@ -147,20 +169,55 @@ def test_once_it_may_have_arrived_a_refused_connection_changes_nothing() -> None
 
 
 @pytest.mark.parametrize(
-    ("method", "before", "status", "done"),
+    ("method", "before", "after", "done"),
     [
-        ("DELETE", LOST, 404, True),
-        ("DELETE", LOST, 403, False),
-        ("DELETE", REFUSED, 404, False),
-        ("GET", LOST, 404, False),
+        ("DELETE", LOST, answered(404, NOT_FOUND), True),
+        ("DELETE", LOST, answered(403, NOT_FOUND), False),
+        ("DELETE", REFUSED, answered(404, NOT_FOUND), False),
+        ("GET", LOST, answered(404, NOT_FOUND), False),
+        ("DELETE", LOST, answered(404, b"<html>"), False),
+        ("DELETE", LOST, answered(404, b""), False),
+        ("DELETE", LOST, answered(404, b'"nowhere"'), False),
     ],
 )
 def test_when_nothing_found_means_done(
-    method: str, before: Outcome, status: int, done: bool
+    method: str, before: Outcome, after: Response, done: bool
 ) -> None:
     one = sendings(method, SIGNED)
     one.again(before)
-    assert one.done_before(answered(status)) is done
+    assert one.done_before(after) is done
+
+
+def test_a_page_of_a_proxy_does_not_say_that_something_is_removed(ask: Ask) -> None:
+    answers = [b"", written("404 Not Found", b"<html>")]
+
+    def treat(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(answers.pop(0))
+
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        value = ask(Bucket("b", pymdc.ECDSA(), client=client).delete)
+    assert type(value) is exceptions.HTTPError
+    assert value.code == 404
+    assert answers == []
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/buckets/b/files/h", {"X-Token": "t" * 64}), ("/activations/" + "a" * 64, {})],
+)
+def test_what_a_hand_made_request_spends_is_sent_once(
+    ask: Ask, path: str, headers: dict[str, str]
+) -> None:
+    with RawServer(closes) as server, pymdc.Client(server.endpoint) as client:
+        for auth in (pymdc.ECDSA(), Users("a@b.com", "x", client=client)):
+            value = ask(REST, "GET", path, {}, auth, headers, client=client)
+            assert type(value) is exceptions.ConnectionLost
+        assert server.connections == 2
+
+
+def closes(connection: socket.socket) -> None:
+    read_request(connection)
 
 
 @pytest.fixture

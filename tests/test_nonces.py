@@ -16,7 +16,7 @@ from processes import MINUTE, bridge_process
 import pymdc
 from pymdc.bridge import Bridge
 
-CALLS = 200
+CALLS = 1_000
 
 OTHER_PROCESS = """
 import sys

@@ -23,8 +23,8 @@ from pymdc.bridge import Bridge
 from pymdc.rest import REST
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
-CREDENTIALS = "al:l%20o w@d"
-QUOTED = "al:l%2520o%20w%40d"
+CREDENTIALS = "al:l%20o w@d\u00e9\u20ac"
+QUOTED = "al:l%2520o%20w%40d%C3%A9%E2%82%AC"
 
 Set = Callable[..., None]
 
@@ -289,6 +289,22 @@ def test_a_proxy_with_an_unknown_certificate_is_refused(
             value = value_of(ask, url)
             assert type(value) is exceptions.CertificateError
             assert f"through the proxy https://{proxy.address}: the certificate" in str(value)
+    assert proxy.asked == []
+
+
+NO_HOSTS = ["x" * 70 + ".example", "a..b"]  # a part of a name has 1 to 63 characters
+
+
+@pytest.mark.parametrize("scheme", ["https", "ws", "wss"])
+@pytest.mark.parametrize("host", NO_HOSTS)
+def test_a_name_that_no_host_has_is_no_connection(
+    ask: Ask, settings: Set, scheme: str, host: str
+) -> None:
+    with Proxy({}) as proxy:
+        settings(http_proxy=f"http://{proxy.address}", https_proxy=f"http://{proxy.address}")
+        value = value_of(ask, f"{scheme}://{host}")
+    assert type(value) is exceptions.ConnectError
+    assert f"{scheme}://{host}" in str(value)
     assert proxy.asked == []
 
 

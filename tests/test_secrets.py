@@ -195,7 +195,19 @@ def reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
+def echoing(before: bytes) -> Treat:
+    """Return a treatment that sends *before* and the request's head back."""
+
+    def treat(connection: socket.socket) -> None:
+        connection.sendall(before + read_request(connection)[0] + b"\r\n\r\n")
+
+    return treat
+
+
 FAILURES: dict[str, Treat] = {
+    "echoes": echoing(b""),
+    "echoes in a header": echoing(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"),
+    "echoes in the middle": echoing(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
     "closes": lambda connection: None,
     "resets": reset,
     "is silent": silence,
@@ -263,6 +275,10 @@ def test_no_proxy_tells_a_secret(
             monkeypatch.setenv("http_proxy", f"http://al:{password}@{proxy.address}")
             with pymdc.Client("http://bridge.invalid") as client:
                 everything(heard, client, pair)
+    with RawServer(echoing(b"HTTP/1.1 407 ")) as server:
+        monkeypatch.setenv("http_proxy", f"http://al:{password}@127.0.0.1:{server.port}")
+        with pymdc.Client("http://bridge.invalid") as client:
+            everything(heard, client, pair)
 
 
 def test_no_wrong_argument_is_told_that_may_be_a_secret(heard: Heard, pair: Noted) -> None:

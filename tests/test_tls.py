@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from certificates import certificate, context, expired, over_tls
 from channels import blocks
 from modes import Ask
 from processes import python
-from servers import RawServer, answering
+from servers import RawServer, Treat, answering
 from websockets.sync.server import serve
 
 import pymdc
@@ -127,6 +128,26 @@ def test_nothing_is_sent_to_a_host_whose_certificate_is_refused(ask: Ask, localh
     assert type(value) is exceptions.CertificateError
     assert server.connections == 1
     assert not any(came)
+
+
+def resets(connection: socket.socket) -> None:
+    connection.recv(1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def closes(connection: socket.socket) -> None:
+    connection.recv(65536)
+
+
+@pytest.mark.parametrize("treat", [resets, closes])
+def test_what_breaks_in_the_handshake_has_not_arrived_and_is_tried_three_times(
+    ask: Ask, treat: Treat
+) -> None:
+    with RawServer(treat) as server, pymdc.Client(f"https://localhost:{server.port}") as client:
+        value = ask(pymdc.api.Users("a@b.com", "x", client=client).register)
+    assert type(value) is exceptions.ConnectError
+    assert "it may have been done" not in str(value)
+    assert server.connections == 3
 
 
 SCRIPT = """

@@ -146,6 +146,48 @@ def test_an_own_token_that_is_spent_is_replaced(ask: Ask, file: BinaryIO, times:
     assert value == (SPENT if times == 3 else {"hash": file_hash(DATA[SKIPPED:])})
 
 
+@pytest.mark.parametrize("status", ["503 Busy", "429 Too Many Requests"])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_busy_bridge_gets_the_file_again_with_a_new_token(
+    ask: Ask, file: BinaryIO, status: str, times: int
+) -> None:
+    busy = written(status, {"error": "busy"}, "Retry-After: 0")
+    with RawServer(granting(busy, times)) as server, pymdc.Client(server.endpoint) as client:
+        value = ask(Files("b", pymdc.ECDSA(), client=client).upload, file)
+    assert value == ({"error": "busy"} if times == 3 else {"hash": file_hash(DATA[SKIPPED:])})
+
+
+@pytest.mark.parametrize("token", [None, "t0"])
+@pytest.mark.parametrize(
+    ("body", "kind"), [(b"<html>", exceptions.HTTPError), (b'{"m": 1}', exceptions.IntegrityError)]
+)
+def test_what_a_busy_bridge_says_is_never_taken_for_an_entry(
+    ask: Ask, file: BinaryIO, token: str | None, body: bytes, kind: type[Exception]
+) -> None:
+    length = f"Content-Length: {len(body)}"
+    busy = f"HTTP/1.1 503 Busy\r\n{length}\r\nRetry-After: 0\r\n\r\n".encode() + body
+    with RawServer(granting(busy, 9)) as server, pymdc.Client(server.endpoint) as client:
+        value = ask(Files("b", pymdc.ECDSA(), client=client).upload, file, token)
+    assert type(value) is kind
+
+
+def test_a_busy_bridge_is_not_waited_for_longer_than_a_transfer_may_stand_still(
+    ask: Ask, file: BinaryIO
+) -> None:
+    busy = written("503 Busy", {"error": "busy"}, "Retry-After: 9")
+    with RawServer(granting(busy, 1)) as server, pymdc.Client(server.endpoint, stall=5) as client:
+        assert ask(Files("b", pymdc.ECDSA(), client=client).upload, file) == {"error": "busy"}
+
+
+def test_a_busy_bridge_does_not_get_the_callers_token_again(ask: Ask, file: BinaryIO) -> None:
+    busy = answering(written("503 Busy", {"error": "busy"}, "Retry-After: 0"))
+    with RawServer(busy) as server, pymdc.Client(server.endpoint) as client:
+        files = Files("b", pymdc.ECDSA(), client=client)
+        assert ask(files.upload, file, "token") == {"error": "busy"}
+        assert ask(files.download, "hash", "token") == {"error": "busy"}
+        assert server.connections == 2
+
+
 @pytest.mark.parametrize("status", ["400 Bad Request", "413 Content Too Large", "503 Busy"])
 def test_another_refusal_is_the_answer(ask: Ask, file: BinaryIO, status: str) -> None:
     refusal = written(status, {"error": "no"}, "Retry-After: 0")
@@ -164,8 +206,33 @@ def drains(connection: socket.socket) -> None:
         pass
 
 
-@pytest.mark.parametrize("then", [closes, drains])
-@pytest.mark.parametrize("size", [1_000, 20_000_000])
+class Zeros(io.RawIOBase):
+    """A file of *size* zeros, which take no memory."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._place = size, 0
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._size - self._place
+        block = bytes(left if size < 0 else min(size, left))
+        self._place += len(block)
+        return block
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}
+        self._place = starts[whence] + offset
+        return self._place
+
+
+@pytest.mark.parametrize(
+    ("then", "size", "tries"),
+    [
+        (closes, 1_000, 100),
+        (closes, 100_000_000, 100),
+        (drains, 1_000, 100),
+        (drains, 20_000_000, 3),  # all of it is sent each time
+    ],
+)
 @pytest.mark.parametrize(
     ("status", "message"),
     [
@@ -175,7 +242,12 @@ def drains(connection: socket.socket) -> None:
     ],
 )
 def test_a_refusal_that_comes_while_the_body_is_sent_is_heard(
-    ask: Ask, status: str, message: str, size: int, then: Callable[[socket.socket], None]
+    ask: Ask,
+    status: str,
+    message: str,
+    then: Callable[[socket.socket], None],
+    size: int,
+    tries: int,
 ) -> None:
     def refuse(connection: socket.socket) -> None:
         read_head(connection)
@@ -183,10 +255,9 @@ def test_a_refusal_that_comes_while_the_body_is_sent_is_heard(
         then(connection)
 
     with RawServer(refuse) as server, pymdc.Client(server.endpoint) as client:
-        files, file = Files("b", pymdc.ECDSA(), client=client), io.BytesIO(bytes(size))
-        for _ in range(3):
-            assert ask(files.upload, file, "token") == {"error": message}
-            file.seek(0)
+        files = Files("b", pymdc.ECDSA(), client=client)
+        values = [ask(files.upload, Zeros(size), "token") for _ in range(tries)]
+    assert values == [{"error": message}] * tries
 
 
 def test_the_bridges_own_refusal_is_heard(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:

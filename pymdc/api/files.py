@@ -8,6 +8,7 @@ from functools import partial
 from typing import BinaryIO, overload
 
 from pymdc import _multipart, _part, _progress, _shards
+from pymdc._again import Busy
 from pymdc._auth import Signature, Token
 from pymdc._call import Call, Callback
 from pymdc._multipart import FileBody, Source
@@ -106,9 +107,11 @@ class Files(Resource):
             with _multipart.opened(source, told, verify) as body:
                 use = partial(self._push, client, body)
                 answer = self._with_token("PUSH", granted, use, scope)
-                if not refused(answer):
-                    told.finish(body.size)
-            return answer
+                if refused(answer):
+                    return answer
+                entry = _stored(answer, body, scope.doing)
+            told.finish(body.size)
+            return entry
 
         return client.run(push, callback, transfer=True)
 
@@ -219,6 +222,8 @@ class Files(Resource):
         if given is not None:
             try:
                 return use(given, scope)
+            except Busy as busy:
+                return busy.response.decode()
             except NetworkError as error:
                 raise _with_hint(error) from error
         for tries_left in reversed(range(_TRIES)):
@@ -228,6 +233,12 @@ class Files(Resource):
             granted = _granted(answer, scope.doing)
             try:
                 result = use(granted, scope)
+            except Busy as busy:
+                if not tries_left or busy.wait > scope.left():
+                    return busy.response.decode()
+                told = f"{scope.doing} answered {busy.response.status}"
+                _log.warning("%s; trying it with a new token in %.3g s", told, busy.wait)
+                scope.sleep(busy.wait)
             except NetworkError as error:
                 scope.check()
                 if not tries_left or isinstance(error, ConnectError):
@@ -246,18 +257,20 @@ class Files(Resource):
         }
         request = Request("PUT", resource(*self._path), headers=headers, stream=body)
         try:
-            answer = client.send(request, granted, scope)
+            return client.send(request, granted, scope)
         except _multipart.Unsendable as error:
             raise error.__cause__ or error from None
-        if refused(answer) or body.hash is None:
-            return answer
-        found = body.hash.hexdigest()
-        stored = answer.get("hash") if isinstance(answer, dict) else None
-        if stored != found:
-            raise IntegrityError(
-                f"{scope.doing}: the bridge stored {stored}; what was sent is {found}"
-            )
-        return answer
+
+
+def _stored(entry: Answer, body: FileBody, tried: str) -> Answer:
+    """Return *entry*, in which the bridge names the file; `IntegrityError` for another one."""
+    if body.hash is None:
+        return entry
+    found = body.hash.hexdigest()
+    stored = entry.get("hash") if isinstance(entry, dict) else None
+    if stored != found:
+        raise IntegrityError(f"{tried}: the bridge stored {stored}; what was sent is {found}")
+    return entry
 
 
 def _with_hint(error: NetworkError) -> NetworkError:

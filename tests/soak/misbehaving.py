@@ -84,7 +84,7 @@ REFUSES = "refuses connections"
 UNREAD = "resets before reading"
 DRIPS = "drips"
 
-# What is done with a request, and how often in a thousand.
+# What is done with a request, and its weight among the others.
 FAULTS: dict[str, tuple[int, Fault]] = {
     "answers": (500, answers),
     REFUSES: (5, answers),
@@ -117,6 +117,11 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     ),
     "length too long": (20, says(written("200 OK", b"[1]", length=99), stays=False)),
     "length too short": (15, says(written("200 OK", b"[1]HTTP/1.1 200 OK\r\n\r\n[6]", length=3))),
+    "length beyond memory": (10, says(written("200 OK", b"[]", length=10**14), stays=False)),
+    "chunk below zero": (
+        10,
+        says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n[]", stays=False),
+    ),
     "length no number": (10, says(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n[]", stays=False)),
     "not HTTP": (15, says(b"220 smtp.example.com ESMTP\r\n", stays=False)),
 }

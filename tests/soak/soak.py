@@ -28,9 +28,9 @@ import pymdc
 from pymdc.api import Bucket, Buckets, Keys, Users
 from pymdc.rest import REST
 
-CALLS = 10_000
+CALLS = 25_000
 THREADS = 16
-LIMIT = 240  # seconds for everything
+LIMIT = 480  # seconds for each test
 TIMEOUTS: dict[str, Any] = {"timeout": (2, 0.3), "total": 2, "stall": 2}
 
 Method = Callable[..., Any]
@@ -83,7 +83,7 @@ def rest(client: pymdc.Client) -> Method:
 
 
 def documented(value: object) -> bool:
-    return isinstance(value, dict | list | str | pymdc.PymdcError | OSError)
+    return isinstance(value, dict | list | str | pymdc.PymdcError)
 
 
 class Soak:
@@ -179,7 +179,7 @@ kinds, ended = Counter(), itertools.count(1)
 def step(depth):
     def callback(value):
         threading.main_thread().join()
-        kinds[isinstance(value, (dict, list, str, pymdc.PymdcError, OSError)), depth] += 1
+        kinds[isinstance(value, (dict, list, str, pymdc.PymdcError)), depth] += 1
         if depth < 5:
             user.register(step(depth + 1))
         elif next(ended) == 1_000:
