@@ -59,6 +59,10 @@ def good(connection: ServerConnection) -> None:
 
 def blocks(client: pymdc.Client, pointer: Any) -> Iterator[Any]:
     """Give the blocks of the one shard behind *pointer*."""
-    with closing(client.pull([(0, pointer)], Scope(), in_order=True)) as pulled:
-        for _, block in pulled:
-            yield block
+    scope = Scope()
+    with closing(client.pull([(0, pointer)], scope, in_order=True)) as pulled:
+        try:
+            for _, block in pulled:
+                yield block
+        finally:
+            scope.release()

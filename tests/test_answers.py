@@ -447,7 +447,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_told(ask: Ask) -> None:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(files.upload, Shrinking(b"data"), "token")
     assert type(value) is exceptions.IntegrityError
-    assert "the file ended 4 bytes early" in str(value)
+    assert "the file shrank while it was sent: it had 4 bytes, and ended at 0" in str(value)
 
 
 def test_threads_share_one_client() -> None:

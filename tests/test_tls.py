@@ -157,7 +157,8 @@ bridge, channel = sys.argv[1:]
 with pymdc.Client(bridge) as client:
     print(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list())
     pointer = {"hash": "h", "token": "t", "channel": channel}
-    print(b"".join(blocks(client, pointer)))
+    shard = client.pull([(0, pointer)], Scope(), in_order=True)
+    print(b"".join(block for _, block in shard))
 """
 
 
