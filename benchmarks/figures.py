@@ -45,9 +45,13 @@ class Row:
     unit: str = ""
     at_most: bool = False
 
-    def reached(self, figure: float) -> bool:
-        """Say whether *figure* is on the right side of the bar."""
-        return self.bar is None or (figure <= self.bar if self.at_most else figure >= self.bar)
+    def verdict(self, figure: float | None) -> str:
+        """Say whether *figure*, None where there is none, is on the right side of the bar."""
+        if self.bar is None:
+            return "informative"
+        if figure is None:
+            return "no"
+        return "yes" if (figure <= self.bar if self.at_most else figure >= self.bar) else "no"
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,9 @@ def spread(values: Sequence[float]) -> str:
 
 def number(value: float) -> str:
     """Return *value* with as many digits as tell something."""
-    return (
-        f"{value:,.0f}"
-        if value >= 100
-        else f"{value:.3g}"
-        if value >= 10
-        else f"{round(value, 2) + 0.0:.2f}"
-    )
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{round(value, 2) + 0.0:.2f}"
 
 
 def in_units(size: int) -> str:
@@ -111,12 +111,12 @@ def result(row: Row, scale: Scale) -> Result:
     except Exception as error:  # noqa: BLE001  # whatever it is, the other rows go on
         traceback.print_exc(file=sys.stderr)
         reason = (str(error) or type(error).__name__).splitlines()[0][:80]
-        cells = (row.name, row.what, "failed", "none", bar, "no", reason, "none")
+        cells = (row.name, row.what, "failed", "none", bar, row.verdict(None), reason, "none")
         return Result(cells, row.bar is not None)
-    reached = "informative" if row.bar is None else "yes" if row.reached(found.figure) else "no"
     figure = f"{number(found.figure)} {row.unit}".strip()
-    cells = (row.name, row.what, figure, found.spread, bar, reached, found.ours, found.theirs)
-    return Result(cells, not row.reached(found.figure))
+    verdict = row.verdict(found.figure)
+    cells = (row.name, row.what, figure, found.spread, bar, verdict, found.ours, found.theirs)
+    return Result(cells, verdict == "no")
 
 
 HEAD = ("row", "what", "median", "spread", "bar", "reached", "ours", "theirs")

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TextIO
+from typing import IO
 from urllib.parse import urlsplit
 
 from figures import MIB
@@ -51,7 +51,7 @@ def bridge(folder: str) -> Iterator[Account]:
                     yield _account(client, process.stdout, process.pid)
 
 
-def _endpoint(told: TextIO, log: TextIO) -> str:
+def _endpoint(told: IO[str], log: IO[str]) -> str:
     line = told.readline()
     if not line:
         log.seek(0)
@@ -59,7 +59,7 @@ def _endpoint(told: TextIO, log: TextIO) -> str:
     return line.split()[-1]
 
 
-def _account(client: pymdc.Client, told: TextIO, pid: int) -> Account:
+def _account(client: pymdc.Client, told: IO[str], pid: int) -> Account:
     user, key_pair = pymdc.api.Users("you@example.com", client=client), pymdc.ECDSA()
     pymdc.unwrap(user.register())
     pymdc.unwrap(user.activate(told.readline().strip()[-64:]))

@@ -84,6 +84,7 @@ def running(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.terminate()
+            process.wait()  # under Ctrl-C, the with statement alone would not
 
 
 def _wait_for(port: int, process: subprocess.Popen[str]) -> None:
@@ -102,7 +103,9 @@ def curl(path: str, url: str, *headers: str) -> float:
     command = [program("curl"), "-q", "-sS", "-X", "PUT", "-F", f"file=@{path}", "-H", "Expect:"]
     command += [part for header in headers for part in ("-H", header)]
     command += ["-o", os.devnull, "-w", "%{http_code} %{size_upload} %{time_total}", url]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(run.stderr.strip() or f"curl ended with status {run.returncode}")
     status, sent, seconds = run.stdout.split()
     size = os.path.getsize(path)
     if status != "200" or int(sent) < size:

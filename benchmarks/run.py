@@ -62,7 +62,8 @@ def parsed(arguments: Sequence[str] | None) -> tuple[Sequence[Row], Scale]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     rows, scale = parsed(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     for variable in PROXIES:  # everything here is on this machine
         os.environ.pop(variable, None)
     results = []
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results.append(result(row, scale))
     except KeyboardInterrupt:
         print("Stopped; this is what there was.", file=sys.stderr)
-    print(table(results), machine.described(scale), sep="\n\n")
+    if results:
+        print(table(results), machine.described(scale), sep="\n\n")
     if len(results) < len(rows):
         return 130
     return int(any(outcome.missed for outcome in results))
