@@ -59,7 +59,8 @@ def module(name: str, package: str) -> Any:
 @contextmanager
 def nginx(answer: object) -> Iterator[str]:
     """Give the endpoint of an nginx that answers every request with *answer*, as JSON."""
-    with tempfile.TemporaryDirectory() as folder, _reserved() as port:
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "nginx.conf")
         config.write_text(_NGINX.format(folder=folder, port=port, answer=json.dumps(answer)))
         command = [program("nginx"), "-e", "stderr", "-c", str(config)]
@@ -68,12 +69,9 @@ def nginx(answer: object) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
 
 
-@contextmanager
-def _reserved() -> Iterator[int]:
-    """Give a free port."""
+def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    yield int(port)
+        return int(server.getsockname()[1])
 
 
 @contextmanager
