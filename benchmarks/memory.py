@@ -1,61 +1,119 @@
 """How much memory a transfer takes, in the client and in the bridge.
 
-    python benchmarks/memory.py [MB]
-
-Both are processes of their own; the figures are the growth of their peak resident memory
-(VmHWM of /proc, so Linux alone) over that after a transfer of 1 MB.
+Both are processes of their own, the client a fresh one for each transfer.
+The figures are the peak of their resident memory (VmHWM) above what was resident after a
+transfer of 1 MB; the files are sparse, on the disk.
 """
+
+from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+
+from figures import Figures, Scale
+from parts import bridge
+from programs import fresh
 
 import pymdc
 
+WHAT = "extra memory, the largest file less the smallest"
+_SMALL = 1_000_000  # bytes, of the transfer after which it is counted
 
-def peak(pid: int | str) -> float:
-    """Return the peak resident memory of the process *pid* so far, in MB."""
+Grown = dict[str, float]
+
+
+def upload(scale: Scale) -> Figures:
+    """Compare the memory of uploads."""
+    return _figures([up for up, _ in _transfers(scale)], scale)
+
+
+def download(scale: Scale) -> Figures:
+    """Compare the memory of downloads."""
+    return _figures([down for _, down in _transfers(scale)], scale)
+
+
+def _figures(grown: list[Grown], scale: Scale) -> Figures:
+    client = [each["client"] for each in grown]
+    return Figures(
+        client[-1] - client[0],
+        "one run each",
+        _several(client),
+        f"bridge: {_several([each['bridge'] for each in grown])}",
+    )
+
+
+def _several(values: list[float]) -> str:
+    return " / ".join(f"{value:.1f}" for value in values) + " MiB"
+
+
+@cache
+def _transfers(scale: Scale) -> list[tuple[Grown, Grown]]:
+    """Return what an upload and a download of each size added, in MiB."""
+    return [_transfer(scale.folder, size) for size in scale.memory]
+
+
+def _transfer(folder: str, size: int) -> tuple[Grown, Grown]:
+    with bridge(folder) as account, tempfile.TemporaryDirectory(dir=folder) as place:
+        for name, length in (("small", _SMALL), ("large", size)):
+            with open(os.path.join(place, name), "wb") as file:
+                file.truncate(length)
+        given = {
+            "endpoint": account.client.endpoint,
+            "bucket": account.bucket,
+            "private_key": account.key_pair.get_private_key(),
+            "bridge": account.pid,
+            "folder": place,
+        }
+        up = fresh("pass", "memory.uploaded", **given)
+        return up, fresh("pass", "memory.downloaded", **given)
+
+
+def uploaded(endpoint: str, bucket: str, private_key: str, bridge: int, folder: str) -> Grown:
+    """Send the small file, then the large one; return what the large one added."""
+    with pymdc.Client(endpoint) as client:
+        key_pair = pymdc.ECDSA(private_key=private_key)
+        files = pymdc.api.Files(bucket, key_pair, client=client)
+
+        def send(name: str) -> None:
+            pymdc.unwrap(files.upload(os.path.join(folder, name)))
+
+        return _grown(send, bridge)
+
+
+def downloaded(endpoint: str, bucket: str, private_key: str, bridge: int, folder: str) -> Grown:
+    """Fetch the small file, then the large one; return what the large one added."""
+    with pymdc.Client(endpoint) as client:
+        key_pair = pymdc.ECDSA(private_key=private_key)
+        files = pymdc.api.Files(bucket, key_pair, client=client)
+        hashes = {entry["filename"]: entry["hash"] for entry in pymdc.unwrap(files.list())}
+
+        def fetch(name: str) -> None:
+            back = os.path.join(folder, "back")
+            pymdc.unwrap(files.download(hashes[name], to=back))
+
+        return _grown(fetch, bridge)
+
+
+def _grown(transfer: Callable[[str], None], bridge: int) -> Grown:
+    transfer("small")
+    pids = {"client": os.getpid(), "bridge": bridge}
+    before = {name: _resident(pid) for name, pid in pids.items()}
+    transfer("large")
+    return {name: _status(pid, "VmHWM") - before[name] for name, pid in pids.items()}
+
+
+def _resident(pid: int) -> float:
+    """Return what is resident in the process *pid*, and let its peak begin there, in MiB."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+    return _status(pid, "VmHWM")
+
+
+def _status(pid: int, name: str) -> float:
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    found = re.search(rf"{name}:\s+(\d+) kB", status)
     assert found
     return int(found[1]) / 1024
-
-
-def transfer(files: pymdc.api.Files, folder: str, size: int) -> None:
-    """Send a sparse file of *size* bytes up and fetch it back."""
-    path = os.path.join(folder, "file")
-    with open(path, "wb") as file:
-        file.truncate(size)
-    entry = files.upload(path)
-    back = files.download(entry["hash"], to=os.path.join(folder, "back"))
-    assert back["size"] == size
-
-
-def main() -> None:
-    size = int(sys.argv[1]) if len(sys.argv) > 1 else 300
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", folder + "/data"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as bridge:
-            assert bridge.stdout
-            with pymdc.Client(bridge.stdout.readline().split()[-1]) as client:
-                user = pymdc.api.Users("you@example.com", client=client)
-                user.register()
-                user.activate(bridge.stdout.readline().strip()[-64:])
-                keys = pymdc.api.Keys(user)
-                keys.create()
-                made = pymdc.api.Buckets(keys.key_pairs[0], client=client).create("b", 99, 99, [])
-                files = pymdc.api.Files(made["id"], keys.key_pairs[0], client=client)
-                transfer(files, folder, 1_000_000)
-                before = peak("self"), peak(bridge.pid)
-                transfer(files, folder, size * 1_000_000)
-                after = peak("self"), peak(bridge.pid)
-            bridge.terminate()
-    for name, low, high in zip(("client", "bridge"), before, after, strict=True):
-        print(f"{name}: {low:.1f} MB before, {high:.1f} MB after {size} MB: {high - low:.1f} more")
-
-
-if __name__ == "__main__":
-    main()

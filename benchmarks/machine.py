@@ -1,0 +1,53 @@
+"""Where it was measured, and with which versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from importlib import metadata
+
+from figures import Scale, in_units
+from parts import SHM
+from programs import Missing, program
+
+PACKAGES = ("urllib3", "ecdsa", "coincurve", "websockets", "uvicorn", "requests-futures")
+
+
+def described(scale: Scale) -> str:
+    """Return notes on the table, as a list of reStructuredText."""
+    versions = [f"{name} {_package(name)}" for name in PACKAGES]
+    versions += [f"nginx {_program('nginx', '-v')}", f"curl {_program('curl', '--version')}"]
+    notes = (
+        f"Median and spread of {scale.pairs} pairs or more, ours and theirs in turns in one run; "
+        f"{scale.calls:,} calls, or {in_units(scale.size)}, at a time; "
+        f"memory at {', '.join(map(in_units, scale.memory))}.",
+        f"What is sent, and the targets of downloads, lie on {SHM}; "
+        f"the bridge's data and what is written beside it on the disk of {scale.folder}.",
+        f"{os.cpu_count()} cores, {_cpu()}, Linux {platform.release()}, loopback.",
+        f"Python {platform.python_version()}, {', '.join(versions)}.",
+    )
+    return "\n".join(f"* {note}" for note in notes)
+
+
+def _cpu() -> str:
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        found = re.search(r"model name\s*:\s*(.+)", file.read())
+    return found[1] if found else platform.machine()
+
+
+def _package(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _program(name: str, option: str) -> str:
+    try:
+        run = subprocess.run([program(name), option], capture_output=True, text=True, check=True)
+    except Missing:
+        return "missing"
+    found = re.search(r"\d+(\.\d+)+", run.stdout + run.stderr)
+    return found[0] if found else "unknown"

@@ -1,0 +1,95 @@
+"""What transfers are measured with: an account at a bridge, and files."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+from urllib.parse import urlsplit
+
+from figures import MIB
+from programs import environment, running
+
+import pymdc
+
+SHM = "/dev/shm"  # files that are sent or fetched lie in memory, so that no disk is measured
+
+
+@dataclass(frozen=True)
+class Account:
+    """Somebody at a bridge of our own, with one bucket; *pid* is the bridge's."""
+
+    client: pymdc.Client
+    key_pair: pymdc.ECDSA
+    bucket: str
+    pid: int
+
+    @property
+    def files(self) -> pymdc.api.Files:
+        """The files of the bucket."""
+        return pymdc.api.Files(self.bucket, self.key_pair, client=self.client)
+
+
+@contextmanager
+def bridge(folder: str) -> Iterator[Account]:
+    """Give an account at a bridge, a process of its own with its data on the disk of *folder*."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="pymdc-benchmark-") as data:
+        command = [sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", data]
+        with open(os.path.join(data, "log"), "w+", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=data, env=environment()
+            )
+            with running(process):
+                assert process.stdout
+                with pymdc.Client(_endpoint(process.stdout, log)) as client:
+                    yield _account(client, process.stdout, process.pid)
+
+
+def _endpoint(told: IO[str], log: IO[str]) -> str:
+    line = told.readline()
+    if not line:
+        log.seek(0)
+        raise RuntimeError((log.read().splitlines() or ["the bridge did not start"])[-1])
+    return line.split()[-1]
+
+
+def _account(client: pymdc.Client, told: IO[str], pid: int) -> Account:
+    user, key_pair = pymdc.api.Users("you@example.com", client=client), pymdc.ECDSA()
+    pymdc.unwrap(user.register())
+    pymdc.unwrap(user.activate(told.readline().strip()[-64:]))
+    pymdc.unwrap(pymdc.api.Keys(user).create(key_pair))
+    made = pymdc.api.Buckets(key_pair, client=client).create("benchmark", 1000, 1000, [])
+    return Account(client, key_pair, pymdc.unwrap(made)["id"], pid)
+
+
+@contextmanager
+def random_file(size: int) -> Iterator[str]:
+    """Give the path of a file of *size* random bytes, in memory."""
+    with tempfile.TemporaryDirectory(dir=SHM, prefix="pymdc-benchmark-") as folder:
+        path = os.path.join(folder, "file")
+        with open(path, "wb") as file:
+            for _ in range(0, size, MIB):
+                file.write(secrets.token_bytes(MIB))
+        yield path
+
+
+def renew(path: str) -> None:
+    """Change each MiB of the file at *path*: a bridge stores equal shards once."""
+    with open(path, "r+b") as file:
+        for start in range(0, os.path.getsize(path), MIB):
+            file.seek(start)
+            file.write(secrets.token_bytes(16))
+
+
+def address(endpoint: str) -> tuple[str, int]:
+    """Return host and port of *endpoint*."""
+    parts = urlsplit(endpoint)
+    assert parts.hostname
+    assert parts.port
+    return parts.hostname, parts.port

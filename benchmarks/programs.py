@@ -1,0 +1,143 @@
+"""Programs: nginx, curl, fresh interpreters."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pymdc
+
+_HERE = Path(__file__).parent
+_PATIENCE = 10  # seconds for nginx to start
+
+# It answers at once and throws a body away as it comes, in memory: of an upload it is curl that
+# takes the longer, with all of a core. What reads bodies in larger pieces writes them to files.
+_NGINX = """
+daemon off; pid {folder}/pid; worker_processes 1;
+events {{ worker_connections 256; }}
+http {{
+    access_log off; client_max_body_size 0; lingering_time 1h; lingering_timeout 1m;
+    keepalive_requests 1000000000; keepalive_timeout 600s; default_type application/json;
+    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+    uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+    server {{ listen 127.0.0.1:{port}; location / {{ return 200 '{answer}'; }} }}
+}}
+"""
+
+
+class Missing(Exception):
+    """Something has to be installed; the message says how."""
+
+
+def program(name: str) -> str:
+    """Return the path of nginx or curl."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    if path is None:
+        raise Missing(f"{name} is missing: apt-get install nginx curl")
+    return path
+
+
+def module(name: str, package: str) -> Any:
+    """Return the module *name*, which *package* brings."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Missing(f"{package} is missing: pip install {package}") from error
+
+
+@contextmanager
+def nginx(answer: object) -> Iterator[str]:
+    """Give the endpoint of an nginx that answers every request with *answer*, as JSON."""
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "nginx.conf")
+        config.write_text(_NGINX.format(folder=folder, port=port, answer=json.dumps(answer)))
+        command = [program("nginx"), "-e", "stderr", "-c", str(config)]
+        with running(subprocess.Popen(command, text=True)) as process:
+            _wait_for(port, process)
+            yield f"http://127.0.0.1:{port}"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@contextmanager
+def running(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """End *process* with the block."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()  # under Ctrl-C, the with statement alone would not
+
+
+def _wait_for(port: int, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + _PATIENCE
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+    raise RuntimeError("nginx did not start")
+
+
+def curl(path: str, url: str, *headers: str) -> float:
+    """Send the file at *path* as a form; return MB/s, by curl's own clock."""
+    command = [program("curl"), "-q", "-sS", "-X", "PUT", "-F", f"file=@{path}", "-H", "Expect:"]
+    command += [part for header in headers for part in ("-H", header)]
+    command += ["-o", os.devnull, "-w", "%{http_code} %{size_upload} %{time_total}", url]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(run.stderr.strip() or f"curl ended with status {run.returncode}")
+    status, sent, seconds = run.stdout.split()
+    size = os.path.getsize(path)
+    if status != "200" or int(sent) < size:
+        raise RuntimeError(f"curl was answered {status} after {sent} bytes")
+    return size / 1e6 / float(seconds)
+
+
+def fresh(first: str, name: str, **given: object) -> Any:
+    """Return what the function *name*, a ``module.function`` here, makes of *given*.
+
+    It runs in a fresh interpreter, after the statement *first*; all of it has to be JSON.
+    """
+    code = (
+        f"{first}; import json, sys, {name.partition('.')[0]};"
+        f"print(json.dumps({name}(**json.load(sys.stdin))))"
+    )
+    return json.loads(python(code, json.dumps(given)))
+
+
+def python(code: str, given: str = "") -> str:
+    """Return what *code* prints in a fresh interpreter; the same pymdc is imported there."""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        input=given,
+        capture_output=True,
+        text=True,
+        cwd=_HERE,
+        env=environment(),
+    )
+    if run.returncode:
+        raise RuntimeError((run.stderr.splitlines() or [f"status {run.returncode}"])[-1])
+    return run.stdout
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which a process imports the pymdc that is imported here."""
+    return {**os.environ, "PYTHONPATH": str(Path(pymdc.__file__).parents[1])}

@@ -1,0 +1,84 @@
+"""The benchmarks: one table, each row a ratio that was measured side by side.
+
+    python benchmarks/run.py [--quick] [--pairs N] [--folder FOLDER] [row ...]
+
+To install, on Linux: ``pip install '.[bridge]' requests-futures`` and
+``apt-get install nginx curl``.
+The exit status is 1 when a bar was missed, or a row with a bar failed.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+
+import calls
+import downloads
+import gets
+import imports
+import machine
+import memory
+import signing
+import uploads
+from figures import GIB, MIB, Row, Scale, result, table
+
+ROWS = (
+    Row("blocking", "signed calls ÷ a bare urllib3 loop", 0.60, calls.blocking),
+    Row("blocking-ecdsa", "the same without coincurve", 0.24, calls.blocking_with_ecdsa),
+    Row("callbacks", "signed calls ÷ requests-futures, 32 at a time", 2.0, calls.callbacks),
+    Row("sink", "upload ÷ curl -F, not verified", 1.0, uploads.to_sink),
+    Row("sink-verified", "upload ÷ curl -F, hash verified", 0.75, uploads.to_sink_verified),
+    Row("bridge-upload", "upload ÷ SHA-256 and a written file", 0.35, uploads.to_bridge),
+    Row("bridge-curl", "upload ÷ curl -F to the same bridge", None, uploads.to_bridge_by_curl),
+    Row("bridge-download", "download ÷ a bare websockets loop", 0.8, downloads.from_bridge),
+    Row("memory-upload", memory.WHAT, 16, memory.upload, "MiB", at_most=True),
+    Row("memory-download", memory.WHAT, 16, memory.download, "MiB", at_most=True),
+    Row("signed-gets", "signed GETs that a bridge answers", 1500, gets.signed, "/s"),
+    Row("import", "import pymdc ÷ its dependencies", 1.25, imports.plain, at_most=True),
+    Row("import-fast", "the same, coincurve with both", None, imports.fast, at_most=True),
+    Row("signing", "coincurve ÷ ecdsa, no request", None, signing.alone),
+)
+NAMES = tuple(row.name for row in ROWS)
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+def parsed(arguments: Sequence[str] | None) -> tuple[Sequence[Row], Scale]:
+    parser = argparse.ArgumentParser(description="Measure pymdc, and print one table.")
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--quick", action="store_true", help="64 MiB and few calls, to try it")
+    parser.add_argument("--pairs", type=int, default=5, help="how many pairs (%(default)s)")
+    parser.add_argument("--folder", default=tempfile.gettempdir(), help="the disk (%(default)s)")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.rows) - set(NAMES):
+        parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    folder = os.path.abspath(options.folder)
+    scale = Scale(folder, options.pairs, 5000, GIB, (64 * MIB, GIB, 8 * GIB))
+    if options.quick:
+        scale = Scale(folder, options.pairs, 200, 64 * MIB, (64 * MIB, 128 * MIB, 256 * MIB))
+    return [row for row in ROWS if row.name in (options.rows or NAMES)], scale
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    rows, scale = parsed(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    for variable in PROXIES:  # everything here is on this machine
+        os.environ.pop(variable, None)
+    results = []
+    try:
+        for row in rows:
+            print(f"{row.name} ...", file=sys.stderr, flush=True)
+            results.append(result(row, scale))
+    except KeyboardInterrupt:
+        print("Stopped; this is what there was.", file=sys.stderr)
+    if results:
+        print(table(results), machine.described(scale), sep="\n\n")
+    if len(results) < len(rows):
+        return 130
+    return int(any(outcome.missed for outcome in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

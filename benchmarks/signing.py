@@ -1,0 +1,31 @@
+"""Signing alone, without a request."""
+
+from __future__ import annotations
+
+import time
+
+from figures import Figures, Scale, compared, pairs
+from programs import module
+
+from pymdc import _secp256k1
+
+SECRET = b"\x11" * 32
+MESSAGE = b"GET\n/buckets/6b02b0fd5a7c8c5a831850a5\n__nonce=1453222669376"
+
+
+def alone(scale: Scale) -> Figures:
+    """Compare signatures a second of coincurve with those of python-ecdsa."""
+    module("coincurve", "coincurve")
+    fast, slow = _secp256k1.Libsecp256k1(), _secp256k1.PythonECDSA()
+    found = pairs(
+        lambda: _rate(fast, 10 * scale.calls), lambda: _rate(slow, scale.calls), scale.pairs
+    )
+    return compared(found, "signatures/s")
+
+
+def _rate(backend: _secp256k1.Backend, count: int) -> float:
+    sign = _secp256k1.signer(SECRET, backend)
+    begun = time.perf_counter()
+    for _ in range(count):
+        sign(MESSAGE)
+    return count / (time.perf_counter() - begun)
