@@ -37,6 +37,7 @@ def test_file_is_cut_into_shards_and_comes_back(alice: User, bucket: str, object
     pointers = alice.pointers(bucket, entry["hash"]).json
     parts = [DATA[:1000], DATA[1000:2000], DATA[2000:]]
     assert [pointer["hash"] for pointer in pointers] == [file_hash(part) for part in parts]
+    assert [pointer["size"] for pointer in pointers] == [1000, 1000, 500]
     assert [pull(pointer) for pointer in pointers] == parts
     assert objects() == 3
 
