@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import obstore
@@ -11,7 +11,6 @@ from obstore.store import LocalStore
 
 from pymdc.bridge.errors import Refused
 
-_READ = 256 * 1024
 _FULL = "(os error 28)"
 _log = logging.getLogger("pymdc.bridge")
 
@@ -35,9 +34,9 @@ class Shards:
                 raise Refused(507, "The bridge has no space left") from error
             raise
 
-    def read(self, name: str) -> Iterator[bytes]:
-        """Read an object in pieces of a quarter of a MiB."""
-        return iter(obstore.get(self._store, name).stream(_READ))
+    def read(self, name: str, start: int, size: int) -> memoryview:
+        """Return *size* bytes of an object from *start* on, fewer at its end."""
+        return memoryview(obstore.get_range(self._store, name, start=start, length=size))
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; one that can't be is logged, and is space lost but no more."""
