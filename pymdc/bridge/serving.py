@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -16,12 +17,16 @@ from pymdc.bridge.app import App
 
 _FIRST_MESSAGE = 64 * 1024  # bytes that a channel may be sent
 
+_log = logging.getLogger("pymdc.bridge.channel")
+_log.setLevel(logging.WARNING)  # at INFO there are three lines for each shard
+
 
 class _Channel(WebSocketsSansIOProtocol):
-    """A WebSocket that never logs its frames: the first one holds a token."""
+    """A WebSocket that logs what goes wrong: no frames, of which the first holds a token."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.logger = self.conn.logger = _log
         self.conn.debug = False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import socket
 import sqlite3
@@ -202,6 +203,14 @@ def test_bare_client_gets_frames_and_a_good_close(alice: User, bucket: str) -> N
 def test_channel_is_nowhere_but_at_the_root(alice: User) -> None:
     with pytest.raises(InvalidStatus):
         connect(alice.bridge.endpoint.replace("http", "ws") + "/keys", compression=None)
+
+
+def test_channel_that_goes_well_leaves_no_line_in_the_log(
+    alice: User, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    alice.download(bucket, alice.upload(bucket, DATA).json["hash"])
+    assert not {"uvicorn.error", "pymdc.bridge.channel"} & {line.name for line in caplog.records}
 
 
 def test_lost_object_is_an_error_and_not_an_empty_shard(
