@@ -49,7 +49,7 @@ class Channels:
     async def _answer(self, socket: WebSocket, message: str | bytes) -> None:
         self._sending.add(asyncio.current_task())
         try:
-            shard = await self._state.offload(_spend, self._state, message)
+            shard = await self._state.offload.briefly(_spend, self._state, message)
             for start in range(0, shard["size"], _BLOCK):
                 await self._send(socket, shard["object"], start)
         except Refused as refused:
