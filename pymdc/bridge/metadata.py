@@ -81,7 +81,10 @@ files = _table(
     sa.UniqueConstraint("bucket", "hash"),
 )
 shards = _table(
-    "shards", _key("hash", sa.String), _column("object", sa.String), _column("size", sa.BigInteger)
+    "shards",
+    _key("hash", sa.String),
+    _column("object", sa.String, index=True),
+    _column("size", sa.BigInteger),
 )
 file_shards = _table(
     "file_shards",
