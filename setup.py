@@ -15,6 +15,7 @@ COINCURVE = "coincurve>=21"
 BRIDGE = [
     "starlette>=1.7",
     "uvicorn>=0.54",
+    "httptools>=0.7",
     "python-multipart>=0.0.32",
     "SQLAlchemy>=2.0.40",
     "obstore>=0.11",

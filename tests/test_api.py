@@ -168,7 +168,7 @@ def test_with_tokens_as_in_2016(ask: Ask, bucket: Bucket, photo: Path) -> None:
     entry = ask(files.upload, str(photo), push["token"])
     pull = ask(files.token, b"PULL")
     (pointer,) = ask(files.download, entry["hash"].encode(), pull["token"].encode())
-    assert pointer.keys() == {"hash", "token", "operation", "channel"}
+    assert pointer.keys() == {"hash", "token", "size", "operation", "channel"}
     assert pointer["hash"] == entry["hash"]
     spent = ask(files.upload, str(photo), push["token"])
     assert spent == {"error": "Invalid or expired token"}

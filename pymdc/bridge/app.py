@@ -104,8 +104,11 @@ class App:
         )
         if not route.streamed:
             asked = replace(asked, body=await body.read())
-            return await self._state.offload(_handle, route, self._state, asked)
-        who = await self._state.offload(route.admits, self._state, asked)
+            # To check a password takes long, too.
+            brief = route.brief and "authorization" not in asked.headers
+            offload = self._state.offload.briefly if brief else self._state.offload
+            return await offload(_handle, route, self._state, asked)
+        who = await self._state.offload.briefly(route.admits, self._state, asked)
         answer: Answer = await route.handler(self._state, asked, who, body)
         return answer
 

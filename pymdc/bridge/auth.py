@@ -14,6 +14,8 @@ from pymdc.bridge.metadata import find_bucket, public_keys, spend, tokens, users
 from pymdc.bridge.number import number
 from pymdc.bridge.state import State
 
+_USER_BY_KEY = sa.select(users).join(public_keys).where(public_keys.c.key == sa.bindparam("key"))
+
 
 @dataclass(frozen=True)
 class Who:
@@ -66,9 +68,8 @@ def _by_password(state: State, asked: Asked) -> Who | None:
 
 def _by_key(state: State, asked: Asked, listed: bool = False) -> Who:
     key = _signing_key(asked)
-    statement = sa.select(users).join(public_keys).where(public_keys.c.key == key)
     with state.database.write() as connection:
-        row = connection.execute(statement).mappings().first()
+        row = connection.execute(_USER_BY_KEY, {"key": key}).mappings().first()
         if row is None and not listed:
             raise Refused(401, "Public key not registered")
         if row is None and key not in find_bucket(connection, asked.bucket)["pubkeys"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -81,7 +81,10 @@ files = _table(
     sa.UniqueConstraint("bucket", "hash"),
 )
 shards = _table(
-    "shards", _key("hash", sa.String), _column("object", sa.String), _column("size", sa.BigInteger)
+    "shards",
+    _key("hash", sa.String),
+    _column("object", sa.String, index=True),
+    _column("size", sa.BigInteger),
 )
 file_shards = _table(
     "file_shards",
@@ -89,6 +92,16 @@ file_shards = _table(
     _key("position", sa.Integer),
     _column("shard", sa.ForeignKey("shards.hash"), index=True),
 )
+
+# Statements that many requests need are built once; to build one costs as much as to run it.
+_BUCKET = sa.select(buckets).where(buckets.c.id == sa.bindparam("id"))
+_USERS_BUCKET = _BUCKET.where(buckets.c.user == sa.bindparam("user"))
+
+# An INSERT that has ``on_conflict_do_nothing`` and ``on_conflict_do_update``, by dialect.
+INSERTS: dict[str, Callable[[sa.Table], Any]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
 
 
 class Database:
@@ -105,6 +118,7 @@ class Database:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
             self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._writing = self._writer.connect()  # kept: to get it anew costs more than a statement
         with self.write() as connection:
             _tables.create_all(connection)
 
@@ -118,31 +132,25 @@ class Database:
     def write(self) -> Iterator[sa.Connection]:
         """Begin a transaction that writes; an exception that leaves it undoes it."""
         # SQLite has one writer: within a process they wait in line instead of trying again.
-        with self._turn, self._writer.begin() as connection:
-            yield connection
+        with self._turn, self._writing.begin():
+            yield self._writing
 
     def close(self) -> None:
         """Close every connection."""
+        self._writing.close()
         self._engine.dispose()
-
-
-def insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """Return an INSERT that has ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
-    return {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name].insert(table)
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, **values: object) -> bool:
     """Insert a row unless a unique key forbids it, and say whether it is there now by this."""
-    statement = insert(connection, table).values(**values).on_conflict_do_nothing()
+    statement = INSERTS[connection.dialect.name](table).values(**values).on_conflict_do_nothing()
     return bool(connection.execute(statement).rowcount == 1)
 
 
 def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.RowMapping:
     """Return a bucket, *user*'s where one is given; 404 when there is none."""
-    statement = sa.select(buckets).where(buckets.c.id == bucket)
-    if user:
-        statement = statement.where(buckets.c.user == user)
-    row = connection.execute(statement).mappings().first()
+    statement, values = _USERS_BUCKET if user else _BUCKET, {"id": bucket, "user": user}
+    row = connection.execute(statement, values).mappings().first()
     if row is None:
         raise Refused(404, "Bucket not found")
     return row
@@ -175,4 +183,6 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+    # Not by SQLAlchemy: what it does around a statement costs ten times as much as this one.
+    statement = connection.get_execution_options().get("begin", "BEGIN")
+    connection.connection.cursor().execute(statement)

@@ -11,12 +11,16 @@ from typing import TypeAlias
 
 import sqlalchemy as sa
 
-from pymdc.bridge.metadata import insert, nonce_floors, nonces
+from pymdc.bridge.metadata import INSERTS, nonce_floors, nonces
 
 _WHO = sa.bindparam("who", type_=sa.String)
 _NONCE = sa.bindparam("fresh", type_=sa.Float)
 _FLOOR = sa.select(nonce_floors.c.floor).where(nonce_floors.c.owner == _WHO).scalar_subquery()
 _ABOVE_FLOOR = sa.select(_WHO, _NONCE).where(sa.func.coalesce(_FLOOR, 0) < _NONCE)
+_TAKE = {
+    name: insert(nonces).from_select(["owner", "nonce"], _ABOVE_FLOOR).on_conflict_do_nothing()
+    for name, insert in INSERTS.items()
+}
 
 
 class Once:
@@ -31,9 +35,8 @@ class Once:
 
     def spend(self, connection: sa.Connection, owners: Sequence[str], nonce: float) -> bool:
         """Take *nonce* from all *owners*; False when one has seen it, or larger ones enough."""
-        statement = insert(connection, nonces).from_select(["owner", "nonce"], _ABOVE_FLOOR)
         rows = [{"who": owner, "fresh": nonce} for owner in owners]
-        taken = connection.execute(statement.on_conflict_do_nothing(), rows).rowcount
+        taken = connection.execute(_TAKE[connection.dialect.name], rows).rowcount
         if taken == len(owners) and secrets.randbelow(self._prune_every) == 0:
             for owner in owners:
                 self._prune(connection, owner)
@@ -61,7 +64,7 @@ RULES: dict[str, type[Rule]] = {"once": Once, "2016": AsIn2016}
 
 
 def _raise_floor(connection: sa.Connection, owners: Sequence[str], floor: float) -> int:
-    row = insert(connection, nonce_floors)
+    row = INSERTS[connection.dialect.name](nonce_floors)
     statement = row.on_conflict_do_update(
         index_elements=["owner"],
         set_={"floor": row.excluded.floor},

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from pymdc._call import outcome
 from pymdc._workers import Workers
 
 P = ParamSpec("P")
@@ -18,6 +19,10 @@ T = TypeVar("T")
 class Offload:
     """``await offload(function, ...)`` gives what ``function(...)`` does, on another thread.
 
+    ``await offload.briefly(function, ...)`` does the same in turn with others that are brief,
+    of which a thread takes all that wait: where each had its own, they would spend most of
+    their time on waking each other.
+
     Executors of the standard library take no work once the main thread has ended, and a
     bridge serves until it is closed.
     """
@@ -26,6 +31,8 @@ class Offload:
         self._workers = Workers(1)
         self._quiet = threading.Condition()
         self._running = 0
+        self._brief: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._turns: asyncio.Task[None] | None = None
 
     async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run *function* on a thread, and return or raise what it does."""
@@ -42,10 +49,24 @@ class Offload:
         with self._quiet:
             self._running += 1
         self._workers.start(partial(function, *args, **kwargs), deliver)
-        outcome = await done
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome  # type: ignore[no-any-return]  # it is what *function* returned
+        return _unwrapped(await done)  # type: ignore[no-any-return]  # it is what *function* returned
+
+    async def briefly(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run *function*, which takes milliseconds, in its turn; return or raise what it does."""
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._brief.append((partial(function, *args, **kwargs), done))
+        if self._turns is None:
+            self._turns = asyncio.create_task(self._take_turns())
+        return _unwrapped(await done)  # type: ignore[no-any-return]  # as above
+
+    async def _take_turns(self) -> None:
+        while self._brief:
+            works, waiting = zip(*self._brief, strict=True)
+            self._brief = []
+            outcomes = await self(_do, list(works))
+            for done, result in zip(waiting, outcomes, strict=True):
+                _settle(done, result)
+        self._turns = None
 
     def close(self) -> None:
         """Wait until nothing runs any more, and end the threads."""
@@ -54,6 +75,16 @@ class Offload:
         self._workers.close()
 
 
+def _do(works: list[Callable[[], Any]]) -> list[Any]:
+    return [outcome(work) for work in works]
+
+
 def _settle(done: asyncio.Future[Any], outcome: object) -> None:
     if not done.done():
         done.set_result(outcome)
+
+
+def _unwrapped(outcome: Any) -> Any:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome

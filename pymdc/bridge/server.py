@@ -22,6 +22,7 @@ from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.serving import Server
 from pymdc.bridge.shards import Shards
 from pymdc.bridge.state import State
+from pymdc.bridge.sweeping import serving
 
 
 class Bridge:
@@ -71,12 +72,15 @@ class Bridge:
             folder = _folder(self._data, undo)
             listener = undo.enter_context(_listen(*self._address))
             self.endpoint = _url(self._address[0], listener.getsockname()[1])
+            new = not (folder / "metadata.sqlite").exists()
             self._database = undo.enter_context(closing(_open(folder / "metadata.sqlite")))
+            shards = Shards(folder / "shards")
+            undo.enter_context(serving(folder, self._database, shards, new))
             nonce_rule, shard_size, clock = self._rules
             state = State(
                 endpoint=(self._url or self.endpoint).rstrip("/"),
                 database=self._database,
-                shards=Shards(folder / "shards"),
+                shards=shards,
                 mail=Mail(folder / "outbox", *self._mail),
                 passwords=Passwords(),
                 nonces=RULES[nonce_rule](),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -10,18 +11,44 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pymdc.bridge.app import App
 
+_HEAD = 64 * 1024  # bytes, and what comes with the last of them
 _FIRST_MESSAGE = 64 * 1024  # bytes that a channel may be sent
+
+_log = logging.getLogger("pymdc.bridge.channel")
+_log.setLevel(logging.WARNING)  # at INFO there are three lines for each shard
+
+
+class _Requests(HttpToolsProtocol):
+    """HTTP, of which no line may go on for ever: the parser sets no limit."""
+
+    _unfinished = 0  # bytes since the last head, or piece of a body
+
+    def data_received(self, data: bytes) -> None:
+        self._unfinished += len(data)
+        super().data_received(data)
+        if self._unfinished > _HEAD and not self.transport.is_closing():
+            self.send_400_response("Request head is too large")
+
+    def on_headers_complete(self) -> None:
+        self._unfinished = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unfinished = 0
+        super().on_body(body)
 
 
 class _Channel(WebSocketsSansIOProtocol):
-    """A WebSocket that never logs its frames: the first one holds a token."""
+    """A WebSocket that logs what goes wrong: no frames, of which the first holds a token."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.logger = self.conn.logger = _log
         self.conn.debug = False
 
 
@@ -37,7 +64,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=_Requests,
                 ws=_Channel,
                 lifespan="off",
                 log_config=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from obstore.store import LocalStore
 
 from pymdc.bridge.errors import Refused
 
-_READ = 256 * 1024
+_LISTED = 500  # names at once, below the number of parameters that a statement may have
+_NAME = re.compile(r"[0-9a-f]{32}")
+_HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")  # LocalStore calls it so, and lists it never
 _FULL = "(os error 28)"
 _log = logging.getLogger("pymdc.bridge")
 
@@ -24,7 +27,13 @@ class Shards:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._store = LocalStore(folder, mkdir=True)
+
+    def names(self) -> Iterator[list[str]]:
+        """Give the names of all objects, some at a time."""
+        for entries in obstore.list(self._store, chunk_size=_LISTED):
+            yield [entry["path"] for entry in entries if _NAME.fullmatch(entry["path"])]
 
     def put(self, name: str, data: memoryview) -> None:
         """Store *data*; refuse it with 507 when the disk is full."""
@@ -35,9 +44,15 @@ class Shards:
                 raise Refused(507, "The bridge has no space left") from error
             raise
 
-    def read(self, name: str) -> Iterator[bytes]:
-        """Read an object in pieces of a quarter of a MiB."""
-        return iter(obstore.get(self._store, name).stream(_READ))
+    def read(self, name: str, start: int, size: int) -> memoryview:
+        """Return *size* bytes of an object from *start* on, fewer at its end."""
+        return memoryview(obstore.get_range(self._store, name, start=start, length=size))
+
+    def delete_half_written(self) -> None:
+        """Delete what no `put` will finish any more; only for who is alone with the folder."""
+        for path in self._folder.glob("*#*"):
+            if _HALF_WRITTEN.fullmatch(path.name):
+                path.unlink()
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; one that can't be is logged, and is space lost but no more."""

@@ -20,10 +20,13 @@ from pymdc.bridge.routes import ROUTES
 MiB = 1024 * 1024
 
 
+def address(bridge: Bridge) -> tuple[str, int]:
+    return "127.0.0.1", int(bridge.endpoint.rpartition(":")[2])
+
+
 @pytest.fixture
 def wire(bridge: Bridge) -> Iterator[socket.socket]:
-    host, port = bridge.endpoint.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection(address(bridge), timeout=20) as connection:
         yield connection
 
 
@@ -88,6 +91,17 @@ def test_body_that_is_no_object_counts_as_empty(bridge: Bridge, body: bytes) -> 
 def test_half_of_a_surrogate_pair_harms_nothing(alice: User) -> None:
     assert alice.ask("POST", "/buckets", {"name": "\ud800"}).status == 401  # no nonce was read
     assert alice.ask("POST", "/buckets", {"name": "☃😀"}).json["name"] == "☃😀"
+
+
+@pytest.mark.parametrize(
+    "start", ["GET /", "GET / HTTP/1.1\r\nX: ", "{chunked}0\r\nX: ", "{chunked}1;x="]
+)
+def test_head_without_an_end_is_refused(bridge: Bridge, start: str) -> None:
+    start = start.format(chunked="POST /users HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with socket.create_connection(address(bridge), timeout=20) as wire:
+        wire.sendall(start.encode())
+        with pytest.raises(ConnectionError):
+            wire.sendall(20 * MiB * b"x")
 
 
 def test_large_body_is_refused_and_the_connection_goes_on(wire: socket.socket) -> None:

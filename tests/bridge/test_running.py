@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from pymdc.bridge.server import _listen
 
 PROGRAM = [sys.executable, "-W", "error", "-m", "pymdc.bridge", "--port", "0"]
 MINUTE = 60
+Count = Callable[[], int]
 
 
 @contextmanager
@@ -53,6 +54,59 @@ def test_what_was_stored_is_there_after_a_restart(data: Path) -> None:
     with Bridge(data) as user.bridge:
         assert user.download(bucket, stored) == b"abc"
         assert user.ask("GET", "/keys", nonce=5).error == (401, "Invalid nonce supplied")
+
+
+def upload_in_flight(user: User, bucket: str, body: bytes, size: int) -> socket.socket:
+    headers = {"Host": "x", **upload_headers(user.token(bucket, "PUSH"), size)}
+    lines = [f"PUT /buckets/{bucket}/files HTTP/1.1", f"Content-Length: {len(form(bytes(size)))}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    wire = socket.create_connection(address(user.bridge), timeout=MINUTE)
+    wire.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+    return wire
+
+
+def test_what_a_killed_bridge_had_not_entered_is_swept(data: Path, objects: Count) -> None:
+    with Bridge(data) as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        stored = user.upload(bucket, b"abc").json["hash"]
+    (data / "shards" / "notes.txt").touch()
+    with program("--data", data) as process:
+        assert process.stdout
+        bridge.endpoint = process.stdout.readline().split()[-1]
+        with upload_in_flight(user, bucket, form(bytes(9_000_000))[:-20], 9_000_000):
+            while objects() == 2:
+                pass
+            process.kill()
+            process.wait(MINUTE)
+    (data / "shards" / f"{32 * 'f'}#1").touch()  # as a shard is called while it is written
+    with Bridge(data) as user.bridge:
+        assert objects() == 2
+        assert user.download(bucket, stored) == b"abc"
+
+
+def test_shards_on_their_way_into_another_bridge_are_not_swept(
+    alice: User, data: Path, objects: Count
+) -> None:
+    bucket, body = alice.bucket(), form(bytes(range(250)) * 10)
+    with upload_in_flight(alice, bucket, body[:-20], 2500) as wire:
+        while objects() < 2:
+            pass
+        with Bridge(data):
+            pass
+        wire.sendall(body[-20:])
+        assert wire.recv(1000).startswith(b"HTTP/1.1 200 ")
+    [stored] = alice.ask("GET", f"/buckets/{bucket}/files").json
+    assert len(alice.download(bucket, stored["hash"])) == 2500
+
+
+def test_shards_stay_when_the_database_is_lost(data: Path, objects: Count) -> None:
+    with Bridge(data) as bridge:
+        user = User(bridge, "alice")
+        user.upload(user.bucket(), b"abc")
+    (data / "metadata.sqlite").rename(data / "elsewhere")
+    with Bridge(data):
+        assert objects() == 1
 
 
 def test_closing_leaves_no_thread_and_no_temporary_folder() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import socket
 import sqlite3
@@ -37,6 +38,7 @@ def test_file_is_cut_into_shards_and_comes_back(alice: User, bucket: str, object
     pointers = alice.pointers(bucket, entry["hash"]).json
     parts = [DATA[:1000], DATA[1000:2000], DATA[2000:]]
     assert [pointer["hash"] for pointer in pointers] == [file_hash(part) for part in parts]
+    assert [pointer["size"] for pointer in pointers] == [1000, 1000, 500]
     assert [pull(pointer) for pointer in pointers] == parts
     assert objects() == 3
 
@@ -201,6 +203,14 @@ def test_bare_client_gets_frames_and_a_good_close(alice: User, bucket: str) -> N
 def test_channel_is_nowhere_but_at_the_root(alice: User) -> None:
     with pytest.raises(InvalidStatus):
         connect(alice.bridge.endpoint.replace("http", "ws") + "/keys", compression=None)
+
+
+def test_channel_that_goes_well_leaves_no_line_in_the_log(
+    alice: User, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    alice.download(bucket, alice.upload(bucket, DATA).json["hash"])
+    assert not {"uvicorn.error", "pymdc.bridge.channel"} & {line.name for line in caplog.records}
 
 
 def test_lost_object_is_an_error_and_not_an_empty_shard(

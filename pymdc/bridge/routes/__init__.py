@@ -32,6 +32,7 @@ class Route:
 
     *handler* gets the state, what is asked and who asks, and runs on a thread.
     A *streamed* one is a coroutine function, and gets the body as it comes in.
+    One that is not *brief* waits for more than the database.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Route:
     handler: Callable[..., Any]
     admits: Callable[[State, Asked], Who]
     streamed: bool = False
+    brief: bool = True
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -70,7 +72,7 @@ def describe(_state: State, asked: Asked, _who: Who) -> Answer:
 
 ROUTES = (
     Route("GET", "/", describe, anybody),
-    Route("POST", "/users", users.register, anybody),
+    Route("POST", "/users", users.register, anybody, brief=False),
     Route("GET", "/activations/{token}", users.activate, anybody),
     Route("GET", "/keys", users.list_keys, user),
     Route("POST", "/keys", users.register_key, user),
@@ -79,12 +81,12 @@ ROUTES = (
     Route("POST", "/buckets", buckets.create, user),
     Route("GET", "/buckets/{id}", buckets.show, user),
     Route("PATCH", "/buckets/{id}", buckets.change, user),
-    Route("DELETE", "/buckets/{id}", buckets.remove, user),
+    Route("DELETE", "/buckets/{id}", buckets.remove, user, brief=False),
     Route("POST", "/buckets/{id}/tokens", buckets.create_token, user_or_listed_key),
     Route("GET", "/buckets/{id}/files", files.list_files, user),
     Route("PUT", "/buckets/{id}/files", uploads.upload, token_holder, streamed=True),
     Route("GET", "/buckets/{id}/files/{hash}", files.list_pointers, token_holder),
-    Route("DELETE", "/buckets/{id}/files/{hash}", files.remove, user),
+    Route("DELETE", "/buckets/{id}/files/{hash}", files.remove, user, brief=False),
 )
 
 

@@ -16,14 +16,16 @@ from pymdc.bridge.routes.files import remove_files
 from pymdc.bridge.routes.users import public_key
 from pymdc.bridge.state import State, iso
 
+_OWNED = buckets.c.user == sa.bindparam("user")
+_USERS_BUCKETS = sa.select(buckets).where(_OWNED).order_by(buckets.c.number)
 _DEFAULTS: dict[str, Any] = {"name": "New Bucket", "storage": 10, "transfer": 30, "pubkeys": []}
 
 
 def list_buckets(state: State, _asked: Asked, who: Who) -> Answer:
     """List the user's buckets."""
-    statement = sa.select(buckets).where(buckets.c.user == who.email).order_by(buckets.c.number)
     with state.database.read() as connection:
-        return Answer([_present(row) for row in connection.execute(statement).mappings()])
+        rows = connection.execute(_USERS_BUCKETS, {"user": who.email}).mappings()
+        return Answer([_present(row) for row in rows])
 
 
 def create(state: State, asked: Asked, who: Who) -> Answer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +14,8 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.metadata import pointers, shards, spend
 from pymdc.bridge.state import State
 
-_BLOCK = 65536
+_FRAME = 65536  # bytes at the most, as the protocol says
+_BLOCK = 8 * _FRAME
 _PATIENCE = 30  # seconds for the first message
 _log = logging.getLogger("pymdc.bridge")
 
@@ -49,10 +49,9 @@ class Channels:
     async def _answer(self, socket: WebSocket, message: str | bytes) -> None:
         self._sending.add(asyncio.current_task())
         try:
-            pieces = await self._state.offload(_open, self._state, message)
-            while piece := await self._state.offload(next, pieces, b""):
-                for start in range(0, len(piece), _BLOCK):
-                    await socket.send_bytes(piece[start : start + _BLOCK])
+            shard = await self._state.offload.briefly(_spend, self._state, message)
+            for start in range(0, shard["size"], _BLOCK):
+                await self._send(socket, shard["object"], start)
         except Refused as refused:
             await socket.send_json({"code": refused.status, "message": refused.message})
         except WebSocketDisconnect:
@@ -63,9 +62,16 @@ class Channels:
         finally:
             self._sending.discard(asyncio.current_task())
 
+    async def _send(self, socket: WebSocket, name: str, start: int) -> None:
+        """Send a block of an object; a slow client is waited for, and no further one is read."""
+        block = await self._state.offload(self._state.shards.read, name, start, _BLOCK)
+        for place in range(0, len(block), _FRAME):
+            frame = block[place : place + _FRAME]
+            await socket.send({"type": "websocket.send", "bytes": frame})
 
-def _open(state: State, message: str | bytes) -> Iterator[bytes]:
-    """Spend the pointer token in *message*, and return the bytes of the shard it is for."""
+
+def _spend(state: State, message: str | bytes) -> sa.RowMapping:
+    """Spend the pointer token in *message*, and return the row of the shard that it is for."""
     try:
         wanted = json.loads(message)
     except (ValueError, RecursionError):
@@ -86,4 +92,4 @@ def _open(state: State, message: str | bytes) -> Iterator[bytes]:
         raise Refused(400, "Token not valid for hash")
     if wanted.get("operation") != "PULL":
         raise Refused(400, "Failed to handle the defined operation")
-    return state.shards.read(shard["object"])
+    return shard

@@ -37,19 +37,24 @@ def list_files(state: State, asked: Asked, who: Who) -> Answer:
 
 
 def list_pointers(state: State, asked: Asked, who: Who) -> Answer:
-    """Spend a PULL token on pointers to the shards of a file, in order."""
+    """Spend a PULL token on pointers to the shards of a file, in order; sizes are in bytes."""
     bucket, file_hash, now = asked.bucket, asked.parameters["hash"], state.now()
+    rest = {"operation": "PULL", "channel": asked.channel}
     with state.database.write() as connection:
         permit(connection, who, bucket, "PULL")
         if find_file(connection, bucket, file_hash) is None:
             raise Refused(404, "The requested file was not found")
+        answer = [
+            {"hash": part["hash"], "token": secrets.token_hex(20), "size": part["size"]} | rest
+            for part in _shards(connection, bucket, file_hash)
+        ]
+        expires = now + TOKEN_LIFETIME
         rows = [
-            {"token": secrets.token_hex(20), "shard": shard, "expires": now + TOKEN_LIFETIME}
-            for shard in _shards(connection, bucket, file_hash)
+            {"token": pointer["token"], "shard": pointer["hash"], "expires": expires}
+            for pointer in answer
         ]
         issue(connection, pointers, now, rows)
-    rest = {"operation": "PULL", "channel": asked.channel}
-    return Answer([{"hash": row["shard"], "token": row["token"]} | rest for row in rows])
+    return Answer(answer)
 
 
 def remove(state: State, asked: Asked, who: Who) -> Answer:
@@ -79,7 +84,7 @@ def find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowM
 
 def remove_files(connection: sa.Connection, bucket: str, file_hash: str = "") -> list[str]:
     """Remove a file's entry, or all in a bucket; return the objects that no file needs now."""
-    hashes = _shards(connection, bucket, file_hash)
+    hashes = [part["hash"] for part in _shards(connection, bucket, file_hash)]
     statement = sa.delete(files).where(files.c.bucket == bucket)
     connection.execute(statement.where(files.c.hash == file_hash) if file_hash else statement)
     needed = sa.exists().where(file_shards.c.shard == shards.c.hash)
@@ -96,9 +101,11 @@ def present(row: sa.RowMapping) -> dict[str, object]:
     return {name: row[name] for name in ("bucket", "mimetype", "filename", "size", "hash")}
 
 
-def _shards(connection: sa.Connection, bucket: str, file_hash: str) -> Sequence[str]:
-    """Return the hashes of a file's shards in order, or of all in a bucket."""
-    statement = sa.select(file_shards.c.shard).join(files).where(files.c.bucket == bucket)
+def _shards(connection: sa.Connection, bucket: str, file_hash: str) -> Sequence[sa.RowMapping]:
+    """Return the hash and the size of a file's shards in order, or of all in a bucket."""
+    joined = file_shards.join(files).join(shards)
+    statement = sa.select(shards.c.hash, shards.c.size).select_from(joined)
+    statement = statement.where(files.c.bucket == bucket)
     if file_hash:
         statement = statement.where(files.c.hash == file_hash)
-    return connection.execute(statement.order_by(file_shards.c.position)).scalars().all()
+    return connection.execute(statement.order_by(file_shards.c.position)).mappings().all()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-import threading
 from collections.abc import AsyncIterable
 from typing import Any
 
@@ -23,7 +23,7 @@ from pymdc.bridge.state import State
 async def upload(state: State, asked: Asked, who: Who, body: AsyncIterable[bytes]) -> Answer:
     """Spend a PUSH token on storing the first file in a multipart/form-data body."""
     incoming = Incoming(state, _declared_size(asked))
-    await state.offload(_admit, state, asked, who)
+    await state.offload.briefly(_admit, state, asked, who)
     part = FilePart(asked.headers.get("content-type", ""))
     try:
         async for chunk in body:
@@ -32,13 +32,13 @@ async def upload(state: State, asked: Asked, who: Who, body: AsyncIterable[bytes
         part.finish()
         await incoming.finish()
     except BaseException:
-        await state.offload(incoming.discard)
+        await incoming.discard()
         raise
     return await state.offload(_enter, state, asked.bucket, part, incoming)
 
 
 class Incoming:
-    """The bytes of a file, cut into shards; each is stored before more are taken.
+    """The bytes of a file, cut into shards; one is stored while the next one comes in.
 
     *objects* are the names under which shards were put, or were about to be.
     """
@@ -50,9 +50,9 @@ class Incoming:
         self._state = state
         self._declared = declared
         self._hash = FileHash()
-        self._buffer = memoryview(bytearray(min(declared, state.shard_size)))
+        self._buffer, self._next = _buffers(declared, state.shard_size)
         self._filled = 0
-        self._storing = threading.Lock()
+        self._storing: asyncio.Task[None] | None = None
 
     async def take(self, piece: memoryview) -> None:
         """Take the next bytes in; refuse those beyond the declared size."""
@@ -65,33 +65,51 @@ class Incoming:
             self._filled += count
             piece = piece[count:]
             if self._filled == len(self._buffer):
-                await self._state.offload(self._store)
+                await self._pass_on()
 
     async def finish(self) -> None:
         """Store what is left; refuse less than the declared size."""
         if self.size != self._declared:
             raise Refused(400, "File does not match the declared size")
-        if self._filled:
-            await self._state.offload(self._store)
+        await self._pass_on()
+        await self._stored()
 
     def hash(self) -> str:
         """Return the hash of the file."""
-        return self._hash.hexdigest()
+        return self.shards[0]["hash"] if len(self.shards) == 1 else self._hash.hexdigest()
 
-    def discard(self) -> None:
+    async def discard(self) -> None:
         """Delete what was stored; a shard that is being stored is waited for."""
-        with self._storing:
-            self._state.shards.delete(self.objects)
+        if self._storing is not None:
+            await asyncio.gather(self._storing, return_exceptions=True)
+        await self._state.offload(self._state.shards.delete, self.objects)
 
-    def _store(self) -> None:
-        data, name, shard_hash = self._buffer[: self._filled], secrets.token_hex(16), FileHash()
-        self._hash.update(data)
+    async def _pass_on(self) -> None:
+        """Let what is in the buffer be stored, and go on with the other buffer."""
+        await self._stored()
+        data, self._filled = self._buffer[: self._filled], 0
+        self._buffer, self._next = self._next, self._buffer
+        if data:
+            self._storing = asyncio.create_task(self._state.offload(self._store, data))
+
+    async def _stored(self) -> None:
+        if self._storing is not None:
+            await asyncio.shield(self._storing)
+
+    def _store(self, data: memoryview) -> None:
+        name, shard_hash = secrets.token_hex(16), FileHash()
         shard_hash.update(data)
-        with self._storing:
-            self.objects.append(name)
-            self._state.shards.put(name, data)
+        if self._declared > len(data):  # else the file is this shard, and has its hash
+            self._hash.update(data)
+        self.objects.append(name)
+        self._state.shards.put(name, data)
         self.shards.append({"hash": shard_hash.hexdigest(), "object": name, "size": len(data)})
-        self._filled = 0
+
+
+def _buffers(declared: int, shard_size: int) -> tuple[memoryview, memoryview]:
+    """Return two buffers for shards of a file; the second is empty where one will do."""
+    first, rest = min(declared, shard_size), max(0, declared - shard_size)
+    return memoryview(bytearray(first)), memoryview(bytearray(min(rest, shard_size)))
 
 
 def _declared_size(asked: Asked) -> int:

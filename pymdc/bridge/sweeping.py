@@ -1,0 +1,52 @@
+"""Objects that no row names: an upload left them that ended with its process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import sqlalchemy as sa
+
+from pymdc.bridge.metadata import Database
+from pymdc.bridge.metadata import shards as rows
+from pymdc.bridge.shards import Shards
+
+try:
+    import fcntl
+except ImportError:  # there is no such lock on Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def serving(folder: Path, database: Database, shards: Shards, new: bool) -> Iterator[None]:
+    """Sweep *shards*, then serve from *folder* in the block.
+
+    Not while another bridge serves from it: the shards of its uploads have no rows yet.
+    Nor by a *new* database: it may stand for one that is lost, with its shards still there.
+    """
+    with open(folder / "serving", "wb") as file:
+        if _alone(file) and not new:
+            _sweep(database, shards)
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def _alone(file: IO[bytes]) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sweep(database: Database, shards: Shards) -> None:
+    shards.delete_half_written()
+    for names in shards.names():
+        named = sa.select(rows.c.object).where(rows.c.object.in_(names))
+        with database.read() as connection:
+            shards.delete({*names}.difference(connection.execute(named).scalars()))
