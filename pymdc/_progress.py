@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -16,17 +17,20 @@ class Progress:
     The last time is with the total twice, and only when the transfer has succeeded.
     """
 
-    def __init__(self, function: Function | None) -> None:
+    def __init__(
+        self, function: Function | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.total: int | None = None
         self._function = function
+        self._clock = clock
         self._told = 0
-        self._next = 0.0
+        self._next = -math.inf
 
     def tell(self, done: int) -> None:
         """Tell that *done* bytes are done, unless that was just told or done before."""
         if self._function is None or done <= self._told or done == self.total:
             return
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._next:
             self._next, self._told = now + _PAUSE, done
             self._function(done, self.total)

@@ -22,14 +22,14 @@ Serve = Callable[[ServerConnection], None]
 
 
 @contextmanager
-def websocket(treat: Serve) -> Iterator[str]:
-    """Serve WebSockets with *treat* and give their URL."""
+def websocket(treat: Serve, asks: bool = False) -> Iterator[str]:
+    """Serve WebSockets with *treat*, which reads the message if it *asks*; give their URL."""
 
     def ignoring(connection: ServerConnection) -> None:
         connection.recv()
         treat(connection)
 
-    with serve(ignoring, "127.0.0.1", 0) as server:
+    with serve(treat if asks else ignoring, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"

@@ -313,3 +313,48 @@ def test_a_file_that_can_be_read_once_is_not_sent_a_second_time(
     assert "the file cannot be rewound (it was read)" in str(value)
     assert len(tokens(way)) <= 2
     assert [entry["hash"] for entry in bucket.files.list()] == [file_hash(DATA)]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_are_a_file(ask: Ask, bucket: Bucket, kind: Callable[[bytes], Any]) -> None:
+    entry = ask(bucket.files.upload, kind(DATA))
+    assert (entry["size"], entry["hash"]) == (len(DATA), file_hash(DATA))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda path: os.truncate(path, 1_500_000), "the file shrank while it was sent"),
+        (lambda path: os.truncate(path, 3_000_001), "the file grew while it was sent"),
+    ],
+    ids=["shrinks", "grows"],
+)
+@pytest.mark.parametrize("opened", [False, True], ids=["path", "file"])
+def test_a_file_that_changes_while_it_is_sent_is_told_and_not_stored(
+    ask: Ask,
+    bucket: Bucket,
+    tmp_path: Path,
+    change: Callable[[Path], object],
+    text: str,
+    opened: bool,
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(bytes(3_000_000))
+
+    def once(done: int, total: int | None) -> None:
+        if done <= 1024 * 1024:
+            change(path)
+
+    with path.open("rb", buffering=0) as file:
+        value = ask(bucket.files.upload, file if opened else path, progress=once)
+    assert type(value) is exceptions.IntegrityError
+    assert f"{text}: it had 3000000 bytes" in str(value)
+    assert bucket.files.list() == []
+
+
+def test_a_hash_that_nobody_wants_to_know_is_not_compared(ask: Ask) -> None:
+    entry = {"hash": "0" * 40}
+    with RawServer(answering(written("200 OK", entry))) as server:
+        with pymdc.Client(server.endpoint) as client:
+            files = Files("b", pymdc.ECDSA(), client=client)
+            assert ask(files.upload, DATA, "token", verify=False) == entry

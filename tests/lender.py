@@ -1,0 +1,95 @@
+"""A bridge of a few lines, which lends the shards of one file, and can be told to fail."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from channels import websocket
+from servers import RawServer, read_request, written
+from websockets.sync.server import ServerConnection
+
+from pymdc._hashes import file_hash
+
+SHARD = 4096
+DATA = random.Random(4).randbytes(10 * SHARD + 100)
+SHARDS = [DATA[place : place + SHARD] for place in range(0, len(DATA), SHARD)]
+HASH = file_hash(DATA)
+
+Treat = Callable[[ServerConnection], object]
+
+
+class Lender:
+    """Lends the shards of `DATA`; *told* are the keys that its pointers have besides the hash.
+
+    ``treats`` say, by a shard's number, what is done instead when it is first asked for.
+    ``pulled`` are the numbers of those that were asked for, ``most`` is how many were at once, and
+    ``pointed`` how often there were pointers.
+    """
+
+    def __init__(self, *told: str) -> None:
+        self.treats: dict[int, Treat] = {}
+        self.pulled: list[int] = []
+        self.most = self.pointed = 0
+        self.endpoint = ""
+        self._told = {"token", "channel", *(told or ("size",))}
+        self._now = 0
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Lender:
+        self._channel = self._stack.enter_context(websocket(self._lend, asks=True))
+        self.endpoint = self._stack.enter_context(RawServer(self._answer)).endpoint
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stack.close()
+
+    def _answer(self, connection: socket.socket) -> None:
+        while head := read_request(connection)[0]:
+            if head.startswith(b"POST"):
+                answer: Any = {"token": "t"}
+            else:
+                self.pointed += 1
+                answer = [self._pointer(number) for number in range(len(SHARDS))]
+            connection.sendall(written("200 OK", json.dumps(answer).encode()))
+
+    def _pointer(self, number: int) -> dict[str, Any]:
+        whole = {"size": len(SHARDS[number]), "token": str(number), "channel": self._channel}
+        whole["operation"] = "PULL"
+        return {"hash": file_hash(SHARDS[number])} | {key: whole[key] for key in self._told}
+
+    def _lend(self, connection: ServerConnection) -> None:
+        number = int(json.loads(connection.recv())["token"])
+        with self._lock:
+            self.pulled.append(number)
+            self._now += 1
+            self.most = max(self.most, self._now)
+            treat = self.treats.pop(number, None)
+        if treat is None:
+            connection.send(SHARDS[number])
+        else:
+            treat(connection)
+        with self._lock:
+            self._now -= 1
+
+
+def refused(connection: ServerConnection) -> None:
+    """Refuse the token of a pointer."""
+    connection.send('{"code": 400, "message": "The supplied token is not accepted"}')
+
+
+def damaged(connection: ServerConnection) -> None:
+    """Send something else."""
+    connection.send(bytes(SHARD))
+
+
+def dropped(connection: ServerConnection) -> None:
+    """Send a part, and vanish."""
+    connection.send(bytes(10))
+    connection.socket.shutdown(socket.SHUT_RDWR)

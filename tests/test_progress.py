@@ -1,0 +1,110 @@
+"""Progress: how far a transfer has come, told on its worker, and never back."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lender import DATA, HASH, Lender, damaged
+from modes import Ask
+
+import pymdc
+from pymdc import exceptions
+from pymdc._progress import Progress
+from pymdc.api import Bucket
+
+MANY = bytes(5_000_000)
+
+
+class Listening:
+    """Notes what it is told, and on which thread."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int | None]] = []
+        self.threads: set[str] = set()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self.told.append((done, total))
+        self.threads.add(threading.current_thread().name)
+
+    def check(self, total: int) -> None:
+        """See that it was told of the whole transfer."""
+        done = [number for number, _ in self.told]
+        assert done == sorted(done)
+        assert self.told.count((total, total)) == 1
+        assert self.told[-1] == (total, total)
+        assert {number for _, number in self.told} == {total}
+        assert self.threads == {"pymdc-worker"}
+
+
+@pytest.mark.parametrize("size", [0, 1, len(MANY)])
+def test_an_upload_and_a_download_tell(ask: Ask, bucket: Bucket, tmp_path: Path, size: int) -> None:
+    up, down = Listening(), Listening()
+    entry = ask(bucket.files.upload, MANY[:size], progress=up)
+    up.check(size)
+    ask(bucket.files.download, entry["hash"], to=tmp_path / "back", progress=down)
+    down.check(size)
+
+
+def test_a_total_that_nobody_knows_is_none(ask: Ask, tmp_path: Path) -> None:
+    listening = Listening()
+    with Lender("operation") as lender, pymdc.Client(lender.endpoint) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        ask(files.download, HASH, to=tmp_path / "back", progress=listening)
+    *before, last = listening.told
+    assert last == (len(DATA), len(DATA))
+    assert before
+    assert {total for _, total in before} == {None}
+
+
+def test_it_is_not_told_too_often_nor_backwards_nor_of_the_end() -> None:
+    seconds = iter([0.0, 0.01, 0.04, 0.06, 0.2])
+    told: list[tuple[int, int | None]] = []
+    progress = Progress(lambda *numbers: told.append(numbers), clock=lambda: next(seconds))
+    progress.total = 100
+    for done in (10, 20, 30, 40, 40, 5, 100, 50):
+        progress.tell(done)
+    assert told == [(10, 100), (40, 100), (50, 100)]
+    progress.finish(100)
+    assert told[-1] == (100, 100)
+
+
+def test_a_transfer_that_fails_never_tells_the_end(ask: Ask, tmp_path: Path) -> None:
+    listening = Listening()
+    with Lender() as lender, pymdc.Client(lender.endpoint, channels=1) as client:
+        lender.treats[10] = damaged
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        value = ask(files.download, HASH, to=tmp_path / "back", progress=listening)
+    assert type(value) is exceptions.IntegrityError
+    assert listening.told
+    assert (len(DATA), len(DATA)) not in listening.told
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("mine"), OSError(5, "mine")], ids=repr)
+def test_what_it_raises_ends_the_transfer_and_is_its_value(
+    ask: Ask, bucket: Bucket, tmp_path: Path, error: Exception
+) -> None:
+    calls: list[int] = []
+
+    def stop(done: int, total: int | None) -> None:
+        calls.append(done)
+        raise error
+
+    assert ask(bucket.files.upload, io.BytesIO(MANY), progress=stop) is error
+    assert bucket.files.list() == []
+    with Lender() as lender, pymdc.Client(lender.endpoint) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        assert ask(files.download, HASH, to=tmp_path / "back", progress=stop) is error
+    assert not (tmp_path / "back").exists()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("ask_for", [pymdc.api.Files.upload, pymdc.api.Files.download])
+def test_what_is_no_function_is_told_at_the_call(ask_for: Callable[..., Any]) -> None:
+    files = pymdc.api.Files("b", pymdc.ECDSA())
+    with pytest.raises(TypeError, match="progress is int; expected a function of two numbers"):
+        ask_for(files, "name", progress=5)
