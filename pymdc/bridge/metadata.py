@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pymdc.bridge.errors import Refused
 
 TOKEN_LIFETIME = 300_000
+BATCH = 500  # below the number of parameters that a statement may have
 
 _tables = sa.MetaData()
 _key = partial(sa.Column, primary_key=True)
@@ -154,6 +155,15 @@ def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.Ro
     if row is None:
         raise Refused(404, "Bucket not found")
     return row
+
+
+def named(connection: sa.Connection, objects: Sequence[str]) -> set[str]:
+    """Return those of *objects* in which a shard is."""
+    found: set[str] = set()
+    for start in range(0, len(objects), BATCH):
+        batch = shards.c.object.in_(objects[start : start + BATCH])
+        found.update(connection.execute(sa.select(shards.c.object).where(batch)).scalars())
+    return found
 
 
 def issue(
