@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pymdc.bridge.errors import Refused
 
 TOKEN_LIFETIME = 300_000
+BATCH = 500  # below the number of parameters that a statement may have
 
 _tables = sa.MetaData()
 _key = partial(sa.Column, primary_key=True)
@@ -109,35 +110,45 @@ class Database:
 
     def __init__(self, url: str | sa.URL) -> None:
         # Passwords and tokens stay out of the log: parameters, and rows, which it has at DEBUG.
-        self._engine = self._writer = sa.create_engine(
-            url, hide_parameters=True, logging_name="pymdc"
+        self._engine = sa.create_engine(
+            url, hide_parameters=True, logging_name="pymdc", max_overflow=-1
         )
         logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_no_rows)
         self._turn = threading.Lock()
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
-            sa.event.listen(self._engine, "begin", _begin_sqlite)
-            self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
-        self._writing = self._writer.connect()  # kept: to get it anew costs more than a statement
+        # Kept, because to get a connection from the pool costs more than a statement.
+        self._writing = self._engine.connect()
+        self._reading: list[sa.Connection] = []
         with self.write() as connection:
             _tables.create_all(connection)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Begin a transaction that only reads."""
-        with self._engine.begin() as connection:
-            yield connection
+        try:
+            connection = self._reading.pop()
+        except IndexError:
+            connection = self._engine.connect()
+        try:
+            with connection.begin():
+                _begin_sqlite(connection, "BEGIN")
+                yield connection
+        finally:
+            self._reading.append(connection)
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Begin a transaction that writes; an exception that leaves it undoes it."""
         # SQLite has one writer: within a process they wait in line instead of trying again.
         with self._turn, self._writing.begin():
+            _begin_sqlite(self._writing, "BEGIN IMMEDIATE")
             yield self._writing
 
     def close(self) -> None:
         """Close every connection."""
-        self._writing.close()
+        for connection in (self._writing, *self._reading):
+            connection.close()
         self._engine.dispose()
 
 
@@ -154,6 +165,15 @@ def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.Ro
     if row is None:
         raise Refused(404, "Bucket not found")
     return row
+
+
+def named(connection: sa.Connection, objects: Sequence[str]) -> set[str]:
+    """Return those of *objects* in which a shard is."""
+    found: set[str] = set()
+    for start in range(0, len(objects), BATCH):
+        batch = shards.c.object.in_(objects[start : start + BATCH])
+        found.update(connection.execute(sa.select(shards.c.object).where(batch)).scalars())
+    return found
 
 
 def issue(
@@ -182,7 +202,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA {setting}").close()
 
 
-def _begin_sqlite(connection: sa.Connection) -> None:
-    # Not by SQLAlchemy: what it does around a statement costs ten times as much as this one.
-    statement = connection.get_execution_options().get("begin", "BEGIN")
-    connection.connection.cursor().execute(statement)
+def _begin_sqlite(connection: sa.Connection, statement: str) -> None:
+    # Neither by SQLAlchemy nor at an event of its: that costs ten times as much as the statement.
+    if connection.dialect.name == "sqlite":
+        connection.connection.cursor().execute(statement)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import tempfile
 import threading
 import time
@@ -126,7 +127,7 @@ def _folder(data: str | os.PathLike[str] | None, undo: ExitStack) -> Path:
 def _open(path: Path) -> Database:
     try:
         return Database(sa.URL.create("sqlite", database=str(path)))
-    except sa.exc.SQLAlchemyError as error:
+    except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(f"{path} can't be used as a database") from error
 
 

@@ -12,7 +12,6 @@ from obstore.store import LocalStore
 
 from pymdc.bridge.errors import Refused
 
-_LISTED = 500  # names at once, below the number of parameters that a statement may have
 _NAME = re.compile(r"[0-9a-f]{32}")
 _HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")  # LocalStore calls it so, and lists it never
 _FULL = "(os error 28)"
@@ -32,7 +31,7 @@ class Shards:
 
     def names(self) -> Iterator[list[str]]:
         """Give the names of all objects, some at a time."""
-        for entries in obstore.list(self._store, chunk_size=_LISTED):
+        for entries in obstore.list(self._store, chunk_size=1000):
             yield [entry["path"] for entry in entries if _NAME.fullmatch(entry["path"])]
 
     def put(self, name: str, data: memoryview) -> None:

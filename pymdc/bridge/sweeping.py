@@ -7,10 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import sqlalchemy as sa
-
-from pymdc.bridge.metadata import Database
-from pymdc.bridge.metadata import shards as rows
+from pymdc.bridge.metadata import Database, named
 from pymdc.bridge.shards import Shards
 
 try:
@@ -47,6 +44,6 @@ def _alone(file: IO[bytes]) -> bool:
 def _sweep(database: Database, shards: Shards) -> None:
     shards.delete_half_written()
     for names in shards.names():
-        named = sa.select(rows.c.object).where(rows.c.object.in_(names))
         with database.read() as connection:
-            shards.delete({*names}.difference(connection.execute(named).scalars()))
+            kept = named(connection, names)
+        shards.delete({*names} - kept)

@@ -11,6 +11,7 @@ from pymdc.bridge.asked import Answer, Asked
 from pymdc.bridge.auth import Who
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.metadata import (
+    BATCH,
     TOKEN_LIFETIME,
     file_shards,
     files,
@@ -21,7 +22,6 @@ from pymdc.bridge.metadata import (
 )
 from pymdc.bridge.state import State
 
-_BATCH = 500  # below the number of parameters that a statement may have
 _REFUSALS = {
     "PUSH": "Not authorized to store in bucket",
     "PULL": "Not authorized to retrieve from bucket",
@@ -90,8 +90,8 @@ def remove_files(connection: sa.Connection, bucket: str, file_hash: str = "") ->
     needed = sa.exists().where(file_shards.c.shard == shards.c.hash)
     unneeded = sa.delete(shards).where(~needed).returning(shards.c.object)
     objects: list[str] = []
-    for start in range(0, len(hashes), _BATCH):
-        batch = shards.c.hash.in_(hashes[start : start + _BATCH])
+    for start in range(0, len(hashes), BATCH):
+        batch = shards.c.hash.in_(hashes[start : start + BATCH])
         objects += connection.execute(unneeded.where(batch)).scalars()
     return objects
 

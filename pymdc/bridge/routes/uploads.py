@@ -13,7 +13,15 @@ from pymdc._hashes import FileHash
 from pymdc.bridge.asked import Answer, Asked
 from pymdc.bridge.auth import Who
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.metadata import file_shards, files, find_bucket, insert_new, shards
+from pymdc.bridge.metadata import (
+    INSERTS,
+    file_shards,
+    files,
+    find_bucket,
+    insert_new,
+    named,
+    shards,
+)
 from pymdc.bridge.multipart import FilePart
 from pymdc.bridge.number import number
 from pymdc.bridge.routes.files import permit
@@ -153,11 +161,12 @@ def _enter_shards(
     """Enter the shards of a new file, and return the objects of those not known before."""
     this = sa.and_(files.c.bucket == bucket, files.c.hash == file_hash)
     file = connection.execute(sa.select(files.c.number).where(this)).scalar_one()
-    new = {part["object"] for part in parts if insert_new(connection, shards, **part)}
     rows = [
         {"file": file, "position": position, "shard": part["hash"]}
         for position, part in enumerate(parts)
     ]
-    if rows:
+    if parts:
+        insert = INSERTS[connection.dialect.name](shards)
+        connection.execute(insert.on_conflict_do_nothing(), parts)
         connection.execute(sa.insert(file_shards), rows)
-    return new
+    return named(connection, [part["object"] for part in parts])

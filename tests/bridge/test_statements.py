@@ -1,0 +1,97 @@
+"""What a request costs the database, as docs/bridge.rst says it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from bridge.asking import PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
+from pymdc._hashes import file_hash
+from pymdc.bridge.routes import ROUTES
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge.rst"
+STATED = dict(re.findall(r"^``(\w+.*?)``.*? (\d+)$", DOCUMENT.read_text("utf-8"), re.MULTILINE))
+DATA = random.Random(3).randbytes(2500)
+FILE = file_hash(DATA)
+
+Ask = Callable[[User, str], Reply | bytes]
+
+
+@pytest.fixture
+def statements(alice: User) -> Iterator[list[str]]:
+    executed: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        executed.append(statement)
+
+    sa.event.listen(alice.bridge._database._engine, "before_cursor_execute", note)
+    yield executed
+    sa.event.remove(alice.bridge._database._engine, "before_cursor_execute", note)
+
+
+def register(alice: User, _bucket: str) -> Reply:
+    fields = {"email": "bob@example.com", "password": PASSWORD, "pubkey": Key("bob").public}
+    return ask(alice.bridge, "POST", "/users", json.dumps(fields))
+
+
+def prepared(alice: User, bucket: str) -> dict[str, Ask]:
+    """Return what asks each route, with all that must be there before."""
+    key, pulling = Key("other").public, {"x-token": alice.token(bucket, "PULL")}
+    pushing = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
+    alice.upload(bucket, DATA[::-1])
+    pointer = alice.pointers(bucket, file_hash(DATA[::-1])).json[0]
+    fields = {"email": "carol@example.com", "password": PASSWORD}
+    ask(alice.bridge, "POST", "/users", json.dumps(fields))
+    link = f"/activations/{alice.bridge.activation_key(fields['email'])}"
+    files = f"/buckets/{bucket}/files"
+    return {
+        "GET /": lambda alice, _: ask(alice.bridge, "GET", "/"),
+        "POST /users": register,
+        "GET /activations/{token}": lambda alice, _: ask(alice.bridge, "GET", link),
+        "GET /keys": lambda alice, _: alice.ask("GET", "/keys"),
+        "POST /keys": lambda alice, _: alice.ask("POST", "/keys", {"key": key}),
+        "DELETE /keys/{key}": lambda alice, _: alice.ask("DELETE", f"/keys/{key}"),
+        "GET /buckets": lambda alice, _: alice.ask("GET", "/buckets"),
+        "POST /buckets": lambda alice, _: alice.ask("POST", "/buckets", {}),
+        "GET /buckets/{id}": lambda alice, id: alice.ask("GET", f"/buckets/{id}"),
+        "PATCH /buckets/{id}": lambda alice, id: alice.ask(
+            "PATCH", f"/buckets/{id}", {"name": "x"}
+        ),
+        "POST /buckets/{id}/tokens": lambda alice, id: alice.ask(
+            "POST", f"/buckets/{id}/tokens", {"operation": "PULL"}
+        ),
+        "GET /buckets/{id}/files": lambda alice, _: alice.ask("GET", files),
+        "PUT /buckets/{id}/files": lambda alice, _: ask(
+            alice.bridge, "PUT", files, form(DATA), pushing
+        ),
+        "GET /buckets/{id}/files/{hash}": lambda alice, _: ask(
+            alice.bridge, "GET", f"{files}/{FILE}", None, pulling
+        ),
+        "PULL": lambda _alice, _: pull(pointer),
+        "DELETE /buckets/{id}/files/{hash}": lambda alice, _: alice.ask(
+            "DELETE", f"{files}/{FILE}"
+        ),
+        "DELETE /buckets/{id}": lambda alice, id: alice.ask("DELETE", f"/buckets/{id}"),
+    }
+
+
+def test_statements_of_each_route_are_as_many_as_the_page_says(
+    alice: User, statements: list[str]
+) -> None:
+    bucket, counts = alice.bucket(), {}
+    for name, asking in prepared(alice, bucket).items():
+        statements.clear()
+        answer = asking(alice, bucket)
+        assert isinstance(answer, bytes) or answer.status < 300, name
+        counts[name] = str(len(statements))
+    assert counts == STATED
+
+
+def test_page_tells_of_every_route() -> None:
+    assert STATED.keys() == {f"{route.method} {route.path}" for route in ROUTES} | {"PULL"}
