@@ -139,5 +139,10 @@ def python(code: str, given: str = "") -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment in which a process imports the pymdc that is imported here."""
-    return {**os.environ, "PYTHONPATH": str(Path(pymdc.__file__).parents[1])}
+    """Return the environment in which a process imports the pymdc that is imported here.
+
+    It may keep what it compiles, as an installed package is kept compiled.
+    """
+    here = {**os.environ, "PYTHONPATH": str(Path(pymdc.__file__).parents[1])}
+    here.pop("PYTHONDONTWRITEBYTECODE", None)
+    return here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
@@ -108,6 +109,8 @@ class Server(uvicorn.Server):
         await self._channels.finish(self._grace)
         self.config.timeout_graceful_shutdown = max(1, round(deadline - time.monotonic()))
         await super().shutdown(sockets)
+        if self.server_state.tasks:  # cancelled, and not to be cancelled twice: they tidy up
+            await asyncio.wait(self.server_state.tasks, timeout=self._grace)
 
     def _serve_on(self, listener: socket.socket) -> None:
         try:
