@@ -114,12 +114,18 @@ class RawServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for sock in (self._socket, *self._open):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+        _end(self._socket)
+        self._threads[0].join()  # who may be about to add a connection
+        for connection in self._open:
+            _end(connection)
         for thread in self._threads:
             thread.join()
+
+
+def _end(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
 
 
 class Holding(RawServer):

@@ -180,7 +180,8 @@ def test_a_busy_bridge_is_not_waited_for_longer_than_a_transfer_may_stand_still(
 
 
 def test_a_busy_bridge_does_not_get_the_callers_token_again(ask: Ask, file: BinaryIO) -> None:
-    busy = answering(written("503 Busy", {"error": "busy"}, "Retry-After: 0"))
+    headers = "Retry-After: 0", "Connection: close"
+    busy = answering(written("503 Busy", {"error": "busy"}, *headers))
     with RawServer(busy) as server, pymdc.Client(server.endpoint) as client:
         files = Files("b", pymdc.ECDSA(), client=client)
         assert ask(files.upload, file, "token") == {"error": "busy"}
