@@ -6,7 +6,7 @@ Where one says False, its caller must undo the transaction.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import sqlalchemy as sa
@@ -60,7 +60,7 @@ class AsIn2016:
 
 
 Rule: TypeAlias = Once | AsIn2016
-RULES: dict[str, type[Rule]] = {"once": Once, "2016": AsIn2016}
+RULES: dict[str, Callable[[], Rule]] = {"once": Once, "2016": AsIn2016}
 
 
 def _raise_floor(connection: sa.Connection, owners: Sequence[str], floor: float) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import sqlalchemy as sa
 
 from bridge.asking import PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
 from pymdc._hashes import file_hash
+from pymdc.bridge import Bridge
+from pymdc.bridge.nonces import RULES, Once
 from pymdc.bridge.routes import ROUTES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge.rst"
@@ -21,6 +25,14 @@ DATA = random.Random(3).randbytes(2500)
 FILE = file_hash(DATA)
 
 Ask = Callable[[User, str], Reply | bytes]
+
+
+@pytest.fixture
+def bridge(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
+    """Run a bridge that never clears old nonces away, which it does at random."""
+    monkeypatch.setitem(RULES, "once", partial(Once, prune_every=sys.maxsize))
+    with Bridge(data, shard_size=1000) as running:
+        yield running
 
 
 @pytest.fixture
