@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from pymdc._foreign import Foreign
 from pymdc._scope import Scope
 from pymdc.exceptions import Cancelled
 
@@ -21,6 +22,8 @@ def outcome(work: Work) -> Any:
     """Return what *work* returns, or the exception that it raises: here an exception ends."""
     try:
         return work()
+    except Foreign as error:
+        return error.__cause__
     except BaseException as error:  # noqa: BLE001  # whoever waits for a value gets this one
         return error
 

@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable
 
+from pymdc._foreign import foreign
+
 Function = Callable[[int, int | None], object]
 
 _PAUSE = 0.05  # seconds between two tellings
@@ -33,7 +35,8 @@ class Progress:
         now = self._clock()
         if now >= self._next:
             self._next, self._told = now + _PAUSE, done
-            self._function(done, self.total)
+            with foreign():
+                self._function(done, self.total)
 
     def finish(self, total: int) -> None:
         """Tell that the transfer has succeeded."""

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from pymdc._again import Sendings, pauses
+from pymdc._aside import Aside
 from pymdc._auth import Auth
 from pymdc._call import Callback, outcome
 from pymdc._channel import Channel
@@ -120,6 +121,10 @@ class Client:
         """Give the blocks of the shards behind *pointers*, as `side_by_side` does, or raise."""
         connect = partial(self._channel, scope)
         return side_by_side(pointers, connect, 1 if in_order else self._channels)
+
+    def aside(self) -> Aside:
+        """Return what does one thing at a time on another worker, for a call that goes on."""
+        return Aside(self._workers.start)
 
     def _channel(self, scope: Scope, pointer: Pointer) -> Channel:
         """Connect to a channel, again where nothing was sent yet."""

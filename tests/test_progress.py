@@ -84,7 +84,16 @@ def test_a_transfer_that_fails_never_tells_the_end(ask: Ask, tmp_path: Path) -> 
     assert (len(DATA), len(DATA)) not in listening.told
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("mine"), OSError(5, "mine")], ids=repr)
+ERRORS = [
+    ZeroDivisionError("mine"),
+    OSError(5, "mine"),
+    exceptions.ConnectionLost("mine"),
+    exceptions.ChannelError("mine", 400, "mine"),
+    exceptions.BridgeError({"error": "mine"}),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_what_it_raises_ends_the_transfer_and_is_its_value(
     ask: Ask, bucket: Bucket, tmp_path: Path, error: Exception
 ) -> None:
@@ -96,11 +105,15 @@ def test_what_it_raises_ends_the_transfer_and_is_its_value(
 
     assert ask(bucket.files.upload, io.BytesIO(MANY), progress=stop) is error
     assert bucket.files.list() == []
+    token = bucket.files.token("PUSH")["token"]
+    assert ask(bucket.files.upload, io.BytesIO(MANY), token, progress=stop) is error
+    assert bucket.files.list() == []
     with Lender() as lender, pymdc.Client(lender.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         assert ask(files.download, HASH, to=tmp_path / "back", progress=stop) is error
     assert not (tmp_path / "back").exists()
-    assert len(calls) == 2
+    assert len(calls) == 3
+    assert error.__cause__ is None
 
 
 @pytest.mark.parametrize("ask_for", [pymdc.api.Files.upload, pymdc.api.Files.download])

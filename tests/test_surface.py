@@ -111,8 +111,7 @@ def test_all_names_what_is_there(module: Any) -> None:
 LADDER = [
     {
         "exceptions",
-        "_progress",
-        "_part",
+        "_foreign",
         "_contract",
         "_base58",
         "_ripemd160",
@@ -120,9 +119,10 @@ LADDER = [
         "_secp256k1",
         "_proxy",
     },
-    {"_hashes", "_request", "_scope", "keypair"},
-    {"_call", "_threads", "_connection", "_auth", "_multipart", "_part"},
-    {"_workers", "_transport", "_channel", "_shards"},
+    {"_hashes", "_request", "_scope", "_progress", "keypair"},
+    {"_call", "_threads", "_connection", "_auth", "_part", "_verifier"},
+    {"_workers", "_transport", "_channel", "_aside"},
+    {"_multipart", "_shards"},
     {"_pull"},
     {"_again"},
     {"_turn"},

@@ -19,8 +19,9 @@ from servers import RawServer, answering, read_request
 from ways import STAGES, UNREAD, Way, read_head
 
 import pymdc
-from pymdc import exceptions
+from pymdc import _multipart, exceptions
 from pymdc._hashes import file_hash
+from pymdc._progress import Progress
 from pymdc.api import Bucket, Files
 from pymdc.bridge import Bridge
 
@@ -284,13 +285,63 @@ class NoFile:
         raise AssertionError("nobody reads it")
 
 
-@pytest.mark.parametrize("source", [NoFile(), io.BytesIO()], ids=["no seek", "closed"])
-def test_what_cannot_seek_is_told(ask: Ask, bucket: Bucket, source: Any) -> None:
-    if isinstance(source, io.BytesIO):
-        source.close()
-    value = ask(bucket.files.upload, source)
+def test_what_cannot_seek_is_told(ask: Ask, bucket: Bucket) -> None:
+    value = ask(bucket.files.upload, NoFile())
     assert isinstance(value, OSError)
     assert "the file cannot be rewound" in str(value)
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(
+    ask: Ask, bucket: Bucket, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    value = ask(bucket.files.upload, tmp_path / "pipe")
+    assert isinstance(value, OSError)
+    assert "the file cannot be rewound" in str(value)
+
+
+def test_a_file_that_is_not_open_for_reading_is_told_at_the_call(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    with open(tmp_path / "file", "wb") as file:
+        with pytest.raises(ValueError, match="not open for reading; expected a path, bytes or"):
+            bucket.files.upload(file)
+    for closed in (file, io.BytesIO()):
+        closed.close()
+        with pytest.raises(ValueError, match="not open for reading"):
+            bucket.files.upload(closed)
+
+
+def test_a_file_that_stands_beyond_its_end_is_told(ask: Ask, bucket: Bucket) -> None:
+    file = io.BytesIO(DATA)
+    file.seek(len(DATA) + 7)
+    value = ask(bucket.files.upload, file)
+    assert isinstance(value, OSError)
+    assert f"the file stands at {len(DATA) + 7}, beyond its end" in str(value)
+    assert file.tell() == len(DATA) + 7
+
+
+def test_a_file_that_was_not_stored_stands_where_it_stood(
+    ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, file: BinaryIO
+) -> None:
+    with pymdc.Client("http://127.0.0.1:1") as nowhere:
+        value = ask(files_of(bucket, account, nowhere).upload, file)
+    assert type(value) is exceptions.ConnectError
+    assert file.tell() == SKIPPED
+    assert ask(bucket.files.upload, file, "0" * 64) == SPENT
+    assert file.tell() == SKIPPED
+    assert ask(bucket.files.upload, file)["size"] == len(DATA) - SKIPPED
+    assert file.tell() == len(DATA)
+
+
+@pytest.mark.parametrize("kind", [bytes, io.BytesIO])
+def test_a_file_is_sent_in_pieces_that_a_slow_line_takes_within_a_timeout(
+    kind: Callable[[bytes], Any],
+) -> None:
+    with _multipart.opened(kind(bytes(3_000_000)), Progress(None), None) as body:
+        sizes = [len(piece) for piece in body]
+    assert sum(sizes) == body.length
+    assert max(sizes) <= 128 * 1024
 
 
 def test_a_file_that_can_be_read_once_is_not_sent_a_second_time(
@@ -316,10 +367,17 @@ def test_a_file_that_can_be_read_once_is_not_sent_a_second_time(
     assert [entry["hash"] for entry in bucket.files.list()] == [file_hash(DATA)]
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize(
+    "kind", [bytes, bytearray, memoryview, lambda data: memoryview(data).cast("I")]
+)
 def test_bytes_are_a_file(ask: Ask, bucket: Bucket, kind: Callable[[bytes], Any]) -> None:
     entry = ask(bucket.files.upload, kind(DATA))
     assert (entry["size"], entry["hash"]) == (len(DATA), file_hash(DATA))
+
+
+def test_memory_with_gaps_is_told_at_the_call(bucket: Bucket) -> None:
+    with pytest.raises(ValueError, match="the memory is not in one piece; expected a path, bytes"):
+        bucket.files.upload(memoryview(DATA)[::2])
 
 
 @pytest.mark.parametrize(

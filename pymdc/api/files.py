@@ -20,7 +20,14 @@ from pymdc._text import Text, text
 from pymdc.api._resource import Resource
 from pymdc.api.keys import checked
 from pymdc.client import Answer, Client
-from pymdc.exceptions import ConnectError, IntegrityError, NetworkError, refused, unwrap
+from pymdc.exceptions import (
+    BridgeError,
+    ConnectError,
+    IntegrityError,
+    NetworkError,
+    refused,
+    unwrap,
+)
 from pymdc.keypair import ECDSA
 
 _TRIES = 3
@@ -104,12 +111,13 @@ class Files(Resource):
         granted = None if token is None else Token(_printable(token))
 
         def push(scope: Scope) -> Answer:
-            with _multipart.opened(source, told, verify) as body:
+            with _multipart.opened(source, told, client.aside() if verify else None) as body:
                 use = partial(self._push, client, body)
                 answer = self._with_token("PUSH", granted, use, scope)
                 if refused(answer):
                     return answer
                 entry = _stored(answer, body, scope.doing)
+                body.stored = True
             told.finish(body.size)
             return entry
 
@@ -186,10 +194,13 @@ class Files(Resource):
                 return pointers
             pointers = _shards.checked(pointers, scope.doing)
             renew = partial(again, scope) if granted is None else None
-            with _part.target(to, name) as out:
-                file = _shards.Assembly(pointers, name, out, told, scope.step)
-                shards = partial(client.pull, scope=scope, in_order=file.in_order)
-                size = _shards.assemble(file, pointers, shards, renew)
+            try:
+                with _part.target(to, name) as out:
+                    file = _shards.Assembly(pointers, name, out, told, scope.step, client.aside())
+                    shards = partial(client.pull, scope=scope, in_order=file.in_order)
+                    size = _shards.assemble(file, pointers, shards, renew)
+            except BridgeError as refusal:  # of other pointers
+                return refusal.answer
             told.finish(size)
             return {"bucket": self._bucket_id, "hash": name, "size": size, "path": out.path}
 
@@ -256,10 +267,7 @@ class Files(Resource):
             "x-filesize": str(body.size),
         }
         request = Request("PUT", resource(*self._path), headers=headers, stream=body)
-        try:
-            return client.send(request, granted, scope)
-        except _multipart.Unsendable as error:
-            raise error.__cause__ or error from None
+        return client.send(request, granted, scope)
 
 
 def _stored(entry: Answer, body: FileBody, tried: str) -> Answer:
