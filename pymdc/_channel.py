@@ -65,7 +65,7 @@ class Channel:
     """An open channel, which is asked for one shard.
 
     *url* is the channel's, *message* what it is sent, and *timeout* a pair of seconds: for
-    connecting, and for each wait for bytes.
+    connecting, and for each wait for bytes. ``came`` counts the bytes that it has received.
     Each method raises `ChannelError` for an error that the channel tells, else a `NetworkError`.
     """
 
@@ -77,7 +77,7 @@ class Channel:
         tls: Callable[[], ssl.SSLContext],
         scope: Scope,
     ) -> None:
-        self.url, self.wait, self.ended = url, timeout[1], False
+        self.url, self.wait, self.ended, self.came = url, timeout[1], False, 0
         self._message, self._scope = message, scope
         self._tried = scope.doing = f"the channel {url}"
         with self._translating():
@@ -103,6 +103,7 @@ class Channel:
         """Wait for bytes, and return the blocks of the shard that they bring."""
         with self._translating():
             data = self.sock.recv(_RECEIVE)
+            self.came += len(data)
             if data:
                 self._protocol.receive_data(data)
             else:

@@ -22,6 +22,12 @@ class FileHash:
         """Take the next piece in."""
         self._sha256.update(data)
 
+    def copy(self) -> FileHash:
+        """Return another one, which has taken in the same and goes its own way."""
+        other = FileHash.__new__(FileHash)
+        other._sha256 = self._sha256.copy()
+        return other
+
     def hexdigest(self) -> str:
         """Return the 40 hexadecimal digits for what was taken in so far."""
         return ripemd160(self._sha256.hexdigest().encode("ascii")).hex()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import io
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from tempfile import SpooledTemporaryFile
 from typing import BinaryIO
 from urllib.parse import quote
 
+from pymdc._foreign import foreign
 from pymdc._hashes import Block
 
 try:
@@ -20,30 +24,64 @@ except ImportError:  # where there is none, two downloads of one file must not m
 Target = str | os.PathLike[str] | os.PathLike[bytes] | bytes
 
 _BLOCK = 1024 * 1024
+_LARGE = 16 * 1024 * 1024  # bytes of a shard that are not held in memory
 
 
 class Stream:
-    """A file that the caller opened, which takes the bytes in order, and is left open."""
+    """A file that the caller opened: it takes shards in order, each when it is verified.
+
+    Until then a shard is held in memory, or what is too large for that in a temporary file.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         name = getattr(file, "name", None)
         self.path = name if isinstance(name, str) else None
+        self._held = SpooledTemporaryFile(_LARGE)  # noqa: SIM115  # closed by close()
 
-    def write(self, block: Block) -> None:
-        """Write *block* where the file stands."""
-        with _named(self.path):
-            self._file.write(block)
+    def hold(self, block: Block) -> None:
+        """Hold the next *block* of a shard."""
+        self._held.write(block)
+
+    def pour(self) -> None:
+        """Write the shard where the file stands, and hold no more of it."""
+        self._held.seek(0)
+        while block := self._held.read(_BLOCK):
+            self._write(memoryview(block))
+        self.forget()
+
+    def forget(self) -> None:
+        """Hold no more of the shard."""
+        self._held.seek(0)
+        self._held.truncate()
+
+    def close(self) -> None:
+        """Free what was held; the file stays open."""
+        self._held.close()
+
+    def _write(self, left: memoryview) -> None:
+        with foreign(), _named(self.path):
+            while left:
+                count = self._file.write(left)
+                if count is None and isinstance(self._file, io.RawIOBase):
+                    raise BlockingIOError(errno.EAGAIN, "the file takes no bytes now")
+                left = left[len(left) if count is None else count :]
 
 
 class Part:
-    """A file beside the one at *path*, which takes its place when it is whole."""
+    """A file beside the one at *path*, which takes its place when it is whole.
 
-    def __init__(self, file: io.FileIO, path: str, name: str) -> None:
+    It may be read on another thread than it is written on. One to be *found* by another try stays
+    when it ends with something in it.
+    """
+
+    def __init__(self, file: io.FileIO, path: str, name: str, found: bool) -> None:
         self._file = file
+        self._reader = io.FileIO(name)
+        self._buffer = memoryview(bytearray(_BLOCK))
         self.path = path
         self._name = name
-        self._buffer = memoryview(bytearray(_BLOCK))
+        self._found = found
 
     def write(self, block: Block, place: int) -> None:
         """Write *block* at *place*, whatever stands before."""
@@ -55,8 +93,8 @@ class Part:
 
     def read(self, place: int, size: int) -> Iterator[memoryview]:
         """Give the *size* bytes at *place*, in blocks that are good until the next one."""
-        self._file.seek(place)
-        while size and (count := self._file.readinto(self._buffer[: min(size, _BLOCK)])):
+        self._reader.seek(place)
+        while size and (count := self._reader.readinto(self._buffer[: min(size, _BLOCK)])):
             yield self._buffer[:count]
             size -= count
 
@@ -68,20 +106,39 @@ class Part:
         if len(self) > size:
             self._file.truncate(size)
 
+    def move(self, path: str) -> None:
+        """Take the place of what is at *path*, and its mode."""
+        with suppress(OSError):
+            os.chmod(self._name, os.stat(path).st_mode & 0o777)
+        if fcntl is None:
+            self.close()  # where a file that is open can't be moved
+        os.replace(self._name, path)
+
     def leave(self) -> None:
         """Remove the file, unless there is something in it that another try can use."""
         with suppress(OSError):
-            if fcntl is None or not len(self):
+            if not (self._found and len(self)):
                 os.unlink(self._name)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+        self._file.close()
 
 
 def writable(to: object) -> Target | BinaryIO:
-    """Return *to* if it is a path or a binary file; TypeError when it is neither."""
+    """Return *to* if it is a path or an open binary file; TypeError or ValueError if it is none."""
+    expected = "expected a path or a file opened with 'wb'"
     if isinstance(to, io.TextIOBase):
-        raise TypeError("the target is open as text; expected a path or a file opened with 'wb'")
-    if isinstance(to, str | bytes | os.PathLike) or hasattr(to, "write"):
-        return to  # type: ignore[return-value]  # what has write() is taken for a binary file
-    raise TypeError(f"the target is {type(to).__name__}; expected a path or an open binary file")
+        raise TypeError(f"the target is open as text; {expected}")
+    if isinstance(to, str | bytes | os.PathLike):
+        return to
+    if not hasattr(to, "write"):
+        raise TypeError(f"the target is {type(to).__name__}; {expected}")
+    closed = isinstance(to, io.IOBase) and to.closed
+    if closed or (isinstance(to, io.FileIO | io.BufferedReader) and not to.writable()):
+        raise ValueError(f"the target is not open for writing; {expected}")
+    return to  # type: ignore[return-value]  # what has write() is taken for a binary file
 
 
 @contextmanager
@@ -91,62 +148,74 @@ def target(to: Target | BinaryIO, file_hash: str) -> Iterator[Stream | Part]:
     An open file is written as it is, and left open.
     """
     if not isinstance(to, str | bytes | os.PathLike):
-        yield Stream(to)
+        with closing(Stream(to)) as stream:
+            yield stream
         return
-    path = os.path.realpath(os.fsdecode(to))
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{path} is a folder; expected the path of the file to write")
-    with _named(path):
-        name, file = _beside(path, file_hash)
-    with file:
-        part = Part(file, os.fsdecode(to), name)
+    given = os.fsdecode(to)
+    path = os.path.realpath(given)
+    if os.path.isdir(path) or not os.path.basename(given):
+        raise IsADirectoryError(f"{given} is a folder; expected the path of the file to write")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise FileExistsError(
+            f"{given} is a device or a pipe; expected the path of the file to write, or an open one"
+        )
+    with closing(_part(path, given, file_hash)) as part:
         try:
-            with suppress(OSError):
-                os.chmod(name, os.stat(path).st_mode & 0o777)
             yield part
-            if fcntl is None:
-                file.close()  # where a file that is open can't be moved
-            os.replace(name, path)
+            part.move(path)
         except BaseException:
             part.leave()
             raise
+    _sweep(path, file_hash)
 
 
-def _beside(path: str, file_hash: str) -> tuple[str, io.FileIO]:
-    """Return the part file for *path* with its name, which *file_hash* tells.
+def _part(path: str, given: str, file_hash: str) -> Part:
+    """Return the part file for *path*, which *file_hash* names.
 
-    When somebody else writes to that one, or owns it, it is another, which nobody finds again.
+    When somebody else writes to that one, or it can't be used, it is one of chance.
     """
-    folder = os.path.dirname(path)
-    name = os.path.join(folder, f".pymdc-{quote(file_hash, safe='')}.part")
-    file = _claimed(name)
-    if file is None:
-        name = os.path.join(folder, f".pymdc-{secrets.token_hex(8)}.part")
-        file = io.FileIO(name, "x+")
-    return name, file
+    found, name = f"{_beginning(path, file_hash)}.part", _by_chance(path, file_hash)
+    with _named(given):
+        if fcntl is None:
+            return Part(io.FileIO(name, "x+"), given, name, found=False)
+        with suppress(OSError):
+            return Part(_claimed(found, os.O_CREAT), given, found, found=True)
+        return Part(_claimed(name, os.O_CREAT | os.O_EXCL), given, name, found=False)
 
 
-def _claimed(name: str) -> io.FileIO | None:
-    """Return the file *name*, made when missing, for this download alone; None if it can't be."""
-    if fcntl is None:
-        return None
+def _beginning(path: str, file_hash: str) -> str:
+    return os.path.join(os.path.dirname(path), f".pymdc-{quote(file_hash, safe='')}")
+
+
+def _by_chance(path: str, file_hash: str) -> str:
+    return f"{_beginning(path, file_hash)}-{secrets.token_hex(8)}.part"
+
+
+def _claimed(name: str, flags: int = 0) -> io.FileIO:
+    """Return the file *name*, for this download alone; OSError if it can't be had."""
     while True:
-        try:
-            file = io.FileIO(os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
-        except PermissionError:
-            return None
+        file = io.FileIO(os.open(name, os.O_RDWR | os.O_NOFOLLOW | flags, 0o666), "r+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(file.fileno())
             if status.st_uid != os.geteuid():
-                raise PermissionError
-        except OSError:
+                raise PermissionError(errno.EPERM, "it is another user's")
+            with suppress(FileNotFoundError):
+                if os.path.samestat(status, os.stat(name)):
+                    return file
+        except BaseException:
             file.close()
-            return None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(status, os.stat(name)):
-                return file
+            raise
         file.close()  # it was moved to its target meanwhile
+
+
+def _sweep(path: str, file_hash: str) -> None:
+    """Remove the part files of chance of this file that a killed download has left."""
+    if fcntl is None:
+        return
+    for name in glob.glob(f"{glob.escape(_beginning(path, file_hash))}-*.part"):
+        with suppress(OSError), _claimed(name):
+            os.unlink(name)
 
 
 @contextmanager

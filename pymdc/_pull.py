@@ -9,6 +9,9 @@ from pymdc._channel import Channel
 from pymdc._hashes import Block
 from pymdc._shards import Pointer
 
+# Bytes that are read of a shard while an earlier one is not whole: an interruption costs them.
+_AHEAD = 512 * 1024
+
 
 def side_by_side(
     pointers: Iterable[tuple[int, Pointer]], connect: Callable[[Pointer], Channel], most: int
@@ -16,41 +19,81 @@ def side_by_side(
     """Give the blocks of shards, each with its shard's number; an empty one ends a shard.
 
     At most *most* channels are open. One that was opened later is read only while the earlier ones
-    have nothing, so that an interruption costs the beginning of few shards.
+    have nothing, and then but its beginning, so that an interruption costs little more than a
+    shard.
     """
-    left, open_ones = iter(pointers), dict[int, Channel]()  # oldest first
-    with selectors.DefaultSelector() as ready:
-        try:
-            while True:
-                while len(open_ones) < most and (pair := next(left, None)):
-                    number, pointer = pair
-                    channel = open_ones[number] = connect(pointer)
-                    if channel.tells:
-                        ready.register(channel.sock, selectors.EVENT_READ, number)
-                    else:
-                        most = 1
-                if not open_ones:
-                    return
-                number, channel = _next(open_ones, ready)
-                for block in channel.read():
-                    if block:
-                        yield number, block
-                if channel.ended:
-                    if channel.tells:
-                        ready.unregister(channel.sock)
-                    open_ones.pop(number).close()
-                    yield number, b""
-        finally:
-            for channel in open_ones.values():
-                channel.close()
+    left, lanes = iter(pointers), _Lanes()
+    try:
+        while True:
+            while len(lanes) < most and (pair := next(left, None)):
+                channel = connect(pair[1])
+                lanes.add(pair[0], channel)
+                most = most if channel.tells else 1
+            if not lanes:
+                return
+            number, channel = lanes.next()
+            for block in channel.read():
+                if block:
+                    yield number, block
+            if channel.ended:
+                lanes.end(number)
+                yield number, b""
+            else:
+                lanes.pause(number)
+    finally:
+        lanes.close()
 
 
-def _next(open_ones: dict[int, Channel], ready: selectors.BaseSelector) -> tuple[int, Channel]:
-    """Return the oldest channel that has something to read, waiting for it."""
-    oldest = next(iter(open_ones))
-    if len(open_ones) > 1:
-        found = [key.data for key, _ in ready.select(open_ones[oldest].wait)]
-        if not found:
-            raise open_ones[oldest].silent()
-        oldest = min(found)
-    return oldest, open_ones[oldest]
+class _Lanes:
+    """Open channels by the numbers of their shards, the oldest first."""
+
+    def __init__(self) -> None:
+        self._channels: dict[int, Channel] = {}
+        self._ready = selectors.DefaultSelector()  # of those that may be read
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def add(self, number: int, channel: Channel) -> None:
+        """Take in a channel."""
+        self._channels[number] = channel
+        self._go_on(number)
+
+    def next(self) -> tuple[int, Channel]:
+        """Return the oldest channel that has something to read, waiting for it."""
+        number = self._oldest()
+        if len(self._channels) > 1:
+            found = [key.data for key, _ in self._ready.select(self._channels[number].wait)]
+            if not found:
+                raise self._channels[number].silent()
+            number = min(found)
+        return number, self._channels[number]
+
+    def pause(self, number: int) -> None:
+        """Read no more of a channel that is ahead, until it is the oldest."""
+        channel = self._channels[number]
+        if channel.came >= _AHEAD and number != self._oldest():
+            self._ready.unregister(channel.sock)
+
+    def end(self, number: int) -> None:
+        """Close a channel."""
+        channel = self._channels.pop(number)
+        if channel.tells:
+            self._ready.unregister(channel.sock)
+        channel.close()
+        if self._channels:
+            self._go_on(self._oldest())
+
+    def close(self) -> None:
+        """Close every channel."""
+        self._ready.close()
+        for channel in self._channels.values():
+            channel.close()
+
+    def _oldest(self) -> int:
+        return next(iter(self._channels))
+
+    def _go_on(self, number: int) -> None:
+        channel = self._channels[number]
+        if channel.tells and channel.sock not in self._ready.get_map():
+            self._ready.register(channel.sock, selectors.EVENT_READ, number)

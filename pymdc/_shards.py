@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypedDict
 
-from pymdc._hashes import Block, FileHash
+from pymdc._aside import Aside
+from pymdc._call import Work
+from pymdc._foreign import Foreign
+from pymdc._hashes import Block
 from pymdc._part import Part, Stream
 from pymdc._progress import Progress
-from pymdc.exceptions import ChannelError, IntegrityError, NetworkError
+from pymdc._verifier import Verifier
+from pymdc.exceptions import ChannelError, IntegrityError, NetworkError, PymdcError
+
+_AT_ONCE = 1024 * 1024  # bytes that are hashed aside
+_LARGEST = 2**40  # bytes of a shard; what is told beyond is not believed
 
 _log = logging.getLogger("pymdc")
 
@@ -41,12 +50,20 @@ def checked(pointers: Any, tried: str) -> Pointers:
     return pointers
 
 
+@dataclass
+class _Coming:
+    """A shard that has begun: its bytes so far, and those blocks that are not hashed yet."""
+
+    size: int = 0
+    blocks: list[Block] = field(default_factory=list)
+
+
 class Assembly:
     """The file with the hash *file_hash*, made in *out* from the shards behind *pointers*.
 
     Where the pointers tell the shards' sizes, and *out* takes bytes at any place, the shards may
     come side by side, and what a try before has left in *out* is used. Else they come in order.
-    *step* is called for each block; it raises when the transfer shall end.
+    They are hashed *aside*. *step* is called for each block; it raises when the transfer shall end.
     Raises `IntegrityError` when a shard or the whole has another hash or size than it should.
     """
 
@@ -57,6 +74,7 @@ class Assembly:
         out: Stream | Part,
         progress: Progress,
         step: Callable[[], None],
+        aside: Aside,
     ) -> None:
         self._hashes = [pointer["hash"] for pointer in pointers]
         self._sizes = _sizes(pointers)
@@ -67,19 +85,15 @@ class Assembly:
             self._places.append(self._places[-1] + size)
         if self._sizes is not None:
             progress.total = self._places[-1]
-        self._coming: dict[int, tuple[FileHash, int]] = {}
+        self._verifier, self._aside = Verifier(file_hash, self._hashes, self._standing), aside
+        self._coming: dict[int, _Coming] = {}
+        self._ended: list[tuple[int, int]] = []  # those that are being verified, with their sizes
         self._verified: dict[int, int] = {}  # the sizes of those that are in their places
-        self._whole, self._hashed = FileHash(), 0  # over so many shards from the first one on
 
     @property
     def verified(self) -> int:
         """How many shards are in their places."""
         return len(self._verified)
-
-    @property
-    def stuck(self) -> bool:
-        """Say whether a shard that has begun can't begin anew."""
-        return isinstance(self._out, Stream) and bool(self._coming)
 
     def resume(self) -> None:
         """Take over the shards that stand in *out* already."""
@@ -89,73 +103,106 @@ class Assembly:
         for number, size in enumerate(self._sizes):
             if len(self._out) < self._places[number + 1]:
                 break
-            found = self._hash(FileHash(), number, size)
-            if found.hexdigest() == self._hashes[number]:
+            try:
+                for block in self._standing(number, 0, size):
+                    self._verifier.update(number, [block])
+                self._verifier.end(number)
+            except IntegrityError:
+                self._verifier.forget()
+            else:
                 self._enter(number, size)
 
     def missing(self, pointers: Pointers) -> list[tuple[int, Pointer]]:
         """Return those of *pointers* whose shards have to come, each with its number."""
         if [pointer["hash"] for pointer in pointers] != self._hashes:
             raise IntegrityError(f"{self._name}: its shards have changed in the meantime")
-        self._coming.clear()
         return [pair for pair in enumerate(pointers) if pair[0] not in self._verified]
 
     def take(self, number: int, block: Block) -> None:
         """Put the next *block* of a shard in its place; an empty one says that it is whole."""
         self._step()
-        found, size = self._coming.get(number) or (FileHash(), 0)
+        coming = self._coming.setdefault(number, _Coming())
         if not block:
-            self._check(number, found, size)
-            self._enter(number, size)
+            self._end(number, coming)
             return
-        self._coming[number] = found, size + len(block)
-        found.update(block)
+        size = coming.size + len(block)
+        if self._sizes is not None and size > self._sizes[number]:
+            raise self._missized(number, size)
         if isinstance(self._out, Stream):
-            self._whole.update(block)
-            self._out.write(block)
-        elif self._sizes is None or size + len(block) <= self._sizes[number]:
-            self._out.write(block, self._places[number] + size)
+            self._out.hold(block)
+        else:
+            self._out.write(block, self._places[number] + coming.size)
+        coming.size = size
+        coming.blocks.append(block)
+        if len(coming.blocks) * len(block) >= _AT_ONCE:
+            self._do(partial(self._verifier.update, number, coming.blocks))
+            coming.blocks = []
+
+    def begin_anew(self) -> None:
+        """Forget the shards that have not come to their end: they will come anew."""
+        self._settle()
+        self._coming.clear()
+        self._verifier.forget()
+        if isinstance(self._out, Stream):
+            self._out.forget()
 
     def finish(self) -> int:
         """Return the file's size in bytes, when the whole of it is right."""
-        size = sum(self._verified.values())
-        found = self._whole.hexdigest()
-        if found != self._name:
+        self._settle()
+        try:
+            self._verifier.finish()
+        except IntegrityError:
             self._verified.clear()
-            raise IntegrityError(_damaged(f"{self._name}: the file", found, self._name))
+            raise
+        size = sum(self._verified.values())
         self._keep(size)
         return size
 
     def leave(self) -> None:
         """Leave in *out* what another try can take over, and no more."""
+        with suppress(Foreign, PymdcError, OSError):  # another one ended the transfer
+            self._settle()
         ends = [] if self.in_order else [self._places[number + 1] for number in self._verified]
         self._keep(max(ends, default=0))
 
-    def _check(self, number: int, found: FileHash, size: int) -> None:
-        told = f"{self._name}: shard {number + 1} of {len(self._hashes)}"
-        if found.hexdigest() != self._hashes[number]:
-            raise IntegrityError(_damaged(told, found.hexdigest(), self._hashes[number]))
-        if self._sizes is not None and size != self._sizes[number]:
-            raise IntegrityError(
-                f"{told} came with {size} bytes, and its pointer says {self._sizes[number]}"
-            )
+    def _end(self, number: int, coming: _Coming) -> None:
+        del self._coming[number]
+        if self._sizes is None:
+            self._places.append(self._places[number] + coming.size)
+        elif coming.size < self._sizes[number]:
+            raise self._missized(number, coming.size)
+        self._do(partial(self._verifier.end, number, coming.blocks))
+        self._ended.append((number, coming.size))
+        if isinstance(self._out, Stream):
+            self._settle()
+            self._out.pour()
+
+    def _do(self, work: Work) -> None:
+        self._settle()
+        self._aside.do(work)
+
+    def _settle(self) -> None:
+        """Wait for what is done aside; then the shards that have ended are verified."""
+        self._aside.wait()
+        ended, self._ended = self._ended, []
+        for number, size in ended:
+            self._enter(number, size)
 
     def _enter(self, number: int, size: int) -> None:
-        self._coming.pop(number, None)
         self._verified[number] = size
-        if self._sizes is None:
-            self._places.append(self._places[number] + size)
         self._progress.tell(sum(self._verified.values()))
-        while self._hashed in self._verified:
-            self._hash(self._whole, self._hashed, self._verified[self._hashed])
-            self._hashed += 1
 
-    def _hash(self, into: FileHash, number: int, size: int) -> FileHash:
+    def _missized(self, number: int, size: int) -> IntegrityError:
+        told = f"shard {number + 1} of {len(self._hashes)} came with {size} bytes"
+        promised = self._sizes[number] if self._sizes else 0
+        return IntegrityError(f"{self._name}: {told}, and its pointer says {promised}")
+
+    def _standing(self, number: int, place: int, size: int) -> Iterator[Block]:
+        """Give *size* bytes of a shard from *place* on, which were written before."""
         if isinstance(self._out, Part):
-            for block in self._out.read(self._places[number], size):
+            for block in self._out.read(self._places[number] + place, size):
                 self._step()
-                into.update(block)
-        return into
+                yield block
 
     def _keep(self, size: int) -> None:
         if isinstance(self._out, Part):
@@ -171,22 +218,24 @@ def assemble(
     """Bring the shards behind *pointers* together, and return the file's size in bytes.
 
     *pull* gives their blocks, each with its shard's number. Where a channel fails, *renew* gives
-    other pointers, as long as each of them has brought a shard.
+    other pointers, as long as each of them has brought a shard; the first ones need not, if they
+    may have expired while the shards of a try before were checked.
     """
     try:
         assembly.resume()
+        before = -1 if assembly.verified else 0
         while True:
-            before = assembly.verified
             try:
                 with closing(pull(assembly.missing(pointers))) as blocks:
                     for number, block in blocks:
                         assembly.take(number, block)
                 return assembly.finish()
             except (ChannelError, NetworkError) as error:
-                if renew is None or assembly.verified == before or assembly.stuck:
+                assembly.begin_anew()
+                if renew is None or assembly.verified == before:
                     raise
                 _log.warning("%s; going on with new pointers", error)
-            pointers = renew()
+            before, pointers = assembly.verified, renew()
     except BaseException:
         assembly.leave()
         raise
@@ -194,9 +243,5 @@ def assemble(
 
 def _sizes(pointers: Pointers) -> list[int] | None:
     sizes = [pointer.get("size") for pointer in pointers]
-    known = [size for size in sizes if type(size) is int and size >= 0]
+    known = [size for size in sizes if type(size) is int and 0 <= size <= _LARGEST]
     return known if len(known) == len(sizes) else None
-
-
-def _damaged(what: str, found: str, promised: str) -> str:
-    return f"{what} came with the hash {found}, not {promised}; it is damaged there or on the way"

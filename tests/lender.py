@@ -28,12 +28,14 @@ class Lender:
     """Lends the shards of `DATA`; *told* are the keys that its pointers have besides the hash.
 
     ``treats`` say, by a shard's number, what is done instead when it is first asked for.
+    A ``refusal`` is answered in place of pointers, once there were some.
     ``pulled`` are the numbers of those that were asked for, ``most`` is how many were at once, and
     ``pointed`` how often there were pointers.
     """
 
     def __init__(self, *told: str) -> None:
         self.treats: dict[int, Treat] = {}
+        self.refusal = b""
         self.pulled: list[int] = []
         self.most = self.pointed = 0
         self.endpoint = ""
@@ -54,6 +56,9 @@ class Lender:
         while head := read_request(connection)[0]:
             if head.startswith(b"POST"):
                 answer: Any = {"token": "t"}
+            elif self.pointed and self.refusal:
+                connection.sendall(self.refusal)
+                continue
             else:
                 self.pointed += 1
                 answer = [self._pointer(number) for number in range(len(SHARDS))]

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ import pytest
 from lender import DATA, HASH, SHARD, SHARDS, Lender, Treat, damaged, dropped, refused
 from modes import PATIENCE, Ask
 from processes import MINUTE
+from servers import written
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
+from pymdc._scope import Scope
 
 ALL = list(range(len(SHARDS)))
 
@@ -211,14 +216,200 @@ def test_pointers_that_bring_nothing_are_not_renewed_for_ever(ask: Ask, tmp_path
     assert os.listdir(tmp_path) == []
 
 
-def test_what_was_written_to_an_open_file_is_not_written_again(ask: Ask) -> None:
+def test_an_open_file_gets_each_shard_once(ask: Ask) -> None:
     file = io.BytesIO()
     with Lender() as lender:
         lender.treats |= {3: refused, 8: dropped}
-        value = download(ask, lender, file)
-    assert type(value) is exceptions.ConnectionLost
-    assert lender.pointed == 2
-    assert file.getvalue() == DATA[: 8 * SHARD] + bytes(10)
+        assert download(ask, lender, file)["size"] == len(DATA)
+        assert lender.pointed == 3
+    assert file.getvalue() == DATA
+
+
+@pytest.mark.parametrize("treat", [damaged, dropped])
+def test_an_open_file_gets_no_byte_of_a_shard_that_is_not_right(ask: Ask, treat: Treat) -> None:
+    file = io.BytesIO()
+    with Lender() as lender:
+        lender.treats[8] = treat
+        value = download(ask, lender, file, "given")
+    assert isinstance(value, exceptions.IntegrityError | exceptions.ConnectionLost)
+    assert file.getvalue() == DATA[: 8 * SHARD]
+
+
+class Narrow(io.RawIOBase):
+    """Takes a thousand bytes at a time, *most* in all, and then none or an error."""
+
+    def __init__(self, most: int, error: OSError | None = None) -> None:
+        self.got, self._most, self._error = b"", most, error
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int | None:
+        taken = bytes(data[: min(1000, self._most - len(self.got))])
+        self.got += taken
+        if not taken and self._error:
+            raise self._error
+        return len(taken) or None
+
+
+def test_a_file_that_takes_little_at_a_time_gets_all(ask: Ask) -> None:
+    with Lender() as lender:
+        narrow = Narrow(len(DATA))
+        assert download(ask, lender, narrow)["size"] == len(DATA)
+    assert narrow.got == DATA
+
+
+@pytest.mark.parametrize(
+    "error", [None, OSError(28, "No space left on device")], ids=["not now", "full"]
+)
+def test_a_file_that_takes_no_more_is_told(ask: Ask, error: OSError | None) -> None:
+    with Lender() as lender:
+        value = download(ask, lender, Narrow(10_000, error))
+    assert type(value) is (OSError if error else BlockingIOError)
+    assert value.strerror == (error.strerror if error else "the file takes no bytes now")
+
+
+def test_a_file_that_is_not_open_for_writing_is_told_at_the_call(tmp_path: Path) -> None:
+    files = pymdc.api.Files("b", pymdc.ECDSA())
+    (tmp_path / "file").write_bytes(b"")
+    with open(tmp_path / "file", "rb") as file:
+        with pytest.raises(ValueError, match="not open for writing; expected a path or a file"):
+            files.download(HASH, to=file)
+    with pytest.raises(ValueError, match="not open for writing"):
+        files.download(HASH, to=file)
+
+
+def test_a_target_that_is_no_file_is_told_and_stays(ask: Ask, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with Lender() as lender:
+        value = download(ask, lender, tmp_path / "pipe")
+        assert type(value) is FileExistsError
+        assert "pipe is a device or a pipe; expected the path of the file to write" in str(value)
+        for folder in (str(tmp_path), f"{tmp_path}/new/"):
+            value = download(ask, lender, folder)
+            assert type(value) is IsADirectoryError
+            assert f"{folder} is a folder; expected the path of the file to write" in str(value)
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_link_and_a_mode_are_kept(ask: Ask, tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    with Lender() as lender:
+        download(ask, lender, link)
+    assert link.is_symlink()
+    assert target.read_bytes() == DATA
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_part_files_that_cannot_be_used_are_left_alone(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"kept")
+    part(tmp_path).symlink_to(tmp_path / "elsewhere")
+    with Lender() as lender:
+        assert download(ask, lender, tmp_path / "out")["size"] == len(DATA)
+        part(tmp_path).unlink()
+        part(tmp_path).mkdir()
+        lender.treats[5] = damaged
+        assert type(download(ask, lender, tmp_path / "out")) is exceptions.IntegrityError
+    assert (tmp_path / "elsewhere").read_bytes() == b"kept"
+    assert sorted(os.listdir(tmp_path)) == [part(tmp_path).name, "elsewhere", "out"]
+
+
+def test_what_killed_downloads_have_left_is_removed(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / f".pymdc-{HASH}-0123456789abcdef.part").write_bytes(b"of one beside another")
+    (tmp_path / ".pymdc-else.part").write_bytes(b"of another file")
+    with Lender() as lender:
+        download(ask, lender, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == [".pymdc-else.part", "out"]
+
+
+def test_pointers_that_expired_while_a_part_file_was_checked_are_renewed(
+    ask: Ask, tmp_path: Path
+) -> None:
+    part(tmp_path).write_bytes(DATA[: 3 * SHARD])
+    with Lender() as lender:
+        lender.treats |= {3: refused, 4: refused}
+        assert download(ask, lender, tmp_path / "out", channels=1)["size"] == len(DATA)
+        assert lender.pointed == 3
+        part(tmp_path).write_bytes(DATA[: 3 * SHARD])
+        lender.treats[3] = refused
+        value = download(ask, lender, tmp_path / "out", "given")
+    assert type(value) is exceptions.ChannelError
+
+
+def test_a_refusal_of_other_pointers_is_the_value(ask: Ask, tmp_path: Path) -> None:
+    with Lender() as lender:
+        lender.refusal = written("404 Not Found", b'{"error": "gone"}')
+        lender.treats[3] = refused
+        value = download(ask, lender, tmp_path / "out", channels=1)
+    assert value == {"error": "gone"}
+    assert os.listdir(tmp_path) == [part(tmp_path).name]
+
+
+def test_a_shard_that_has_no_end_is_told_at_its_size(ask: Ask, tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def endless(connection: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                connection.send(bytes(SHARD))
+        ended.set()
+
+    with Lender() as lender:
+        lender.treats[1] = endless
+        value = download(ask, lender, tmp_path / "out", channels=1)
+        assert ended.wait(PATIENCE)
+    assert type(value) is exceptions.IntegrityError
+    assert "shard 2 of 11 came with 8192 bytes, and its pointer says 4096" in str(value)
+    assert in_place(tmp_path) == [0]
+
+
+@pytest.mark.parametrize("size", [2**63, 2**70, -1, True, "4096"])
+def test_sizes_that_cannot_be_are_not_believed(ask: Ask, tmp_path: Path, size: object) -> None:
+    class Lying(Lender):
+        def _pointer(self, number: int) -> dict[str, Any]:
+            return super()._pointer(number) | {"size": size}
+
+    with Lying() as lender:
+        assert download(ask, lender, tmp_path / "out")["size"] == len(DATA)
+    assert lender.pulled == ALL
+
+
+def test_a_whole_that_is_wrong_leaves_nothing_to_go_on_with(ask: Ask, tmp_path: Path) -> None:
+    with Lender() as lender, pymdc.Client(lender.endpoint) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        value = ask(files.download, "0" * 40, to=tmp_path / "out")
+    assert type(value) is exceptions.IntegrityError
+    assert f"the file came with the hash {HASH}, not {'0' * 40}" in str(value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_little_is_read_of_shards_whose_turn_it_is_not() -> None:
+    held, came = threading.Event(), Counter[int]()
+
+    def hold(connection: ServerConnection) -> None:
+        held.wait(PATIENCE)
+
+    def flood(connection: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            for _ in range(100):
+                connection.send(bytes(65536))
+
+    with Lender() as lender, pymdc.Client(lender.endpoint, timeout=(5, 2)) as client:
+        pointers = pymdc.api.Files("b", pymdc.ECDSA(), client=client).download(HASH)[:4]
+        lender.treats = {0: hold, 1: flood, 2: flood, 3: flood}
+        scope = Scope()
+        pulled = client.pull(enumerate(pointers), scope, in_order=False)
+        with closing(pulled), pytest.raises(exceptions.Timeout, match="nothing came for 2 s"):
+            came.update(number for number, block in pulled for _ in block)
+        held.set()
+        scope.release()
+    assert sorted(came) == [1, 2, 3]
+    for size in came.values():
+        assert 512 * 1024 - 65536 <= size <= 512 * 1024 + 65536
 
 
 @pytest.mark.parametrize("size", [SHARD - 1, SHARD + 1])
