@@ -65,8 +65,15 @@ class Result:
 def pairs(
     ours: Callable[[], float], theirs: Callable[[], float], count: int
 ) -> list[tuple[float, float]]:
-    """Measure both sides *count* times, in turns."""
-    return [(ours(), theirs()) for _ in range(count)]
+    """Measure both sides *count* times, in turns; which side is first alternates."""
+    measured = []
+    for turn in range(count):
+        if turn % 2:
+            other, mine = theirs(), ours()
+        else:
+            mine, other = ours(), theirs()
+        measured.append((mine, other))
+    return measured
 
 
 def compared(measured: Iterable[Sequence[float]], unit: str) -> Figures:
