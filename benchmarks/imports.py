@@ -14,7 +14,7 @@ OURS = "import pymdc"
 # The package websockets imports nothing by itself; pymdc speaks its protocol through this module.
 THEIRS = "import urllib3, ecdsa, websockets.client"
 WITHOUT_COINCURVE = "sys.modules['coincurve'] = None"
-_TIMES = 11
+_LEAST = 11
 
 
 def plain(scale: Scale) -> Figures:
@@ -28,10 +28,15 @@ def fast(scale: Scale) -> Figures:
     return _compared("pass", OURS, f"{THEIRS}, coincurve", scale)
 
 
+def count(scale: Scale) -> int:
+    """Return how many pairs of imports are measured."""
+    return max(_LEAST, scale.pairs)
+
+
 def _compared(first: str, ours: str, theirs: str, scale: Scale) -> Figures:
     both = partial(_took, first, ours), partial(_took, first, theirs)
     pairs(*both, 1)  # once, so that all of it is compiled and in memory
-    return compared(pairs(*both, max(_TIMES, scale.pairs)), "ms")
+    return compared(pairs(*both, count(scale)), "ms")
 
 
 def _took(first: str, statement: str) -> float:

@@ -8,6 +8,7 @@ import re
 import subprocess
 from importlib import metadata
 
+import imports
 from figures import Scale, in_units
 from parts import SHM
 from programs import Missing, program
@@ -20,7 +21,8 @@ def described(scale: Scale) -> str:
     versions = [f"{name} {_package(name)}" for name in PACKAGES]
     versions += [f"nginx {_program('nginx', '-v')}", f"curl {_program('curl', '--version')}"]
     notes = (
-        f"Median and spread of {scale.pairs} pairs or more, ours and theirs in turns in one run; "
+        f"Median and spread of {scale.pairs} pairs, {imports.count(scale)} of imports, in one run; "
+        "ours and theirs go first in turns; "
         f"{scale.calls:,} calls, or {in_units(scale.size)}, at a time; "
         f"memory at {', '.join(map(in_units, scale.memory))}.",
         f"What is sent, and the targets of downloads, lie on {SHM}; "

@@ -41,6 +41,7 @@ ROWS = (
     Row("signing", "coincurve ÷ ecdsa, no request", None, signing.alone),
 )
 NAMES = tuple(row.name for row in ROWS)
+PAIRS, QUICK_PAIRS = 5, 3  # of fewer than 5 a median says little
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -48,15 +49,20 @@ def parsed(arguments: Sequence[str] | None) -> tuple[Sequence[Row], Scale]:
     parser = argparse.ArgumentParser(description="Measure pymdc, and print one table.")
     parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="64 MiB and few calls, to try it")
-    parser.add_argument("--pairs", type=int, default=5, help="how many pairs (%(default)s)")
+    pairs = f"how many pairs ({PAIRS}, and no fewer; with --quick {QUICK_PAIRS})"
+    parser.add_argument("--pairs", type=int, help=pairs)
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="the disk (%(default)s)")
     options = parser.parse_args(arguments)
     if unknown := set(options.rows) - set(NAMES):
         parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    default, least = (QUICK_PAIRS, 1) if options.quick else (PAIRS, PAIRS)
+    count = default if options.pairs is None else options.pairs
+    if count < least:
+        parser.error(f"--pairs has to be at least {PAIRS}, or 1 with --quick; it was {count}")
     folder = os.path.abspath(options.folder)
-    scale = Scale(folder, options.pairs, 5000, GIB, (64 * MIB, GIB, 8 * GIB))
+    scale = Scale(folder, count, 5000, GIB, (64 * MIB, GIB, 8 * GIB))
     if options.quick:
-        scale = Scale(folder, options.pairs, 200, 64 * MIB, (64 * MIB, 128 * MIB, 256 * MIB))
+        scale = Scale(folder, count, 200, 64 * MIB, (64 * MIB, 128 * MIB, 256 * MIB))
     return [row for row in ROWS if row.name in (options.rows or NAMES)], scale
 
 
