@@ -24,7 +24,7 @@ def described(scale: Scale) -> str:
         f"Median and spread of {scale.pairs} pairs, {imports.count(scale)} of imports, in one run; "
         "ours and theirs go first in turns; "
         f"{scale.calls:,} calls, or {in_units(scale.size)}, at a time; "
-        f"memory at {', '.join(map(in_units, scale.memory))}.",
+        f"memory {scale.pairs} times at {', '.join(map(in_units, scale.memory))}.",
         f"What is sent, and the targets of downloads, lie on {SHM}; "
         f"the bridge's data and what is written beside it on the disk of {scale.folder}.",
         f"{os.cpu_count()} cores, {_cpu()}, Linux {platform.release()}, loopback.",

@@ -1,21 +1,23 @@
 """How much memory a transfer takes, in the client and in the bridge.
 
-Both are processes of their own, the client a fresh one for each transfer.
+Both are processes of their own, the client a fresh one for each transfer, the bridge a fresh
+one for each set of sizes.
 The figures are the peak of their resident memory (VmHWM) above what was resident after a
-transfer of 1 MB; the files are sparse, on the disk.
+transfer of 1 MB, at the bridge its first; the files are sparse, on the disk.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from figures import Figures, Scale
-from parts import bridge
+from figures import Figures, Scale, spread
+from parts import Account, bridge, delete_files
 from programs import fresh
 
 import pymdc
@@ -28,51 +30,72 @@ Grown = dict[str, float]
 
 def upload(scale: Scale) -> Figures:
     """Compare the memory of uploads."""
-    return _figures([up for up, _ in _transfers(scale)], scale)
+    return _figures([[up for up, _ in each] for each in _sets(scale)])
 
 
 def download(scale: Scale) -> Figures:
     """Compare the memory of downloads."""
-    return _figures([down for _, down in _transfers(scale)], scale)
+    return _figures([[down for _, down in each] for each in _sets(scale)])
 
 
-def _figures(grown: list[Grown], scale: Scale) -> Figures:
-    client = [each["client"] for each in grown]
-    return Figures(
-        client[-1] - client[0],
-        "one run each",
-        _several(client),
-        f"bridge: {_several([each['bridge'] for each in grown])}",
-    )
+def _figures(sets: Sequence[Sequence[Grown]]) -> Figures:
+    extra = [grown[-1]["client"] - grown[0]["client"] for grown in sets]
+    ours, theirs = _medians(sets, "client"), f"bridge: {_medians(sets, 'bridge')}"
+    return Figures(statistics.median(extra), spread(extra), ours, theirs)
 
 
-def _several(values: list[float]) -> str:
-    return " / ".join(f"{value:.1f}" for value in values) + " MiB"
+def _medians(sets: Sequence[Sequence[Grown]], process: str) -> str:
+    """Return by how much *process* grew at each size."""
+    sizes = zip(*sets, strict=True)
+    medians = [statistics.median(grown[process] for grown in size) for size in sizes]
+    return " / ".join(f"{median:.1f}" for median in medians) + " MiB"
 
 
 @cache
-def _transfers(scale: Scale) -> list[tuple[Grown, Grown]]:
-    """Return what an upload and a download of each size added, in MiB."""
-    return [_transfer(scale.folder, size) for size in scale.memory]
+def _sets(scale: Scale) -> list[list[tuple[Grown, Grown]]]:
+    """Measure the set of sizes as often as there are pairs."""
+    return [_set(scale) for _ in range(scale.pairs)]
 
 
-def _transfer(folder: str, size: int) -> tuple[Grown, Grown]:
-    with bridge(folder) as account, tempfile.TemporaryDirectory(dir=folder) as place:
-        for name, length in (("small", _SMALL), ("large", size)):
-            with open(os.path.join(place, name), "wb") as file:
-                file.truncate(length)
-        given = {
-            "endpoint": account.client.endpoint,
-            "bucket": account.bucket,
-            "private_key": account.key_pair.get_private_key(),
-            "bridge": account.pid,
-            "folder": place,
-        }
-        up = fresh("pass", "memory.uploaded", **given)
-        return up, fresh("pass", "memory.downloaded", **given)
+def _set(scale: Scale) -> list[tuple[Grown, Grown]]:
+    """Return what an upload and a download of each size added, at one bridge."""
+    with bridge(scale.folder) as account, tempfile.TemporaryDirectory(dir=scale.folder) as place:
+        small, large = os.path.join(place, "small"), os.path.join(place, "large")
+        _make(small, _SMALL)
+        file_hash = pymdc.unwrap(account.files.upload(small))["hash"]
+        pymdc.unwrap(account.files.download(file_hash, to=small))
+        delete_files(account)
+        before = _resident(account.pid)
+        grown = []
+        for size in scale.memory:
+            _make(large, size)
+            up = _grown("uploaded", account, place, before)
+            grown.append((up, _grown("downloaded", account, place, before)))
+            delete_files(account)
+        return grown
 
 
-def uploaded(endpoint: str, bucket: str, private_key: str, bridge: int, folder: str) -> Grown:
+def _make(path: str, size: int) -> None:
+    """Make a sparse file of *size* bytes."""
+    with open(path, "wb") as file:
+        file.truncate(size)
+
+
+def _grown(name: str, account: Account, folder: str, before: float) -> Grown:
+    """Return what the function *name* added to a fresh client, and to the bridge's *before*."""
+    _resident(account.pid)  # its peak begins here
+    client = fresh(
+        "pass",
+        f"memory.{name}",
+        endpoint=account.client.endpoint,
+        bucket=account.bucket,
+        private_key=account.key_pair.get_private_key(),
+        folder=folder,
+    )
+    return {"client": client, "bridge": _peak(account.pid) - before}
+
+
+def uploaded(endpoint: str, bucket: str, private_key: str, folder: str) -> float:
     """Send the small file, then the large one; return what the large one added."""
     with pymdc.Client(endpoint) as client:
         key_pair = pymdc.ECDSA(private_key=private_key)
@@ -81,10 +104,10 @@ def uploaded(endpoint: str, bucket: str, private_key: str, bridge: int, folder: 
         def send(name: str) -> None:
             pymdc.unwrap(files.upload(os.path.join(folder, name)))
 
-        return _grown(send, bridge)
+        return _added(send)
 
 
-def downloaded(endpoint: str, bucket: str, private_key: str, bridge: int, folder: str) -> Grown:
+def downloaded(endpoint: str, bucket: str, private_key: str, folder: str) -> float:
     """Fetch the small file, then the large one; return what the large one added."""
     with pymdc.Client(endpoint) as client:
         key_pair = pymdc.ECDSA(private_key=private_key)
@@ -94,26 +117,27 @@ def downloaded(endpoint: str, bucket: str, private_key: str, bridge: int, folder
         def fetch(name: str) -> None:
             back = os.path.join(folder, "back")
             pymdc.unwrap(files.download(hashes[name], to=back))
+            os.unlink(back)
 
-        return _grown(fetch, bridge)
+        return _added(fetch)
 
 
-def _grown(transfer: Callable[[str], None], bridge: int) -> Grown:
+def _added(transfer: Callable[[str], None]) -> float:
+    """Return how far the peak of this process rose in the large *transfer*, in MiB."""
     transfer("small")
-    pids = {"client": os.getpid(), "bridge": bridge}
-    before = {name: _resident(pid) for name, pid in pids.items()}
+    before = _resident(os.getpid())
     transfer("large")
-    return {name: _status(pid, "VmHWM") - before[name] for name, pid in pids.items()}
+    return _peak(os.getpid()) - before
 
 
 def _resident(pid: int) -> float:
     """Return what is resident in the process *pid*, and let its peak begin there, in MiB."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
-    return _status(pid, "VmHWM")
+    return _peak(pid)
 
 
-def _status(pid: int, name: str) -> float:
+def _peak(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    found = re.search(rf"{name}:\s+(\d+) kB", status)
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert found
     return int(found[1]) / 1024

@@ -68,6 +68,12 @@ def _account(client: pymdc.Client, told: IO[str], pid: int) -> Account:
     return Account(client, key_pair, pymdc.unwrap(made)["id"], pid)
 
 
+def delete_files(account: Account) -> None:
+    """Delete all files of the bucket."""
+    for entry in pymdc.unwrap(account.files.list()):
+        pymdc.unwrap(account.files.delete(entry["hash"]))
+
+
 @contextmanager
 def random_file(size: int) -> Iterator[str]:
     """Give the path of a file of *size* random bytes, in memory."""

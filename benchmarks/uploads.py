@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from figures import MIB, Figures, Scale, compared, pairs, speed
-from parts import Account, bridge, random_file, renew
+from parts import Account, bridge, delete_files, random_file, renew
 from programs import curl, nginx
 
 import pymdc
@@ -78,8 +78,7 @@ def _anew(account: Account, path: str, measure: Callable[[], float]) -> float:
     renew(path)
     os.sync()
     found = measure()
-    for entry in pymdc.unwrap(account.files.list()):
-        pymdc.unwrap(account.files.delete(entry["hash"]))
+    delete_files(account)
     return found
 
 
