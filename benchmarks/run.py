@@ -4,7 +4,8 @@
 
 To install, on Linux: ``pip install '.[bridge]' requests-futures`` and
 ``apt-get install nginx curl``.
-The exit status is 1 when a bar was missed, or a row with a bar failed.
+The exit status is 1 when a bar was missed, or a row with a bar failed, and 2 when nothing could
+be measured.
 """
 
 import argparse
@@ -14,15 +15,21 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-import calls
-import downloads
-import gets
-import imports
-import machine
-import memory
-import signing
-import uploads
-from figures import GIB, MIB, Row, Scale, result, table
+try:
+    import calls
+    import downloads
+    import gets
+    import imports
+    import machine
+    import memory
+    import signing
+    import uploads
+    from figures import GIB, MIB, Row, Scale, result, table
+
+    import pymdc.bridge.server  # noqa: F401  # which the rows start as a program
+except ModuleNotFoundError as missing:
+    print(f"{missing.name} is missing: pip install '.[bridge]' requests-futures", file=sys.stderr)
+    sys.exit(2)
 
 ROWS = (
     Row("blocking", "signed calls ÷ a bare urllib3 loop", 0.60, calls.blocking),
