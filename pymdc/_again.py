@@ -42,6 +42,7 @@ class Sendings:
     clock: Callable[[], float] = time.time
     count: int = 0
     stale: int = 0
+    busy: int = 0
     uncertain: bool = False
 
     @property
@@ -65,6 +66,7 @@ class Sendings:
     def again(self, outcome: Outcome) -> float | None:
         """Note *outcome*; return the seconds to wait before another sending, or None for none.
 
+        A bridge that is busy is asked for as long as the caller will wait.
         Raises `Busy` where another sending takes another token.
         """
         self.count += 1
@@ -72,9 +74,10 @@ class Sendings:
             return self._after_response(outcome)
         arrived = not isinstance(outcome, ConnectError)
         self.uncertain |= arrived
-        if self.count - self.stale >= MOST_SENDINGS or isinstance(outcome, CertificateError):
+        failed = self.count - self.stale - self.busy
+        if failed >= MOST_SENDINGS or isinstance(outcome, CertificateError):
             return None
-        return self._backoff() if self.repeatable or not arrived else None
+        return self._backoff(failed) if self.repeatable or not arrived else None
 
     def done_before(self, response: Response) -> bool:
         """Say whether a DELETE found nothing because an earlier sending of it had arrived."""
@@ -93,14 +96,15 @@ class Sendings:
             raise Busy(response, waits)
         if self.presents_token:
             return None
-        return waits if self.count - self.stale < MOST_SENDINGS else None
+        self.busy += 1
+        return max(waits, self._backoff(self.busy))
 
     def _stand_back(self) -> float:
         # At once the first time; then longer and longer, so that others get out of the way.
         return float(_STALE_WAIT * (2 ** (self.stale - 1) - 1) * (1 + self.jitter()))
 
-    def _backoff(self) -> float:
-        return float(_BACKOFF * 2 ** (self.count - self.stale - 1) * (1 + self.jitter()))
+    def _backoff(self, number: int) -> float:
+        return float(_BACKOFF * 2 ** (number - 1) * (1 + self.jitter()))
 
 
 def _by_the_bridge(refusal: Response) -> bool:

@@ -110,7 +110,8 @@ def test_who_sends_what_again(outcome: Outcome, repeated: set[tuple[str, Auth]])
 def test_a_busy_bridge_is_asked_again_when_it_says(status: int, told: str, seconds: float) -> None:
     busy = answered(status, Retry_After=told)
     for method, asks in ANYTHING - WITH_TOKEN:
-        assert waits(method, asks, busy) == [seconds, seconds, None], (method, asks)
+        backed_off = [max(seconds, 0.15 * 2**number) for number in range(5)]
+        assert waits(method, asks, busy, 5) == pytest.approx(backed_off), (method, asks)
     for method, asks in WITH_TOKEN:
         with pytest.raises(Busy) as caught:
             sendings(method, asks).again(busy)
@@ -154,6 +155,13 @@ def test_a_stale_nonce_is_signed_again_eight_times(method: str) -> None:
     assert seconds == sorted(set(seconds))
     for asks in (NOBODY, BASIC, TOKEN):
         assert waits(method, asks, STALE) == NEVER
+
+
+def test_a_busy_bridge_takes_no_try_from_what_else_goes_wrong() -> None:
+    one = sendings("GET", SIGNED)
+    for _ in range(4):
+        assert one.again(answered(503, Retry_After="0")) is not None
+    assert [one.again(LOST) for _ in range(3)] == BACKED_OFF
 
 
 def test_stale_nonces_take_no_try_from_what_else_goes_wrong() -> None:

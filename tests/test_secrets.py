@@ -244,7 +244,7 @@ def everything(heard: Heard, client: pymdc.Client, pair: Noted) -> None:
 @pytest.mark.parametrize("treat", FAILURES.values(), ids=FAILURES)
 def test_no_failure_tells_a_secret(heard: Heard, pair: Noted, treat: Treat) -> None:
     with RawServer(treat) as server:
-        with pymdc.Client(server.endpoint, timeout=(5, 0.05)) as client:
+        with pymdc.Client(server.endpoint, timeout=(5, 0.05), total=2) as client:
             everything(heard, client, pair)
     assert any("urllib3.connectionpool DEBUG" in text for text in heard.texts)
 
