@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import os
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from pymdc._contract import contract
+from pymdc._nonces import Nonces, nonces
 from pymdc._request import Request
 from pymdc.keypair import ECDSA
 
@@ -31,30 +28,6 @@ class Auth(Protocol):
 
         *refused* says how many times its nonce was refused before.
         """
-
-
-class Nonces:
-    """Whole milliseconds of *clock* (seconds), strictly increasing in this process."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._last = 0
-
-    def next(self, ahead: int = 0) -> int:
-        """Return the milliseconds of now, and *ahead* more, or one more than last time."""
-        with self._lock:
-            self._last = max(int(self._clock() * 1000) + ahead, self._last + 1)
-            return self._last
-
-    def renew(self) -> None:
-        """Take a new lock: in a forked child the old one may be held by nobody who is there."""
-        self._lock = threading.Lock()
-
-
-_nonces = Nonces()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_nonces.renew)
 
 
 @dataclass(frozen=True)
@@ -84,7 +57,7 @@ class Signature:
     """A key pair, which signs the contract of a request with a new nonce in it."""
 
     key_pair: ECDSA
-    nonces: Nonces = field(default=_nonces, repr=False)
+    nonces: Nonces = field(default=nonces, repr=False)
 
     def sign(self, request: Request, refused: int = 0) -> Request:
         """Return *request* with a nonce, the public key and the signature."""

@@ -22,7 +22,7 @@ from servers import ANSWER, Holding, RawServer, answer_all, read_request
 
 import pymdc
 from pymdc import Cancelled
-from pymdc._auth import _nonces
+from pymdc._nonces import nonces
 from pymdc.bridge import Bridge
 
 # Python warns of a fork among threads, which is what is tried here.
@@ -236,11 +236,39 @@ def test_parent_and_child_sign_with_one_key_at_once(ask: Ask, bucket: pymdc.api.
     assert child.value() == ["photos"] * 20
 
 
+def test_parents_and_children_have_nonces_of_their_own() -> None:
+    def several() -> list[int]:
+        return [nonces.next() for _ in range(2_000)]
+
+    def child() -> list[int]:
+        grandchild = Child(several)
+        return several() + list(grandchild.value())
+
+    children = [Child(child) for _ in range(2)]
+    found = several() + [nonce for child in children for nonce in child.value()]
+    assert len(set(found)) == len(found) == 10_000
+
+
 def test_a_child_goes_on_after_the_last_nonce_of_its_parent() -> None:
-    far_ahead = [_nonces.next() for _ in range(10_000)][-1]
-    with _nonces._lock:  # as another thread may, at that moment
-        child = Child(_nonces.next)
-    assert child.value() > far_ahead
+    far_ahead = [nonces.next() for _ in range(10_000)][-1]
+    assert Child(nonces.next).value() > far_ahead
+
+
+def test_a_fork_among_threads_that_sign_leaves_the_child_no_lock_of_theirs() -> None:
+    enough = threading.Event()
+
+    def sign() -> None:
+        while not enough.is_set():
+            nonces.next()
+
+    threads = [threading.Thread(target=sign) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(30):
+        assert Child(nonces.next).value()
+    enough.set()
+    for thread in threads:
+        thread.join(PATIENCE)
 
 
 def test_threads_share_a_client_a_bucket_and_a_key_pair(

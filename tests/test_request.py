@@ -11,8 +11,9 @@ from urllib.parse import parse_qsl
 import pytest
 
 from pymdc import ECDSA
-from pymdc._auth import Basic, Nobody, Nonces, Signature, Token, identify
+from pymdc._auth import Basic, Nobody, Signature, Token, identify
 from pymdc._contract import contract
+from pymdc._nonces import Nonces
 from pymdc._request import resource, settle
 from pymdc.api import Users
 

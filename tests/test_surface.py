@@ -112,6 +112,7 @@ LADDER = [
     {
         "exceptions",
         "_foreign",
+        "_nonces",
         "_contract",
         "_base58",
         "_ripemd160",
