@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import socket
 import ssl
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, cast
 
 import urllib3
@@ -190,7 +192,22 @@ def _connecting(to: connection.HTTPConnection) -> Iterator[None]:
         raise exceptions.NewConnectionError(to, str(error)) from error
 
 
+class _Answer(http.client.HTTPResponse):
+    """Passes over every interim answer as http.client does over 100 alone.
+
+    Taken for the answer itself, one would leave that to the connection's next request.
+    """
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]  # not in typeshed
+        if status == HTTPStatus.SWITCHING_PROTOCOLS:
+            raise http.client.HTTPException("a switch to another protocol, for which nobody asked")
+        return version, HTTPStatus.CONTINUE if status < HTTPStatus.OK else status, reason
+
+
 class _Scoped(connection.HTTPConnection):
+    response_class = _Answer
+
     def __init__(self, *args: Any, through: Tunnel | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._through = through

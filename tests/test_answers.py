@@ -102,7 +102,7 @@ BROKEN: list[tuple[Treat, type[exceptions.NetworkError], str]] = [
     (closed_after_the_request, exceptions.ConnectionLost, "the connection ended before the answer"),
     (reset, exceptions.ConnectionLost, "the connection broke"),
     (answering(b"HTTP/1.1 200 OK\r\nContent-"), exceptions.ConnectionLost, ""),
-    (answering(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), exceptions.ConnectionLost, ""),
+    (answering(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), exceptions.GarbledAnswer, "not HTTP"),
     (answering(written("200 OK", b"[1", length=99)), exceptions.ConnectionLost, "in the middle"),
     (
         answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n99\r\n[1"),
@@ -224,6 +224,43 @@ def test_an_answer_longer_than_it_says_does_not_reach_the_next_call(ask: Ask) ->
     with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
         keys = pymdc.api.Keys(pymdc.api.Users("a@b.com", "pass", client=client))
         assert [ask(keys.list) for _ in range(3)] == [[1]] * 3
+
+
+INTERIM = [
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 102 Processing\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.1 199 Whatever\r\n\r\n" * 3,
+]
+
+
+@pytest.mark.parametrize("interim", INTERIM, ids=lambda interim: interim[9:12])
+def test_what_comes_before_the_answer_is_passed_over(ask: Ask, interim: bytes) -> None:
+    def treat(connection: socket.socket) -> None:
+        for number in range(3):
+            read_request(connection)
+            connection.sendall(interim)
+            connection.sendall(written("200 OK", b"[%d]" % number))
+
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        keys = pymdc.api.Keys(pymdc.api.Users("a@b.com", "pass", client=client))
+        assert [ask(keys.list) for _ in range(3)] == [[0], [1], [2]]
+        assert server.connections == 1
+
+
+def test_a_switch_to_another_protocol_ends_its_connection(ask: Ask) -> None:
+    def treat(connection: socket.socket) -> None:
+        while read_request(connection)[0]:
+            connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+            connection.sendall(written("200 OK", b"[]"))
+
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        user = pymdc.api.Users("a@b.com", "pass", client=client)
+        for _ in range(2):
+            value = ask(user.register)
+            assert type(value) is exceptions.GarbledAnswer
+            assert "another protocol" in str(value)
+        assert server.connections == 2
 
 
 def test_a_request_carries_its_own_identity_and_no_other(ask: Ask) -> None:
