@@ -6,6 +6,7 @@ import http.client
 import json
 import logging
 import ssl
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,8 +33,10 @@ from pymdc.exceptions import (
 )
 
 _NO_CONTENT = 204
+_NOT_MODIFIED = 304
 _PROXY_AUTHENTICATION_REQUIRED = 407
-_HEADERS = {"User-Agent": "metadisk-client-python", "Accept-Encoding": "gzip, deflate"}
+_HEADERS = {"User-Agent": "metadisk-client-python"}
+_LONGEST_ENCODING = 12  # characters; what is longer may be something that was sent
 
 _NOBODY = "no connection could be made; does anything listen there?"
 _PERHAPS = "; it may have been done all the same"
@@ -187,6 +190,7 @@ class Transport:
                     headers=headers,
                     redirect=False,
                     assert_same_host=False,
+                    decode_content=False,  # of what is cut short urllib3 makes an answer
                 )
         except theirs.ClosedPoolError:
             raise Closed(f"{tried}: the client is closed") from None
@@ -200,7 +204,9 @@ class Transport:
         if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
             told = f"{response.status} {masked(response.reason or '')}"
             raise ConnectError(f"{tried}: the proxy refused: {told}")
-        return Response(url, response.status, response.headers, response.data, self._way)
+        bodiless = request.method == "HEAD" or response.status in (_NO_CONTENT, _NOT_MODIFIED)
+        plain = response.data if bodiless else _plain(response, tried)
+        return Response(url, response.status, response.headers, plain, self._way)
 
     def close(self) -> None:
         """Close the connections; what is sent afterwards is `Closed`."""
@@ -232,6 +238,28 @@ def _cut(status: int, headers: Mapping[str, str]) -> bool:
     """
     framed = "Content-Length" in headers or "Transfer-Encoding" in headers
     return status < 300 and status != _NO_CONTENT and not framed
+
+
+def _plain(response: urllib3.BaseHTTPResponse, tried: str) -> bytes:
+    """Return the body as it was before somebody on the way compressed it, which is not asked for.
+
+    Raises `GarbledAnswer` unless exactly one whole body comes out.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding == "identity":
+        return response.data
+    if encoding not in ("gzip", "deflate"):
+        named = repr(encoding) if len(encoding) <= _LONGEST_ENCODING else "with a long name"
+        told = f"answered {response.status} in the encoding {named}, which is not read here"
+        raise GarbledAnswer(f"{tried} {told}")
+    unpacking = zlib.decompressobj(32 + zlib.MAX_WBITS)  # the one or the other, by its beginning
+    try:
+        plain = unpacking.decompress(response.data)
+        if not unpacking.eof or unpacking.unused_data:
+            raise zlib.error("it is cut short, or goes on after its end")
+    except zlib.error as error:
+        raise GarbledAnswer(f"{tried}: the answer could not be decompressed ({error})") from None
+    return plain
 
 
 def translated(error: Exception, tried: str, timeout: tuple[float, float]) -> NetworkError:

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 import urllib.error
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +39,9 @@ def treated(treat: Treat, ask: Ask, read: float = 30) -> Any:
         return listing(server.endpoint, ask, read)
 
 
+GZIP = gzip.compress(b"[1]", mtime=0)
+
+
 @pytest.mark.parametrize(
     ("answer", "value"),
     [
@@ -49,7 +53,10 @@ def treated(treat: Treat, ask: Ask, read: float = 30) -> Any:
         (written("200 OK", b"\xff"), "\ufffd"),
         (written("400 Bad Request", b'{"error": "no"}'), {"error": "no"}),
         (written("500 Internal Server Error", b'{"error": "no"}'), {"error": "no"}),
-        (written("200 OK", gzip.compress(b"[1]", mtime=0), "Content-Encoding: gzip"), [1]),
+        (written("200 OK", GZIP, "Content-Encoding: gzip"), [1]),
+        (written("200 OK", zlib.compress(b"[1]"), "Content-Encoding: Deflate"), [1]),
+        (written("200 OK", b"[1]", "Content-Encoding: identity"), [1]),
+        (b"HTTP/1.1 204 No Content\r\nContent-Encoding: gzip\r\n\r\n", ""),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[2]\r\n0\r\n\r\n", [2]),
         (b"HTTP/1.0 200 OK\r\n\r\n[3]", [3]),
     ],
@@ -224,6 +231,42 @@ def test_an_answer_longer_than_it_says_does_not_reach_the_next_call(ask: Ask) ->
     with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
         keys = pymdc.api.Keys(pymdc.api.Users("a@b.com", "pass", client=client))
         assert [ask(keys.list) for _ in range(3)] == [[1]] * 3
+
+
+@pytest.mark.parametrize("packed", [GZIP, zlib.compress(b"[1]")], ids=["gzip", "deflate"])
+def test_a_compressed_answer_is_whole_or_none(ask: Ask, packed: bytes) -> None:
+    parts = [packed[:length] for length in range(len(packed))] + [packed * 2, packed + b"\0"]
+    remaining = iter(parts)
+
+    def treat(connection: socket.socket) -> None:
+        for part in remaining:
+            read_request(connection)
+            connection.sendall(written("200 OK", part, "Content-Encoding: gzip"))
+
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        user = pymdc.api.Users("a@b.com", "pass", client=client)
+        for part in parts:
+            value = ask(user.register)
+            assert type(value) is exceptions.GarbledAnswer, part
+            assert "decompressed" in str(value)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
+def test_an_encoding_that_nobody_asked_for_is_named(ask: Ask, status: str) -> None:
+    value = treated(answering(written(status, b"\x0b\x01", "Content-Encoding: br")), ask)
+    assert type(value) is exceptions.GarbledAnswer
+    assert f"answered {status[:3]} in the encoding 'br'" in str(value)
+
+
+def test_no_compression_is_asked_for(ask: Ask) -> None:
+    heads: list[bytes] = []
+
+    def treat(connection: socket.socket) -> None:
+        heads.append(read_request(connection)[0])
+        connection.sendall(written("200 OK", b"[]"))
+
+    assert treated(treat, ask) == []
+    assert b"Accept-Encoding: identity\r\n" in heads[0]
 
 
 INTERIM = [

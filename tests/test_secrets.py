@@ -207,6 +207,7 @@ def echoing(before: bytes) -> Treat:
 FAILURES: dict[str, Treat] = {
     "echoes": echoing(b""),
     "echoes in a header": echoing(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"),
+    "echoes as an encoding": echoing(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Encoding: "),
     "echoes in the middle": echoing(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
     "closes": lambda connection: None,
     "resets": reset,
