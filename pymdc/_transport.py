@@ -236,7 +236,8 @@ def _cut(status: int, headers: Mapping[str, str]) -> bool:
 
     What is no success is an exception anyhow, and its own tells more.
     """
-    framed = "Content-Length" in headers or "Transfer-Encoding" in headers
+    coding = headers.get("Transfer-Encoding", "").lower()
+    framed = headers.get("Content-Length", "").isdecimal() or coding.endswith("chunked")
     return status < 300 and status != _NO_CONTENT and not framed
 
 

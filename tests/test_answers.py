@@ -148,6 +148,29 @@ def test_a_broken_answer_is_a_network_error(
     assert "/keys: " in str(value)
 
 
+WHOLE = [
+    written("200 OK", b"[1,2,3,4,56]", "Server: x"),
+    b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 12\r\n\r\n[1,2,3,4,56]",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\nc\r\n[1,2,3,4,56]\r\n0\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("whole", WHOLE, ids=["length", "length last", "chunked"])
+def test_no_beginning_of_an_answer_is_an_answer(ask: Ask, whole: bytes) -> None:
+    ends = iter(range(len(whole)))
+
+    def treat(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(whole[: next(ends)])
+
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        user = pymdc.api.Users("a@b.com", "pass", client=client)
+        values = [ask(user.register) for _ in whole]
+    answers = [value for value in values if not isinstance(value, exceptions.NetworkError)]
+    # Where no more is missing than some of the end of the last chunk, the body is there.
+    assert answers == [[1, 2, 3, 4, 56]] * len(answers)
+
+
 CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
 
 
