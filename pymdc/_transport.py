@@ -95,18 +95,18 @@ class Response:
     def decode(self) -> Any:
         """Return the JSON, '' for an empty body, or the text; raise `HTTPError` for a refusal.
 
-        A refusal of the bridge is JSON and so a value; a redirect and any other is the error.
+        A refusal of the bridge is a JSON object and so a value; a redirect and any other refusal
+        is the error.
         """
         if 300 <= self.status < 400:
             raise self._error("a redirect, which is not followed; check the endpoint")
-        if not self.body and self.status < 400:
-            return ""
         try:
-            return json.loads(self.body)
+            answer = json.loads(self.body or b'""')
         except (ValueError, RecursionError):
-            if self.status < 400:
-                return self.body.decode("utf-8", "replace")
-        raise self._error("not the bridge's JSON; is something else listening at the endpoint?")
+            answer = self.body.decode("utf-8", "replace")
+        if self.status >= 400 and not isinstance(answer, dict):
+            raise self._error("not the bridge's JSON; is something else listening at the endpoint?")
+        return answer
 
     def _error(self, msg: str) -> HTTPError:
         came = f" (it came{self.way})" if self.way else ""

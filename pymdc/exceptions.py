@@ -70,7 +70,7 @@ class GarbledAnswer(NetworkError):
 
 
 class HTTPError(PymdcError, urllib.error.HTTPError):
-    """A redirect, or a status of 400 and above whose body is not JSON.
+    """A redirect, or a status of 400 and above whose body is not a JSON object.
 
     It is read like any `urllib.error.HTTPError`: ``code``, ``headers``, ``read()``.
     """

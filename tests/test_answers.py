@@ -75,6 +75,7 @@ def test_an_answer_is_the_json_or_the_text(ask: Ask, answer: bytes, value: objec
         (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", b""),
         (b"HTTP/1.1 304 Not Modified\r\n\r\n", b""),
         (b"HTTP/1.1 401 Unauthorized\r\nConnection: close\r\n\r\n", b""),
+        *((written("400 Bad Request", body), body) for body in (b"null", b"5", b"[]", b'"no"')),
     ],
 )
 def test_a_refusal_that_is_not_the_bridges_is_an_http_error(
