@@ -56,7 +56,10 @@ def test_an_answer_that_is_no_entry_is_told(ask: Ask, answer: object) -> None:
     assert file_hash(b"data") in str(value)
 
 
-@pytest.mark.parametrize("answer", [[], "", None, 5, "error"], ids=repr)
+NO_KEYS: list[Any] = [[], "", None, 5, "error", {}, {"message": "no"}, {"key": "02" * 33}]
+
+
+@pytest.mark.parametrize("answer", NO_KEYS, ids=repr)
 def test_a_key_that_nobody_confirms_is_not_among_the_key_pairs(ask: Ask, answer: object) -> None:
     with RawServer(always(json.dumps(answer).encode())) as server:
         with pymdc.Client(server.endpoint) as client:

@@ -11,7 +11,6 @@ from pymdc._scope import Scope
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users
 from pymdc.client import Answer, Client
-from pymdc.exceptions import refused
 from pymdc.keypair import ECDSA
 
 
@@ -51,11 +50,12 @@ class Keys(Resource):
         if key_pair is None:
             key_pair = ECDSA()
         pair, auth, client = checked(key_pair), self._auth, self._client
-        request = settle("POST", resource("keys"), {"key": pair.get_public_key()})
+        key = pair.get_public_key()
+        request = settle("POST", resource("keys"), {"key": key})
 
         def create(scope: Scope) -> Any:
             answer = client.send(request, auth, scope)
-            if isinstance(answer, dict) and not refused(answer):
+            if isinstance(answer, dict) and answer.get("key") == key:
                 self.key_pairs.append(pair)
             return answer
 
