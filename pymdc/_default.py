@@ -57,6 +57,13 @@ def default() -> Client:
         return _default
 
 
+def checked(client: object) -> Client | None:
+    """Return *client* if it is one, or None; TypeError when it is neither."""
+    if client is not None and not isinstance(client, Client):
+        raise TypeError(f"the client is {type(client).__name__}; expected pymdc.Client")
+    return client
+
+
 def _read(variable: str, parse: Callable[[str], Any]) -> Any:
     value = os.environ[variable]
     try:

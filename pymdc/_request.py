@@ -71,7 +71,7 @@ def settle(
     method: str,
     path: str,
     params: Mapping[str, Any] = NOTHING,
-    headers: Mapping[str, str] = NOTHING,
+    headers: Mapping[Any, Any] = NOTHING,
 ) -> Request:
     """Encode *params* once, as JSON or as a query, and return the request.
 
@@ -85,7 +85,8 @@ def settle(
     params = {text(name, "a parameter's name"): value for name, value in params.items()}
     params.pop(_NONCE, None)
     payload = _json(params) if method in _IN_BODY else _query(params)
-    return Request(method, _escaped(path), payload, {k: _header(k, v) for k, v in headers.items()})
+    told = dict(_header(name, value) for name, value in headers.items())
+    return Request(method, _escaped(path), payload, told)
 
 
 def masked(path: str) -> str:
@@ -123,12 +124,13 @@ def _query(params: Mapping[str, Any]) -> str:
         raise ValueError("a parameter cannot be sent: it is no Unicode text") from None
 
 
-def _header(name: str, value: str) -> str:
+def _header(name: object, value: object) -> tuple[str, str]:
+    name, value = text(name, "a header's name"), text(value, "a header")
     if not re.fullmatch("[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or name.lower() in _FRAMING:
         raise ValueError(f"the header {name!r} is none that may be set here")
     if not (value.isascii() and value.isprintable()):
         raise ValueError(f"the header {name} has characters that no header has")
-    return value
+    return name, value
 
 
 def _escaped(path: str) -> str:

@@ -28,11 +28,11 @@ def raw(value: object, what: str) -> bytes:
 def whole(value: object, what: str) -> int:
     """Return *value* as a whole number of GB, zero or more; a numeric text counts too."""
     try:
-        number = int(value)  # type: ignore[call-overload]  # whatever int() takes, as in 2016
+        number = int(value)  # type: ignore[call-overload]  # any kind of number, as in 2016
     except TypeError:
         raise TypeError(f"{what} is {type(value).__name__}; expected whole GB") from None
     except (ValueError, OverflowError):
         raise ValueError(f"{what} is {value!r}; expected whole GB") from None
-    if number < 0 or (isinstance(value, float) and number != value):
+    if number < 0 or (number != value and not isinstance(value, Text)):
         raise ValueError(f"{what} is {value!r}; expected whole GB, zero or more")
     return int(number)

@@ -22,6 +22,7 @@ from pymdc._pull import side_by_side
 from pymdc._request import Request
 from pymdc._scope import Clock, Scope
 from pymdc._shards import Pointer
+from pymdc._text import Text, text
 from pymdc._transport import Response, Transport
 from pymdc._turn import Turn
 from pymdc._workers import Workers
@@ -60,7 +61,7 @@ class Client:
 
     def __init__(
         self,
-        endpoint: str | None = None,
+        endpoint: Text | None = None,
         *,
         workers: int = WORKERS,
         timeout: Seconds = TIMEOUT,
@@ -72,8 +73,13 @@ class Client:
         if endpoint is None:
             endpoint = os.environ.get("PYMDC_ENDPOINT") or ENDPOINT
         self._total, self._stall = _limit(total, "total"), _limit(stall, "stall")
-        self._transport = Transport(endpoint, max(workers, _CONNECTIONS), _pair(timeout), ca_certs)
         self._size, self._channels = _count(workers, "workers"), _count(channels, "channels")
+        self._transport = Transport(
+            text(endpoint, "the endpoint"),
+            max(workers, _CONNECTIONS),
+            _pair(timeout),
+            _file(ca_certs, "ca_certs"),
+        )
         self._closed = self._cancelled = False
         self._begin()
         _clients.add(self)
@@ -237,6 +243,12 @@ def _count(number: Any, what: str) -> int:
     if type(number) is not int or number < 1:
         raise ValueError(f"{what} is {number!r}; expected a whole number above zero")
     return number
+
+
+def _file(path: Any, what: str) -> Any:
+    if path is not None and not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"{what} is {type(path).__name__}; expected the path of a file")
+    return path
 
 
 def _limit(seconds: Any, what: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from pymdc._auth import identify
 from pymdc._call import Call, Callback
-from pymdc._default import default
+from pymdc._default import checked, default
 from pymdc._request import NOTHING, masked, settle
 from pymdc._text import Text, text
 from pymdc.client import Answer, Client
@@ -65,13 +65,6 @@ def REST(  # noqa: N802  # the name of 2016
     if "?" in path or "#" in path:
         shown = masked(path.partition("?")[0])
         raise ValueError(f"the resource is {shown!r}; expected a path, with the query in params")
-    request = settle(
-        text(method, "the method").upper(), "/" + path.lstrip("/"), params, _headers(headers)
-    )
-    return (client or default()).call(request, identify(auth), callback)
-
-
-def _headers(headers: Mapping[Any, Any]) -> dict[str, str]:
-    return {
-        text(name, "a header's name"): text(value, "a header") for name, value in headers.items()
-    }
+    path = "/" + path.lstrip("/")
+    request = settle(text(method, "the method").upper(), path, params, headers)
+    return (checked(client) or default()).call(request, identify(auth), callback)

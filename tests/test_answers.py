@@ -518,6 +518,8 @@ def test_an_endpoint_with_a_password_is_refused_without_showing_it(host: str) ->
     [
         lambda: pymdc.Client(workers=0),
         lambda: pymdc.Client(workers=1.5),  # type: ignore[arg-type]
+        lambda: pymdc.Client(workers="3"),  # type: ignore[arg-type]
+        lambda: pymdc.Client(workers=None),  # type: ignore[arg-type]
         lambda: pymdc.Client(timeout=0),
         lambda: pymdc.Client(timeout=(1, 2, 3)),  # type: ignore[arg-type]
         lambda: pymdc.Client(timeout="5"),  # type: ignore[arg-type]
@@ -526,6 +528,17 @@ def test_an_endpoint_with_a_password_is_refused_without_showing_it(host: str) ->
 def test_a_wrong_setting_is_a_value_error(make: Callable[[], pymdc.Client]) -> None:
     with pytest.raises(ValueError, match="expected"):
         make()
+
+
+def test_a_setting_of_another_type_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="the endpoint is int; expected text or bytes"):
+        pymdc.Client(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="ca_certs is int; expected the path of a file"):
+        pymdc.Client("http://127.0.0.1:1", ca_certs=5)  # type: ignore[arg-type]
+
+
+def test_an_endpoint_may_be_bytes() -> None:
+    assert pymdc.Client(b"http://127.0.0.1:1/").endpoint == "http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), KeyError(5)])

@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import threading
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ NONE: Any = None
 KEYS: Any = Keys(Users("a"))
 FILES: Any = Files("0" * 24, PAIR)
 ONE: Any = Bucket("0" * 24, PAIR)
+DOOR: Any = REST
 
 
 class RecordingServer(RawServer):
@@ -339,9 +341,12 @@ def test_the_callback_may_be_passed_by_position(bridge: Bridge, account: Account
         (lambda: BUCKETS.create("n", "x", 1, []), ValueError, "storage is 'x'"),
         (lambda: BUCKETS.create("n", 1, -1, []), ValueError, "transfer is -1"),
         (lambda: BUCKETS.create("n", 1.5, 1, []), ValueError, "storage is 1.5"),
+        (lambda: BUCKETS.create("n", Decimal("1.9"), 1, []), ValueError, "expected whole GB"),
         (lambda: BUCKETS.create("n", None, 1, []), TypeError, "storage is NoneType"),
         (lambda: BUCKETS.create(5, 1, 1, []), TypeError, "the name is int"),
         (lambda: BUCKETS.create("n", 1, 1, ["k"]), TypeError, "expected ECDSA"),
+        (lambda: BUCKETS.create("n", 1, 1, NONE), TypeError, "key_pairs is NoneType; expected"),
+        (lambda: BUCKETS.create("n", 1, 1, PAIR), TypeError, "key_pairs is ECDSA; expected"),
         (lambda: Bucket(5, PAIR), TypeError, "bucket's id is int"),  # type: ignore[arg-type]
         (lambda: FILES.upload(5), TypeError, "expected a path, bytes or an open binary file"),
         (lambda: FILES.upload(io.StringIO("x")), TypeError, "opened with 'rb'"),
@@ -354,6 +359,10 @@ def test_the_callback_may_be_passed_by_position(bridge: Bridge, account: Account
         (lambda: REST("GET", "/x", headers={"a": "b\r\nc: d"}), ValueError, "header"),
         (lambda: REST("POST", "/x", headers={"Content-Length": "3"}), ValueError, "may be set"),
         (lambda: REST("GET", "/x", headers={"a b": "c"}), ValueError, "may be set here"),
+        (lambda: DOOR("GET", "/x", headers=5), TypeError, "the headers are int"),
+        (lambda: DOOR("GET", "/x", headers=NONE), TypeError, "the headers are NoneType"),
+        (lambda: DOOR("GET", "/x", headers=[("a", "b")]), TypeError, "the headers are list"),
+        (lambda: DOOR("GET", "/x", headers={"a": 5}), TypeError, "a header is int"),
         (lambda: REST("GE T", "/x"), ValueError, "the method is 'GE T'"),
         (lambda: REST("GET", "/x", NONE), TypeError, "the parameters are NoneType"),
         (lambda: REST("POST", "/x", {"a": float("nan")}), ValueError, "as JSON"),
@@ -364,6 +373,9 @@ def test_the_callback_may_be_passed_by_position(bridge: Bridge, account: Account
         (lambda: FILES.download("h", to=5), TypeError, "the target is int"),
         (lambda: FILES.download("h", to=io.StringIO()), TypeError, "opened with 'wb'"),
         (lambda: Users("a", client=5), TypeError, "expected pymdc.Client"),  # type: ignore[arg-type]
+        (lambda: Keys(KEYS.user, client=0), TypeError, "expected pymdc.Client"),  # type: ignore[arg-type]
+        (lambda: DOOR("GET", "/x", client=5), TypeError, "the client is int"),
+        (lambda: DOOR("GET", "/x", client=0), TypeError, "the client is int"),
     ],
 )
 def test_a_wrong_argument_is_an_error_at_the_call(make: Any, kind: Any, text: str) -> None:

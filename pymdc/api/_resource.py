@@ -7,7 +7,7 @@ from typing import Any
 
 from pymdc._auth import Auth
 from pymdc._call import Callback
-from pymdc._default import default
+from pymdc._default import checked, default
 from pymdc._request import NOTHING, resource, settle
 from pymdc.client import Client
 
@@ -16,9 +16,7 @@ class Resource:
     """Something at the bridge; *client* None means the default client."""
 
     def __init__(self, client: Client | None) -> None:
-        if client is not None and not isinstance(client, Client):
-            raise TypeError(f"the client is {type(client).__name__}; expected pymdc.Client")
-        self._given = client
+        self._given = checked(client)
 
     @property
     def _client(self) -> Client:

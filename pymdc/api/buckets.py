@@ -53,7 +53,7 @@ class Buckets(Resource):
             "name": text(name, "the name"),
             "storage": whole(storage, "storage"),
             "transfer": whole(transfer, "transfer"),
-            "pubkeys": [checked(key_pair).get_public_key() for key_pair in key_pairs],
+            "pubkeys": [key_pair.get_public_key() for key_pair in _several(key_pairs)],
         }
         return self._call(callback, self._auth, "POST", "buckets", params=params)
 
@@ -98,3 +98,9 @@ class Bucket(Resource):
     def delete(self, callback: Callback | None = None) -> Answer:
         """Remove the bucket and its files; the value is ''. The key signs."""
         return self._call(callback, self._auth, "DELETE", *self._path)
+
+
+def _several(key_pairs: object) -> list[ECDSA]:
+    if not isinstance(key_pairs, Iterable):
+        raise TypeError(f"key_pairs is {type(key_pairs).__name__}; expected a list of ECDSA")
+    return [checked(key_pair) for key_pair in key_pairs]

@@ -20,7 +20,7 @@ class Keys(Resource):
     def __init__(self, user: Users, *, client: Client | None = None) -> None:
         if not isinstance(user, Users):
             raise TypeError(f"the user is {type(user).__name__}; expected Users")
-        super().__init__(client or user._given)
+        super().__init__(user._given if client is None else client)
         self.user = user
         self.key_pairs: list[ECDSA] = []
 
