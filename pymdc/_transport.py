@@ -296,7 +296,7 @@ def _checked(endpoint: str) -> str:
     try:
         parts = urlsplit(endpoint)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        more = parts.username or parts.path.strip("/") or parts.query or parts.fragment
+        more = "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment
         if usable and not more:
             return f"{parts.scheme}://{parts.netloc}"
     except ValueError:

@@ -290,6 +290,7 @@ def test_no_wrong_argument_is_told_that_may_be_a_secret(heard: Heard, pair: Note
         files = pymdc.api.Files("b", pair, client=client)
         wrong = f"{password}\r\n"
         heard.raised(pymdc.Client, f"http://user:{password}@host")
+        heard.raised(pymdc.Client, f"http://:{password}@host")
         heard.raised(pymdc.api.Users, "a@b.com", f"{password}\ud800")
         heard.raised(user.activate, f"{password}\udc00".encode("utf-8", "surrogatepass"))
         heard.raised(files.upload, io.BytesIO(), wrong)
