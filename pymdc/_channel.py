@@ -128,7 +128,7 @@ class Channel:
             self._protocol.send_text(json.dumps(dict(self._message)).encode())
             self._send()
         elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
-            raise _told(self.url, event.data)
+            raise _told(self.url, event.data, self._message["token"])
         elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
             yield event.data
 
@@ -204,9 +204,13 @@ def _connect(
         ) from error
 
 
-def _told(url: str, data: bytes | bytearray | memoryview) -> ChannelError:
+def _told(url: str, data: bytes | bytearray | memoryview, token: str) -> ChannelError:
+    """Return the error that *data* tells, without the *token*, which it may repeat."""
     try:
         told = json.loads(bytes(data))
-        return ChannelError(url, int(told["code"]), str(told["message"]))
+        message = str(told["message"])
+        if token:
+            message = message.replace(token, "...")
+        return ChannelError(url, int(told["code"]), message)
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return ChannelError(url, 0, "an error that is not JSON with a code and a message")

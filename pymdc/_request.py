@@ -19,6 +19,12 @@ _NONCE = "__nonce"
 # With these the next answer on the same connection could be mistaken for another's.
 _FRAMING = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
 
+# Each character may be written as its escape: the other side knows no difference.
+_ACTIVATION = re.compile(
+    "".join(f"(?:{c}|%{ord(c):x}|%{ord(c.upper()):x})" for c in "/activations/") + r"[^\s?]+",
+    re.IGNORECASE,
+)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -91,7 +97,7 @@ def settle(
 
 def masked(path: str) -> str:
     """Return *path*, or a text with paths in it, without activation tokens."""
-    return re.sub(r"(?i)/activations/[^\s?]+", "/activations/...", path)
+    return _ACTIVATION.sub("/activations/...", path)
 
 
 def resource(*parts: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -20,6 +21,10 @@ HASH = file_hash(DATA)
 
 Serve = Callable[[ServerConnection], None]
 
+# It logs what it is sent, and a test may listen for what the client logs.
+_silent = logging.Logger("channels")
+_silent.disabled = True
+
 
 @contextmanager
 def websocket(treat: Serve, asks: bool = False) -> Iterator[str]:
@@ -29,7 +34,7 @@ def websocket(treat: Serve, asks: bool = False) -> Iterator[str]:
         connection.recv()
         treat(connection)
 
-    with serve(treat if asks else ignoring, "127.0.0.1", 0) as server:
+    with serve(treat if asks else ignoring, "127.0.0.1", 0, logger=_silent) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"

@@ -95,6 +95,6 @@ def test_a_channel_that_is_none_is_no_connection(channel: str) -> None:
 
 @pytest.mark.parametrize("code", ["1e999", "null", "[]", '"x"', NESTED.decode()], ids=len)
 def test_a_channels_error_without_a_number_is_an_error_too(code: str) -> None:
-    error = _told("ws://x", f'{{"code":{code},"message":"m"}}'.encode())
+    error = _told("ws://x", f'{{"code":{code},"message":"m"}}'.encode(), "token")
     assert type(error) is exceptions.ChannelError
     assert error.code == 0

@@ -131,3 +131,6 @@ def test_no_repr_shows_a_secret() -> None:
 
 def test_an_activation_token_is_not_shown() -> None:
     assert settle("GET", resource("activations", "secret")).shown == "/activations/..."
+    for path in ("/%61ctivations/secret", "/%41CTIVATIONS/secret/x", "/activations%2fsecret"):
+        assert settle("GET", path).shown == "/activations/..."
+    assert settle("GET", "/x/activation/secret").shown == "/x/activation/secret"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import logging
 import secrets
 import socket
@@ -14,10 +15,11 @@ from typing import Any
 
 import pytest
 from certificates import certificate, over_tls
-from channels import blocks
+from channels import HASH, blocks, pointer, pointing, websocket
 from modes import PATIENCE, Ask
 from proxies import Proxy
-from servers import RawServer, Treat, answering, read_request
+from servers import RawServer, Treat, answering, read_request, written
+from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc.bridge import Bridge
@@ -204,10 +206,17 @@ def echoing(before: bytes) -> Treat:
     return treat
 
 
+def repeating(connection: socket.socket) -> None:
+    """Answer with JSON in which the request's head stands as a hash."""
+    told = json.dumps({"hash": read_request(connection)[0].decode()}).encode()
+    connection.sendall(written("200 OK", told, "Connection: close"))
+
+
 FAILURES: dict[str, Treat] = {
     "echoes": echoing(b""),
     "echoes in a header": echoing(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"),
     "echoes as an encoding": echoing(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Encoding: "),
+    "echoes as a hash": repeating,
     "echoes in the middle": echoing(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
     "closes": lambda connection: None,
     "resets": reset,
@@ -230,15 +239,16 @@ def everything(heard: Heard, client: pymdc.Client, pair: Noted) -> None:
     files = pymdc.api.Files("0" * 24, pair, client=client)
     user.register(heard.value)
     user.activate(token(heard), heard.value)
+    for path in ("/%61ctivations/", "/%41CTIV%41tions/", "/activations%2f"):
+        REST("GET", path + token(heard), {}, (), {}, heard.value, client=client)
     pymdc.api.Keys(user).list(heard.value)
     pymdc.api.Buckets(pair, client=client).list(heard.value)
     files.token("PUSH", heard.value)
     files.upload(io.BytesIO(b"photo"), token(heard), heard.value)
     files.download("hash", token(heard), heard.value)
-    pointer = {"token": token(heard), "hash": "h", "operation": "PULL"}
-    pointer["channel"] = client.endpoint.replace("http", "ws", 1)
+    channel = client.endpoint.replace("http", "ws", 1)
     with pytest.raises(pymdc.PymdcError) as caught:
-        list(blocks(client, pointer))
+        list(blocks(client, {**pointer(channel), "token": token(heard)}))
     heard.value(caught.value)
 
 
@@ -248,6 +258,22 @@ def test_no_failure_tells_a_secret(heard: Heard, pair: Noted, treat: Treat) -> N
         with pymdc.Client(server.endpoint, timeout=(5, 0.05), total=2) as client:
             everything(heard, client, pair)
     assert any("urllib3.connectionpool DEBUG" in text for text in heard.texts)
+
+
+def test_a_channel_that_repeats_what_it_was_sent_tells_no_secret(
+    ask: Ask, heard: Heard, pair: Noted, tmp_path: Path
+) -> None:
+    def repeat(connection: ServerConnection) -> None:
+        sent = connection.recv()
+        connection.send(json.dumps({"code": 400, "message": f"this was sent: {sent!r}"}))
+
+    with websocket(repeat, asks=True) as url:
+        with pointing([{**pointer(url), "token": token(heard)}]) as endpoint:
+            with pymdc.Client(endpoint) as client:
+                files = pymdc.api.Files("0" * 24, pair, client=client)
+                value = ask(files.download, HASH, token(heard), to=tmp_path / "out")
+    assert type(heard.value(value)) is pymdc.exceptions.ChannelError
+    assert 'answered 400: this was sent: \'{"token": "...", ' in str(value)
 
 
 def test_no_refused_or_late_connection_tells_a_secret(
