@@ -39,6 +39,8 @@ _HEADERS = {"User-Agent": "metadisk-client-python"}
 _LONGEST_ENCODING = 12  # characters; what is longer may be something that was sent
 
 _NOBODY = "no connection could be made; does anything listen there?"
+_STRANGE = "not the bridge's JSON; is something else listening at the endpoint?"
+_BUSY = dict.fromkeys((429, 503), "not the bridge's JSON; it, or what stands before it, is busy")
 _PERHAPS = "; it may have been done all the same"
 
 # What urllib3 and the standard library raise, what it becomes, and what it means.
@@ -105,7 +107,7 @@ class Response:
         except (ValueError, RecursionError):
             answer = self.body.decode("utf-8", "replace")
         if self.status >= 400 and not isinstance(answer, dict):
-            raise self._error("not the bridge's JSON; is something else listening at the endpoint?")
+            raise self._error(_BUSY.get(self.status, _STRANGE))
         return answer
 
     def _error(self, msg: str) -> HTTPError:

@@ -23,7 +23,7 @@ from modes import Ask
 from servers import RawServer, Treat, answering, full_port, read_request, wait, written
 
 import pymdc
-from pymdc import _channel, _transport, exceptions
+from pymdc import _again, _channel, _transport, exceptions
 from pymdc._connection import Deadline, _connected
 from pymdc._scope import Scope
 
@@ -90,6 +90,14 @@ def test_a_refusal_that_is_not_the_bridges_is_an_http_error(
         assert value.headers["Content-Length"] == str(len(body))
     assert value.read() == body
     assert f"/keys answered {value.code}: " in str(value)
+
+
+@pytest.mark.parametrize("status", _again._BUSY)
+def test_a_busy_answer_that_is_not_the_bridges_says_so(ask: Ask, status: int) -> None:
+    value = treated(answering(written(f"{status} Busy", b"<html>")), ask)
+    assert type(value) is exceptions.HTTPError
+    assert "not the bridge's JSON; it, or what stands before it, is busy" in str(value)
+    assert "something else" not in str(value)
 
 
 def closed_at_once(connection: socket.socket) -> None:
