@@ -374,19 +374,40 @@ def test_connections_are_kept_alive(ask: Ask) -> None:
         assert server.connections == 1
 
 
-def test_as_many_connections_are_kept_as_workers_use() -> None:
-    all_there = threading.Barrier(8)
+def together(number: int) -> Treat:
+    """Return a treatment that answers *number* requests at once, none before all are there."""
+    all_there = threading.Barrier(number)
 
     def treat(connection: socket.socket) -> None:
         while read_request(connection)[0]:
             all_there.wait(30)
             connection.sendall(written("200 OK", b"[]"))
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint, workers=8) as client:
+    return treat
+
+
+def test_as_many_connections_are_kept_as_workers_use() -> None:
+    with RawServer(together(8)) as server, pymdc.Client(server.endpoint, workers=8) as client:
         buckets = pymdc.api.Buckets(pymdc.ECDSA(), client=client)
         for _ in range(3):
             calls = [buckets.list(lambda answer: None) for _ in range(8)]
             assert [call.result(30) for call in calls] == [[]] * 8
+        assert server.connections == 8
+
+
+def test_blocking_calls_of_many_threads_keep_their_connections() -> None:
+    got: list[Any] = []
+    with RawServer(together(8)) as server, pymdc.Client(server.endpoint, workers=1) as client:
+        buckets = pymdc.api.Buckets(pymdc.ECDSA(), client=client)
+        for _ in range(3):
+            threads = [
+                threading.Thread(target=lambda: got.append(buckets.list())) for _ in range(8)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert got == [[]] * 24
         assert server.connections == 8
 
 

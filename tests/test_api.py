@@ -138,6 +138,17 @@ def test_a_bucket_is_shown_changed_and_deleted(ask: Ask, bucket: Bucket) -> None
     assert ask(bucket.list) == {"error": "Bucket not found"}
 
 
+def test_a_buckets_id_may_be_bytes(
+    ask: Ask, account: Account, bucket: Bucket, client: pymdc.Client
+) -> None:
+    bucket_id = bucket.list()["id"]
+    same = Bucket(bucket_id.encode(), account.key_pair, client=client)
+    assert ask(same.list)["id"] == bucket_id
+    assert ask(same.files.list) == []
+    files = Files(bucket_id.encode(), account.key_pair, client=client)
+    assert ask(files.token, "PUSH")["bucket"] == bucket_id
+
+
 def test_a_file_goes_up_and_comes_back(
     ask: Ask, bucket: Bucket, photo: Path, tmp_path: Path
 ) -> None:

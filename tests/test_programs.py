@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import re
@@ -14,7 +15,9 @@ from processes import MINUTE, ROOT, bridge_process, python
 from readme import blocks
 
 import pymdc
+from pymdc._default import _VARIABLES
 from pymdc.bridge import Bridge
+from pymdc.client import ENDPOINT
 
 README = ROOT / "README.rst"
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
@@ -49,9 +52,16 @@ def test_the_readme_shows_the_methods_that_there_are() -> None:
     assert len(text.splitlines()) < 300
     for name in ("register", "activate", "create", "list", "patch", "upload", "download", "delete"):
         assert f".{name}(" in text
-    for variable in re.findall(r"PYMDC_[A-Z]+", (ROOT / "pymdc" / "client.py").read_text()):
-        assert f"``{variable}``" in text
     assert re.search(r"``pymdc`` on the package index is something else", text)
+
+
+def test_the_readmes_variables_are_the_settings_of_a_client_with_their_defaults() -> None:
+    rows = re.findall(r"^``(PYMDC_[A-Z]+)``  +(\S+)", README.read_text(encoding="utf-8"), re.M)
+    assert [variable for variable, _ in rows] == [variable for variable, _ in _VARIABLES.values()]
+    parameters = inspect.signature(pymdc.Client).parameters
+    for (variable, told), (name, (_, parse)) in zip(rows, _VARIABLES.items(), strict=True):
+        default = ENDPOINT if name == "endpoint" else parameters[name].default
+        assert parse(told) == default, variable
 
 
 def test_the_two_commands_are_the_same_wherever_they_stand() -> None:

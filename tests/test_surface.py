@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import pymdc
+from pymdc.bridge import Bridge
+from pymdc.bridge.__main__ import _parser
 
 SURFACE = {
     "pymdc.api.users.Users": "(username, password=None)",
@@ -62,15 +64,20 @@ def find(dotted: str) -> Any:
     return found
 
 
-def positional(function: Any) -> str:
-    """Return the parameters that 2016 had: all but the keyword-only ones, without types."""
+def signature(function: Any, *without: Any) -> str:
+    """Return the parameters, without types and those of the kinds *without*."""
     parameters = [
         parameter.replace(annotation=inspect.Parameter.empty)
         for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+        if parameter.kind not in without
     ]
     text = str(inspect.Signature(parameters))
     return text.replace("mappingproxy({})", "{}")
+
+
+def positional(function: Any) -> str:
+    """Return the parameters that 2016 had: all but the keyword-only ones."""
+    return signature(function, inspect.Parameter.KEYWORD_ONLY)
 
 
 @pytest.mark.parametrize("dotted", SURFACE)
@@ -83,6 +90,29 @@ def test_new_parameters_are_keyword_only_and_optional(dotted: str) -> None:
     for parameter in inspect.signature(find(dotted)).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             assert parameter.default is not parameter.empty
+
+
+def test_the_settings_of_a_client_and_of_a_bridge_have_these_defaults() -> None:
+    assert signature(pymdc.Client) == (
+        "(endpoint=None, *, workers=32, timeout=(10.0, 60.0), total=120.0, stall=60.0, channels=4,"
+        " ca_certs=None)"
+    )
+    assert signature(Bridge) == (
+        "(data=None, *, host='127.0.0.1', port=0, url=None, smtp=None, nonce_rule='once',"
+        " shard_size=8388608, grace=10, clock=<built-in function time>, announce=None)"
+    )
+    assert pymdc.client.ENDPOINT == "https://api.metadisk.org"
+
+
+def test_the_bridge_as_a_program_has_these_defaults() -> None:
+    assert vars(_parser().parse_args([])) == {
+        "host": "127.0.0.1",
+        "port": 6382,
+        "url": None,
+        "data": "metadisk-data",
+        "smtp": None,
+        "nonce_rule": "once",
+    }
 
 
 def test_every_public_method_of_the_api_takes_a_callback_last() -> None:
