@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import re
 import ssl
 import zlib
 from collections.abc import Mapping
@@ -303,5 +304,5 @@ def _checked(endpoint: str) -> str:
             return f"{parts.scheme}://{parts.netloc}"
     except ValueError:
         pass  # its text might hold a password
-    shown = endpoint.rpartition("@")[2]
+    shown = re.sub("(?s).*@", "...@", endpoint)
     raise ValueError(f"the endpoint is {shown!r}; expected http(s)://host or http(s)://host:port")
