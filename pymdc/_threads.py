@@ -30,11 +30,10 @@ class Threads:
     def take(self, job: Job) -> bool:
         """Let a thread do *job*; False when none can be started, because Python ends."""
         with self._lock:
-            rests = self._resting > 0
-            self._resting -= rests
-        if rests:
-            self._jobs.put(job)
-            return True
+            if self._resting:
+                self._resting -= 1
+                self._jobs.put(job)
+                return True
         return self.begin(_Thread(self, job))
 
     def begin(self, thread: threading.Thread) -> bool:
@@ -56,17 +55,18 @@ class Threads:
     def next(self, thread: threading.Thread) -> Job | None:
         """Wait for another job; None when *thread* shall end."""
         with self._lock:
-            self._resting += not self._closed
-        while not self._closed:
+            if self._closed:
+                return None
+            self._resting += 1
+        while True:
             try:
                 return self._jobs.get(timeout=self.idle_seconds)
             except Empty:
                 with self._lock:
-                    if self._resting:  # else a job is on its way
+                    if self._resting:  # else what is to be got has come by now
                         self._resting -= 1
                         self._all.discard(thread)
                         return None
-        return None
 
     def close(self, timeout: float | None = None) -> bool:
         """End the threads, each after its job; wait, and say whether all have ended in time."""
@@ -74,8 +74,8 @@ class Threads:
         with self._lock:
             self._closed, self._resting = True, 0
             threads = [thread for thread in self._all if thread.ident]
-        for _ in threads:
-            self._jobs.put(None)
+            for _ in threads:
+                self._jobs.put(None)
         if self.current:
             return False
         for thread in threads:

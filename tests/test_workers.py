@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from modes import PATIENCE
 from pymdc import Call
 from pymdc._call import outcome
 from pymdc._scope import Scope
+from pymdc._threads import Threads
 from pymdc._workers import Workers as ScopedWorkers
 from pymdc.exceptions import Cancelled
 
@@ -368,6 +370,39 @@ def test_close_in_a_callback_does_not_wait_for_itself() -> None:
     call = workers.submit(dict, lambda value: workers.close())
     assert call.result(PATIENCE) == {}
     workers.close()
+
+
+class Doorstep(SimpleQueue[Any]):
+    """Calls *meanwhile* when a job is about to be put; ``watched`` says that one is waited for."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self._meanwhile = meanwhile
+        self.watched = threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        self.watched.set()
+        return super().get(block, timeout)
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if item is not None:
+            self._meanwhile()
+        super().put(item)
+
+
+def test_a_job_that_comes_while_the_threads_are_closed_is_done() -> None:
+    def close() -> None:
+        closing.start()
+        closing.join(0.1)  # it can't end, where the job comes first
+
+    threads, rested, done = Threads(), threading.Event(), threading.Event()
+    closing = threading.Thread(target=threads.close)
+    threads._jobs = doorstep = Doorstep(close)
+    threads.take(rested.set)
+    assert doorstep.watched.wait(PATIENCE)
+    threads.take(done.set)
+    assert done.wait(PATIENCE)
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
 
 
 def test_the_process_is_held_while_a_callback_has_to_run_and_no_longer(one: Workers) -> None:
