@@ -166,6 +166,7 @@ _here = _Here()
 @contextmanager
 def within(scope: Scope, wait: float) -> Iterator[None]:
     """Let *scope* end what this thread sends in the block, and no send take *wait* seconds."""
+    before = _here.scope, _here.wait, _here.connected
     _here.scope, _here.wait, _here.connected = scope, wait, False
     try:
         yield
@@ -173,8 +174,8 @@ def within(scope: Scope, wait: float) -> Iterator[None]:
         if not _here.connected:
             raise
         raise exceptions.ProtocolError(str(error)) from error
-    finally:
-        _here.scope = None
+    finally:  # what reads a body to be sent may make a call of its own
+        _here.scope, _here.wait, _here.connected = before
 
 
 @contextmanager
@@ -249,8 +250,13 @@ class HTTPPool(urllib3.HTTPConnectionPool):
 
     ConnectionCls = _Scoped
 
+    def _put_conn(self, conn: Any) -> None:
+        if _here.scope is not None:  # from here on the connection may be another call's
+            _here.scope.release()
+        super()._put_conn(conn)
 
-class HTTPSPool(urllib3.HTTPSConnectionPool):
+
+class HTTPSPool(HTTPPool, urllib3.HTTPSConnectionPool):
     """Secure connections to one host."""
 
     ConnectionCls = _HTTPSConnection

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import LifoQueue
 from typing import Any
 
 import pytest
@@ -200,6 +201,60 @@ def test_a_call_that_is_done_is_not_changed() -> None:
         assert not call.cancelled()
         assert call.result() == []
     assert got == [[]]
+
+
+class Lingering(LifoQueue[Any]):
+    """Connections that are kept; who puts back the first one is held until it may ``go_on``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.put_back, self.go_on = threading.Event(), threading.Event()
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        if not self.put_back.is_set():
+            self.put_back.set()
+            self.go_on.wait(PATIENCE)
+
+
+class Asking(io.BytesIO):
+    """A file whose reading makes a call."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        with RawServer(answer_all) as server, pymdc.Client(server.endpoint) as client:
+            assert pymdc.api.Users("a@b.com", client=client).register() == []
+        return super().read(size)
+
+
+def upload_while_asking(client: pymdc.Client, callback: Callable[[Any], object]) -> Call:
+    files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+    return files.upload(Asking(b"data"), "token", callback)
+
+
+@pytest.mark.parametrize("ask", [register, upload_while_asking])
+def test_a_call_cancelled_after_its_answer_leaves_its_connection_to_the_next(ask: Ask) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def treat(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(ANSWER)
+        read_request(connection)
+        asked.set()
+        answer.wait(PATIENCE)
+        connection.sendall(ANSWER)
+
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        client._transport._pool.pool = kept = Lingering()
+        cancelled = ask(client, lambda value: None)
+        assert kept.put_back.wait(PATIENCE)
+        following = register(client, lambda value: None)
+        assert asked.wait(PATIENCE)
+        assert cancelled.cancel()
+        kept.go_on.set()
+        answer.set()
+        assert isinstance(cancelled.result(PATIENCE), Cancelled)
+        assert following.result(PATIENCE) == []
+    assert server.connections == 1
 
 
 def test_cancelling_the_future_that_asyncio_awaits_cancels_the_call() -> None:
