@@ -223,7 +223,8 @@ class _Scoped(connection.HTTPConnection):
         if self.sock is None:
             self.connect()
         elif _here.scope is not None:
-            _here.scope.watch(self.sock)
+            with _connecting(self):
+                _here.scope.watch(self.sock)
         _here.connected = True
         self.timeout = _here.wait  # for sending; until now it was the one for connecting
         super().request(*args, **kwargs)

@@ -18,7 +18,8 @@ from conftest import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modes import Ask
-from servers import RawServer, read_request, written
+from processes import python
+from servers import RawServer, answer_all, read_request, written
 from ways import ANSWERING, BUSY, FORWARDED, HEAD, STAGES, Way
 
 import pymdc
@@ -416,6 +417,34 @@ def test_a_refused_connection_is_tried_three_times(ask: Ask, log: pytest.LogCapt
     assert type(value) is exceptions.ConnectError
     assert len(lines(log, logging.DEBUG)) == 3
     assert len(lines(log, logging.WARNING)) == 2
+
+
+FULL = """
+import os, pymdc, resource, sys
+
+with pymdc.Client(sys.argv[1]) as client:
+    user = pymdc.api.Users("a@b.com", "pass", client=client)
+    print(user.register())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))
+    files = []
+    try:
+        while True:
+            files.append(os.dup(0))
+    except OSError:
+        pass
+    print(*[%s, *map(os.close, files)][:1])
+"""
+
+
+@pytest.mark.parametrize("call", ["user.register()", "user.register(id).result()"])
+def test_no_descriptor_for_a_kept_connection_means_that_nothing_was_sent(call: str) -> None:
+    with RawServer(answer_all) as server:
+        done = python("-c", FULL % call, server.endpoint)
+    first, second = done.stdout.splitlines()
+    assert first == "[]"
+    assert "no connection could be made" in second
+    assert "Too many open files" in second
+    assert done.stderr.count("sending it again") == 2
 
 
 def test_what_breaks_inside_tls_has_arrived(ask: Ask, tmp_path: Path) -> None:
