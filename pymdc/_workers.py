@@ -124,11 +124,12 @@ class Workers:
         with self._lock:
             self._calls.add(call)
             self._waiting.add(call)
-            if len(self._lanes) == self._size:
-                self._queue.append(call)
-                return
-            self._lanes.add(call)
-        self._open(call)
+            opens = len(self._lanes) < self._size
+            (self._lanes.add if opens else self._queue.append)(call)
+        if opens:
+            self._open(call)
+        else:
+            self._keep()  # whoever serves the lanes may have had nothing left to do until now
 
     def _open(self, lane: Call) -> None:
         if not (self._keep() and self.threads.take(partial(self._serve, lane))):

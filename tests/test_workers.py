@@ -405,17 +405,48 @@ def test_a_job_that_comes_while_the_threads_are_closed_is_done() -> None:
     assert not closing.is_alive()
 
 
-def test_the_process_is_held_while_a_callback_has_to_run_and_no_longer(one: Workers) -> None:
-    def holding() -> list[threading.Thread]:
-        return [
-            thread
-            for thread in threading.enumerate()
-            if thread.name == "pymdc-keeper" and not thread.daemon
-        ]
+def keepers() -> list[threading.Thread]:
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name == "pymdc-keeper" and not thread.daemon
+    ]
 
-    assert holding() == []
+
+def test_the_process_is_held_while_a_callback_has_to_run_and_no_longer(one: Workers) -> None:
+    assert keepers() == []
     let_go = occupy(one)
-    (keeper,) = holding()
+    (keeper,) = keepers()
     let_go()
     keeper.join(PATIENCE)
-    assert holding() == []
+    assert keepers() == []
+
+
+class Pausing(logging.Handler):
+    """Holds whoever logs something until it may ``go_on``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held, self.go_on = threading.Event(), threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.held.set()
+        self.go_on.wait(PATIENCE)
+
+
+def test_the_process_is_held_by_a_call_behind_a_worker_that_has_just_had_the_last_one(
+    one: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(call: object) -> None:
+        raise SystemExit
+
+    pausing, end = Pausing(), threading.Event()
+    monkeypatch.setattr(logging.getLogger("pymdc"), "handlers", [pausing])
+    one.submit(partial(end.wait, PATIENCE), ignore).add_done_callback(leave)
+    (keeper,) = keepers()
+    end.set()
+    assert pausing.held.wait(PATIENCE)
+    keeper.join(PATIENCE)
+    one.submit(dict, ignore)
+    assert len(keepers()) == 1
+    pausing.go_on.set()
