@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from queue import LifoQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -140,11 +141,21 @@ class Transport:
         self._way = through(proxy)
         # A proxy for plain HTTP is told the whole URL; the way through to HTTPS is a tunnel.
         self._forwarder = proxy if self.endpoint.startswith("http:") else None
-        self.renew()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pool = self._connect()
+        assert self._pool.pool is not None
+        self._kept = self._pool.pool  # at hand when the pool is closed, too
 
     def renew(self) -> None:
         """Begin without connections, as at first: in a forked child those are the parent's."""
-        self._pool = self._connect()
+        connections = filter(None, self._kept.queue)
+        # A thread that is not there may hold its lock, which the end of the process waits for.
+        LifoQueue.__init__(self._kept)
+        for connection in connections:
+            connection.close()
+        self._begin()
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
