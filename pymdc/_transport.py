@@ -10,7 +10,6 @@ import ssl
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from queue import LifoQueue
 from typing import Any
 from urllib.parse import urlsplit
@@ -135,6 +134,7 @@ class Transport:
         self.timeout = timeout
         self._connections = connections
         self._ca_certs = ca_certs
+        self._tls: ssl.SSLContext | None = None
         if ca_certs is not None:
             _ = self.tls  # so that a wrong file is told at once
         self._proxy = proxy = proxy_for(self.endpoint)
@@ -157,9 +157,15 @@ class Transport:
             connection.close()
         self._begin()
 
-    @cached_property
+    @property
     def tls(self) -> ssl.SSLContext:
         """The certificates of the system and of *ca_certs*, host names checked."""
+        # No lock: a forked child would wait for it, if another thread is here at that moment.
+        if self._tls is None:
+            self._tls = self._trusting()
+        return self._tls
+
+    def _trusting(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
         if self._ca_certs is not None:
             try:

@@ -257,6 +257,21 @@ def test_a_child_ends_though_a_thread_of_the_parent_was_putting_a_connection_bac
     assert (done.stdout, done.stderr) == ("[]\n0\n", "")
 
 
+def test_a_child_makes_a_client_while_a_thread_of_the_parent_reads_certificates(
+    tmp_path: Path,
+) -> None:
+    certificates = tmp_path / "ca.pem"
+    os.mkfifo(certificates)  # so that reading it takes until somebody writes
+    endpoint = "https://localhost:1"
+    thread = threading.Thread(target=lambda: pymdc.Client(endpoint, ca_certs=str(certificates)))
+    thread.start()
+    with open(certificates, "wb") as pipe:
+        assert Child(lambda: pymdc.Client(endpoint).endpoint).value() == endpoint
+        pipe.write(certificate(tmp_path, "localhost").read_bytes())
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
 def test_parent_and_child_sign_with_one_key_at_once(ask: Ask, bucket: pymdc.api.Bucket) -> None:
     def several() -> list[Any]:
         return [ask(bucket.list)["name"] for _ in range(20)]
