@@ -41,8 +41,11 @@ class Body:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        self.ended = not message.get("more_body", False)
-        return bytes(message.get("body", b""))
+        piece, more = bytes(message.get("body", b"")), message.get("more_body", False)
+        self.ended = not (piece and more)
+        if more and not piece:  # the server's word for a client that stands still
+            raise Refused(408, "Request body stands still", Connection="close")
+        return piece
 
     async def read(self) -> bytes:
         """Return the whole body; refuse a large one."""
@@ -138,6 +141,6 @@ async def _reply(answer: Answer, request: Request, body: Body, send: Send) -> No
     await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
     await send({"type": "http.response.body", "body": content, "more_body": unread})
     if unread:
-        with contextlib.suppress(asyncio.TimeoutError, ClientDisconnect):
+        with contextlib.suppress(asyncio.TimeoutError, ClientDisconnect, Refused):
             await asyncio.wait_for(body.drain(), _DRAIN)
         await send({"type": "http.response.body", "more_body": False})

@@ -34,8 +34,9 @@ class Bridge:
     *url* is how its users reach it, for the links in mails, where that is not its endpoint.
     *smtp* is the URL of a mail server; without one, activation messages go to the folder
     ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
-    *nonce_rule* is "once" or "2016", *shard_size* is in bytes, *clock* gives seconds, and
-    *grace* is how many of them there are for what is in flight when the bridge is closed.
+    *nonce_rule* is "once" or "2016", *shard_size* is in bytes, *clock* gives seconds,
+    *grace* is how many of them there are for what is in flight when the bridge is closed, and
+    *patience* for how many a client may stand still.
 
     Entering raises OSError when the port is taken or the folder can't be used.
     """
@@ -51,6 +52,7 @@ class Bridge:
         nonce_rule: str = "once",
         shard_size: int = 8 * 1024 * 1024,
         grace: float = 10,
+        patience: float = 60,
         clock: Callable[[], float] = time.time,
         announce: Announce | None = None,
     ) -> None:
@@ -64,7 +66,7 @@ class Bridge:
         self._address = host, port
         self._mail = smtp, announce
         self._rules = nonce_rule, shard_size, clock
-        self._grace = grace
+        self._seconds = grace, patience
         self._closing = threading.Lock()
         self._undo = ExitStack()
 
@@ -89,7 +91,7 @@ class Bridge:
                 shard_size=shard_size,
                 clock=clock,
             )
-            undo.enter_context(Server(App(state), self._grace).on(listener))
+            undo.enter_context(Server(App(state), *self._seconds).on(listener))
             self._undo = undo.pop_all()
         return self
 

@@ -19,17 +19,39 @@ from pymdc.bridge.app import App
 
 _HEAD = 64 * 1024  # bytes, and what comes with the last of them
 _FIRST_MESSAGE = 64 * 1024  # bytes that a channel may be sent
+_LOOKS = 4  # at a client, in the time that it may stand still
 
 _log = logging.getLogger("pymdc.bridge.channel")
 _log.setLevel(logging.WARNING)  # at INFO there are three lines for each shard
 
 
-class _Requests(HttpToolsProtocol):
-    """HTTP, of which no line may go on for ever: the parser sets no limit."""
+class _Config(uvicorn.Config):
+    """The settings of uvicorn, and for how many seconds a client may stand still."""
 
+    patience: float
+
+
+class _Requests(HttpToolsProtocol):
+    """HTTP, of which nothing may go on or stand still for ever: the parser sets no limit."""
+
+    config: _Config
     _unfinished = 0  # bytes since the last head, or piece of a body
+    _stood = 0  # looks in a row at which something was waited for, and nothing had come
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._looking.cancel()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        self._looking.cancel()
+        super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
+        self._stood = 0
         self._unfinished += len(data)
         super().data_received(data)
         if self._unfinished > _HEAD and not self.transport.is_closing():
@@ -42,6 +64,29 @@ class _Requests(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._unfinished = 0
         super().on_body(body)
+
+    def _look_later(self) -> None:
+        self._looking = self.loop.call_later(self.config.patience / _LOOKS, self._look)
+
+    def _look(self) -> None:
+        """Give up a client that stands still; a timer for each piece would cost too much."""
+        self._stood = self._stood + 1 if self._waits() else 0
+        if self._stood > _LOOKS:
+            if self._between_requests():
+                self.transport.close()
+            else:
+                self.cycle.message_event.set()  # gives an empty piece, which `Body` refuses
+        self._look_later()
+
+    def _waits(self) -> bool:
+        """Say whether the client has to send; not while it is the bridge that is busy."""
+        if self._between_requests():  # uvicorn itself ends a connection that is used no more
+            return self._unfinished > 0 or self.timeout_keep_alive_task is None
+        held_up = self.flow.read_paused or self.cycle.waiting_for_100_continue
+        return self.cycle.more_body and not held_up
+
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
 
 class _Channel(WebSocketsSansIOProtocol):
@@ -56,13 +101,16 @@ class _Channel(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """Serves *app* on a thread; *grace* is in seconds, for what is in flight when it stops.
 
+    *patience* is in seconds, too, for a client that stands still.
     The thread is no daemon: a bridge serves until it is closed, also when the main thread
     has ended.
     """
 
-    def __init__(self, app: App, grace: float) -> None:
+    config: _Config
+
+    def __init__(self, app: App, grace: float, patience: float) -> None:
         super().__init__(
-            uvicorn.Config(
+            _Config(
                 app,
                 loop="asyncio",
                 http=_Requests,
@@ -77,6 +125,7 @@ class Server(uvicorn.Server):
                 ws_ping_timeout=120,
             )
         )
+        self.config.patience = patience
         self._channels = app.channels
         self._grace = grace
         self._ready = threading.Event()

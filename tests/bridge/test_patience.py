@@ -1,0 +1,88 @@
+"""Clients that stand still, and those that only seem to."""
+
+from __future__ import annotations
+
+import select
+import socket
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from bridge.asking import Reply, User, ask, form, upload_headers
+from pymdc.bridge import Bridge
+
+MiB = 1024 * 1024
+DATA = bytes(range(250)) * 10
+Count = Callable[[], int]
+Rows = Callable[[str], int]
+
+
+@pytest.fixture
+def bridge(data: Path) -> Iterator[Bridge]:
+    with Bridge(data, shard_size=1000, patience=1) as running:
+        yield running
+
+
+def send(bridge: Bridge, sent: bytes = b"") -> socket.socket:
+    """Connect, send *sent*, and stand still."""
+    wire = socket.create_connection(("127.0.0.1", int(bridge.endpoint.rpartition(":")[2])), 20)
+    wire.sendall(sent)
+    return wire
+
+
+def test_upload_that_stands_still_is_answered_and_leaves_nothing(
+    alice: User, objects: Count, rows: Rows
+) -> None:
+    bucket, body = alice.bucket(), form(DATA)
+    headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
+    headers["Content-Length"] = str(len(body))
+    reply = ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", body[:-100], headers)
+    assert reply.error == (408, "Request body stands still")
+    assert reply.headers["connection"] == "close"
+    assert (objects(), rows("files"), rows("shards")) == (0, 0, 0)
+
+
+def test_small_body_that_stands_still_is_answered(bridge: Bridge) -> None:
+    reply = ask(bridge, "POST", "/users", b"{", {"Content-Length": "100"})
+    assert reply.error == (408, "Request body stands still")
+
+
+def test_head_that_stands_still_is_given_up(bridge: Bridge) -> None:
+    with send(bridge) as silent, send(bridge, b"GET / HTTP/1.1\r\nHo") as begun:
+        with send(bridge, b"OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n") as second:
+            assert second.recv(5000).startswith(b"HTTP/1.1 204 ")
+            second.sendall(b"GET / HTTP/1.1\r\nHo")
+            assert [wire.recv(1) for wire in (silent, begun, second)] == [b"", b"", b""]
+
+
+def test_body_that_comes_slowly_is_taken(bridge: Bridge) -> None:
+    def pieces() -> Iterator[bytes]:
+        with send(bridge) as silent:
+            for _ in range(400):
+                if select.select([silent], [], [], 0.05)[0]:
+                    break
+                yield b" "
+        yield b"{}"
+
+    reply = ask(bridge, "POST", "/users", pieces())
+    assert reply.error == (400, "Password must be hex encoded SHA-256 hash")
+
+
+def test_client_is_not_blamed_while_the_bridge_is_busy(alice: User, data: Path) -> None:
+    bucket, large, replies = alice.bucket(), bytes(MiB), list[Reply]()
+    headers = upload_headers(alice.token(bucket, "PUSH"), len(large))
+    arguments = (alice.bridge, "PUT", f"/buckets/{bucket}/files", form(large), headers)
+    upload = threading.Thread(target=lambda: replies.append(ask(*arguments)))
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as busy:
+        busy.execute("BEGIN IMMEDIATE")
+        upload.start()
+        for _ in range(2):
+            with send(alice.bridge) as silent:
+                assert silent.recv(1) == b""
+        busy.rollback()
+    upload.join()
+    assert [reply.status for reply in replies] == [200]
