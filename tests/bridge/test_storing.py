@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import random
 import socket
 import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ from pymdc._hashes import file_hash
 from pymdc.bridge import Bridge
 
 DATA = random.Random(3).randbytes(2500)
+MiB = 1024 * 1024
+RESIDENT = Path("/proc/self/statm")
 Count = Callable[[], int]
 Rows = Callable[[str], int]
 
@@ -130,6 +133,28 @@ def test_upload_into_a_bucket_that_goes_meanwhile_leaves_nothing(
     reply = ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", chunks(), headers)  # type: ignore[arg-type]  # an iterator is an iterable
     assert reply.error == (404, "Bucket not found")
     assert objects() == 0
+
+
+@pytest.mark.skipif(not RESIDENT.exists(), reason="only Linux tells so what memory is taken")
+def test_declared_size_takes_no_memory(data: Path) -> None:
+    with Bridge(data) as bridge, ExitStack() as wires:
+        user = User(bridge, "alice")
+        bucket, before = user.bucket(), resident()
+        for _ in range(10):
+            headers = upload_headers(user.token(bucket, "PUSH"), 10**15)
+            headers |= {"Host": "x", "Content-Length": "9" * 15, "Expect": "100-continue"}
+            lines = [f"{name}: {value}" for name, value in headers.items()]
+            head = "\r\n".join([f"PUT /buckets/{bucket}/files HTTP/1.1", *lines, "", ""])
+            address = ("127.0.0.1", int(bridge.endpoint.rpartition(":")[2]))
+            wire = wires.enter_context(socket.create_connection(address, timeout=20))
+            wire.sendall(head.encode())
+            assert wire.recv(1000).startswith(b"HTTP/1.1 100 "), "it waits for the body"
+        assert resident() - before < 16 * MiB
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process takes."""
+    return int(RESIDENT.read_text().split()[1]) * mmap.PAGESIZE
 
 
 def test_broken_upload_leaves_nothing(alice: User, bucket: str, objects: Count, rows: Rows) -> None:

@@ -30,9 +30,10 @@ from pymdc.bridge.state import State
 
 async def upload(state: State, asked: Asked, who: Who, body: AsyncIterable[bytes]) -> Answer:
     """Spend a PUSH token on storing the first file in a multipart/form-data body."""
-    incoming = Incoming(state, _declared_size(asked))
+    declared = _declared_size(asked)
     await state.offload.briefly(_admit, state, asked, who)
     part = FilePart(asked.headers.get("content-type", ""))
+    incoming = Incoming(state, declared)
     try:
         async for chunk in body:
             for piece in part.feed(chunk):
@@ -58,8 +59,7 @@ class Incoming:
         self._state = state
         self._declared = declared
         self._hash = FileHash()
-        self._buffer, self._next = _buffers(declared, state.shard_size)
-        self._filled = 0
+        self._buffer = bytearray()  # grows with what comes, and not with what was declared
         self._storing: asyncio.Task[None] | None = None
 
     async def take(self, piece: memoryview) -> None:
@@ -68,11 +68,10 @@ class Incoming:
         if self.size > self._declared:
             raise Refused(400, "File size exceeds declared size")
         while piece:
-            count = min(len(piece), len(self._buffer) - self._filled)
-            self._buffer[self._filled : self._filled + count] = piece[:count]
-            self._filled += count
+            count = self._state.shard_size - len(self._buffer)
+            self._buffer += piece[:count]
             piece = piece[count:]
-            if self._filled == len(self._buffer):
+            if len(self._buffer) == self._state.shard_size:
                 await self._pass_on()
 
     async def finish(self) -> None:
@@ -93,10 +92,9 @@ class Incoming:
         await self._state.offload(self._state.shards.delete, self.objects)
 
     async def _pass_on(self) -> None:
-        """Let what is in the buffer be stored, and go on with the other buffer."""
+        """Let what is in the buffer be stored, and go on with a new one."""
         await self._stored()
-        data, self._filled = self._buffer[: self._filled], 0
-        self._buffer, self._next = self._next, self._buffer
+        data, self._buffer = memoryview(self._buffer), bytearray()
         if data:
             self._storing = asyncio.create_task(self._state.offload(self._store, data))
 
@@ -112,12 +110,6 @@ class Incoming:
         self.objects.append(name)
         self._state.shards.put(name, data)
         self.shards.append({"hash": shard_hash.hexdigest(), "object": name, "size": len(data)})
-
-
-def _buffers(declared: int, shard_size: int) -> tuple[memoryview, memoryview]:
-    """Return two buffers for shards of a file; the second is empty where one will do."""
-    first, rest = min(declared, shard_size), max(0, declared - shard_size)
-    return memoryview(bytearray(first)), memoryview(bytearray(min(rest, shard_size)))
 
 
 def _declared_size(asked: Asked) -> int:
