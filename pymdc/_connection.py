@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import urllib3
 from urllib3 import connection, exceptions
-from urllib3.util import ssl_wrap_socket
+from urllib3.util import ssl_wrap_socket, wait_for_read
 
 from pymdc._proxy import Proxy
 from pymdc._scope import Scope
@@ -227,7 +227,13 @@ class _Scoped(connection.HTTPConnection):
                 _here.scope.watch(self.sock)
         _here.connected = True
         self.timeout = _here.wait  # for sending; until now it was the one for connecting
-        super().request(*args, **kwargs)
+        try:
+            super().request(*args, **kwargs)
+        except TimeoutError as error:
+            if self.sock is None or not wait_for_read(self.sock, 0):
+                raise
+            # An answer is there. Of this error urllib3 knows that there may be, and reads it.
+            raise BrokenPipeError from error
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
         try:

@@ -538,7 +538,7 @@ def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
 @pytest.mark.parametrize("host", ["host", "exa\u2100mple.com", "["])
 def test_an_endpoint_with_a_password_is_refused_without_showing_it(user: str, host: str) -> None:
     endpoint = f"http://{user}@{host}"
-    with pytest.raises(ValueError, match="the endpoint is '[.]{3}@.*'; expected http") as caught:
+    with pytest.raises(ValueError, match=r"the endpoint is '[.]{3}@.*'; expected http") as caught:
         pymdc.Client(endpoint)
     assert "geheim" not in "".join(traceback.format_exception(caught.value))
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import pytest
 from conftest import Account
 from modes import Ask
-from servers import RawServer, answering, read_request
+from servers import Holding, RawServer, answering, read_request
 from ways import STAGES, UNREAD, Way, read_head
 
 import pymdc
@@ -260,6 +260,18 @@ def test_a_refusal_that_comes_while_the_body_is_sent_is_heard(
         files = Files("b", pymdc.ECDSA(), client=client)
         values = [ask(files.upload, Zeros(size), "token") for _ in range(tries)]
     assert values == [{"error": message}] * tries
+
+
+def test_a_refusal_is_heard_from_who_neither_reads_on_nor_closes(ask: Ask) -> None:
+    def refuse(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(written("413 Content Too Large", {"error": "Storage quota exceeded"}))
+
+    with Holding(refuse) as server:
+        with pymdc.Client(server.endpoint, timeout=(5, 0.5)) as client:
+            value = ask(Files("b", pymdc.ECDSA(), client=client).upload, Zeros(100_000_000), "t")
+            server.released.set()
+    assert value == {"error": "Storage quota exceeded"}
 
 
 def test_the_bridges_own_refusal_is_heard(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
