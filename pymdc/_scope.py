@@ -158,6 +158,13 @@ class Clock:
             del self._scopes[scope]
             scope.release()
 
+    def look(self) -> bool:
+        """End with `Timeout` every scope whose time is over; say whether there were any scopes."""
+        now, scopes = time.monotonic(), self._scopes.copy()
+        for scope in scopes:
+            scope.expire(now)
+        return bool(scopes)
+
     def cancel(self, why: str) -> None:
         """End every scope with `Cancelled`."""
         for scope in self._scopes.copy():
@@ -179,17 +186,16 @@ class Clock:
             try:
                 thread.start()
             except RuntimeError:
-                return  # no thread can be had while Python ends: the timeouts of sockets remain
+                return  # none can be had while Python ends: whoever holds the process looks
             self._thread = thread
 
     def _run(self) -> None:
         busy = time.monotonic()
         while not self._stop.wait(_PRECISION):
             now = time.monotonic()
-            for scope in self._scopes.copy():
-                scope.expire(now)
+            if self.look():
                 busy = now
-            if now - busy > self.idle_seconds and self._retires():
+            elif now - busy > self.idle_seconds and self._retires():
                 return
 
     def _retires(self) -> bool:

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from pymdc._call import Call, Callback, Work, outcome
-from pymdc._scope import Scope
+from pymdc._scope import Clock, Scope
 from pymdc._threads import Threads, on_any
 
 _PRECISION = 0.25  # seconds between two looks at whether Ctrl-C ended the main thread
@@ -27,13 +27,16 @@ _log = logging.getLogger("pymdc")
 class Workers:
     """Threads for calls, started when needed; *size* bounds how many serve callbacks at once.
 
+    *clock* is looked at while callbacks have to run, also where it can't have a thread of its own.
+
     A blocking call gets a thread whatever waits in the queue: its own one sleeps meanwhile.
     A call with a callback waits until somebody takes it, and whoever comes later finds it gone:
     so it may stand in the queue, be cancelled and be waited for at the same time.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, clock: Clock | None = None) -> None:
         self.threads = Threads()
+        self._clock = clock or Clock()
         self._size = size
         self._calls: set[Call] = set()  # whose callbacks have not returned
         self._waiting: set[Call] = set()  # those of them that nobody has taken
@@ -233,6 +236,7 @@ class Workers:
         while not ended:
             if _interrupted():
                 self.give_up()
+            self._clock.look()
             with self._quiet:
                 ended = self._quiet.wait_for(lambda: not self._calls, _PRECISION) or _interrupted()
                 if ended:

@@ -171,8 +171,8 @@ class Client:
         self._transport.close()
 
     def _begin(self) -> None:
-        self._workers = Workers(self._size)
         self._clock = Clock()
+        self._workers = Workers(self._size, self._clock)
         self._turn = Turn()
 
     def _in_scope(self, work: Callable[[Scope], Any], scope: Scope) -> Any:

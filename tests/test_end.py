@@ -415,3 +415,47 @@ def test_a_program_without_a_bridge_ends() -> None:
     done = python("-c", PROGRAM + TOLD)
     assert sorted(done.stdout.splitlines()) == [f"{n} ConnectError" for n in range(3)]
     assert done.returncode == 0
+
+
+# As Python 3.12.0 to 3.12.2 are once the main thread has ended.
+WITHOUT_THREADS = """
+import pymdc, sys, threading
+
+client = pymdc.Client(sys.argv[1], timeout=(10, 20), total=0.5, workers=4)
+client._clock.idle_seconds = 0.05
+user = pymdc.api.Users("a@b.com", "pass", client=client)
+
+def callback(value):
+    threading.main_thread().join()
+    for thread in threading.enumerate():
+        if thread.name == "pymdc-clock":
+            thread.join()
+    threading.stack_size(1 << 46)  # which no thread can have
+    go_on()
+
+def go_on():
+    %s
+
+user.register(callback)
+"""
+
+
+def answer_first(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(ANSWER)
+    wait(connection)
+
+
+@pytest.mark.parametrize("call", ["print(user.register())", "user.register(print)"])
+def test_the_total_holds_where_no_thread_can_be_started(call: str) -> None:
+    with RawServer(answer_first) as server:
+        done = python("-c", WITHOUT_THREADS % call, server.endpoint)
+    assert "not done within 0.5 s" in done.stdout
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_a_callback_returns_before_those_of_its_calls_where_no_thread_can_be_started() -> None:
+    two = "client.run(lambda scope: 'inner', print); print('outer')"
+    with RawServer(answer_all) as server:
+        done = python("-c", WITHOUT_THREADS % two, server.endpoint)
+    assert (done.stdout, done.stderr, done.returncode) == ("outer\ninner\n", "", 0)
