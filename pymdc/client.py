@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -159,7 +160,9 @@ class Client:
         """
         if self._workers.threads.current:
             self._closed = True
-            threading.Thread(target=self.close, args=(timeout, cancel), name="pymdc-close").start()
+            close = partial(self.close, timeout, cancel)
+            with suppress(RuntimeError):  # none can be had while Python ends, which closes all
+                threading.Thread(target=close, name="pymdc-close").start()
             return
         if cancel or not self._workers.close(timeout):
             self._closed = self._cancelled = True

@@ -454,6 +454,13 @@ def test_the_total_holds_where_no_thread_can_be_started(call: str) -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+def test_a_callback_closes_its_client_where_no_thread_can_be_started() -> None:
+    close = "client.close(); print(type(user.register()).__name__)"
+    with RawServer(answer_all) as server:
+        done = python("-c", WITHOUT_THREADS % close, server.endpoint)
+    assert (done.stdout, done.stderr, done.returncode) == ("Closed\n", "", 0)
+
+
 def test_a_callback_returns_before_those_of_its_calls_where_no_thread_can_be_started() -> None:
     two = "client.run(lambda scope: 'inner', print); print('outer')"
     with RawServer(answer_all) as server:
