@@ -39,21 +39,20 @@ class Threads:
     def begin(self, thread: threading.Thread) -> bool:
         """Start *thread* as one of these, to be ended by itself; False when that can't be."""
         with self._lock:
+            # What has ended leaves here, not by itself before it ends: `close` shall wait for that.
+            begun = {other for other in self._all if other.ident}
+            self._all -= begun.difference(threading.enumerate())
             self._all.add(thread)
         try:
             thread.start()
         except RuntimeError:
-            self.forget(thread)
+            with self._lock:
+                self._all.discard(thread)
             return False
         return True
 
-    def forget(self, thread: threading.Thread) -> None:
-        """Leave out *thread*, which is about to end."""
-        with self._lock:
-            self._all.discard(thread)
-
-    def next(self, thread: threading.Thread) -> Job | None:
-        """Wait for another job; None when *thread* shall end."""
+    def next(self) -> Job | None:
+        """Wait for another job; None when the thread shall end."""
         with self._lock:
             if self._closed:
                 return None
@@ -65,7 +64,6 @@ class Threads:
                 with self._lock:
                     if self._resting:  # else what is to be got has come by now
                         self._resting -= 1
-                        self._all.discard(thread)
                         return None
 
     def close(self, timeout: float | None = None) -> bool:
@@ -101,7 +99,7 @@ class _Thread(threading.Thread):
         while job is not None:
             job()
             job = None  # while idle it would keep alive what the last call held
-            job = self.owner.next(self)
+            job = self.owner.next()
 
 
 def on_any() -> bool:

@@ -241,7 +241,6 @@ class Workers:
                 ended = self._quiet.wait_for(lambda: not self._calls, _PRECISION) or _interrupted()
                 if ended:
                     self._kept = False
-        self.threads.forget(threading.current_thread())
 
 
 def _interrupted() -> bool:

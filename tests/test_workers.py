@@ -405,6 +405,13 @@ def test_a_job_that_comes_while_the_threads_are_closed_is_done() -> None:
     assert not closing.is_alive()
 
 
+def test_threads_that_have_ended_are_kept_no_longer(workers: Workers) -> None:
+    workers.threads.close()
+    for _ in range(50):
+        workers.run(threading.current_thread).join(PATIENCE)
+    assert len(workers.threads._all) == 1
+
+
 def keepers() -> list[threading.Thread]:
     return [
         thread
