@@ -112,12 +112,12 @@ def test_a_download_is_cancelled_while_its_channel_stalls(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-_watched: dict[int, threading.Event] = {}
+_watched: dict[int, Callable[[], object]] = {}
 
 
 def _note_connect(event: str, arguments: tuple[object, ...]) -> None:
     if event == "socket.connect" and _watched:
-        _watched.get(arguments[1][1], threading.Event()).set()  # type: ignore[index]
+        _watched.get(arguments[1][1], int)()  # type: ignore[index]
 
 
 sys.addaudithook(_note_connect)  # it stays, and costs nothing while nobody watches
@@ -126,7 +126,8 @@ sys.addaudithook(_note_connect)  # it stays, and costs nothing while nobody watc
 @contextmanager
 def connecting(port: int) -> Iterator[threading.Event]:
     """Give an event that is set when a connection to *port* begins."""
-    event = _watched[port] = threading.Event()
+    event = threading.Event()
+    _watched[port] = event.set
     yield event
     del _watched[port]
 
@@ -142,6 +143,22 @@ def test_a_call_is_cancelled_while_it_connects(where: str, tmp_path: Path) -> No
             call = files.download(HASH, "token", got.append, to=tmp_path / "out")
             assert begun.wait(PATIENCE)
             taken_back(call, got)
+
+
+def test_a_call_that_is_cancelled_just_before_it_connects_ends_as_well() -> None:
+    made, got, calls = threading.Event(), list[Any](), list[Call]()
+
+    def cancel() -> None:
+        made.wait(PATIENCE)
+        calls[0].cancel()
+
+    with full_port() as port, pymdc.Client(f"http://127.0.0.1:{port}") as client:
+        _watched[port] = cancel
+        calls.append(register(client, got.append))
+        made.set()
+        calls[0].join(AT_ONCE)
+        del _watched[port]
+        assert [type(value) for value in got] == [Cancelled]
 
 
 class Signal(logging.Handler):
