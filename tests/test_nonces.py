@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
+import math
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import Account
+from modes import PATIENCE
 from processes import MINUTE, bridge_process
 
 import pymdc
+from pymdc._again import Sendings
+from pymdc._auth import Nonces, Signature
+from pymdc._request import settle
+from pymdc._scope import Scope
+from pymdc._turn import Turn
 from pymdc.bridge import Bridge
 
 CALLS = 1_000
@@ -127,3 +135,33 @@ def test_two_processes_succeed_where_each_nonce_is_good_once(
 ) -> None:
     with beside_another_process(bridge.endpoint, account.key_pair):
         assert list_buckets(bridge.endpoint, account.key_pair) == [[]] * CALLS
+
+
+REQUEST = settle("GET", "/x")
+
+
+def test_a_nonce_runs_ahead_the_further_the_more_were_refused() -> None:
+    key_pair = pymdc.ECDSA()
+    signed = [Signature(key_pair, Nonces(lambda: 3.0)).sign(REQUEST, n) for n in range(4)]
+    assert [request.payload for request in signed] == [
+        f"__nonce={nonce}" for nonce in (3000, 3005, 3020, 3080)
+    ]
+
+
+def test_who_signs_waits_for_the_one_before_once_a_nonce_was_refused() -> None:
+    turn, signs = Turn(), Signature(pymdc.ECDSA())
+    order: list[str] = []
+
+    def follow() -> None:
+        with turn.of(Sendings(REQUEST, signs), Scope()):
+            order.append("second")
+
+    with turn.of(Sendings(REQUEST, signs, stale=1), Scope()):
+        assert turn._until
+        turn._until = math.inf  # however long this takes
+        following = threading.Thread(target=follow)
+        following.start()
+        following.join(0.1)
+        order.append("first")
+    following.join(PATIENCE)
+    assert order == ["first", "second"]
