@@ -90,12 +90,45 @@ class _Requests(HttpToolsProtocol):
 
 
 class _Channel(WebSocketsSansIOProtocol):
-    """A WebSocket that logs what goes wrong: no frames, of which the first holds a token."""
+    """A WebSocket that gives up a client who takes nothing more.
+
+    It logs what goes wrong: no frames, of which the first holds a token.
+    """
+
+    config: _Config
+    _giving_up: asyncio.TimerHandle | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = self.conn.logger = _log
         self.conn.debug = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # So writing is paused until all is taken, the last frame and the goodbye too.
+        self.transport.set_write_buffer_limits(0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._go_on()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Not closed, which waits until all is taken.
+        self._giving_up = self.loop.call_later(self.config.patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._go_on()
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if not self.writable.is_set():  # the bridge has waited for as long as it does
+            self.transport.abort()
+
+    def _go_on(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
 
 
 class Server(uvicorn.Server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import sqlite3
@@ -11,11 +12,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from websockets.frames import Frame, Opcode
 
 from bridge.asking import Reply, User, ask, form, upload_headers
 from pymdc.bridge import Bridge
 
 MiB = 1024 * 1024
+MINUTE = 60
 DATA = bytes(range(250)) * 10
 Count = Callable[[], int]
 Rows = Callable[[str], int]
@@ -29,7 +32,10 @@ def bridge(data: Path) -> Iterator[Bridge]:
 
 def send(bridge: Bridge, sent: bytes = b"") -> socket.socket:
     """Connect, send *sent*, and stand still."""
-    wire = socket.create_connection(("127.0.0.1", int(bridge.endpoint.rpartition(":")[2])), 20)
+    wire = socket.socket()
+    wire.settimeout(20)
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    wire.connect(("127.0.0.1", int(bridge.endpoint.rpartition(":")[2])))
     wire.sendall(sent)
     return wire
 
@@ -70,6 +76,47 @@ def test_body_that_comes_slowly_is_taken(bridge: Bridge) -> None:
 
     reply = ask(bridge, "POST", "/users", pieces())
     assert reply.error == (400, "Password must be hex encoded SHA-256 hash")
+
+
+def stuck_channel(user: User) -> socket.socket:
+    """Ask for a shard that is more than the sockets hold, take a frame, and stand still."""
+    bucket = user.bucket()
+    [pointer] = user.pointers(bucket, user.upload(bucket, bytes(8 * MiB)).json["hash"]).json
+    fields = {name: pointer[name] for name in ("token", "hash", "operation")}
+    upgrade = "GET / HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade"
+    key = "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
+    wire = send(user.bridge, "\r\n".join([*upgrade, *key, "", ""]).encode())
+    assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
+    wire.sendall(text(json.dumps(fields)))
+    with wire.makefile("rb") as received:
+        received.read(65536)
+    return wire
+
+
+def text(message: str) -> bytes:
+    return Frame(Opcode.TEXT, message.encode()).serialize(mask=True)
+
+
+def test_channel_whose_client_takes_nothing_more_is_given_up(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Bridge(data, patience=1, grace=MINUTE) as bridge:
+        with stuck_channel(User(bridge, "alice")) as wire, pytest.raises(ConnectionError):
+            wire.sendall(5000 * text(9000 * "x"))
+        stop = threading.Thread(target=bridge.close)
+        stop.start()
+        stop.join(5)
+        assert not stop.is_alive(), "no task is left for which it waits"
+    assert caplog.records == []
+
+
+def test_stuck_channel_is_cut_off_when_the_bridge_stops(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Bridge(data, grace=1) as bridge:
+        with stuck_channel(User(bridge, "alice")):
+            bridge.close()
+    assert caplog.records == []
 
 
 def test_client_is_not_blamed_while_the_bridge_is_busy(alice: User, data: Path) -> None:

@@ -37,7 +37,7 @@ class Channels:
                 await socket.close()
         except asyncio.TimeoutError:
             await socket.close()
-        except WebSocketDisconnect:
+        except (WebSocketDisconnect, asyncio.CancelledError):  # the client goes, or the bridge
             pass
 
     async def finish(self, seconds: float) -> None:
