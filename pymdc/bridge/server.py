@@ -38,7 +38,8 @@ class Bridge:
     *grace* is how many of them there are for what is in flight when the bridge is closed, and
     *patience* for how many a client may stand still.
 
-    Entering raises OSError when the port is taken or the folder can't be used.
+    Entering raises OSError when the port is taken, the folder can't be used, or its database
+    is lost and the shards are not.
     """
 
     def __init__(
@@ -75,10 +76,9 @@ class Bridge:
             folder = _folder(self._data, undo)
             listener = undo.enter_context(_listen(*self._address))
             self.endpoint = _url(self._address[0], listener.getsockname()[1])
-            new = not (folder / "metadata.sqlite").exists()
-            self._database = undo.enter_context(closing(_open(folder / "metadata.sqlite")))
             shards = Shards(folder / "shards")
-            undo.enter_context(serving(folder, self._database, shards, new))
+            self._database = undo.enter_context(closing(_open(folder, shards)))
+            undo.enter_context(serving(folder, self._database, shards))
             nonce_rule, shard_size, clock = self._rules
             state = State(
                 endpoint=(self._url or self.endpoint).rstrip("/"),
@@ -126,7 +126,15 @@ def _folder(data: str | os.PathLike[str] | None, undo: ExitStack) -> Path:
     return folder
 
 
-def _open(path: Path) -> Database:
+def _open(folder: Path, shards: Shards) -> Database:
+    """Open the database in *folder*; a new one is made where there are no *shards* yet."""
+    path = folder / "metadata.sqlite"
+    # One without a byte is as good as none, and by a new one all shards would be swept.
+    if not (path.exists() and path.stat().st_size) and any(shards.names()):
+        raise OSError(
+            f"{path} is missing or empty, but shards are in {folder / 'shards'}:"
+            " bring the database back, or remove the folder shards"
+        )
     try:
         return Database(sa.URL.create("sqlite", database=str(path)))
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:

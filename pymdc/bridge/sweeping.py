@@ -17,14 +17,13 @@ except ImportError:  # there is no such lock on Windows
 
 
 @contextmanager
-def serving(folder: Path, database: Database, shards: Shards, new: bool) -> Iterator[None]:
+def serving(folder: Path, database: Database, shards: Shards) -> Iterator[None]:
     """Sweep *shards*, then serve from *folder* in the block.
 
     Not while another bridge serves from it: the shards of its uploads have no rows yet.
-    Nor by a *new* database: it may stand for one that is lost, with its shards still there.
     """
     with open(folder / "serving", "wb") as file:
-        if _alone(file) and not new:
+        if _alone(file):
             _sweep(database, shards)
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_SH)

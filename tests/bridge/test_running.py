@@ -100,13 +100,26 @@ def test_shards_on_their_way_into_another_bridge_are_not_swept(
     assert len(alice.download(bucket, stored["hash"])) == 2500
 
 
-def test_shards_stay_when_the_database_is_lost(data: Path, objects: Count) -> None:
+def test_bridge_does_not_start_where_shards_have_lost_their_database(
+    data: Path, objects: Count
+) -> None:
     with Bridge(data) as bridge:
         user = User(bridge, "alice")
-        user.upload(user.bucket(), b"abc")
-    (data / "metadata.sqlite").rename(data / "elsewhere")
-    with Bridge(data):
+        bucket = user.bucket()
+        stored = user.upload(bucket, b"abc").json["hash"]
+    database, shards = data / "metadata.sqlite", data / "shards"
+    line = f"{database} is missing or empty, but shards are in {shards}: bring the database back"
+    for lose in (lambda: database.rename(data / "elsewhere"), database.touch):
+        lose()
+        status, output, errors = run("--data", data)
+        assert (status, output) == (1, "")
+        assert re.fullmatch(rf"pymdc\.bridge: {re.escape(line)}, .+\n", errors)
+        with pytest.raises(OSError, match=re.escape(line)), Bridge(data):
+            pass
         assert objects() == 1
+    (data / "elsewhere").rename(database)
+    with Bridge(data) as user.bridge:
+        assert user.download(bucket, stored) == b"abc"
 
 
 def test_closing_leaves_no_thread_and_no_temporary_folder() -> None:
