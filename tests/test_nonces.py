@@ -18,7 +18,8 @@ from processes import MINUTE, bridge_process
 
 import pymdc
 from pymdc._again import Sendings
-from pymdc._auth import Nonces, Signature
+from pymdc._auth import Signature
+from pymdc._nonces import Nonces
 from pymdc._request import settle
 from pymdc._scope import Scope
 from pymdc._turn import Turn

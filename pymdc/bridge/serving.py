@@ -18,6 +18,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from pymdc.bridge.app import App
 
 _HEAD = 64 * 1024  # bytes, and what comes with the last of them
+_SHARDS_BEFORE = 5  # times the patience, since a client may take other shards first
 _FIRST_MESSAGE = 64 * 1024  # bytes that a channel may be sent
 _LOOKS = 4  # at a client, in the time that it may stand still
 
@@ -115,7 +116,8 @@ class _Channel(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         # Not closed, which waits until all is taken.
-        self._giving_up = self.loop.call_later(self.config.patience, self.transport.abort)
+        patience = _SHARDS_BEFORE * self.config.patience
+        self._giving_up = self.loop.call_later(patience, self.transport.abort)
 
     def resume_writing(self) -> None:
         self._go_on()
@@ -155,7 +157,7 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=75,
                 ws_max_size=_FIRST_MESSAGE,
                 ws_per_message_deflate=False,
-                ws_ping_timeout=120,
+                ws_ping_interval=None,  # who takes other shards first has no time to answer
             )
         )
         self.config.patience = patience

@@ -100,7 +100,7 @@ def text(message: str) -> bytes:
 def test_channel_whose_client_takes_nothing_more_is_given_up(
     data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Bridge(data, patience=1, grace=MINUTE) as bridge:
+    with Bridge(data, patience=0.2, grace=MINUTE) as bridge:
         with stuck_channel(User(bridge, "alice")) as wire, pytest.raises(ConnectionError):
             wire.sendall(5000 * text(9000 * "x"))
         stop = threading.Thread(target=bridge.close)
