@@ -29,6 +29,8 @@ def main() -> int:
     with closing(bridge):
         print(f"Bridge at {bridge.endpoint}", flush=True)
         stop.get()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one waits for nothing
+            signal.signal(number, signal.SIG_DFL)
     return 0
 
 

@@ -141,6 +141,7 @@ async def _reply(answer: Answer, request: Request, body: Body, send: Send) -> No
     await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
     await send({"type": "http.response.body", "body": content, "more_body": unread})
     if unread:
-        with contextlib.suppress(asyncio.TimeoutError, ClientDisconnect, Refused):
+        over = asyncio.TimeoutError, ClientDisconnect, Refused, asyncio.CancelledError
+        with contextlib.suppress(*over):  # the last when the bridge stops, and waits no longer
             await asyncio.wait_for(body.drain(), _DRAIN)
         await send({"type": "http.response.body", "more_body": False})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sqlite3
@@ -58,9 +59,13 @@ class Bridge:
         announce: Announce | None = None,
     ) -> None:
         if nonce_rule not in RULES:
-            raise ValueError(f"nonce_rule is one of {', '.join(RULES)}")
-        if not 0 <= port <= 65535:
-            raise ValueError(f"port is {port}; expected 0 to 65535")
+            raise ValueError(f"nonce_rule is {nonce_rule!r}; expected one of {', '.join(RULES)}")
+        if type(port) is not int or not 0 <= port <= 65535:
+            raise ValueError(f"port is {port!r}; expected 0 to 65535")
+        if not host:
+            raise ValueError("host is empty; expected an address, such as 127.0.0.1")
+        if shard_size < 1:
+            raise ValueError(f"shard_size is {shard_size}; expected bytes, one or more")
         self.endpoint = ""
         self._url = url
         self._data = data
@@ -76,7 +81,7 @@ class Bridge:
             folder = _folder(self._data, undo)
             listener = undo.enter_context(_listen(*self._address))
             self.endpoint = _url(self._address[0], listener.getsockname()[1])
-            shards = Shards(folder / "shards")
+            shards = Shards(_usable(folder / "shards"))
             self._database = undo.enter_context(closing(_open(folder, shards)))
             undo.enter_context(serving(folder, self._database, shards))
             nonce_rule, shard_size, clock = self._rules
@@ -108,6 +113,8 @@ class Bridge:
 
     def activation_key(self, email: str) -> str:
         """Return the activation token that waits for *email*; KeyError when none does."""
+        if not self.endpoint:
+            raise RuntimeError("the bridge has not begun to serve; enter it first")
         statement = sa.select(users.c.activation).where(users.c.email == email.lower())
         with self._database.read() as connection:
             activation = connection.execute(statement).scalar()
@@ -117,10 +124,14 @@ class Bridge:
 
 
 def _folder(data: str | os.PathLike[str] | None, undo: ExitStack) -> Path:
-    """Return the folder *data*, made when missing, which can be written to."""
+    """Return the folder *data*, or a temporary one."""
     if data is None:
         return Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="pymdc-bridge-")))
-    folder = Path(data)
+    return _usable(Path(data))
+
+
+def _usable(folder: Path) -> Path:
+    """Return *folder*, made when missing, which can be written to; OSError if it can't."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
     return folder
@@ -135,6 +146,8 @@ def _open(folder: Path, shards: Shards) -> Database:
             f"{path} is missing or empty, but shards are in {folder / 'shards'}:"
             " bring the database back, or remove the folder shards"
         )
+    if path.exists() and not os.access(path, os.W_OK):  # it would be found out by a user
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     try:
         return Database(sa.URL.create("sqlite", database=str(path)))
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:

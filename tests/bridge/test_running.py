@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.sync.client import connect
@@ -151,6 +152,30 @@ def test_folder_that_is_none_is_an_error_where_it_is_entered(tmp_path: Path) -> 
     (tmp_path / "metadata.sqlite").write_text("no database" * 1000)
     with pytest.raises(OSError, match="can't be used as a database"), Bridge(tmp_path):
         pass
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "shards").touch()
+    with pytest.raises(OSError, match="other/shards"), Bridge(tmp_path / "other"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"host": ""}, "host is empty; expected an address"),
+        ({"port": 65536}, "port is 65536; expected 0 to 65535"),
+        ({"port": "80"}, "port is '80'; expected 0 to 65535"),
+        ({"nonce_rule": "2017"}, "nonce_rule is '2017'; expected one of once, 2016"),
+        ({"shard_size": 0}, "shard_size is 0; expected bytes, one or more"),
+    ],
+)
+def test_settings_that_cannot_be_are_told(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Bridge(**given)
+
+
+def test_activation_key_is_known_from_the_beginning_on() -> None:
+    with pytest.raises(RuntimeError, match="has not begun to serve"):
+        Bridge().activation_key("a@example.com")
 
 
 def test_address_of_ipv6() -> None:
@@ -222,6 +247,35 @@ def accepts(bridge: Bridge) -> bool:
     return True
 
 
+def refused(endpoint: str) -> socket.socket:
+    """Have an upload refused whose body does not come."""
+    host, _, port = endpoint.removeprefix("http://").partition(":")
+    wire = socket.create_connection((host, int(port)))
+    wire.sendall(b"PUT /buckets/x/files HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    assert wire.recv(5000).startswith(b"HTTP/1.1 4")
+    return wire
+
+
+def test_body_that_nobody_wants_does_not_trouble_the_end(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Bridge(data, grace=1) as bridge, refused(bridge.endpoint):
+        bridge.close()
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_second_signal_ends_the_program_at_once(data: Path) -> None:
+    with program("--data", data) as process:
+        assert process.stdout
+        with refused(process.stdout.readline().split()[-1]):
+            process.send_signal(signal.SIGINT)
+            assert process.stderr
+            while "Waiting for" not in process.stderr.readline():
+                pass
+            process.send_signal(signal.SIGINT)
+            assert process.wait(5) == -signal.SIGINT
+
+
 def test_answers_do_not_wait_for_more() -> None:
     with _listen("127.0.0.1", 0) as listener:
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -262,6 +316,7 @@ def test_program_says_in_one_line_what_is_wrong(bridge: Bridge, tmp_path: Path) 
     for arguments in (
         ("--data", tmp_path / "file"),
         ("--data", tmp_path / "other", "--port", port),
+        ("--data", tmp_path / "other", "--host", ""),
         ("--data", tmp_path / "other", "--smtp", "http://user:secret@x"),
         ("--data", tmp_path / "other", "--smtp", "smtp://user:sec/ret@x"),
     ):
