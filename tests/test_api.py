@@ -359,7 +359,7 @@ def test_the_callback_may_be_passed_by_position(bridge: Bridge, account: Account
         (lambda: BUCKETS.create("n", 1, 1, NONE), TypeError, "key_pairs is NoneType; expected"),
         (lambda: BUCKETS.create("n", 1, 1, PAIR), TypeError, "key_pairs is ECDSA; expected"),
         (lambda: Bucket(5, PAIR), TypeError, "bucket's id is int"),  # type: ignore[arg-type]
-        (lambda: FILES.upload(5), TypeError, "expected a path, bytes or an open binary file"),
+        (lambda: FILES.upload(5), TypeError, "expected a path, bytes or a file opened with 'rb'"),
         (lambda: FILES.upload(io.StringIO("x")), TypeError, "opened with 'rb'"),
         (lambda: FILES.upload("f", {"token": "t"}), TypeError, "the token is dict"),
         (lambda: FILES.upload("f", "secret\n"), ValueError, "expected 64 hex digits"),

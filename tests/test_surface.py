@@ -99,7 +99,7 @@ def test_the_settings_of_a_client_and_of_a_bridge_have_these_defaults() -> None:
     )
     assert signature(Bridge) == (
         "(data=None, *, host='127.0.0.1', port=0, url=None, smtp=None, nonce_rule='once',"
-        " shard_size=8388608, grace=10, clock=<built-in function time>, announce=None)"
+        " shard_size=8388608, grace=10, patience=60, clock=<built-in function time>, announce=None)"
     )
     assert pymdc.client.ENDPOINT == "https://api.metadisk.org"
 

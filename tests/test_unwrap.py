@@ -204,12 +204,14 @@ def test_an_answer_without_pointers_says_what_was_asked(ask: Ask) -> None:
 
 
 def test_an_upload_stored_under_another_hash_says_both(ask: Ask) -> None:
-    with RawServer(answering(answer("200 OK", b'{"hash": "f00"}'))) as server:
+    with RawServer(
+        answering(answer("200 OK", b'{"hash": "f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0"}'))
+    ) as server:
         with pymdc.Client(server.endpoint) as client:
             files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
             value = ask(files.upload, io.BytesIO(), "token")
     assert type(value) is exceptions.IntegrityError
     assert str(value) == (
-        f"PUT {server.endpoint}/buckets/b/files: the bridge stored f00;"
+        f"PUT {server.endpoint}/buckets/b/files: the bridge stored {'f0' * 20};"
         " what was sent is ba084d3f143f2896809d3f1d7dffed472b39d8de"
     )
