@@ -22,12 +22,12 @@ DRIP = 0.1  # seconds between two bytes
 Fault = Callable[[socket.socket, bytes], bool]
 
 
-def answer_to(head: bytes) -> bytes:
-    """Return what a bridge would answer: enough for every method to go on."""
+def answer_to(head: bytes, pointers: object) -> bytes:
+    """Return what a bridge would answer, with *pointers* for a download: enough to go on."""
     method, path, _ = head.split(b" ", 2)
     body: object = {"id": "i", "email": "e", "key": "k", "hash": file_hash(DATA), "token": "t" * 64}
     if method == b"GET" and not path.startswith((b"/activations", b"/buckets/b?")):
-        body = []
+        body = pointers if path.startswith(b"/buckets/b/files/") else []
     return written("200 OK", b"" if method == b"DELETE" else json.dumps(body).encode())
 
 
@@ -128,9 +128,13 @@ FAULTS: dict[str, tuple[int, Fault]] = {
 
 
 class Misbehaving(RawServer):
-    """Does with each request at random, after *seed*, one of the `FAULTS`; ``did`` counts them."""
+    """Does with each request at random, after *seed*, one of the `FAULTS`; ``did`` counts them.
 
-    def __init__(self, seed: int) -> None:
+    *pointers* are those of every file.
+    """
+
+    def __init__(self, seed: int, pointers: object = ()) -> None:
+        self._pointers = pointers
         self.did: Counter[str] = Counter()
         self._random = random.Random(seed)
         self._choosing = threading.Lock()
@@ -167,7 +171,7 @@ class Misbehaving(RawServer):
                 with suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
             head = b"" if name == UNREAD else read_request(connection)[0]
-            good = answer_to(head) if head else b""
+            good = answer_to(head, self._pointers) if head else b""
             if name == DRIPS:
                 self._drip(connection, good)
             elif not FAULTS[name][1](connection, good):

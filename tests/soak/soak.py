@@ -18,13 +18,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import channels
 import pytest
 from misbehaving import DATA, Misbehaving
+from modes import register
+from servers import RawServer, answer_all
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection
 
 import pymdc
+from pymdc import Call, Cancelled
+from pymdc._hashes import file_hash
 from pymdc.api import Bucket, Buckets, Keys, Users
 from pymdc.rest import REST
 
@@ -32,6 +41,10 @@ CALLS = 25_000
 THREADS = 16
 LIMIT = 480  # seconds for each test
 TIMEOUTS: dict[str, Any] = {"timeout": (2, 0.3), "total": 2, "stall": 2}
+
+FILE = channels.DATA * 3
+CANCELLED = 0.1  # of the calls with a callback
+RECENT = 64  # calls with a callback, of which some are on their way and some wait
 
 Method = Callable[..., Any]
 
@@ -46,8 +59,10 @@ def seed() -> Iterator[int]:
     faulthandler.cancel_dump_traceback_later()
 
 
-def methods(client: pymdc.Client, choose: random.Random) -> list[Callable[[], tuple[Any, ...]]]:
-    """Return what makes each method of the API, with its arguments."""
+def methods(
+    client: pymdc.Client, choose: random.Random, folder: Path
+) -> list[Callable[[], tuple[Any, ...]]]:
+    """Return what makes each method of the API, with its arguments; files come into *folder*."""
     key_pair = pymdc.ECDSA()
     user = Users("soak@example.com", "pass", client=client)
     keys = Keys(user)
@@ -55,6 +70,12 @@ def methods(client: pymdc.Client, choose: random.Random) -> list[Callable[[], tu
     bucket = Bucket("b", key_pair, client=client)
     files = bucket.files
     token = "t" * 64
+    names = itertools.count()
+
+    def download() -> tuple[Any, ...]:
+        to = choose.choice([io.BytesIO(), folder / f"file{next(names)}"])
+        return partial(files.download, to=to), file_hash(FILE), choose.choice([None, token])
+
     return [
         lambda: (user.register,),
         lambda: (user.activate, token),
@@ -70,6 +91,7 @@ def methods(client: pymdc.Client, choose: random.Random) -> list[Callable[[], tu
         lambda: (files.token, "PUSH"),
         lambda: (files.upload, io.BytesIO(DATA), choose.choice([None, token])),
         lambda: (files.download, "0" * 40, choose.choice([None, token])),
+        download,
         lambda: (files.delete, "0" * 40),
         lambda: (rest(client), "GET", "/x", {"a": "b"}, key_pair, {}),
     ]
@@ -89,13 +111,14 @@ def documented(value: object) -> bool:
 class Soak:
     """Makes the calls, and keeps what came of each by its number."""
 
-    def __init__(self, client: pymdc.Client, seed: int) -> None:
-        self._methods = methods(client, random.Random(seed))
+    def __init__(self, client: pymdc.Client, seed: int, folder: Path) -> None:
+        self._methods = methods(client, random.Random(seed), folder)
         self._numbers = itertools.count()
         self._seed = seed
         self.outcomes: dict[int, list[Any]] = {}
         self.kinds: Counter[str] = Counter()
-        self.calls: list[pymdc.Call] = []
+        self.calls: list[Call] = []
+        self.cancelled: set[Call] = set()
 
     def run(self, thread: int) -> None:
         """Make calls until all are made: by turns without a callback and with one."""
@@ -108,8 +131,12 @@ class Soak:
             chains = choose.random() < 0.5
             call = method(*args, callback=self._callback(number, "callback", chains))
             self.calls.append(call)
-            if choose.random() < 0.02:
-                call.cancel()
+            if choose.random() < CANCELLED:
+                self._cancel(choose.choice(self.calls[-RECENT:]))
+
+    def _cancel(self, call: Call) -> None:
+        if call.cancel():
+            self.cancelled.add(call)
 
     def _next(self, number: int) -> tuple[Any, ...]:
         self.outcomes[number] = []
@@ -130,6 +157,31 @@ class Soak:
         self.kinds[kind] += 1
 
 
+class Channel:
+    """Sends a shard, or at random after *seed* fails to."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def __call__(self, connection: ServerConnection) -> None:
+        treats = [channels.good, drop, damage, stall]
+        (treat,) = self._random.choices(treats, [9, 1, 1, 1])
+        with suppress(ConnectionClosed):
+            treat(connection)
+
+
+def drop(connection: ServerConnection) -> None:
+    connection.send(channels.DATA[:5])
+
+
+def damage(connection: ServerConnection) -> None:
+    connection.send(channels.DATA[::-1])
+
+
+def stall(connection: ServerConnection) -> None:
+    connection.recv()
+
+
 def descriptors() -> Counter[str]:
     """Count the open files, sockets and pipes of this process by their kind."""
     kinds: Counter[str] = Counter()
@@ -141,30 +193,80 @@ def descriptors() -> Counter[str]:
     return kinds
 
 
-def test_every_call_has_one_outcome_and_nothing_is_left(seed: int) -> None:
+@pytest.fixture
+def channel(seed: int) -> Iterator[str]:
+    """Give the URL of a channel, which is there before the threads are counted and after."""
+    with channels.websocket(Channel(seed)) as url:
+        yield url
+
+
+def test_every_call_has_one_outcome_and_nothing_is_left(
+    seed: int, channel: str, tmp_path: Path
+) -> None:
     threads_before, descriptors_before = set(threading.enumerate()), descriptors()
+    pointers = [{**channels.pointer(channel), "size": len(channels.DATA)}] * 3
     began = time.monotonic()
-    with Misbehaving(seed) as server:
+    with Misbehaving(seed, pointers) as server:
         with pymdc.Client(server.endpoint, **TIMEOUTS) as client:
-            soak = Soak(client, seed)
-            threads = [threading.Thread(target=soak.run, args=[n]) for n in range(THREADS)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            soak = Soak(client, seed, tmp_path)
+            run([partial(soak.run, number) for number in range(THREADS)])
     seconds = time.monotonic() - began
 
     values = [value for outcome in soak.outcomes.values() for value in outcome]
+    told = {call for call in soak.calls if isinstance(call.result(), Cancelled)}
+    files = list(tmp_path.glob("file*"))
     print(f"{len(values)} outcomes in {seconds:.0f} s, {dict(soak.kinds)}")
     print("the server", dict(server.did.most_common()))
     print("the values", dict(Counter(type(value).__name__ for value in values).most_common()))
+    print(f"{len(soak.cancelled)} cancelled, {len(told - soak.cancelled)} others told so")
+    print(f"{len(files)} files fetched")
     counts = Counter(len(outcome) for outcome in soak.outcomes.values())
     assert counts == {1: CALLS}
     assert [value for value in values if not documented(value)] == []
     assert all(call.done() for call in soak.calls)
     assert len(soak.calls) == soak.kinds["callback"] + soak.kinds["chained"]
+    assert told == soak.cancelled
+    assert sum(isinstance(value, Cancelled) for value in values) == len(told)
+    assert files
+    assert all(file.read_bytes() == FILE for file in files)
+    for thread in set(threading.enumerate()) - threads_before:
+        if not thread.name.startswith("pymdc-"):  # of the channel, for a connection that is closed
+            thread.join(LIMIT)
     assert set(threading.enumerate()) == threads_before
     assert descriptors() == descriptors_before
+
+
+def run(works: list[Callable[[], None]]) -> None:
+    """Do all *works* at once, each on a thread of its own."""
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_calls_that_are_cancelled_harm_no_others(seed: int) -> None:
+    told: Counter[str] = Counter()
+    kept: list[object] = []
+
+    def make(number: int) -> None:
+        choose = random.Random(seed * THREADS + number)
+        for _ in range(500):
+            call = register(client, lambda value: None)
+            cancels = choose.random() < 0.5
+            call.join(choose.random() / 100 if cancels else None)
+            if not (cancels and call.cancel()):
+                kept.append(call.result())
+            told[type(call.result()).__name__] += 1
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads meet at every place
+    with RawServer(answer_all) as server, pymdc.Client(server.endpoint, workers=8) as client:
+        run([partial(make, number) for number in range(THREADS)])
+    sys.setswitchinterval(interval)
+    print(dict(told))
+    assert told["Cancelled"]
+    assert kept == [[]] * len(kept)
 
 
 CHAINS = """
