@@ -31,7 +31,7 @@ from pymdc.exceptions import (
     Timeout,
 )
 
-_RECEIVE = 64 * 1024
+_RECEIVE = 256 * 1024
 _LARGEST_FRAME = 16 * 1024 * 1024
 _NORMAL = 1000
 
