@@ -99,10 +99,17 @@ class Channel:
         """Say whether its socket tells when there is something to read: not TLS within TLS."""
         return isinstance(self.sock, socket.socket)
 
-    def read(self) -> list[Block]:
-        """Wait for bytes, and return the blocks of the shard that they bring."""
+    def read(self, *, waits: bool = True) -> list[Block]:
+        """Return the blocks of the shard that the next bytes bring; none if there are no bytes yet.
+
+        That can be where it does not *wait*, though its socket tells that there is something: it
+        may be TLS's own.
+        """
         with self._translating():
-            data = self.sock.recv(_RECEIVE)
+            try:
+                data = self._receive(waits)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return []
             self.came += len(data)
             if data:
                 self._protocol.receive_data(data)
@@ -113,6 +120,15 @@ class Channel:
             ]
             self._check()
         return blocks
+
+    def _receive(self, waits: bool) -> bytes:
+        if waits or not isinstance(self.sock, ssl.SSLSocket):
+            return self.sock.recv(_RECEIVE)
+        self.sock.settimeout(0)
+        try:
+            return self.sock.recv(_RECEIVE)
+        finally:
+            self.sock.settimeout(self.wait)
 
     def silent(self) -> Timeout:
         """Return the exception for a wait in which nothing came."""

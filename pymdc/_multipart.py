@@ -21,7 +21,7 @@ from pymdc.exceptions import IntegrityError
 Source = str | os.PathLike[str] | os.PathLike[bytes] | bytes | bytearray | memoryview | BinaryIO
 
 _BLOCK = 1024 * 1024
-_PIECE = 128 * 1024  # bytes, of which each may take the whole of a timeout
+_PIECE = 256 * 1024  # bytes, of which each may take the whole of a timeout
 
 
 @contextmanager

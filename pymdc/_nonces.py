@@ -29,7 +29,15 @@ class Nonces:
 
     def next(self, ahead: int = 0) -> int:
         """Return the milliseconds of now, and *ahead* more, or one more than last time."""
-        with self._lock, self._memory as memory:
+        with self._lock:
+            try:
+                return self._next(ahead)
+            except OSError:  # of the file: a child may have closed all that it did not open
+                self._memory = _Alone(self._memory.last)
+                return self._next(ahead)
+
+    def _next(self, ahead: int) -> int:
+        with self._memory as memory:
             memory.last = max(int(self._clock() * 1000) + ahead, memory.last + 1)
             return memory.last
 
@@ -47,7 +55,8 @@ class Nonces:
 class _Alone:
     """The last nonce of this process."""
 
-    last = 0
+    def __init__(self, last: int = 0) -> None:
+        self.last = last
 
     def __enter__(self) -> _Alone:
         return self
@@ -61,7 +70,10 @@ class _Family:
 
     def __init__(self, last: int) -> None:
         self._memory = mmap.mmap(-1, _NUMBER.size)
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # whose lock is the system's
+        # The file has its lock from the system. It is never closed: its number may be another's.
+        self._file, name = tempfile.mkstemp()
+        os.unlink(name)
+        self._status = os.fstat(self._file)
         self.last = last
 
     @property
@@ -74,6 +86,8 @@ class _Family:
         _NUMBER.pack_into(self._memory, 0, nonce)
 
     def __enter__(self) -> _Family:
+        if not os.path.samestat(os.fstat(self._file), self._status):
+            raise OSError("its number means another file now")
         fcntl.lockf(self._file, fcntl.LOCK_EX)  # by this process, who loses it when it is killed
         return self
 

@@ -60,7 +60,7 @@ class Stream:
         self._held.close()
 
     def _write(self, left: memoryview) -> None:
-        with foreign(), _named(self.path):
+        with foreign():
             while left:
                 count = self._file.write(left)
                 if count is None and isinstance(self._file, io.RawIOBase):
@@ -77,7 +77,7 @@ class Part:
 
     def __init__(self, file: io.FileIO, path: str, name: str, found: bool) -> None:
         self._file = file
-        self._reader = io.FileIO(name)
+        self._reader: io.FileIO | None = None
         self._buffer = memoryview(bytearray(_BLOCK))
         self.path = path
         self._name = name
@@ -93,6 +93,8 @@ class Part:
 
     def read(self, place: int, size: int) -> Iterator[memoryview]:
         """Give the *size* bytes at *place*, in blocks that are good until the next one."""
+        if self._reader is None:
+            self._reader = io.FileIO(self._name)
         self._reader.seek(place)
         while size and (count := self._reader.readinto(self._buffer[: min(size, _BLOCK)])):
             yield self._buffer[:count]
@@ -122,8 +124,9 @@ class Part:
 
     def close(self) -> None:
         """Close the file."""
-        self._reader.close()
-        self._file.close()
+        for file in (self._reader, self._file):
+            if file is not None:
+                file.close()
 
 
 def writable(to: object) -> Target | BinaryIO:
@@ -196,7 +199,7 @@ def _claimed(name: str, flags: int = 0) -> io.FileIO:
     while True:
         file = io.FileIO(os.open(name, os.O_RDWR | os.O_NOFOLLOW | flags, 0o666), "r+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if flags & os.O_EXCL else fcntl.LOCK_NB))
             status = os.fstat(file.fileno())
             if status.st_uid != os.geteuid():
                 raise PermissionError(errno.EPERM, "it is another user's")
@@ -210,10 +213,11 @@ def _claimed(name: str, flags: int = 0) -> io.FileIO:
 
 
 def _sweep(path: str, file_hash: str) -> None:
-    """Remove the part files of chance of this file that a killed download has left."""
+    """Remove the part files of this file that other downloads have left."""
     if fcntl is None:
         return
-    for name in glob.glob(f"{glob.escape(_beginning(path, file_hash))}-*.part"):
+    beginning = _beginning(path, file_hash)
+    for name in (f"{beginning}.part", *glob.glob(f"{glob.escape(beginning)}-*.part")):
         with suppress(OSError), _claimed(name):
             os.unlink(name)
 

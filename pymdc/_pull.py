@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from pymdc._channel import Channel
 from pymdc._hashes import Block
 from pymdc._shards import Pointer
+from pymdc.exceptions import ChannelError, NetworkError
 
 # Bytes that are read of a shard while an earlier one is not whole: an interruption costs them.
 _AHEAD = 512 * 1024
@@ -20,19 +21,27 @@ def side_by_side(
 
     At most *most* channels are open. One that was opened later is read only while the earlier ones
     have nothing, and then but its beginning, so that an interruption costs little more than a
-    shard.
+    shard. When one fails no more are opened, and it is raised when the others have ended.
     """
     left, lanes = iter(pointers), _Lanes()
+    failure: ChannelError | NetworkError | None = None
     try:
         while True:
-            while len(lanes) < most and (pair := next(left, None)):
-                channel = connect(pair[1])
-                lanes.add(pair[0], channel)
-                most = most if channel.tells else 1
+            try:
+                while failure is None and len(lanes) < most and (pair := next(left, None)):
+                    most = most if lanes.add(pair[0], connect(pair[1])) else 1
+            except NetworkError as error:
+                failure = error
             if not lanes:
-                return
+                break
             number, channel = lanes.next()
-            for block in channel.read():
+            try:
+                blocks = channel.read(waits=len(lanes) == 1)
+            except (ChannelError, NetworkError) as error:
+                failure = failure or error
+                lanes.end(number)
+                continue
+            for block in blocks:
                 if block:
                     yield number, block
             if channel.ended:
@@ -42,6 +51,8 @@ def side_by_side(
                 lanes.pause(number)
     finally:
         lanes.close()
+    if failure is not None:
+        raise failure
 
 
 class _Lanes:
@@ -54,10 +65,11 @@ class _Lanes:
     def __len__(self) -> int:
         return len(self._channels)
 
-    def add(self, number: int, channel: Channel) -> None:
-        """Take in a channel."""
+    def add(self, number: int, channel: Channel) -> bool:
+        """Take in a channel; say whether others may be read while it has nothing."""
         self._channels[number] = channel
         self._go_on(number)
+        return channel.tells
 
     def next(self) -> tuple[int, Channel]:
         """Return the oldest channel that has something to read, waiting for it."""

@@ -88,6 +88,7 @@ class Assembly:
         self._verifier, self._aside = Verifier(file_hash, self._hashes, self._standing), aside
         self._coming: dict[int, _Coming] = {}
         self._ended: list[tuple[int, int]] = []  # those that are being verified, with their sizes
+        self._checked = False  # what a try before has left
         self._verified: dict[int, int] = {}  # the sizes of those that are in their places
 
     @property
@@ -99,6 +100,7 @@ class Assembly:
         """Take over the shards that stand in *out* already."""
         if self.in_order or self._sizes is None or not isinstance(self._out, Part):
             self._keep(0)
+            self._checked = True
             return
         for number, size in enumerate(self._sizes):
             if len(self._out) < self._places[number + 1]:
@@ -111,6 +113,7 @@ class Assembly:
                 self._verifier.forget()
             else:
                 self._enter(number, size)
+        self._checked = True
 
     def missing(self, pointers: Pointers) -> list[tuple[int, Pointer]]:
         """Return those of *pointers* whose shards have to come, each with its number."""
@@ -162,6 +165,8 @@ class Assembly:
         """Leave in *out* what another try can take over, and no more."""
         with suppress(Foreign, PymdcError, OSError):  # another one ended the transfer
             self._settle()
+        if not self._checked:
+            return
         ends = [] if self.in_order else [self._places[number + 1] for number in self._verified]
         self._keep(max(ends, default=0))
 
@@ -172,10 +177,10 @@ class Assembly:
         elif coming.size < self._sizes[number]:
             raise self._missized(number, coming.size)
         self._do(partial(self._verifier.end, number, coming.blocks))
-        self._ended.append((number, coming.size))
         if isinstance(self._out, Stream):
-            self._settle()
+            self._aside.wait()
             self._out.pour()
+        self._ended.append((number, coming.size))
 
     def _do(self, work: Work) -> None:
         self._settle()
@@ -183,8 +188,8 @@ class Assembly:
 
     def _settle(self) -> None:
         """Wait for what is done aside; then the shards that have ended are verified."""
-        self._aside.wait()
         ended, self._ended = self._ended, []
+        self._aside.wait()
         for number, size in ended:
             self._enter(number, size)
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import certificate, over_tls
 from channels import DATA, HASH, Serve, good, pointer, pointing, websocket
-from modes import MODES, Ask
-from servers import RawServer, Treat, answering
+from modes import MODES, PATIENCE, Ask
+from servers import RawServer, Treat, answering, wait
 from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
+from pymdc._channel import Channel
+from pymdc._scope import Scope
 
 
 def download(ask: Ask, pointers: Any, to: Path | io.BytesIO, name: str = HASH) -> Any:
@@ -40,6 +45,21 @@ def test_fragmented_messages_and_pings_are_read(ask: Ask, tmp_path: Path) -> Non
     with websocket(treat) as url:
         download(ask, [pointer(url)], tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == DATA
+
+
+def test_bytes_of_tls_alone_are_not_waited_for(tmp_path: Path) -> None:
+    trusted, scope = certificate(tmp_path, "localhost"), Scope()
+
+    def tls() -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(trusted))
+
+    with RawServer(over_tls(trusted, wait)) as server:
+        url = f"wss://localhost:{server.port}"
+        channel = Channel(url, {"token": "t"}, (PATIENCE, PATIENCE), tls, scope)
+        assert select.select([channel.sock], [], [], PATIENCE)[0], "session tickets come"
+        assert channel.read(waits=False) == []
+        assert channel.sock.gettimeout() == PATIENCE
+        channel.close()
 
 
 def told(connection: ServerConnection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -409,7 +410,80 @@ def test_little_is_read_of_shards_whose_turn_it_is_not() -> None:
         scope.release()
     assert sorted(came) == [1, 2, 3]
     for size in came.values():
-        assert 512 * 1024 - 65536 <= size <= 512 * 1024 + 65536
+        assert 512 * 1024 - 65536 <= size <= 512 * 1024 + 256 * 1024
+
+
+def test_a_channel_that_cannot_be_had_leaves_the_others_their_shards(
+    ask: Ask, tmp_path: Path
+) -> None:
+    class Gone(Lender):
+        def _pointer(self, number: int) -> dict[str, Any]:
+            gone = {"channel": "ws://127.0.0.1:1"} if number == 3 else {}
+            return super()._pointer(number) | gone
+
+    with Gone() as lender:
+        value = download(ask, lender, tmp_path / "out", "given")
+    assert type(value) is exceptions.ConnectError
+    assert in_place(tmp_path) == [0, 1, 2]
+
+
+def test_what_ends_while_a_part_file_is_checked_leaves_all_of_it(ask: Ask, tmp_path: Path) -> None:
+    part(tmp_path).write_bytes(DATA)
+
+    def end(done: int, total: int | None) -> None:
+        raise ZeroDivisionError
+
+    with Lender() as lender:
+        value = download(ask, lender, tmp_path / "out", progress=end)
+    assert type(value) is ZeroDivisionError
+    assert part(tmp_path).read_bytes() == DATA
+
+
+def test_a_damaged_shard_is_neither_told_nor_left(ask: Ask, tmp_path: Path) -> None:
+    told: list[int] = []
+    with Lender() as lender:
+        lender.treats[0] = damaged
+        more: dict[str, Any] = {"channels": 1, "progress": lambda done, _: told.append(done)}
+        value = download(ask, lender, tmp_path / "out", **more)
+    assert type(value) is exceptions.IntegrityError
+    assert (told, os.listdir(tmp_path)) == ([], [])
+
+
+def test_an_open_file_has_what_progress_tells(ask: Ask) -> None:
+    file, told = io.BytesIO(), list[tuple[int, int]]()
+    with Lender() as lender:
+        download(ask, lender, file, progress=lambda done, _: told.append((done, file.tell())))
+    assert told
+    assert all(done == written for done, written in told)
+
+
+def test_what_a_file_raises_is_the_value(ask: Ask) -> None:
+    error = ssl.SSLError(1, "mine")
+    with Lender() as lender:
+        assert download(ask, lender, Narrow(0, error)) is error
+
+
+def test_the_part_file_that_another_download_left_is_removed(ask: Ask, tmp_path: Path) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(connection: ServerConnection) -> None:
+        reached.set()
+        go_on.wait(PATIENCE)
+
+    def fail_first(connection: ServerConnection) -> None:
+        go_on.set()
+        first.join(PATIENCE)
+        connection.send(SHARDS[10])
+
+    with Lender() as lender:
+        lender.treats[3] = hold
+        arguments = (ask, lender, tmp_path / "first", "given")
+        first = threading.Thread(target=download, args=arguments)
+        first.start()
+        assert reached.wait(PATIENCE)
+        lender.treats[10] = fail_first
+        assert download(ask, lender, tmp_path / "out")["size"] == len(DATA)
+    assert os.listdir(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("size", [SHARD - 1, SHARD + 1])
