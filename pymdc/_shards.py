@@ -18,7 +18,7 @@ from pymdc._progress import Progress
 from pymdc._verifier import Verifier
 from pymdc.exceptions import ChannelError, IntegrityError, NetworkError, PymdcError
 
-_AT_ONCE = 1024 * 1024  # bytes that are hashed aside
+_AT_ONCE = 1024 * 1024  # bytes that are written, and hashed aside
 _LARGEST = 2**40  # bytes of a shard; what is told beyond is not believed
 
 _log = logging.getLogger("pymdc")
@@ -52,10 +52,10 @@ def checked(pointers: Any, tried: str) -> Pointers:
 
 @dataclass
 class _Coming:
-    """A shard that has begun: its bytes so far, and those blocks that are not hashed yet."""
+    """A shard that has begun: its size so far, and those bytes that are not written yet."""
 
     size: int = 0
-    blocks: list[Block] = field(default_factory=list)
+    gathered: bytearray = field(default_factory=bytearray)
 
 
 class Assembly:
@@ -107,7 +107,7 @@ class Assembly:
                 break
             try:
                 for block in self._standing(number, 0, size):
-                    self._verifier.update(number, [block])
+                    self._verifier.update(number, block)
                 self._verifier.end(number)
             except IntegrityError:
                 self._verifier.forget()
@@ -131,15 +131,10 @@ class Assembly:
         size = coming.size + len(block)
         if self._sizes is not None and size > self._sizes[number]:
             raise self._missized(number, size)
-        if isinstance(self._out, Stream):
-            self._out.hold(block)
-        else:
-            self._out.write(block, self._places[number] + coming.size)
         coming.size = size
-        coming.blocks.append(block)
-        if len(coming.blocks) * len(block) >= _AT_ONCE:
-            self._do(partial(self._verifier.update, number, coming.blocks))
-            coming.blocks = []
+        coming.gathered += block
+        if len(coming.gathered) >= _AT_ONCE:
+            self._do(partial(self._verifier.update, number, self._write(number, coming)))
 
     def begin_anew(self) -> None:
         """Forget the shards that have not come to their end: they will come anew."""
@@ -176,11 +171,20 @@ class Assembly:
             self._places.append(self._places[number] + coming.size)
         elif coming.size < self._sizes[number]:
             raise self._missized(number, coming.size)
-        self._do(partial(self._verifier.end, number, coming.blocks))
+        self._do(partial(self._verifier.end, number, self._write(number, coming)))
         if isinstance(self._out, Stream):
             self._aside.wait()
             self._out.pour()
         self._ended.append((number, coming.size))
+
+    def _write(self, number: int, coming: _Coming) -> bytearray:
+        """Write the bytes that were gathered of a shard, and return them."""
+        data, coming.gathered = coming.gathered, bytearray()
+        if isinstance(self._out, Stream):
+            self._out.hold(data)
+        else:
+            self._out.write(data, self._places[number] + coming.size - len(data))
+        return data
 
     def _do(self, work: Work) -> None:
         self._settle()

@@ -25,21 +25,19 @@ class Verifier:
         self._whole, self._before = FileHash(), 0  # over so many shards from the first one on
         self._running, self._run = self._whole, 0  # over so many bytes more
 
-    def update(self, number: int, blocks: Sequence[Block]) -> None:
-        """Take in the next *blocks* of a shard."""
+    def update(self, number: int, block: Block) -> None:
+        """Take in the next bytes of a shard."""
         found, size = self._coming.get(number) or (FileHash(), 0)
-        for block in blocks:
-            found.update(block)
+        found.update(block)
         if number == self._before and len(self._hashes) > 1:
             self._catch_up(size)
-            for block in blocks:
-                self._running.update(block)
-            self._run = size + sum(map(len, blocks))
-        self._coming[number] = found, size + sum(map(len, blocks))
+            self._running.update(block)
+            self._run = size + len(block)
+        self._coming[number] = found, size + len(block)
 
-    def end(self, number: int, blocks: Sequence[Block] = ()) -> None:
-        """Take in the last *blocks* of a shard; raise `IntegrityError` unless it has its hash."""
-        self.update(number, blocks)
+    def end(self, number: int, block: Block = b"") -> None:
+        """Take in the last bytes of a shard; raise `IntegrityError` unless it has its hash."""
+        self.update(number, block)
         found, size = self._coming.pop(number)
         if found.hexdigest() != self._hashes[number]:
             told = f"{self._name}: shard {number + 1} of {len(self._hashes)}"
