@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -15,6 +15,7 @@ from pymdc._text import text
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 _IN_BODY = frozenset({"POST", "PATCH", "PUT"})
 _NONCE = "__nonce"
+_PLAIN = re.compile("[A-Za-z0-9/_.~-]*")  # a path that needs no escapes
 
 # With these the next answer on the same connection could be mistaken for another's.
 _FRAMING = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
@@ -64,13 +65,14 @@ class Request:
             payload = f'{self.payload[:-1]}{comma}"{_NONCE}":{nonce}}}'
         else:
             payload = "&".join(filter(None, (self.payload, f"{_NONCE}={nonce}")))
-        return replace(self, payload=payload)
+        return Request(self.method, self.path, payload, self.headers, self.stream)
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """Return the same request with *headers* added to its own."""
         given = {name.lower() for name in headers}
         kept = {name: text for name, text in self.headers.items() if name.lower() not in given}
-        return replace(self, headers={**kept, **headers})
+        merged = {**kept, **headers}
+        return Request(self.method, self.path, self.payload, merged, self.stream)
 
 
 def settle(
@@ -83,7 +85,7 @@ def settle(
 
     Raises TypeError or ValueError for what can't be sent.
     """
-    if not re.fullmatch("[A-Z]+", method):
+    if not (method.isascii() and method.isalpha() and method.isupper()):
         raise ValueError(f"the method is {method!r}; expected a word such as GET")
     for what, given in (("the parameters are", params), ("the headers are", headers)):
         if not isinstance(given, Mapping):
@@ -125,7 +127,7 @@ def _json(params: Mapping[str, Any]) -> str:
 
 def _query(params: Mapping[str, Any]) -> str:
     try:
-        return urlencode(params, quote_via=quote)
+        return urlencode(params, quote_via=quote) if params else ""
     except UnicodeError:
         raise ValueError("a parameter cannot be sent: it is no Unicode text") from None
 
@@ -140,6 +142,8 @@ def _header(name: object, value: object) -> tuple[str, str]:
 
 
 def _escaped(path: str) -> str:
+    if _PLAIN.fullmatch(path):
+        return path
     # The transport writes escapes in capitals; the signature has to cover them as they are sent.
     path = re.sub("%(?![0-9A-Fa-f]{2})", "%25", path)
     path = re.sub("%..", lambda match: match.group().upper(), path)
