@@ -177,7 +177,10 @@ class Demo(Window):
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Bridge() as bridge:
         with pymdc.Client(bridge.endpoint) as client:
-            root = tk.Tk()
+            try:
+                root = tk.Tk()
+            except tk.TclError as error:
+                sys.exit(f"No window can be opened: {error}")
             if "--demo" not in sys.argv:
                 window = Window(root, bridge, client)
                 root.mainloop()

@@ -50,3 +50,11 @@ def test_a_tk_window_stays_responsive_while_a_file_goes_up(screen: str, tmp_path
     told = re.search(r"Success: the window was never more than (\d+) ms late", done.stdout)
     assert told
     assert int(told[1]) < LATE
+
+
+def test_a_tk_window_without_a_screen_says_so() -> None:
+    if importlib.util.find_spec("_tkinter") is None:
+        pytest.skip("this Python has no tkinter")
+    done = python(ROOT / "examples" / "tk_app.py", env={"DISPLAY": ""})
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert re.fullmatch("No window can be opened: .*\n", done.stderr)
