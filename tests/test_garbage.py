@@ -35,6 +35,7 @@ def always(body: bytes) -> Treat:
 NO_TOKENS = [*map(json.dumps, [*GARBAGE, {"token": "a\nb"}, {"token": "\ud800"}]), NESTED.decode()]
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("answer", NO_TOKENS, ids=lambda answer: answer[:20])
 def test_an_answer_that_is_no_token_is_told(ask: Ask, answer: str) -> None:
     with RawServer(always(answer.encode())) as server, pymdc.Client(server.endpoint) as client:
@@ -68,6 +69,7 @@ def test_a_key_that_nobody_confirms_is_not_among_the_key_pairs(ask: Ask, answer:
     assert keys.key_pairs == []
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_json_nested_too_deep_is_text(ask: Ask) -> None:
     with RawServer(always(NESTED)) as server, pymdc.Client(server.endpoint) as client:
         assert ask(Users("a@b.com", "x", client=client).register) == NESTED.decode()
@@ -93,6 +95,7 @@ def test_a_channel_that_is_none_is_no_connection(channel: str) -> None:
             list(blocks(client, pointer))
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("code", ["1e999", "null", "[]", '"x"', NESTED.decode()], ids=len)
 def test_a_channels_error_without_a_number_is_an_error_too(code: str) -> None:
     error = _told("ws://x", f'{{"code":{code},"message":"m"}}'.encode(), "token")
