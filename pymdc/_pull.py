@@ -11,7 +11,7 @@ from pymdc._shards import Pointer
 from pymdc.exceptions import ChannelError, NetworkError
 
 # Bytes that are read of a shard while an earlier one is not whole: an interruption costs them.
-_AHEAD = 512 * 1024
+_AHEAD = 128 * 1024
 
 
 def side_by_side(
