@@ -1,100 +1,106 @@
-"""Nonces: whole milliseconds that never repeat, in a process and those that it forks."""
+"""Nonces: whole milliseconds that no two programs of a user take on one machine."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 try:
     import fcntl
-except ImportError:  # where there is none, nothing forks
+except ImportError:  # on Windows, which has not all of the flags either
     fcntl = None  # type: ignore[assignment]
+else:
+    _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_NUMBER = struct.Struct("q")
+# Milliseconds ahead of the clock from which a note is taken for a mistake.
+_TOO_FAR = 3_600_000
+
+# How often a lock that another program has is tried, a millisecond apart: it may be suspended.
+_TRIES = 500
+
+_NUMBER = struct.Struct("<q")
 
 
 class Nonces:
-    """Whole milliseconds of *clock* (seconds), strictly increasing for all who share them."""
+    """Whole milliseconds of *clock* (seconds), strictly increasing for all who share *note*."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.time, note: Note | None = None) -> None:
+        self._clock, self._note = clock, note
         self._lock = threading.Lock()
-        self._memory: _Alone | _Family = _Alone()
+        self._last = 0
 
     def next(self, ahead: int = 0) -> int:
         """Return the milliseconds of now, and *ahead* more, or one more than last time."""
         with self._lock:
-            try:
-                return self._next(ahead)
-            except OSError:  # of the file: a child may have closed all that it did not open
-                self._memory = _Alone(self._memory.last)
-                return self._next(ahead)
-
-    def _next(self, ahead: int) -> int:
-        with self._memory as memory:
-            memory.last = max(int(self._clock() * 1000) + ahead, memory.last + 1)
-            return memory.last
-
-    def share(self) -> None:
-        """Share what comes from here on with the processes that are forked."""
-        with self._lock, suppress(OSError):  # of the file; each of them goes on alone
-            if isinstance(self._memory, _Alone):
-                self._memory = _Family(self._memory.last)
+            now = int(self._clock() * 1000)
+            nonce = max(now + ahead, self._last + 1)
+            if self._note:
+                nonce = self._note.after(nonce, now + _TOO_FAR)
+            self._last = nonce
+            return nonce
 
     def renew(self) -> None:
         """Take a new lock: in a forked child the old one may be held by nobody who is there."""
         self._lock = threading.Lock()
 
 
-class _Alone:
-    """The last nonce of this process."""
+class Note:
+    """The last nonce of all programs of this user, eight bytes in the file at *path*.
 
-    def __init__(self, last: int = 0) -> None:
-        self.last = last
+    A process has one for a path, and asks it on one thread at a time.
+    """
 
-    def __enter__(self) -> _Alone:
-        return self
+    def __init__(self, path: Callable[[], str]) -> None:
+        self._path = path
 
-    def __exit__(self, *_exception: object) -> None:
-        """There is nobody to be waited for."""
+    def after(self, nonce: int, limit: int) -> int:
+        """Return *nonce*, or one more than what is noted if that is larger, and note it.
 
-
-class _Family:
-    """The last nonce of this process and all that are forked from here on, one at a time."""
-
-    def __init__(self, last: int) -> None:
-        self._memory = mmap.mmap(-1, _NUMBER.size)
-        # The file has its lock from the system. It is never closed: its number may be another's.
-        self._file, name = tempfile.mkstemp()
-        os.unlink(name)
-        self._status = os.fstat(self._file)
-        self.last = last
-
-    @property
-    def last(self) -> int:
-        """The last one."""
-        return int(_NUMBER.unpack_from(self._memory)[0])
-
-    @last.setter
-    def last(self, nonce: int) -> None:
-        _NUMBER.pack_into(self._memory, 0, nonce)
-
-    def __enter__(self) -> _Family:
-        if not os.path.samestat(os.fstat(self._file), self._status):
-            raise OSError("its number means another file now")
-        fcntl.lockf(self._file, fcntl.LOCK_EX)  # by this process, who loses it when it is killed
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_UN)
+        What is noted does not count from *limit* on, nor where the file can't be used.
+        """
+        try:
+            # It is not kept open: a program may close descriptors that it does not know.
+            file = os.open(self._path(), _FLAGS, 0o600)
+            try:
+                _own(file)
+                return _follow(file, nonce, limit)
+            finally:
+                os.close(file)
+        except OSError:
+            return nonce
 
 
-nonces = Nonces()
+def _own(file: int) -> None:
+    """Lock *file* for this process; raise OSError where that can't be."""
+    status = os.fstat(file)
+    if status.st_uid != os.geteuid() or status.st_nlink != 1:
+        raise PermissionError("it is not a file of this user alone")
+    for _ in range(_TRIES):
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except (BlockingIOError, PermissionError):
+            time.sleep(0.001)
+    raise TimeoutError("another program has the lock")
+
+
+def _follow(file: int, nonce: int, limit: int) -> int:
+    noted = os.pread(file, _NUMBER.size, 0)
+    last = _NUMBER.unpack(noted)[0] if len(noted) == _NUMBER.size else 0
+    if nonce <= last < limit:
+        nonce = last + 1
+    os.pwrite(file, _NUMBER.pack(nonce), 0)
+    return nonce
+
+
+def _path() -> str:
+    return os.path.join(tempfile.gettempdir(), f"pymdc-{os.geteuid()}.nonce")
+
+
+nonces = Nonces(note=Note(_path) if fcntl else None)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=nonces.share, after_in_child=nonces.renew)
+    os.register_at_fork(after_in_child=nonces.renew)

@@ -22,7 +22,7 @@ from servers import ANSWER, Holding, RawServer, answer_all, read_request
 
 import pymdc
 from pymdc import Cancelled
-from pymdc._nonces import _Family, nonces
+from pymdc._nonces import nonces
 from pymdc.bridge import Bridge
 
 # Python warns of a fork among threads, which is what is tried here.
@@ -297,23 +297,6 @@ def test_parents_and_children_have_nonces_of_their_own() -> None:
 def test_a_child_goes_on_after_the_last_nonce_of_its_parent() -> None:
     far_ahead = [nonces.next() for _ in range(10_000)][-1]
     assert Child(nonces.next).value() > far_ahead
-
-
-def test_a_child_that_closes_what_it_did_not_open_goes_on_alone() -> None:
-    nonces.share()
-    shared, last = nonces._memory, nonces.next()
-    assert isinstance(shared, _Family)
-    number = shared._file
-
-    def several() -> list[int]:
-        with open(os.devnull) as other:
-            os.dup2(other.fileno(), number)
-            found = [nonces.next() for _ in range(3)]
-        os.close(number)
-        return [*found, nonces.next()]
-
-    found = [last, *Child(several).value()]
-    assert found == sorted(set(found))
 
 
 def test_a_fork_among_threads_that_sign_leaves_the_child_no_lock_of_theirs() -> None:

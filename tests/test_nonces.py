@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from conftest import Account
@@ -19,7 +21,7 @@ from processes import MINUTE, bridge_process
 import pymdc
 from pymdc._again import Sendings
 from pymdc._auth import Signature
-from pymdc._nonces import Nonces
+from pymdc._nonces import Nonces, Note
 from pymdc._request import settle
 from pymdc._scope import Scope
 from pymdc._turn import Turn
@@ -28,9 +30,19 @@ from pymdc.bridge import Bridge
 CALLS = 1_000
 
 OTHER_PROCESS = """
-import sys
+import logging, sys
 import pymdc
 
+class Counting(logging.Handler):
+    count = 0
+
+    def emit(self, record):
+        self.count += record.levelno == logging.DEBUG
+
+sendings, logger = Counting(), logging.getLogger("pymdc")
+logger.setLevel(logging.DEBUG)
+logger.addHandler(sendings)
+logger.propagate = False
 endpoint, calls = sys.argv[1], int(sys.argv[2])
 key_pair = pymdc.ECDSA(private_key=sys.stdin.readline().strip())
 got = []
@@ -39,9 +51,10 @@ with pymdc.Client(endpoint) as client:
     buckets.list()
     print("ready", flush=True)
     sys.stdin.readline()
+    sendings.count = 0
     for _ in range(calls):
         buckets.list(got.append)
-print(got == [[]] * calls or [str(value) for value in got if value != []], flush=True)
+print(sendings.count if got == [[]] * calls else [str(value) for value in got if value != []])
 """
 
 
@@ -88,8 +101,12 @@ def list_buckets(endpoint: str, key_pair: pymdc.ECDSA) -> list[object]:
 
 
 @contextmanager
-def beside_another_process(endpoint: str, key_pair: pymdc.ECDSA) -> Iterator[None]:
-    """Let another process make the same calls while the block runs, all with success."""
+def beside_another_process(endpoint: str, key_pair: pymdc.ECDSA) -> Iterator[SimpleQueue[int]]:
+    """Let another process make the same calls while the block runs, all with success.
+
+    How often it sent them is there afterwards.
+    """
+    sent = SimpleQueue[int]()
     with subprocess.Popen(
         [sys.executable, "-c", OTHER_PROCESS, endpoint, str(CALLS)],
         stdin=subprocess.PIPE,
@@ -103,8 +120,10 @@ def beside_another_process(endpoint: str, key_pair: pymdc.ECDSA) -> Iterator[Non
         assert other.stdout.readline() == "ready\n"
         other.stdin.write("go\n")
         other.stdin.flush()
-        yield
-        assert other.communicate(timeout=MINUTE)[0] == "True\n"
+        yield sent
+        told = other.communicate(timeout=MINUTE)[0]
+        assert told.strip().isdecimal(), told
+        sent.put(int(told))
 
 
 def test_under_the_rule_of_2016_every_call_succeeds(tmp_path: Path, sendings: list[str]) -> None:
@@ -117,10 +136,8 @@ def test_under_the_rule_of_2016_every_call_succeeds(tmp_path: Path, sendings: li
 
 def test_under_the_rule_of_2016_two_processes_succeed(tmp_path: Path) -> None:
     with strict_bridge(tmp_path) as (endpoint, key_pair):
-        # Two new ones: the nonces of this process may run far ahead of the clock after other tests.
         with beside_another_process(endpoint, key_pair):
-            with beside_another_process(endpoint, key_pair):
-                pass
+            assert list_buckets(endpoint, key_pair) == [[]] * CALLS
 
 
 def test_nothing_is_refused_where_each_nonce_is_good_once(
@@ -131,11 +148,102 @@ def test_nothing_is_refused_where_each_nonce_is_good_once(
     assert sendings == ["sending 1"] * CALLS
 
 
-def test_two_processes_succeed_where_each_nonce_is_good_once(
-    bridge: Bridge, account: Account
+def test_nothing_of_two_processes_is_refused_where_each_nonce_is_good_once(
+    bridge: Bridge, account: Account, sendings: list[str]
 ) -> None:
-    with beside_another_process(bridge.endpoint, account.key_pair):
+    sendings.clear()
+    with beside_another_process(bridge.endpoint, account.key_pair) as sent:
         assert list_buckets(bridge.endpoint, account.key_pair) == [[]] * CALLS
+    assert sendings == ["sending 1"] * CALLS
+    assert sent.get_nowait() == CALLS
+
+
+def noting(path: Path, seconds: float = 3.0) -> Nonces:
+    return Nonces(lambda: seconds, Note(lambda: str(path)))
+
+
+def test_programs_go_on_after_what_another_noted(tmp_path: Path) -> None:
+    programs = [noting(tmp_path / "note") for _ in range(3)]
+    assert [program.next() for program in programs * 2] == list(range(3000, 3006))
+    assert programs[1].next(ahead=20) == 3020
+    assert programs[2].next() == 3021
+    assert (tmp_path / "note").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_note_that_is_far_ahead_of_the_clock_is_a_mistake(tmp_path: Path) -> None:
+    path, hour = tmp_path / "note", 3600
+    assert noting(path, 3 + hour).next() == 3003000 + 600000
+    assert noting(path).next() == 3000
+    assert noting(path).next() == 3001, "what was noted by mistake is gone"
+    assert noting(path, 2.002 + hour).next() == 3602002
+    assert noting(path).next() == 3602003
+
+
+def test_what_is_no_note_is_made_one(tmp_path: Path) -> None:
+    path = tmp_path / "note"
+    for garbage in (b"", b"abc", b"\xff" * 8, b"\xff" * 7 + b"\x7f"):
+        path.write_bytes(garbage)
+        assert [noting(path).next(), noting(path).next()] == [3000, 3001]
+
+
+@pytest.mark.parametrize("what", ["no folder", "folder", "symlink", "hard link", "pipe", "owner"])
+def test_where_nothing_can_be_noted_a_program_goes_on_alone(tmp_path: Path, what: str) -> None:
+    path, other = tmp_path / "note", tmp_path / "other"
+    other.write_bytes(b"a file of somebody else")
+    if what == "no folder":
+        path = tmp_path / "none" / "note"
+    elif what == "folder":
+        path.mkdir()
+    elif what == "symlink":
+        path.symlink_to(other)
+    elif what == "hard link":
+        path.hardlink_to(other)
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif os.geteuid():
+        pytest.skip("only root can give a file to another user")
+    else:
+        path.touch()
+        os.chown(path, 1, 1)
+    program = noting(path)
+    assert [program.next(), program.next()] == [3000, 3001]
+    assert other.read_bytes() == b"a file of somebody else"
+    assert what != "owner" or not path.read_bytes()
+
+
+SUSPENDED = """
+import fcntl, sys
+
+with open(sys.argv[1], "wb") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("locked", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_nobody_waits_for_a_program_that_is_suspended_while_it_notes(tmp_path: Path) -> None:
+    path = tmp_path / "note"
+    with subprocess.Popen(
+        [sys.executable, "-c", SUSPENDED, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "locked\n"
+        program = noting(path)
+        assert [program.next(), program.next()] == [3000, 3001]
+        other.communicate("go on\n", timeout=MINUTE)
+    assert path.read_bytes() == b""
+    assert program.next() == 3002
+    assert noting(path).next() == 3003
+
+
+def test_a_note_keeps_no_descriptor(tmp_path: Path) -> None:
+    program, before = noting(tmp_path / "note"), len(os.listdir("/dev/fd"))
+    for _ in range(10):
+        program.next()
+    assert len(os.listdir("/dev/fd")) == before
 
 
 REQUEST = settle("GET", "/x")
