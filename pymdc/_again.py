@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from pymdc._auth import Auth, Basic, Signature, Token
 from pymdc._request import Request
-from pymdc._transport import Response
+from pymdc._response import Response
 from pymdc.exceptions import CertificateError, ConnectError, HTTPError, NetworkError, refused
 
 MOST_SENDINGS = 3

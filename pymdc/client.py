@@ -21,10 +21,11 @@ from pymdc._channel import Channel
 from pymdc._hashes import Block
 from pymdc._pull import side_by_side
 from pymdc._request import Request
+from pymdc._response import Response
 from pymdc._scope import Clock, Scope
 from pymdc._shards import Pointer
 from pymdc._text import Text, text
-from pymdc._transport import Response, Transport
+from pymdc._transport import Transport
 from pymdc._turn import Turn
 from pymdc._workers import Workers
 from pymdc.exceptions import CertificateError, Closed, ConnectError, NetworkError

@@ -27,7 +27,7 @@ from pymdc import exceptions
 from pymdc._again import MOST_NONCES, Busy, Outcome, Sendings
 from pymdc._auth import Auth, Basic, Nobody, Signature, Token
 from pymdc._request import settle
-from pymdc._transport import Response
+from pymdc._response import Response
 from pymdc.api import Bucket, Buckets, Keys, Users
 from pymdc.bridge import Bridge
 from pymdc.rest import REST

@@ -23,7 +23,7 @@ from modes import Ask
 from servers import RawServer, Treat, answering, full_port, read_request, wait, written
 
 import pymdc
-from pymdc import _again, _channel, _transport, exceptions
+from pymdc import _again, _channel, _translation, exceptions
 from pymdc._connection import Deadline, _connected
 from pymdc._scope import Scope
 
@@ -446,7 +446,7 @@ def names(table: Any) -> list[type[Exception]]:
 def test_every_exception_of_urllib3_is_translated(kind: type[Exception]) -> None:
     # The base class alone is in no line, so that what is new in urllib3 fails here.
     if kind not in (urllib3.exceptions.HTTPError, urllib3.exceptions.ClosedPoolError):
-        assert issubclass(kind, tuple(names(_transport.TRANSLATIONS)))
+        assert issubclass(kind, tuple(names(_translation.TRANSLATIONS)))
 
 
 @pytest.mark.parametrize("kind", classes(websockets.exceptions), ids=lambda kind: kind.__name__)
@@ -455,7 +455,7 @@ def test_every_exception_of_websockets_is_translated(kind: type[Exception]) -> N
         assert issubclass(kind, tuple(names(_channel.TRANSLATIONS)))
 
 
-@pytest.mark.parametrize("table", [_transport.TRANSLATIONS, _channel.TRANSLATIONS])
+@pytest.mark.parametrize("table", [_translation.TRANSLATIONS, _channel.TRANSLATIONS])
 def test_no_line_of_a_translation_is_out_of_reach(table: Any) -> None:
     kinds = names(table)
     for place, kind in enumerate(kinds):
@@ -477,7 +477,7 @@ def test_what_a_protocol_error_wraps_decides(inner: Exception) -> None:
         http.client.BadStatusLine: exceptions.GarbledAnswer,
         TimeoutError: exceptions.Timeout,
     }.get(type(inner), exceptions.ConnectionLost)
-    assert type(_transport.translated(error, "GET http://x/", (1, 2))) is ours
+    assert type(_translation.translated(error, "GET http://x/", (1, 2))) is ours
 
 
 EXAMPLES: list[pymdc.PymdcError] = [

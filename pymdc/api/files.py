@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO, overload
 
-from pymdc import _multipart, _part, _progress, _shards
-from pymdc._again import Busy
+from pymdc import _multipart, _part, _progress, _shards, _tokens
 from pymdc._auth import Signature, Token
 from pymdc._call import Call, Callback
 from pymdc._multipart import FileBody, Source
@@ -21,19 +18,8 @@ from pymdc._text import Text, text
 from pymdc.api._resource import Resource
 from pymdc.api.keys import checked
 from pymdc.client import Answer, Client
-from pymdc.exceptions import (
-    BridgeError,
-    ConnectError,
-    IntegrityError,
-    NetworkError,
-    refused,
-    unwrap,
-)
+from pymdc.exceptions import BridgeError, IntegrityError, refused, unwrap
 from pymdc.keypair import ECDSA
-
-_TRIES = 3
-_SPENT = {"error": "Invalid or expired token"}
-_log = logging.getLogger("pymdc")
 
 
 class Files(Resource):
@@ -109,12 +95,13 @@ class Files(Resource):
         *verify* False leaves unsaid, or when the file grew or shrank meanwhile.
         """
         source, told, client = _multipart.checked(path), _progress.checked(progress), self._client
-        granted = None if token is None else Token(_printable(token))
+        granted = _tokens.given(token)
+        fetch = partial(client.send, self._token_request("PUSH"), self._auth)
 
         def push(scope: Scope) -> Answer:
             with _multipart.opened(source, told, client.aside() if verify else None) as body:
                 use = partial(self._push, client, body)
-                answer = self._with_token("PUSH", granted, use, scope)
+                answer = _tokens.spend(granted, fetch, use, scope)
                 if refused(answer):
                     return answer
                 entry = _stored(answer, body, scope.doing)
@@ -178,12 +165,13 @@ class Files(Resource):
             _progress.checked(progress),
             self._client,
         )
-        granted = None if token is None else Token(_printable(token))
+        granted = _tokens.given(token)
+        fetch = partial(client.send, self._token_request("PULL"), self._auth)
         request = settle("GET", resource(*self._path, name))
         to = None if to is None else _part.writable(to)
 
         def ask(scope: Scope) -> Answer:
-            return self._with_token("PULL", granted, partial(client.send, request), scope)
+            return _tokens.spend(granted, fetch, partial(client.send, request), scope)
 
         def again(scope: Scope) -> _shards.Pointers:
             scope.check()
@@ -220,47 +208,6 @@ class Files(Resource):
         params = {"operation": text(operation, "the operation")}
         return settle("POST", resource(*self._path[:2], "tokens"), params)
 
-    def _with_token(
-        self,
-        operation: str,
-        given: Token | None,
-        use: Callable[[Token, Scope], Answer],
-        scope: Scope,
-    ) -> Answer:
-        """Return what *use* makes of the token that is *given*, or else of one fetched for it.
-
-        A token is spent by arriving; for another try only one that was fetched here is replaced.
-        """
-        if given is not None:
-            try:
-                return use(given, scope)
-            except Busy as busy:
-                return busy.response.decode()
-            except NetworkError as error:
-                raise _with_hint(error) from error
-        for tries_left in reversed(range(_TRIES)):
-            answer = self._client.send(self._token_request(operation), self._auth, scope)
-            if refused(answer):
-                return answer
-            granted = _granted(answer, scope.doing)
-            try:
-                result = use(granted, scope)
-            except Busy as busy:
-                if not tries_left or busy.wait > scope.left():
-                    return busy.response.decode()
-                told = f"{scope.doing} answered {busy.response.status}"
-                _log.warning("%s; trying it with a new token in %.3g s", told, busy.wait)
-                scope.sleep(busy.wait)
-            except NetworkError as error:
-                scope.check()
-                if not tries_left or isinstance(error, ConnectError):
-                    raise
-                _log.warning("%s; trying it with a new token", error)
-            else:
-                if not tries_left or result != _SPENT:
-                    return result
-        raise AssertionError("the last try returns or raises")
-
     def _push(self, client: Client, body: FileBody, granted: Token, scope: Scope) -> Answer:
         headers = {
             "Content-Type": body.content_type,
@@ -282,26 +229,3 @@ def _stored(entry: Answer, body: FileBody, tried: str) -> Answer:
             stored = "something without a hash"  # in whose place may be what it was sent
         raise IntegrityError(f"{tried}: the bridge stored {stored}; what was sent is {found}")
     return entry
-
-
-def _with_hint(error: NetworkError) -> NetworkError:
-    if isinstance(error, ConnectError):
-        return error
-    return type(error)(f"{error}; it was not sent again, because its token may be spent")
-
-
-def _granted(answer: Answer, tried: str) -> Token:
-    """Return the token in *answer*, which *tried* got; `IntegrityError` when it holds none."""
-    try:
-        return Token(_printable(answer["token"]))
-    except (TypeError, ValueError, LookupError):
-        raise IntegrityError(
-            f"{tried}: the answer holds no token; is something else listening at the endpoint?"
-        ) from None
-
-
-def _printable(token: object) -> str:
-    token = text(token, "the token")
-    if not (token.isascii() and token.isprintable()):
-        raise ValueError("the token has characters that no token has; expected 64 hex digits")
-    return token

@@ -1,0 +1,92 @@
+"""What came back: a status, headers and a body, and the value that they are."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import urllib3
+
+from pymdc.exceptions import ConnectionLost, GarbledAnswer, HTTPError
+
+_NO_CONTENT = 204
+_NOT_MODIFIED = 304
+_LONGEST_ENCODING = 12  # characters; what is longer may be something that was sent
+
+_STRANGE = "not the bridge's JSON; is something else listening at the endpoint?"
+_BUSY = dict.fromkeys((429, 503), "not the bridge's JSON; it, or what stands before it, is busy")
+
+
+@dataclass(frozen=True)
+class Response:
+    """What came back: a status, headers, and the body."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    way: str = ""
+
+    def decode(self) -> Any:
+        """Return the JSON, '' for an empty body, or the text; raise `HTTPError` for a refusal.
+
+        A refusal of the bridge is a JSON object and so a value; a redirect and any other refusal
+        is the error.
+        """
+        if 300 <= self.status < 400:
+            raise self._error("a redirect, which is not followed; check the endpoint")
+        try:
+            answer = json.loads(self.body or b'""')
+        except (ValueError, RecursionError):
+            answer = self.body.decode("utf-8", "replace")
+        if self.status >= 400 and not isinstance(answer, dict):
+            raise self._error(_BUSY.get(self.status, _STRANGE))
+        return answer
+
+    def _error(self, msg: str) -> HTTPError:
+        came = f" (it came{self.way})" if self.way else ""
+        return HTTPError(self.url, self.status, msg + came, self.headers, self.body)
+
+
+def whole_body(response: urllib3.BaseHTTPResponse, method: str, tried: str) -> bytes:
+    """Return the body of *response*, to a *method*, decompressed; raise unless it came whole."""
+    if not response.data and _cut(response.status, response.headers):
+        raise ConnectionLost(f"{tried}: the connection ended in the middle of the headers")
+    if method == "HEAD" or response.status in (_NO_CONTENT, _NOT_MODIFIED):
+        return response.data
+    return _plain(response, tried)
+
+
+def _cut(status: int, headers: Mapping[str, str]) -> bool:
+    """Say whether *headers* without a body may have been cut short, which looks like their end.
+
+    What is no success is an exception anyhow, and its own tells more.
+    """
+    coding = headers.get("Transfer-Encoding", "").lower()
+    framed = headers.get("Content-Length", "").isdecimal() or coding.endswith("chunked")
+    return status < 300 and status != _NO_CONTENT and not framed
+
+
+def _plain(response: urllib3.BaseHTTPResponse, tried: str) -> bytes:
+    """Return the body as it was before somebody on the way compressed it, which is not asked for.
+
+    Raises `GarbledAnswer` unless exactly one whole body comes out.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding == "identity":
+        return response.data
+    if encoding not in ("gzip", "deflate"):
+        named = repr(encoding) if len(encoding) <= _LONGEST_ENCODING else "with a long name"
+        told = f"answered {response.status} in the encoding {named}, which is not read here"
+        raise GarbledAnswer(f"{tried} {told}")
+    unpacking = zlib.decompressobj(32 + zlib.MAX_WBITS)  # the one or the other, by its beginning
+    try:
+        plain = unpacking.decompress(response.data)
+        if not unpacking.eof or unpacking.unused_data:
+            raise zlib.error("it is cut short, or goes on after its end")
+    except zlib.error as error:
+        raise GarbledAnswer(f"{tried}: the answer could not be decompressed ({error})") from None
+    return plain
