@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
-from pymdc._connection import Tunnel, dial, distrust, secured
+from pymdc._dial import Tunnel, dial, distrust, secured
 from pymdc._hashes import Block
 from pymdc._proxy import Proxy, proxy_for, through
 from pymdc._scope import Scope

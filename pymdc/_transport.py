@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3 import exceptions as theirs
 
-from pymdc._connection import HTTPPool, HTTPSPool, Tunnel, within
+from pymdc._connection import HTTPPool, HTTPSPool, within
+from pymdc._dial import Tunnel
 from pymdc._proxy import proxy_for, through
 from pymdc._request import Request, masked
 from pymdc._response import Response, whole_body

@@ -24,7 +24,7 @@ from servers import RawServer, Treat, answering, full_port, read_request, wait, 
 
 import pymdc
 from pymdc import _again, _channel, _translation, exceptions
-from pymdc._connection import Deadline, _connected
+from pymdc._dial import Deadline, _connected
 from pymdc._scope import Scope
 
 
