@@ -4,70 +4,82 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 try:
     import fcntl
 except ImportError:  # on Windows, which has not all of the flags either
     fcntl = None  # type: ignore[assignment]
 else:
-    _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    # O_NONBLOCK: somebody else's file of that name may be made such that opening it takes long.
+    _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
-# Milliseconds ahead of the clock from which a note is taken for a mistake.
-_TOO_FAR = 3_600_000
+# Milliseconds that are taken at once. They are used as they come, so that nothing runs ahead.
+_AT_ONCE = 16
+
+# Milliseconds for which they are taken singly, in order with other programs, after a refusal.
+_STRICT = 1_000
+
+# Milliseconds ahead from which what another program noted is the mistake of a clock.
+_TOO_FAR = 600_000
 
 # How often a lock that another program has is tried, a millisecond apart: it may be suspended.
-_TRIES = 500
+_TRIES = 200
 
 _NUMBER = struct.Struct("<q")
 
 
 class Nonces:
-    """Whole milliseconds of *clock* (seconds), strictly increasing for all who share *note*."""
+    """Whole milliseconds of *clock* (seconds), strictly increasing; no other one of *note*'s."""
 
     def __init__(self, clock: Callable[[], float] = time.time, note: Note | None = None) -> None:
         self._clock, self._note = clock, note
-        self._lock = threading.Lock()
-        self._last = 0
+        self.lock = threading.Lock()
+        self._last = self._taken = self._strict = 0
 
     def next(self, ahead: int = 0) -> int:
-        """Return the milliseconds of now, and *ahead* more, or one more than last time."""
-        with self._lock:
+        """Return the milliseconds of now, and *ahead* more, or one more than last time.
+
+        Where it is to be *ahead*, an earlier one was refused, as out of order with another's.
+        """
+        with self.lock:
             now = int(self._clock() * 1000)
             nonce = max(now + ahead, self._last + 1)
-            if self._note:
-                nonce = self._note.after(nonce, now + _TOO_FAR)
+            if ahead:
+                self._taken, self._strict = 0, now + _STRICT
+            if nonce > self._taken and self._note:
+                count = 1 if now < self._strict else _AT_ONCE
+                nonce = self._note.take(nonce, count)
+                self._taken = nonce + count - 1
             self._last = nonce
             return nonce
 
-    def renew(self) -> None:
-        """Take a new lock: in a forked child the old one may be held by nobody who is there."""
-        self._lock = threading.Lock()
+    def in_child(self) -> None:
+        """Leave what is taken to the parent, after a fork for which the lock was held."""
+        self._taken = 0
+        self.lock.release()
 
 
 class Note:
-    """The last nonce of all programs of this user, eight bytes in the file at *path*.
-
-    A process has one for a path, and asks it on one thread at a time.
-    """
+    """The last nonce that any program of this user has taken, eight bytes in the file at *path*."""
 
     def __init__(self, path: Callable[[], str]) -> None:
         self._path = path
 
-    def after(self, nonce: int, limit: int) -> int:
-        """Return *nonce*, or one more than what is noted if that is larger, and note it.
+    def take(self, nonce: int, count: int) -> int:
+        """Take *nonce*, or what follows the noted one if that is larger, and *count* in all.
 
-        What is noted does not count from *limit* on, nor where the file can't be used.
+        Return the first of them: *nonce* itself where nothing can be noted.
         """
         try:
             # It is not kept open: a program may close descriptors that it does not know.
             file = os.open(self._path(), _FLAGS, 0o600)
             try:
                 _own(file)
-                return _follow(file, nonce, limit)
+                return _take(file, nonce, count)
             finally:
                 os.close(file)
         except OSError:
@@ -75,32 +87,38 @@ class Note:
 
 
 def _own(file: int) -> None:
-    """Lock *file* for this process; raise OSError where that can't be."""
+    """Lock *file*; raise OSError where that can't be."""
     status = os.fstat(file)
     if status.st_uid != os.geteuid() or status.st_nlink != 1:
         raise PermissionError("it is not a file of this user alone")
     for _ in range(_TRIES):
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        except (BlockingIOError, PermissionError):
+        except BlockingIOError:
             time.sleep(0.001)
     raise TimeoutError("another program has the lock")
 
 
-def _follow(file: int, nonce: int, limit: int) -> int:
+def _take(file: int, nonce: int, count: int) -> int:
     noted = os.pread(file, _NUMBER.size, 0)
     last = _NUMBER.unpack(noted)[0] if len(noted) == _NUMBER.size else 0
-    if nonce <= last < limit:
+    if nonce <= last < nonce + _TOO_FAR:
         nonce = last + 1
-    os.pwrite(file, _NUMBER.pack(nonce), 0)
+    with suppress(OSError):  # of a full disk; what was read is good all the same
+        os.pwrite(file, _NUMBER.pack(nonce + count - 1), 0)
     return nonce
 
 
 def _path() -> str:
-    return os.path.join(tempfile.gettempdir(), f"pymdc-{os.geteuid()}.nonce")
+    # Not TMPDIR: all programs have to find the same one.
+    return f"/tmp/pymdc-{os.geteuid()}.nonce"
 
 
 nonces = Nonces(note=Note(_path) if fcntl else None)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=nonces.renew)
+    os.register_at_fork(
+        before=nonces.lock.acquire,
+        after_in_parent=nonces.lock.release,
+        after_in_child=nonces.in_child,
+    )

@@ -289,9 +289,10 @@ def test_parents_and_children_have_nonces_of_their_own() -> None:
         grandchild = Child(several)
         return several() + list(grandchild.value())
 
+    found = several()  # ahead of the clock, so that each goes on where this ends
     children = [Child(child) for _ in range(2)]
-    found = several() + [nonce for child in children for nonce in child.value()]
-    assert len(set(found)) == len(found) == 10_000
+    found += several() + [nonce for child in children for nonce in child.value()]
+    assert len(set(found)) == len(found) == 12_000
 
 
 def test_a_child_goes_on_after_the_last_nonce_of_its_parent() -> None:
@@ -299,21 +300,28 @@ def test_a_child_goes_on_after_the_last_nonce_of_its_parent() -> None:
     assert Child(nonces.next).value() > far_ahead
 
 
-def test_a_fork_among_threads_that_sign_leaves_the_child_no_lock_of_theirs() -> None:
+def test_a_fork_among_threads_that_sign_leaves_the_child_nothing_of_theirs() -> None:
     enough = threading.Event()
 
     def sign() -> None:
         while not enough.is_set():
-            nonces.next()
+            nonces.next(ahead=1)
+
+    def look() -> list[str]:
+        files = [os.readlink(f"/proc/self/fd/{number}") for number in range(3, 100) if held(number)]
+        return [file for file in files if nonces.next() and file.endswith(".nonce")]
+
+    def held(number: int) -> bool:
+        return os.path.lexists(f"/proc/self/fd/{number}")
 
     threads = [threading.Thread(target=sign) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for _ in range(30):
-        assert Child(nonces.next).value()
+    found = [Child(look).value() for _ in range(30)]
     enough.set()
     for thread in threads:
         thread.join(PATIENCE)
+    assert found == [[]] * 30
 
 
 def test_threads_share_a_client_a_bucket_and_a_key_pair(

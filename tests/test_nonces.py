@@ -16,7 +16,7 @@ from queue import SimpleQueue
 import pytest
 from conftest import Account
 from modes import PATIENCE
-from processes import MINUTE, bridge_process
+from processes import MINUTE, bridge_process, python
 
 import pymdc
 from pymdc._again import Sendings
@@ -162,28 +162,54 @@ def noting(path: Path, seconds: float = 3.0) -> Nonces:
     return Nonces(lambda: seconds, Note(lambda: str(path)))
 
 
-def test_programs_go_on_after_what_another_noted(tmp_path: Path) -> None:
-    programs = [noting(tmp_path / "note") for _ in range(3)]
-    assert [program.next() for program in programs * 2] == list(range(3000, 3006))
-    assert programs[1].next(ahead=20) == 3020
-    assert programs[2].next() == 3021
+def test_programs_take_what_no_other_has_taken(tmp_path: Path) -> None:
+    one, two = noting(tmp_path / "note"), noting(tmp_path / "note")
+    taken = [[program.next() for _ in range(100)] for program in (one, two, one)]
+    assert all(nonces == sorted(nonces) for nonces in taken)
+    found = [nonce for nonces in taken for nonce in nonces]
+    assert len(set(found)) == 300
+    assert max(found) < 3000 + 300 + 2 * 16, "only what is left of one taking each is left out"
     assert (tmp_path / "note").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_note_that_is_far_ahead_of_the_clock_is_a_mistake(tmp_path: Path) -> None:
-    path, hour = tmp_path / "note", 3600
-    assert noting(path, 3 + hour).next() == 3003000 + 600000
+def test_what_is_not_used_in_its_time_is_not_used(tmp_path: Path) -> None:
+    times = iter((3.0, 3.001, 3.1))
+    program = Nonces(lambda: next(times), Note(lambda: str(tmp_path / "note")))
+    assert [program.next() for _ in range(3)] == [3000, 3001, 3100]
+
+
+def test_programs_take_turns_once_one_was_refused(tmp_path: Path) -> None:
+    one, two = noting(tmp_path / "note"), noting(tmp_path / "note")
+    first = one.next()
+    assert two.next() > first
+    in_order = [one.next(ahead=1), two.next(ahead=1), one.next(), two.next(), one.next()]
+    assert in_order == list(range(in_order[0], in_order[0] + 5))
+    assert two.next(ahead=500) == 3500
+    assert one.next() == 3501
+
+
+def test_a_note_that_is_far_ahead_is_the_mistake_of_a_clock(tmp_path: Path) -> None:
+    path, wrong = tmp_path / "note", 603.5
+    early = noting(path, wrong)
+    assert early.next() == 603500
     assert noting(path).next() == 3000
-    assert noting(path).next() == 3001, "what was noted by mistake is gone"
-    assert noting(path, 2.002 + hour).next() == 3602002
-    assert noting(path).next() == 3602003
+    assert noting(path).next() == 3016, "what was noted by mistake is gone"
+
+
+def test_programs_that_ran_while_the_clock_was_set_back_share_no_nonce(tmp_path: Path) -> None:
+    seconds = 10_000.0
+    one, two = (Nonces(lambda: seconds, Note(lambda: str(tmp_path / "note"))) for _ in range(2))
+    found = [program.next() for program in (one, two)]
+    seconds = 3.0
+    found += [program.next() for program in (one, two) * 40]
+    assert len(set(found)) == len(found)
 
 
 def test_what_is_no_note_is_made_one(tmp_path: Path) -> None:
     path = tmp_path / "note"
     for garbage in (b"", b"abc", b"\xff" * 8, b"\xff" * 7 + b"\x7f"):
         path.write_bytes(garbage)
-        assert [noting(path).next(), noting(path).next()] == [3000, 3001]
+        assert [noting(path).next(), noting(path).next()] == [3000, 3016]
 
 
 @pytest.mark.parametrize("what", ["no folder", "folder", "symlink", "hard link", "pipe", "owner"])
@@ -206,42 +232,66 @@ def test_where_nothing_can_be_noted_a_program_goes_on_alone(tmp_path: Path, what
         path.touch()
         os.chown(path, 1, 1)
     program = noting(path)
-    assert [program.next(), program.next()] == [3000, 3001]
+    assert [program.next() for _ in range(40)] == list(range(3000, 3040))
     assert other.read_bytes() == b"a file of somebody else"
     assert what != "owner" or not path.read_bytes()
 
 
-SUSPENDED = """
-import fcntl, sys
+FULL = """
+import resource, sys
+from pymdc._nonces import Note
 
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+print(Note(lambda: sys.argv[1]).take(3000, 16))
+"""
+
+
+def test_on_a_full_disk_what_is_noted_counts(tmp_path: Path) -> None:
+    noting(tmp_path / "note").next()
+    assert python("-c", FULL, str(tmp_path / "note")).stdout == "3016\n"
+
+
+HELD = """
+import fcntl, signal, sys
+
+signal.signal(signal.SIGIO, signal.SIG_IGN)
 with open(sys.argv[1], "wb") as file:
-    fcntl.lockf(file, fcntl.LOCK_EX)
-    print("locked", flush=True)
+    if sys.argv[2] == "lock":
+        fcntl.flock(file, fcntl.LOCK_EX)
+    else:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    print("held", flush=True)
     sys.stdin.readline()
 """
 
 
-def test_nobody_waits_for_a_program_that_is_suspended_while_it_notes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["lock", "lease"])
+def test_nobody_waits_long_for_a_program_that_holds_the_note(tmp_path: Path, how: str) -> None:
     path = tmp_path / "note"
     with subprocess.Popen(
-        [sys.executable, "-c", SUSPENDED, str(path)],
+        [sys.executable, "-c", HELD, str(path), how],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as other:
         assert other.stdout
-        assert other.stdout.readline() == "locked\n"
-        program = noting(path)
-        assert [program.next(), program.next()] == [3000, 3001]
+        assert other.stdout.readline() == "held\n"
+        program, found = noting(path), SimpleQueue[int]()
+        threads = [threading.Thread(target=lambda: found.put(program.next())) for _ in range(32)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert [found.get_nowait() for _ in threads] == list(range(3000, 3032))
         other.communicate("go on\n", timeout=MINUTE)
     assert path.read_bytes() == b""
-    assert program.next() == 3002
-    assert noting(path).next() == 3003
+    assert program.next() == 3032
+    assert noting(path).next() == 3048
 
 
 def test_a_note_keeps_no_descriptor(tmp_path: Path) -> None:
     program, before = noting(tmp_path / "note"), len(os.listdir("/dev/fd"))
-    for _ in range(10):
+    for _ in range(100):
         program.next()
     assert len(os.listdir("/dev/fd")) == before
 
