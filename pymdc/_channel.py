@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -42,9 +43,11 @@ _silent.disabled = True
 # Known to websockets from its release 17 on.
 _TOO_MANY_FRAGMENTS = [getattr(theirs, name) for name in {"TooManyFragments"} & {*dir(theirs)}]
 
+_NO_URL = "it is not the URL of a channel"
+
 # What websockets raises, what it becomes, and what it means; the first line that fits decides.
 TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
-    (theirs.InvalidURI, ConnectError, "it is not the URL of a channel"),
+    (theirs.InvalidURI, ConnectError, _NO_URL),
     (theirs.InvalidProxy, ConnectError, "the proxy could not be used; check its address"),
     (theirs.ProxyError, ConnectError, "the proxy could not be used; check its address"),
     (
@@ -77,12 +80,12 @@ class Channel:
         tls: Callable[[], ssl.SSLContext],
         scope: Scope,
     ) -> None:
-        self.url, self.wait, self.ended, self.came = url, timeout[1], False, 0
+        self.url, self.wait, self.ended, self.came = _shown(url), timeout[1], False, 0
         self._message, self._scope = message, scope
-        self._tried = scope.doing = f"the channel {url}"
+        self._tried = scope.doing = f"the channel {self.url}"
         with self._translating():
-            uri = parse_uri(url)
-            proxy = _proxy_for(url)
+            uri = _parsed(url, self._tried)
+            proxy = _proxy_for(url, self._tried)
             self._tried = scope.doing = self._tried + through(proxy)
             self.sock = _connect(uri, proxy, self._tried, timeout[0], tls, scope)
             self._protocol = ClientProtocol(uri, max_size=_LARGEST_FRAME, logger=_silent)
@@ -151,14 +154,14 @@ class Channel:
     def _check(self) -> None:
         broken = self._protocol.handshake_exc or self._protocol.parser_exc
         if isinstance(broken, EOFError):
-            raise ConnectionLost(f"the channel {self.url}: it closed before the shard was whole")
+            raise ConnectionLost(f"{self._tried}: it closed before the shard was whole")
         if broken is not None:
             raise broken
         closed = self._protocol.close_rcvd
         with suppress(OSError):
             self._send()
         if closed is not None and closed.code != _NORMAL:
-            raise ConnectionLost(f"the channel {self.url}: it closed with code {closed.code}")
+            raise ConnectionLost(f"{self._tried}: it closed with code {closed.code}")
         self.ended = closed is not None
 
     def _send(self) -> None:
@@ -174,10 +177,6 @@ class Channel:
             raise translated(error, self._tried) from error
         except PymdcError:
             raise
-        except ValueError as error:
-            raise ConnectError(
-                f"{self._tried}: it is not the URL of a channel ({error})"
-            ) from error
         except TimeoutError as error:
             raise self.silent() from error
         except OSError as error:
@@ -192,11 +191,23 @@ def translated(error: Exception, tried: str) -> NetworkError:
     return NetworkError(f"{tried}: {error}")
 
 
-def _proxy_for(url: str) -> Proxy | None:
+def _shown(url: str) -> str:
+    """Return as much of *url* as may be shown: no credentials, path or query."""
+    return re.sub("(?s)^([a-z]+://)(?:.*@)?([^/?#]*).*", r"\1\2", url)
+
+
+def _parsed(url: str, tried: str) -> WebSocketURI:
+    try:
+        return parse_uri(url)
+    except (theirs.InvalidURI, ValueError):  # whose texts show the whole of it
+        raise ConnectError(f"{tried}: {_NO_URL}") from None
+
+
+def _proxy_for(url: str, tried: str) -> Proxy | None:
     try:
         return proxy_for(url)
     except ValueError as error:
-        raise ConnectError(f"the channel {url}: {error}") from None
+        raise ConnectError(f"{tried}: {error}") from None
 
 
 def _connect(

@@ -58,6 +58,10 @@ def _connecting(to: connection.HTTPConnection) -> Iterator[None]:
         raise exceptions.NewConnectionError(to, str(error)) from error
 
 
+class Switched(http.client.HTTPException):
+    """The other side speaks another protocol from here on, for which nobody asked."""
+
+
 class _Answer(http.client.HTTPResponse):
     """Passes over every interim answer as http.client does over 100 alone.
 
@@ -67,7 +71,7 @@ class _Answer(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         version, status, reason = super()._read_status()  # type: ignore[misc]  # not in typeshed
         if status == HTTPStatus.SWITCHING_PROTOCOLS:
-            raise http.client.HTTPException("a switch to another protocol, for which nobody asked")
+            raise Switched
         return version, HTTPStatus.CONTINUE if status < HTTPStatus.OK else status, reason
 
 
@@ -99,6 +103,17 @@ class _Scoped(connection.HTTPConnection):
                 raise
             # An answer is there. Of this error urllib3 knows that there may be, and reads it.
             raise BrokenPipeError from error
+
+    def send(self, data: Any) -> None:
+        """Send *data*, each part of which that gets away is a sign of progress."""
+        scope = _here.scope
+        if scope is None or self.sock is None or not isinstance(data, bytes | memoryview):
+            super().send(data)
+            return
+        left = memoryview(data)
+        while left:
+            left = left[self.sock.send(left) :]
+            scope.step()
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
         try:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from urllib3.util import ssl_wrap_socket
 
-from pymdc._proxy import Proxy
+from pymdc._proxy import Proxy, refusal
 from pymdc._scope import Scope
 
 _LONGEST_ANSWER = 64 * 1024  # bytes, of a proxy that is asked for a tunnel
@@ -137,12 +137,14 @@ def _ask_for_tunnel(sock: socket.socket, target: str, proxy: Proxy, deadline: De
     lines = [f"CONNECT {target} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
     sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
     answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
+    while not answer.endswith((b"\n\r\n", b"\n\n")):
         sock.settimeout(deadline.left())
         byte = sock.recv(1)  # what follows is the other side's
         if not byte or len(answer) == _LONGEST_ANSWER:
             raise OSError("the proxy gave no whole answer")
         answer += byte
-    if not re.match(rb"HTTP/\d\.\d 2\d\d\b", answer):
-        told = answer.partition(b"\r\n")[0].decode("latin-1")
-        raise OSError(f"the proxy refused: {told}")
+    status = re.match(rb"HTTP/\d\.\d (\d{3})\b", answer)
+    if status is None:  # nor is it shown, since it may repeat what was sent
+        raise OSError("the proxy's answer is not HTTP")
+    if not status[1].startswith(b"2"):
+        raise OSError(refusal(int(status[1])))

@@ -21,7 +21,7 @@ from pymdc.exceptions import IntegrityError
 Source = str | os.PathLike[str] | os.PathLike[bytes] | bytes | bytearray | memoryview | BinaryIO
 
 _BLOCK = 1024 * 1024
-_PIECE = 256 * 1024  # bytes, of which each may take the whole of a timeout
+_PIECE = 256 * 1024  # bytes, after each of which progress may be told
 
 
 @contextmanager
@@ -117,8 +117,9 @@ class FileBody:
 
     def _seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
-            return int(self._file.seek(offset, whence))
-        except (OSError, ValueError, AttributeError) as error:
+            place = self._file.seek(offset, whence)
+            return int(self._file.tell() if place is None else place)  # some only go there
+        except (OSError, TypeError, ValueError, AttributeError) as error:
             raise io.UnsupportedOperation(
                 f"the file cannot be rewound ({error}); expected one that is open and can seek"
             ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import responses
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -30,7 +31,7 @@ def proxy_for(url: str) -> Proxy | None:
     """Return the proxy for *url* by http_proxy, https_proxy and no_proxy, or None."""
     parts = urlsplit(url)
     scheme = parts.scheme.replace("ws", "http")
-    found = getproxies().get(scheme)
+    found = getproxies().get(scheme, "").strip()
     if not found or proxy_bypass(parts.netloc):
         return None
     try:
@@ -43,18 +44,29 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def _parsed(url: str) -> Proxy:
-    parts = urlsplit(url)
+    # As in urllib.request, a password may hold what ends the host of other URLs.
+    scheme, _, rest = url.partition("://")
+    user, _, rest = rest.rpartition("@")
+    parts = urlsplit(f"{scheme}://{rest}")
     if parts.scheme not in _PORTS or not parts.hostname:
         raise ValueError("no proxy's")
-    port = parts.port or _PORTS[parts.scheme]
     headers: Mapping[str, str] = {}
-    if parts.username:
-        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    if user:
+        name, _, password = user.partition(":")
+        credentials = f"{unquote(name)}:{unquote(password)}"
         encoded = base64.b64encode(credentials.encode()).decode("ascii")
         headers = {"Proxy-Authorization": f"Basic {encoded}"}
     return Proxy(
-        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", parts.hostname, port, headers
+        f"{parts.scheme}://{parts.netloc}",
+        parts.hostname,
+        parts.port or _PORTS[parts.scheme],
+        headers,
     )
+
+
+def refusal(status: int) -> str:
+    """Say that a proxy refused; in its own words may be what it was sent."""
+    return f"the proxy refused: {status} {responses.get(status, '')}".rstrip()
 
 
 def through(proxy: Proxy | None) -> str:

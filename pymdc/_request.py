@@ -35,7 +35,7 @@ class Request:
     """
 
     method: str
-    path: str
+    path: str = field(repr=False)  # may hold an activation token
     payload: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     stream: Iterable[bytes | memoryview] | None = field(default=None, repr=False)

@@ -14,6 +14,7 @@ from pymdc.exceptions import ConnectionLost, GarbledAnswer, HTTPError
 
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
+_LARGEST = 2**28  # bytes of an answer that came compressed
 _LONGEST_ENCODING = 12  # characters; what is longer may be something that was sent
 
 _STRANGE = "not the bridge's JSON; is something else listening at the endpoint?"
@@ -75,18 +76,18 @@ def _plain(response: urllib3.BaseHTTPResponse, tried: str) -> bytes:
 
     Raises `GarbledAnswer` unless exactly one whole body comes out.
     """
-    encoding = response.headers.get("Content-Encoding", "identity").lower()
-    if encoding == "identity":
+    encoding = response.headers.get("Content-Encoding", "").lower()
+    if encoding in ("", "identity") or not response.data:
         return response.data
-    if encoding not in ("gzip", "deflate"):
+    if encoding not in ("gzip", "x-gzip", "deflate"):
         named = repr(encoding) if len(encoding) <= _LONGEST_ENCODING else "with a long name"
         told = f"answered {response.status} in the encoding {named}, which is not read here"
         raise GarbledAnswer(f"{tried} {told}")
     unpacking = zlib.decompressobj(32 + zlib.MAX_WBITS)  # the one or the other, by its beginning
     try:
-        plain = unpacking.decompress(response.data)
+        plain = unpacking.decompress(response.data, _LARGEST)
         if not unpacking.eof or unpacking.unused_data:
-            raise zlib.error("it is cut short, or goes on after its end")
+            raise zlib.error("it is cut short, goes on after its end, or is too large")
     except zlib.error as error:
         raise GarbledAnswer(f"{tried}: the answer could not be decompressed ({error})") from None
     return plain

@@ -7,6 +7,7 @@ import ssl
 
 from urllib3 import exceptions as theirs
 
+from pymdc._connection import Switched
 from pymdc._dial import distrust
 from pymdc._request import masked
 from pymdc.exceptions import (
@@ -40,7 +41,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
     (theirs.UnrewindableBodyError, ConnectionLost, "the body could not be sent again"),
     (theirs.ResponseNotChunked, GarbledAnswer, "the answer is not what its headers say"),
     (theirs.IncompleteRead, ConnectionLost, "the connection ended in the middle of the answer"),
-    (theirs.InvalidChunkLength, ConnectionLost, "the connection ended in the middle of the answer"),
+    (theirs.InvalidChunkLength, GarbledAnswer, "the answer is cut short, or garbled"),
     (theirs.DecodeError, GarbledAnswer, "the answer could not be decompressed"),
     (theirs.ResponseError, GarbledAnswer, "the answer could not be read"),
     (theirs.HeaderParsingError, GarbledAnswer, "the answer's headers could not be read"),
@@ -56,6 +57,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
         ConnectionLost,
         "the connection ended in the middle of the answer",
     ),
+    (Switched, GarbledAnswer, "it answered in another protocol, for which nobody asked"),
     (http.client.HTTPException, GarbledAnswer, "the answer is not HTTP; is something else there?"),
     (TimeoutError, Timeout, "nothing could be sent for {read:g} s"),
     (OSError, ConnectionLost, "the connection broke" + _PERHAPS),
@@ -71,7 +73,9 @@ def translated(error: Exception, tried: str, timeout: tuple[float, float]) -> Ne
             meaning = meaning.format(connect=timeout[0], read=timeout[1])
             if isinstance(told, ssl.SSLCertVerificationError):
                 meaning = distrust(told)
-            return ours(f"{tried}: {meaning} ({_reason(told)})")
+            # What is garbled may repeat what was sent.
+            reason = "" if ours is GarbledAnswer else f" ({_reason(told)})"
+            return ours(f"{tried}: {meaning}{reason}")
     return NetworkError(f"{tried}: {_reason(told)}")
 
 

@@ -14,7 +14,7 @@ from urllib3 import exceptions as theirs
 
 from pymdc._connection import HTTPPool, HTTPSPool, within
 from pymdc._dial import Tunnel
-from pymdc._proxy import proxy_for, through
+from pymdc._proxy import proxy_for, refusal, through
 from pymdc._request import Request, masked
 from pymdc._response import Response, whole_body
 from pymdc._scope import Scope
@@ -129,8 +129,7 @@ class Transport:
         finally:
             scope.release()
         if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
-            told = f"{response.status} {masked(response.reason or '')}"
-            raise ConnectError(f"{tried}: the proxy refused: {told}")
+            raise ConnectError(f"{tried}: {refusal(response.status)}")
         plain = whole_body(response, request.method, tried)
         return Response(url, response.status, response.headers, plain, self._way)
 

@@ -20,6 +20,7 @@ from pymdc._threads import Threads, on_any
 
 _PRECISION = 0.25  # seconds between two looks at whether Ctrl-C ended the main thread
 _LAST_SECONDS = 5.0  # for callbacks to hear that they are cancelled, after Ctrl-C
+_CTRL_C = "the program was interrupted"
 _all: weakref.WeakSet[Workers] = weakref.WeakSet()
 _log = logging.getLogger("pymdc")
 
@@ -44,7 +45,7 @@ class Workers:
         self._lanes: set[Call] = set()  # each named by the call that opened it
         self._cancelled: deque[Call] = deque()
         self._tellers = 0
-        self._kept = False
+        self._kept = self._given_up = False
         self._renew_locks()
         _all.add(self)
 
@@ -54,8 +55,10 @@ class Workers:
 
     def run(self, work: Work, scope: Scope) -> Any:
         """Do *work* on a worker, wait for it, and return its outcome; Ctrl-C ends its *scope*."""
-        if on_any():
+        if self.threads.current:
             return outcome(work)
+        if self._given_up:
+            scope.cancel(_CTRL_C)
         answers: SimpleQueue[Any] = SimpleQueue()
         try:
             self.start(work, answers.put)
@@ -75,6 +78,8 @@ class Workers:
 
     def submit(self, work: Work, callback: Callback, scope: Scope) -> Call:
         """Do *work* on a worker in its turn, which hands its outcome to *callback*."""
+        if self._given_up:
+            scope.cancel(_CTRL_C)
         call = Call(work, callback, scope, self._hasten, self._overtake)
         try:
             self._accept(call)
@@ -83,18 +88,21 @@ class Workers:
             raise
         return call
 
-    def cancel(self) -> None:
-        """Cancel every call that has a callback."""
+    def cancel(self, why: str) -> None:
+        """Cancel every call."""
         with self._lock:
             calls = tuple(self._calls)
         for call in calls:
             call.cancel()
+        self._clock.cancel(why)
 
     def give_up(self) -> None:
-        """Cancel every call, and those that callbacks make of it, for a few seconds."""
+        """Cancel every call of every client, until these are quiet or a few seconds are over."""
         last = time.monotonic() + _LAST_SECONDS
         while not self.quiet(0) and time.monotonic() < last:
-            self.cancel()
+            for workers in {self, *_everybody()}:
+                workers._given_up = True
+                workers.cancel(_CTRL_C)
             self.quiet(_PRECISION)
 
     def quiet(self, timeout: float | None = None) -> bool:
@@ -135,7 +143,7 @@ class Workers:
             self._keep()  # whoever serves the lanes may have had nothing left to do until now
 
     def _open(self, lane: Call) -> None:
-        if not (self._keep() and self.threads.take(partial(self._serve, lane))):
+        if _late() or not (self._keep() and self.threads.take(partial(self._serve, lane))):
             self._serve_without_thread(lane)
 
     def _withdraw(self, call: Call) -> None:
@@ -252,8 +260,21 @@ def _interrupted() -> bool:
     )
 
 
+def _late() -> bool:
+    """Say whether the program's last functions run, after which no thread is waited for."""
+    main = threading.main_thread()
+    return threading.current_thread() is main and not main.is_alive()
+
+
+def _everybody() -> tuple[Workers, ...]:
+    try:
+        return tuple(_all)
+    except RuntimeError:  # a client is made at this moment
+        return _everybody()
+
+
 @atexit.register
 def _tell_the_rest() -> None:
     """Cancel what is left when Ctrl-C interrupts the wait for the last callbacks."""
-    for workers in tuple(_all):
+    for workers in _everybody():
         workers.give_up()

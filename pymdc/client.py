@@ -40,6 +40,10 @@ CHANNELS = 4
 # Blocking calls come from any number of threads; this many connections are kept for all.
 _CONNECTIONS = 64
 
+_LONGEST = 1e9  # seconds; threading's own bound is not far above it
+_MOST = f"at most {_LONGEST:g}"
+_LAST_SECONDS = 2.0  # for callbacks to hear that they are cancelled, when Ctrl-C ends a block
+
 # The bridge's JSON as a dict or list, '' or text where it sent none, or an exception.
 Answer = Any
 
@@ -165,10 +169,11 @@ class Client:
             with suppress(RuntimeError):  # none can be had while Python ends, which closes all
                 threading.Thread(target=close, name="pymdc-close").start()
             return
+        if timeout is not None:
+            timeout = min(timeout, _LONGEST)
         if cancel or not self._workers.close(timeout):
             self._closed = self._cancelled = True
-            self._workers.cancel()
-            self._clock.cancel("the client was closed")
+            self._workers.cancel("the client was closed")
             self._workers.close(timeout)
         self._closed = True
         self._clock.close()
@@ -218,7 +223,8 @@ class Client:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close(cancel=kind is not None and issubclass(kind, KeyboardInterrupt))
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.close(_LAST_SECONDS if interrupted else None, cancel=interrupted)
 
     def __repr__(self) -> str:
         return f"<Client {self.endpoint}>"
@@ -256,8 +262,8 @@ def _file(path: Any, what: str) -> Any:
 
 
 def _limit(seconds: Any, what: str) -> float:
-    if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-        raise ValueError(f"{what} is {seconds!r}; expected seconds above zero")
+    if not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST:
+        raise ValueError(f"{what} is {seconds!r}; expected seconds, above zero and {_MOST}")
     return float(seconds)
 
 
@@ -265,7 +271,9 @@ def _pair(timeout: Any) -> tuple[float, float]:
     pair = timeout if isinstance(timeout, tuple | list) else (timeout, timeout)
     if len(pair) == 1:
         pair = (pair[0], pair[0])
-    numbers = all(isinstance(part, int | float) and 0 < part < float("inf") for part in pair)
+    numbers = all(isinstance(part, int | float) and 0 < part <= _LONGEST for part in pair)
     if len(pair) != 2 or not numbers:
-        raise ValueError(f"timeout is {timeout!r}; expected seconds, or (connect, read) seconds")
+        raise ValueError(
+            f"timeout is {timeout!r}; expected seconds, or (connect, read) seconds, {_MOST}"
+        )
     return float(pair[0]), float(pair[1])

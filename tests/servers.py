@@ -70,6 +70,20 @@ def answering(answer: bytes) -> Treat:
     return treat
 
 
+def echoing(before: bytes, first: tuple[bytes, ...] = ()) -> Treat:
+    """Return a treatment that sends *before* and the request's head back, and closes.
+
+    The head's lines that begin with one of *first* come before the others.
+    """
+
+    def treat(connection: socket.socket) -> None:
+        lines = read_request(connection)[0].split(b"\r\n")
+        lines.sort(key=lambda line: not line.lower().startswith(first or b""))
+        connection.sendall(before + b"\r\n".join(lines) + b"\r\n\r\n")
+
+    return treat
+
+
 class RawServer:
     """Listens on a free port; each connection gets a thread and *treat*, then is closed."""
 

@@ -23,7 +23,7 @@ from modes import Ask
 from servers import RawServer, Treat, answering, full_port, read_request, wait, written
 
 import pymdc
-from pymdc import _again, _channel, _translation, exceptions
+from pymdc import _again, _channel, _response, _translation, exceptions
 from pymdc._dial import Deadline, _connected
 from pymdc._scope import Scope
 
@@ -118,7 +118,7 @@ BROKEN: list[tuple[Treat, type[exceptions.NetworkError], str]] = [
     (closed_after_the_request, exceptions.ConnectionLost, "the connection ended before the answer"),
     (reset, exceptions.ConnectionLost, "the connection broke"),
     (answering(b"HTTP/1.1 200 OK\r\nContent-"), exceptions.ConnectionLost, ""),
-    (answering(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), exceptions.GarbledAnswer, "not HTTP"),
+    (answering(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), exceptions.GarbledAnswer, "protocol"),
     (answering(written("200 OK", b"[1", length=99)), exceptions.ConnectionLost, "in the middle"),
     (
         answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n99\r\n[1"),
@@ -267,7 +267,7 @@ def test_an_answer_longer_than_it_says_does_not_reach_the_next_call(ask: Ask) ->
 
 @pytest.mark.parametrize("packed", [GZIP, zlib.compress(b"[1]")], ids=["gzip", "deflate"])
 def test_a_compressed_answer_is_whole_or_none(ask: Ask, packed: bytes) -> None:
-    parts = [packed[:length] for length in range(len(packed))] + [packed * 2, packed + b"\0"]
+    parts = [packed[:length] for length in range(1, len(packed))] + [packed * 2, packed + b"\0"]
     remaining = iter(parts)
 
     def treat(connection: socket.socket) -> None:
@@ -281,6 +281,20 @@ def test_a_compressed_answer_is_whole_or_none(ask: Ask, packed: bytes) -> None:
             value = ask(user.register)
             assert type(value) is exceptions.GarbledAnswer, part
             assert "decompressed" in str(value)
+
+
+def test_an_empty_answer_is_empty_in_every_encoding(ask: Ask) -> None:
+    assert treated(answering(written("200 OK", b"", "Content-Encoding: gzip")), ask) == ""
+
+
+def test_an_answer_that_grows_beyond_all_bounds_is_none(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_response, "_LARGEST", 1_000)
+    for size, kind in ((998, str), (999, exceptions.GarbledAnswer)):
+        packed = zlib.compress(b'"' + bytes(size) + b'"')
+        value = treated(answering(written("200 OK", packed, "Content-Encoding: deflate")), ask)
+        assert type(value) is kind, size
 
 
 @pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])

@@ -165,6 +165,22 @@ def test_a_client_that_a_callback_closes_lets_the_others_finish() -> None:
     assert [type(value) for value in got] == [Closed, list, list]
 
 
+def test_close_waits_for_a_blocking_call_in_the_callback_of_another_client() -> None:
+    got: list[Any] = []
+    with Gate() as server, pymdc.Client("http://127.0.0.1:1") as other:
+        client = pymdc.Client(server.endpoint)
+        user = pymdc.api.Users("a@b.com", client=client)
+        other.run(lambda scope: None, lambda value: got.append(user.register()))
+        server.await_requests(1)
+        closing = threading.Thread(target=client.close)
+        closing.start()
+        closing.join(0.1)
+        assert closing.is_alive()
+        server.open.set()
+        closing.join(PATIENCE)
+    assert got == [[]]
+
+
 def test_close_tells_those_who_wait_behind_a_callback_that_blocks() -> None:
     blocked, told, order = threading.Event(), threading.Event(), list[str]()
 
@@ -283,6 +299,26 @@ for number in range(40):
     user.register(callback(number))
 threading.Thread(target=ready_at_the_end, daemon=True).start()
 """
+SLOW = """
+def slow(value):
+    callback("slow")(value)
+    threading.Event().wait(60)
+
+with pymdc.Client() as client:
+    pymdc.api.Users("a@b.com", client=client).register(slow)
+    say("ready")
+    threading.Event().wait()
+"""
+NESTED = """
+def nested(value):
+    try:
+        callback("nested")(user.register())
+    finally:
+        say("cleaned up")
+
+pymdc.Client().run(lambda scope: None, nested)
+threading.Thread(target=ready_at_the_end, daemon=True).start()
+"""
 AGAIN = """
 def again(value):
     say(type(value).__name__)
@@ -351,6 +387,20 @@ def test_the_first_ctrl_c_ends_callbacks_that_call_again_on_every_error() -> Non
     assert len(printed) >= 5
     assert set(printed) == {"Cancelled"}
     assert seconds < SOON
+
+
+def test_the_first_ctrl_c_ends_a_with_block_whose_callback_takes_long() -> None:
+    printed, errors, _, seconds = interrupted(SLOW, 1)
+    assert errors.endswith("\nKeyboardInterrupt\n")
+    assert printed == ["slow Cancelled"]
+    assert seconds < SOON
+
+
+def test_the_first_ctrl_c_cancels_the_blocking_call_in_a_callback() -> None:
+    printed, errors, _, seconds = interrupted(NESTED, 1)
+    assert "KeyboardInterrupt" in errors
+    assert printed == ["nested Cancelled", "cleaned up"]
+    assert seconds < AT_ONCE
 
 
 CALLING = """
@@ -495,3 +545,34 @@ def test_a_callback_returns_before_those_of_its_calls_where_no_thread_can_be_sta
     with RawServer(answer_all) as server:
         done = python("-c", WITHOUT_THREADS % two, server.endpoint)
     assert (done.stdout, done.stderr, done.returncode) == ("outer\ninner\n", "", 0)
+
+
+AT_EXIT = """
+import atexit, sys
+
+def call():
+    import pymdc
+    user = pymdc.api.Users("a@b.com", "pass")
+
+    def chain(value):
+        show(value)
+        user.register(show)
+
+    def show(value):
+        sys.stdout.write(f"{value}\\n")
+
+    for _ in range(3):
+        user.register(chain)
+    show(user.register())
+
+%s
+"""
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["first", "last"])
+def test_callbacks_of_the_programs_last_functions_run(place: int) -> None:
+    lines = ["atexit.register(call)"]
+    lines.insert(place, "import pymdc")
+    with RawServer(answer_all) as server:
+        ended = python("-c", AT_EXIT % "\n".join(lines), env={"PYMDC_ENDPOINT": server.endpoint})
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("[]\n" * 7, "", 0)

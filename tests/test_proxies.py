@@ -14,11 +14,13 @@ from certificates import certificate, context, over_tls
 from channels import blocks
 from modes import Ask
 from proxies import Proxy
-from servers import RawServer, Treat, answering, read_request
+from servers import RawServer, Treat, answering, echoing, read_request
 from websockets.sync.server import serve
 
 import pymdc
 from pymdc import exceptions
+from pymdc._auth import Nobody
+from pymdc._request import settle
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
 
@@ -99,6 +101,23 @@ def pulled(channel: str, ca_certs: Path | None = None) -> Any:
             return b"".join(blocks(client, pointer))
         except pymdc.PymdcError as error:
             return error
+
+
+@pytest.mark.parametrize("password", ["p/w", "12/34", "p#w", "p?w", "p[w", "p]w", "p:w", "p@w", ""])
+def test_a_password_may_hold_what_ends_the_host_of_other_addresses(
+    settings: Set, hosts: dict[str, int], password: str
+) -> None:
+    with Proxy(hosts, f"al:{password}") as proxy:
+        settings(http_proxy=f" http://al:{password}@{proxy.address}/ ")
+        with pymdc.Client("http://bridge.invalid") as client:
+            assert client.call(settle("GET", "/"), Nobody(), None)["swagger"] == "2.0"
+
+
+def test_a_proxy_may_end_its_lines_as_it_likes(settings: Set) -> None:
+    for end in (b"\n", b"\r\n"):
+        with RawServer(answering(b"HTTP/1.0 403 No" + end + b"A: b" + end + end)) as server:
+            settings(http_proxy=server.endpoint)
+            assert "the proxy refused: 403 Forbidden" in str(pulled("ws://bridge.invalid"))
 
 
 @pytest.mark.parametrize("credentials", ["", CREDENTIALS])
@@ -237,8 +256,7 @@ def test_a_proxy_that_refuses_is_named_and_no_credentials_are(
     assert type(value) is exceptions.ConnectError
     assert url in str(value)
     assert f"through the proxy http://{proxy.address}: " in str(value)
-    assert "the proxy refused: " in str(value)
-    assert "407 Proxy Authentication Required" in str(value)
+    assert "the proxy refused: 407 Proxy Authentication Required" in str(value)
     assert "geheim" not in str(value)
     assert proxy.refused > 0
     assert proxy.asked == []
@@ -258,16 +276,20 @@ def silence(connection: socket.socket) -> None:
     ("treat", "text"),
     [
         (nothing, "the proxy gave no whole answer"),
-        (answering(b"220 smtp.x ESMTP\r\n\r\n"), "220 smtp.x ESMTP"),
+        (answering(b"220 smtp.x ESMTP\r\n\r\n"), "the proxy's answer is not HTTP"),
+        (echoing(b"HTTP/1.1 407 "), "the proxy refused: 407 Proxy Authentication Required)"),
+        (echoing(b""), "the proxy's answer is not HTTP"),
         (answering(b"x" * 70_000), "the proxy gave no whole answer"),
     ],
 )
 def test_what_is_no_proxy_makes_no_tunnel(settings: Set, url: str, treat: Treat, text: str) -> None:
     with RawServer(treat) as server:
-        settings(http_proxy=server.endpoint, https_proxy=server.endpoint)
+        proxy = server.endpoint.replace("//", "//al:geheim@")
+        settings(http_proxy=proxy, https_proxy=proxy)
         value = pulled(url)
     assert type(value) is exceptions.ConnectError
     assert text in str(value)
+    assert CREDENTIALS not in str(value)
     assert f"through the proxy {server.endpoint}" in str(value)
 
 
@@ -326,7 +348,7 @@ def test_a_page_of_a_proxy_is_an_http_error_that_names_it(ask: Ask, settings: Se
         "u:geheim",
         "http://:geheim@",
         "http://u:geheim@[",
-        "http://u:geheim\u2100@x",
+        "http://u:geheim@x\u2100",
     ],
 )
 def test_a_variable_that_is_no_proxys_is_named_and_not_shown(settings: Set, proxy: str) -> None:

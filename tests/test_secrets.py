@@ -18,10 +18,11 @@ from certificates import certificate, over_tls
 from channels import HASH, blocks, pointer, pointing, websocket
 from modes import PATIENCE, Ask
 from proxies import Proxy
-from servers import RawServer, Treat, answering, read_request, written
+from servers import RawServer, Treat, answering, echoing, read_request, written
 from websockets.sync.server import ServerConnection
 
 import pymdc
+from pymdc._request import settle
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
 
@@ -197,23 +198,23 @@ def reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-def echoing(before: bytes) -> Treat:
-    """Return a treatment that sends *before* and the request's head back."""
-
-    def treat(connection: socket.socket) -> None:
-        connection.sendall(before + read_request(connection)[0] + b"\r\n\r\n")
-
-    return treat
-
-
 def repeating(connection: socket.socket) -> None:
     """Answer with JSON in which the request's head stands as a hash."""
     told = json.dumps({"hash": read_request(connection)[0].decode()}).encode()
     connection.sendall(written("200 OK", told, "Connection: close"))
 
 
+FIRST = (b"authorization:", b"proxy-authorization:", b"x-signature:", b"x-token:")
+
 FAILURES: dict[str, Treat] = {
     "echoes": echoing(b""),
+    "echoes a header first": echoing(b"", FIRST),
+    "echoes a header as its version": echoing(b"HTTP/9.9 ", FIRST),
+    "echoes a header as its status": echoing(b"HTTP/1.1 ", FIRST),
+    "echoes a header as its length": echoing(b"HTTP/1.1 200 OK\r\nContent-Length: ", FIRST),
+    "echoes a header as a chunk": echoing(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", FIRST
+    ),
     "echoes in a header": echoing(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"),
     "echoes as an encoding": echoing(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Encoding: "),
     "echoes as a hash": repeating,
@@ -302,10 +303,11 @@ def test_no_proxy_tells_a_secret(
             monkeypatch.setenv("http_proxy", f"http://al:{password}@{proxy.address}")
             with pymdc.Client("http://bridge.invalid") as client:
                 everything(heard, client, pair)
-    with RawServer(echoing(b"HTTP/1.1 407 ")) as server:
-        monkeypatch.setenv("http_proxy", f"http://al:{password}@127.0.0.1:{server.port}")
-        with pymdc.Client("http://bridge.invalid") as client:
-            everything(heard, client, pair)
+    for treat in (echoing(b"HTTP/1.1 407 "), echoing(b"HTTP/1.1 407 ", FIRST), echoing(b"", FIRST)):
+        with RawServer(treat) as server:
+            monkeypatch.setenv("http_proxy", f"http://al:{password}@127.0.0.1:{server.port}")
+            with pymdc.Client("http://bridge.invalid") as client:
+                everything(heard, client, pair)
 
 
 def test_no_wrong_argument_is_told_that_may_be_a_secret(heard: Heard, pair: Noted) -> None:
@@ -349,3 +351,19 @@ def test_no_callback_that_raises_and_no_handle_tells_a_secret(
             heard.value(call.result(PATIENCE))
             heard.value(call)
     assert sum("ZeroDivisionError: in the callback" in text for text in heard.texts) == len(calls)
+
+
+def test_no_repr_of_a_request_or_a_call_shows_an_activation(heard: Heard) -> None:
+    with RawServer(silence) as server, pymdc.Client(server.endpoint, timeout=0.05) as client:
+        call = new_user(heard, client, "x").activate(token(heard), lambda value: None)
+        heard.texts += [repr(call), repr(vars(call)), repr(settle("GET", f"/{token(heard)}"))]
+
+
+def test_no_credentials_in_a_channels_address_are_told(heard: Heard, client: pymdc.Client) -> None:
+    password, query = token(heard), token(heard)
+    for address in ("127.0.0.1:1", "127.0.0.1:port", "[", "x/y@127.0.0.1:1"):
+        for scheme in ("ws", "http"):
+            url = f"{scheme}://al:{password}@{address}/{query}?token={query}#{query}"
+            with pytest.raises(pymdc.PymdcError) as caught:
+                list(blocks(client, pointer(url)))
+            heard.value(caught.value)

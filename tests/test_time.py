@@ -19,7 +19,9 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
+from pymdc._connection import HTTPPool, within
 from pymdc._hashes import file_hash
+from pymdc._scope import Scope
 
 LIMIT = 0.3
 LONG = 60
@@ -216,8 +218,39 @@ def test_a_variable_sets_the_limit(variable: str, seconds: str, what: str, text:
     assert server.endpoint in done.stdout
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "5", None])
+@pytest.mark.parametrize("seconds", [0, -1, 1e10, float("inf"), float("nan"), "5", None])
 @pytest.mark.parametrize("limit", ["timeout", "total", "stall"])
 def test_a_limit_is_some_seconds(limit: str, seconds: Any) -> None:
     with pytest.raises(ValueError, match=f"{limit} is .*; expected .*seconds"):
         pymdc.Client("http://127.0.0.1:1", **{limit: seconds})
+
+
+def test_a_block_that_gets_away_bit_by_bit_is_progress() -> None:
+    """Only a whole one was: at 4 KB/s or less no upload came to its end."""
+    here, there = socket.socketpair()
+    size, wait = 256 * 1024, 1.0
+    received = bytearray()
+
+    def receive() -> None:
+        while more := there.recv(size // 40):
+            received.extend(more)
+            threading.Event().wait(wait / 20)  # so that it takes twice as long as may be waited
+
+    here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    here.settimeout(wait)
+    scope = Scope(wait, renews=True)
+    scope.begin()
+    reading = threading.Thread(target=receive)
+    reading.start()
+    with here, there, within(scope, wait):
+        connection = HTTPPool.ConnectionCls("x")
+        connection.sock = here
+        connection.send(memoryview(bytes(size)))
+        assert scope.left() > 0
+        here.shutdown(socket.SHUT_WR)
+        reading.join()
+    assert len(received) == size
+
+
+def test_closing_may_take_for_ever() -> None:
+    pymdc.Client("http://127.0.0.1:1").close(float("inf"))

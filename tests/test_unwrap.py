@@ -85,7 +85,7 @@ CALLS: list[tuple[Callable[[pymdc.Client], Any], Treat, type[Exception], str]] =
         register,
         answering(b"220 smtp.example.com ESMTP\r\n"),
         exceptions.GarbledAnswer,
-        "POST {}/users: the answer is not HTTP; is something else there? (220 smtp.example.com ",
+        "POST {}/users: the answer is not HTTP; is something else there?",
     ),
     (
         listing,

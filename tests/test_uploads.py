@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pytest
 from conftest import Account
@@ -295,6 +295,18 @@ class NoFile:
 
     def read(self, size: int = -1) -> bytes:
         raise AssertionError("nobody reads it")
+
+
+def test_a_file_that_does_not_say_where_it_stands_is_asked(ask: Ask, bucket: Bucket) -> None:
+    class Mute(io.BytesIO):
+        def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+            super().seek(offset, whence)
+            return cast(int, None)  # as that of mmap, until Python 3.13
+
+    file = Mute(DATA)
+    file.seek(5)
+    entry = ask(bucket.files.upload, file)
+    assert entry["hash"] == file_hash(DATA[5:])
 
 
 def test_what_cannot_seek_is_told(ask: Ask, bucket: Bucket) -> None:
