@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,7 @@ from pymdc.exceptions import (
 _RECEIVE = 256 * 1024
 _LARGEST_FRAME = 16 * 1024 * 1024
 _NORMAL = 1000
+_PORTS = {False: 80, True: 443}
 
 # At DEBUG a protocol writes its frames to the log, and the first one holds a token.
 _silent = logging.Logger("pymdc.channel")
@@ -80,11 +80,12 @@ class Channel:
         tls: Callable[[], ssl.SSLContext],
         scope: Scope,
     ) -> None:
-        self.url, self.wait, self.ended, self.came = _shown(url), timeout[1], False, 0
+        self.wait, self.ended, self.came = timeout[1], False, 0
         self._message, self._scope = message, scope
+        uri = _parsed(url)
+        self.url = _shown(uri)
         self._tried = scope.doing = f"the channel {self.url}"
         with self._translating():
-            uri = _parsed(url, self._tried)
             proxy = _proxy_for(url, self._tried)
             self._tried = scope.doing = self._tried + through(proxy)
             self.sock = _connect(uri, proxy, self._tried, timeout[0], tls, scope)
@@ -191,16 +192,18 @@ def translated(error: Exception, tried: str) -> NetworkError:
     return NetworkError(f"{tried}: {error}")
 
 
-def _shown(url: str) -> str:
-    """Return as much of *url* as may be shown: no credentials, path or query."""
-    return re.sub("(?s)^([a-z]+://)(?:.*@)?([^/?#]*).*", r"\1\2", url)
-
-
-def _parsed(url: str, tried: str) -> WebSocketURI:
+def _parsed(url: str) -> WebSocketURI:
     try:
         return parse_uri(url)
     except (theirs.InvalidURI, ValueError):  # whose texts show the whole of it
-        raise ConnectError(f"{tried}: {_NO_URL}") from None
+        raise ConnectError(f"a pointer's channel: {_NO_URL}; expected ws://host:port") from None
+
+
+def _shown(uri: WebSocketURI) -> str:
+    """Return as much of *uri* as may be shown: no credentials, path or query."""
+    host = f"[{uri.host}]" if ":" in uri.host else uri.host
+    port = "" if uri.port == _PORTS[uri.secure] else f":{uri.port}"
+    return f"{'wss' if uri.secure else 'ws'}://{host}{port}"
 
 
 def _proxy_for(url: str, tried: str) -> Proxy | None:

@@ -77,6 +77,7 @@ class _Answer(http.client.HTTPResponse):
 
 class _Scoped(connection.HTTPConnection):
     response_class = _Answer
+    _at_once = 2**30  # bytes, of which a socket takes what it can
 
     def __init__(self, *args: Any, through: Tunnel | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -110,9 +111,9 @@ class _Scoped(connection.HTTPConnection):
         if scope is None or self.sock is None or not isinstance(data, bytes | memoryview):
             super().send(data)
             return
-        left = memoryview(data)
+        left = memoryview(data).cast("B")
         while left:
-            left = left[self.sock.send(left) :]
+            left = left[self.sock.send(left[: self._at_once]) :]
             scope.step()
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
@@ -124,6 +125,8 @@ class _Scoped(connection.HTTPConnection):
 
 
 class _HTTPSConnection(_Scoped, connection.HTTPSConnection):
+    _at_once = 2**14  # bytes, for TLS takes all of what it is given
+
     def connect(self) -> None:
         assert self.ssl_context is not None
         sock = self._new_conn()

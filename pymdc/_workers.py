@@ -41,6 +41,7 @@ class Workers:
         self._size = size
         self._calls: set[Call] = set()  # whose callbacks have not returned
         self._waiting: set[Call] = set()  # those of them that nobody has taken
+        self._guests: set[threading.Thread] = set()  # other clients' workers, on these calls
         self._queue: deque[Call] = deque()
         self._lanes: set[Call] = set()  # each named by the call that opened it
         self._cancelled: deque[Call] = deque()
@@ -55,10 +56,10 @@ class Workers:
 
     def run(self, work: Work, scope: Scope) -> Any:
         """Do *work* on a worker, wait for it, and return its outcome; Ctrl-C ends its *scope*."""
-        if self.threads.current:
-            return outcome(work)
         if self._given_up:
             scope.cancel(_CTRL_C)
+        if on_any():
+            return self._run_here(work)
         answers: SimpleQueue[Any] = SimpleQueue()
         try:
             self.start(work, answers.put)
@@ -66,6 +67,24 @@ class Workers:
         except BaseException:
             scope.cancel()
             raise
+
+    def _run_here(self, work: Work) -> Any:
+        """Do *work* on this worker, which may be another client's: then `quiet` waits for it."""
+        if self.current:
+            return outcome(work)
+        guest = threading.current_thread()
+        with self._lock:
+            self._guests.add(guest)
+        value = outcome(work)
+        with self._lock:
+            self._guests.discard(guest)
+            self._quiet.notify_all()
+        return value
+
+    @property
+    def current(self) -> bool:
+        """Say whether the thread that asks works for these calls."""
+        return self.threads.current or threading.current_thread() in self._guests
 
     def start(self, work: Work, deliver: Callback) -> None:
         """Do *work* on a worker, which hands its outcome to *deliver*."""
@@ -96,9 +115,9 @@ class Workers:
             call.cancel()
         self._clock.cancel(why)
 
-    def give_up(self) -> None:
+    def give_up(self, last: float | None = None) -> None:
         """Cancel every call of every client, until these are quiet or a few seconds are over."""
-        last = time.monotonic() + _LAST_SECONDS
+        last = last or time.monotonic() + _LAST_SECONDS
         while not self.quiet(0) and time.monotonic() < last:
             for workers in {self, *_everybody()}:
                 workers._given_up = True
@@ -107,10 +126,10 @@ class Workers:
 
     def quiet(self, timeout: float | None = None) -> bool:
         """Wait until every callback has run; in a callback, do not wait. Say whether all have."""
+        if self.current:
+            timeout = 0
         with self._quiet:
-            return self._quiet.wait_for(
-                lambda: not self._calls, 0 if self.threads.current else timeout
-            )
+            return self._quiet.wait_for(lambda: not (self._calls or self._guests), timeout)
 
     def close(self, timeout: float | None = None) -> bool:
         """Wait as `quiet` does, then for the threads to end. Say whether all was done in time."""
@@ -276,5 +295,6 @@ def _everybody() -> tuple[Workers, ...]:
 @atexit.register
 def _tell_the_rest() -> None:
     """Cancel what is left when Ctrl-C interrupts the wait for the last callbacks."""
+    last = time.monotonic() + _LAST_SECONDS
     for workers in _everybody():
-        workers.give_up()
+        workers.give_up(last)

@@ -163,7 +163,7 @@ class Client:
         A callback of this client does not wait: from there it closes once that has returned.
         A call made afterwards has `Closed` as its value.
         """
-        if self._workers.threads.current:
+        if self._workers.current:
             self._closed = True
             close = partial(self.close, timeout, cancel)
             with suppress(RuntimeError):  # none can be had while Python ends, which closes all

@@ -181,6 +181,22 @@ def test_close_waits_for_a_blocking_call_in_the_callback_of_another_client() -> 
     assert got == [[]]
 
 
+def test_a_client_is_closed_in_what_its_callback_has_another_one_do() -> None:
+    done = threading.Event()
+
+    def close_both(scope: Scope) -> None:
+        client.close()
+        other.close()
+
+    def use_another(value: Any) -> None:
+        other.run(close_both, None)
+        done.set()
+
+    client, other = (pymdc.Client("http://127.0.0.1:1") for _ in range(2))
+    client.run(lambda scope: None, use_another)
+    assert done.wait(PATIENCE)
+
+
 def test_close_tells_those_who_wait_behind_a_callback_that_blocks() -> None:
     blocked, told, order = threading.Event(), threading.Event(), list[str]()
 

@@ -21,7 +21,7 @@ from processes import MINUTE, bridge_process, python
 import pymdc
 from pymdc._again import Sendings
 from pymdc._auth import Signature
-from pymdc._nonces import Nonces, Note
+from pymdc._nonces import AT_ONCE, Nonces, Note
 from pymdc._request import settle
 from pymdc._scope import Scope
 from pymdc._turn import Turn
@@ -164,11 +164,13 @@ def noting(path: Path, seconds: float = 3.0) -> Nonces:
 
 def test_programs_take_what_no_other_has_taken(tmp_path: Path) -> None:
     one, two = noting(tmp_path / "note"), noting(tmp_path / "note")
-    taken = [[program.next() for _ in range(100)] for program in (one, two, one)]
+    taken = [[program.next() for _ in range(1000)] for program in (one, two, one)]
     assert all(nonces == sorted(nonces) for nonces in taken)
     found = [nonce for nonces in taken for nonce in nonces]
-    assert len(set(found)) == 300
-    assert max(found) < 3000 + 300 + 2 * 16, "only what is left of one taking each is left out"
+    assert len(set(found)) == 3000
+    assert max(found) < 3000 + 3000 + 2 * AT_ONCE, (
+        "only what is left of one taking each is left out"
+    )
     assert (tmp_path / "note").stat().st_mode & 0o777 == 0o600
 
 
@@ -184,8 +186,8 @@ def test_programs_take_turns_once_one_was_refused(tmp_path: Path) -> None:
     assert two.next() > first
     in_order = [one.next(ahead=1), two.next(ahead=1), one.next(), two.next(), one.next()]
     assert in_order == list(range(in_order[0], in_order[0] + 5))
-    assert two.next(ahead=500) == 3500
-    assert one.next() == 3501
+    assert two.next(ahead=5000) == 8000
+    assert one.next() == 8001
 
 
 def test_a_note_that_is_far_ahead_is_the_mistake_of_a_clock(tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_a_note_that_is_far_ahead_is_the_mistake_of_a_clock(tmp_path: Path) -> N
     early = noting(path, wrong)
     assert early.next() == 603500
     assert noting(path).next() == 3000
-    assert noting(path).next() == 3016, "what was noted by mistake is gone"
+    assert noting(path).next() == 3000 + AT_ONCE, "what was noted by mistake is gone"
 
 
 def test_programs_that_ran_while_the_clock_was_set_back_share_no_nonce(tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_programs_that_ran_while_the_clock_was_set_back_share_no_nonce(tmp_path:
     one, two = (Nonces(lambda: seconds, Note(lambda: str(tmp_path / "note"))) for _ in range(2))
     found = [program.next() for program in (one, two)]
     seconds = 3.0
-    found += [program.next() for program in (one, two) * 40]
+    found += [program.next() for program in (one, two) * 400]
     assert len(set(found)) == len(found)
 
 
@@ -209,7 +211,7 @@ def test_what_is_no_note_is_made_one(tmp_path: Path) -> None:
     path = tmp_path / "note"
     for garbage in (b"", b"abc", b"\xff" * 8, b"\xff" * 7 + b"\x7f"):
         path.write_bytes(garbage)
-        assert [noting(path).next(), noting(path).next()] == [3000, 3016]
+        assert [noting(path).next(), noting(path).next()] == [3000, 3000 + AT_ONCE]
 
 
 @pytest.mark.parametrize("what", ["no folder", "folder", "symlink", "hard link", "pipe", "owner"])
@@ -239,16 +241,16 @@ def test_where_nothing_can_be_noted_a_program_goes_on_alone(tmp_path: Path, what
 
 FULL = """
 import resource, sys
-from pymdc._nonces import Note
+from pymdc._nonces import AT_ONCE, Note
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-print(Note(lambda: sys.argv[1]).take(3000, 16))
+print(Note(lambda: sys.argv[1]).take(3000, AT_ONCE))
 """
 
 
 def test_on_a_full_disk_what_is_noted_counts(tmp_path: Path) -> None:
     noting(tmp_path / "note").next()
-    assert python("-c", FULL, str(tmp_path / "note")).stdout == "3016\n"
+    assert python("-c", FULL, str(tmp_path / "note")).stdout == f"{3000 + AT_ONCE}\n"
 
 
 HELD = """
@@ -285,8 +287,8 @@ def test_nobody_waits_long_for_a_program_that_holds_the_note(tmp_path: Path, how
         assert [found.get_nowait() for _ in threads] == list(range(3000, 3032))
         other.communicate("go on\n", timeout=MINUTE)
     assert path.read_bytes() == b""
-    assert program.next() == 3032
-    assert noting(path).next() == 3048
+    assert program.next(ahead=1) == 3032
+    assert noting(path).next() == 3033
 
 
 def test_a_note_keeps_no_descriptor(tmp_path: Path) -> None:

@@ -362,8 +362,8 @@ def test_no_repr_of_a_request_or_a_call_shows_an_activation(heard: Heard) -> Non
 def test_no_credentials_in_a_channels_address_are_told(heard: Heard, client: pymdc.Client) -> None:
     password, query = token(heard), token(heard)
     for address in ("127.0.0.1:1", "127.0.0.1:port", "[", "x/y@127.0.0.1:1"):
-        for scheme in ("ws", "http"):
-            url = f"{scheme}://al:{password}@{address}/{query}?token={query}#{query}"
+        for scheme in ("ws://", "http://", "WS://", " ws://", "x1-y://", ""):
+            url = f"{scheme}al:{password}@{address}/{query}?token={query}#{query}"
             with pytest.raises(pymdc.PymdcError) as caught:
                 list(blocks(client, pointer(url)))
             heard.value(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import certificate, over_tls
 from channels import DATA, HASH, Serve, pointer, pointing, websocket
 from modes import Ask, blocking
 from processes import python
@@ -19,7 +21,7 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
-from pymdc._connection import HTTPPool, within
+from pymdc._connection import HTTPPool, HTTPSPool, within
 from pymdc._hashes import file_hash
 from pymdc._scope import Scope
 
@@ -225,29 +227,34 @@ def test_a_limit_is_some_seconds(limit: str, seconds: Any) -> None:
         pymdc.Client("http://127.0.0.1:1", **{limit: seconds})
 
 
-def test_a_block_that_gets_away_bit_by_bit_is_progress() -> None:
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_a_block_that_gets_away_bit_by_bit_is_progress(tmp_path: Path, secure: bool) -> None:
     """Only a whole one was: at 4 KB/s or less no upload came to its end."""
     here, there = socket.socketpair()
     size, wait = 256 * 1024, 1.0
     received = bytearray()
 
-    def receive() -> None:
-        while more := there.recv(size // 40):
-            received.extend(more)
+    def receive(connection: socket.socket) -> None:
+        while len(received) < size:
+            received.extend(connection.recv(size // 40))
             threading.Event().wait(wait / 20)  # so that it takes twice as long as may be waited
 
+    pem = certificate(tmp_path, "localhost")
     here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    serve = over_tls(pem, receive) if secure else receive
+    reading = threading.Thread(target=serve, args=(there,))
+    reading.start()
+    pool: HTTPPool = HTTPSPool("x") if secure else HTTPPool("x")
+    if secure:
+        here = ssl.create_default_context(cafile=pem).wrap_socket(here, server_hostname="localhost")
     here.settimeout(wait)
     scope = Scope(wait, renews=True)
     scope.begin()
-    reading = threading.Thread(target=receive)
-    reading.start()
     with here, there, within(scope, wait):
-        connection = HTTPPool.ConnectionCls("x")
+        connection = pool.ConnectionCls("x")
         connection.sock = here
         connection.send(memoryview(bytes(size)))
         assert scope.left() > 0
-        here.shutdown(socket.SHUT_WR)
         reading.join()
     assert len(received) == size
 
