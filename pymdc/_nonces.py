@@ -17,8 +17,9 @@ else:
     # O_NONBLOCK: somebody else's file of that name may be made such that opening it takes long.
     _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
-# Milliseconds that are taken at once, and used as they come. Taking them gives up the interpreter
-# a few times, which is slow beside threads that compute.
+# Milliseconds that are taken at once at the most, and used as they come: first one, and twice as
+# many each time, so that short programs do not run ahead of the clock. Taking them gives up the
+# interpreter a few times, which is slow beside threads that compute.
 AT_ONCE = 256
 
 # Milliseconds for which they are taken singly, in order with other programs, after a refusal.
@@ -40,6 +41,7 @@ class Nonces:
         self._clock, self._note = clock, note
         self.lock = threading.Lock()
         self._last = self._taken = self._strict = 0
+        self._count = 1
 
     def next(self, ahead: int = 0) -> int:
         """Return the milliseconds of now, and *ahead* more, or one more than last time.
@@ -50,11 +52,12 @@ class Nonces:
             now = int(self._clock() * 1000)
             nonce = max(now + ahead, self._last + 1)
             if ahead:
-                self._taken, self._strict = 0, now + _STRICT
+                self._taken, self._count, self._strict = 0, 1, now + _STRICT
             if nonce > self._taken and self._note:
-                count = 1 if now < self._strict else AT_ONCE
-                nonce = self._note.take(nonce, count)
-                self._taken = nonce + count - 1
+                nonce = self._note.take(nonce, self._count)
+                self._taken = nonce + self._count - 1
+                if now >= self._strict:
+                    self._count = min(2 * self._count, AT_ONCE)
             self._last = nonce
             return nonce
 

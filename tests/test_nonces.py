@@ -174,6 +174,15 @@ def test_programs_take_what_no_other_has_taken(tmp_path: Path) -> None:
     assert (tmp_path / "note").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_short_program_takes_little_in_advance(tmp_path: Path) -> None:
+    for first in (3000, 3007, 3014):
+        program = noting(tmp_path / "note")
+        assert [program.next() for _ in range(4)] == list(range(first, first + 4))
+    for _ in range(2_000):
+        program.next()
+    assert noting(tmp_path / "note").next() <= 3018 + 2_000 + AT_ONCE
+
+
 def test_what_is_not_used_in_its_time_is_not_used(tmp_path: Path) -> None:
     times = iter((3.0, 3.001, 3.1))
     program = Nonces(lambda: next(times), Note(lambda: str(tmp_path / "note")))
@@ -195,7 +204,7 @@ def test_a_note_that_is_far_ahead_is_the_mistake_of_a_clock(tmp_path: Path) -> N
     early = noting(path, wrong)
     assert early.next() == 603500
     assert noting(path).next() == 3000
-    assert noting(path).next() == 3000 + AT_ONCE, "what was noted by mistake is gone"
+    assert noting(path).next() == 3001, "what was noted by mistake is gone"
 
 
 def test_programs_that_ran_while_the_clock_was_set_back_share_no_nonce(tmp_path: Path) -> None:
@@ -211,7 +220,7 @@ def test_what_is_no_note_is_made_one(tmp_path: Path) -> None:
     path = tmp_path / "note"
     for garbage in (b"", b"abc", b"\xff" * 8, b"\xff" * 7 + b"\x7f"):
         path.write_bytes(garbage)
-        assert [noting(path).next(), noting(path).next()] == [3000, 3000 + AT_ONCE]
+        assert [noting(path).next(), noting(path).next()] == [3000, 3001]
 
 
 @pytest.mark.parametrize("what", ["no folder", "folder", "symlink", "hard link", "pipe", "owner"])
@@ -241,16 +250,16 @@ def test_where_nothing_can_be_noted_a_program_goes_on_alone(tmp_path: Path, what
 
 FULL = """
 import resource, sys
-from pymdc._nonces import AT_ONCE, Note
+from pymdc._nonces import Note
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-print(Note(lambda: sys.argv[1]).take(3000, AT_ONCE))
+print(Note(lambda: sys.argv[1]).take(3000, 16))
 """
 
 
 def test_on_a_full_disk_what_is_noted_counts(tmp_path: Path) -> None:
     noting(tmp_path / "note").next()
-    assert python("-c", FULL, str(tmp_path / "note")).stdout == f"{3000 + AT_ONCE}\n"
+    assert python("-c", FULL, str(tmp_path / "note")).stdout == "3001\n"
 
 
 HELD = """
