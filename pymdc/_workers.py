@@ -108,9 +108,9 @@ class Workers:
         return call
 
     def cancel(self, why: str) -> None:
-        """Cancel every call."""
+        """Cancel every call, first those that wait, so that none of them is sent instead."""
         with self._lock:
-            calls = tuple(self._calls)
+            calls = (*self._waiting, *(self._calls - self._waiting))
         for call in calls:
             call.cancel()
         self._clock.cancel(why)

@@ -363,6 +363,7 @@ def interrupted(script: str, requests: int) -> tuple[list[str], str, int, float]
             process.send_signal(signal.SIGINT)
             printed, errors = process.communicate(timeout=MINUTE)
             seconds = time.monotonic() - began
+        assert not server.arrived.acquire(blocking=False), "nothing is sent after it"
         server.open.set()
     return printed.splitlines(), errors, process.returncode, seconds
 
