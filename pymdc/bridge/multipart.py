@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from encodings.aliases import aliases
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -13,9 +15,13 @@ from pymdc.bridge.errors import Refused
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+_BYTES = "application/octet-stream"
+_PARAMETER = re.compile(r';\s*([^\s;=]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
+_CHARSETS = {*aliases, *aliases.values()}  # Python would note every unknown one for good
+
 
 class FilePart:
-    """The first part with a file name, taken out of a body as that comes in.
+    """The first part with a file name or of bytes without one, taken out as a body comes in.
 
     *content_type* is the header of the request.
     *filename* is a base name, perhaps empty, and None until the part has begun.
@@ -43,6 +49,8 @@ class FilePart:
         }
         try:
             self._parser = MultipartParser(options[b"boundary"], callbacks)
+            # So a preamble is to the parser, which takes none, what is in a part that is no file.
+            self._parser.write(b"--" + options[b"boundary"] + b"\r\n\r\n\r\n")
         except FormParserError as error:
             raise Refused(400, f"Malformed multipart data: {error}") from None
 
@@ -74,14 +82,15 @@ class FilePart:
 
     def _on_headers_finished(self) -> None:
         headers, self._headers = self._headers, {}
-        disposition = headers.get(b"content-disposition", b"").decode("latin-1")
-        filename = parse_options_header(disposition)[1].get(b"filename")
-        if self.filename is not None or filename is None:
+        kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        name = _filename(headers.get(b"content-disposition", b"").decode("latin-1"))
+        if name is None and kind == _BYTES:
+            name = ""
+        if self.filename is not None or name is None:
             return
         self._within = True
-        self.filename = re.split(r"[/\\]", filename.decode("utf-8", "replace"))[-1]
-        mimetype = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0]
-        self.mimetype = mimetype.strip().lower() or self.mimetype
+        self.filename = name.rpartition("/" if "/" in name else "\\")[2]
+        self.mimetype = kind or self.mimetype
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._within:
@@ -92,3 +101,37 @@ class FilePart:
 
     def _on_end(self) -> None:
         self._ended = True
+
+
+def _filename(disposition: str) -> str | None:
+    """Return the file name that a part's header tells.
+
+    ``filename*`` comes before ``filename``, as RFC 6266 4.3 says: who sends both means the latter
+    for those who can't read the former.  RFC 2231's names in several pieces are not read, as
+    RFC 8187 says: nobody sends them over HTTP.
+    """
+    parameters = {
+        found[1].lower(): _unquoted(found[2]) for found in _PARAMETER.finditer(disposition)
+    }
+    extended, plain = parameters.get("filename*"), parameters.get("filename")
+    if extended is None:
+        return None if plain is None else _decoded(plain.encode("latin-1"), "utf-8")
+    charset, *_, text = extended.split("'", 2) if extended.count("'") > 1 else ("utf-8", extended)
+    return _decoded(unquote_to_bytes(text.encode("latin-1")), charset)
+
+
+def _unquoted(value: str) -> str:
+    value = value.strip()
+    quoted = len(value) > 1 and value[0] == value[-1] == '"'
+    return re.sub(r'\\(["\\])', r"\1", value[1:-1]) if quoted else value
+
+
+def _decoded(data: bytes, charset: str) -> str:
+    """Return the text that *data* is; in UTF-8 where it is none in *charset*."""
+    name = charset.lower().replace("-", "_")
+    try:
+        text = data.decode(name if name in _CHARSETS else "utf-8", "replace")
+        text.encode()  # some charsets give half a surrogate pair, which raises
+    except (LookupError, ValueError):
+        return data.decode("utf-8", "replace")
+    return text

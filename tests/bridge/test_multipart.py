@@ -1,0 +1,157 @@
+"""What is a file in a multipart body, and what it is called."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.asking import BOUNDARY, Reply, User, ask, form, upload_headers
+from pymdc._hashes import file_hash
+
+DATA = b"the file"
+FIELD = 'form-data; name="f"'
+
+
+@pytest.fixture
+def bucket(alice: User) -> str:
+    return alice.bucket()
+
+
+def part(disposition: str, kind: str = "", data: bytes = DATA) -> bytes:
+    lines = [f"--{BOUNDARY}", f"Content-Disposition: {disposition}"]
+    lines += [f"Content-Type: {kind}"] if kind else []
+    return "\r\n".join([*lines, "", ""]).encode() + data + b"\r\n"
+
+
+def send(alice: User, bucket: str, body: bytes, *, cut: int | None = None) -> Reply:
+    """Upload what is in *body*, which may be cut into chunks of so many bytes."""
+    headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
+    size = cut or len(body)
+    chunks = (body[start : start + size] for start in range(0, len(body), size))
+    path = f"/buckets/{bucket}/files"
+    return ask(alice.bridge, "PUT", path, chunks if cut else body, headers)
+
+
+def sent(alice: User, bucket: str, *parts: bytes) -> Reply:
+    return send(alice, bucket, b"".join(parts) + f"--{BOUNDARY}--\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/octet-stream", "Application/Octet-Stream; charset=binary"]
+)
+def test_part_of_bytes_without_a_name_is_the_file(alice: User, bucket: str, kind: str) -> None:
+    fields = part('form-data; name="before"', data=b"no file")
+    entry = sent(alice, bucket, fields, part('form-data; name="data"', kind)).json
+    assert (entry["filename"], entry["mimetype"]) == (file_hash(DATA), "application/octet-stream")
+    assert alice.download(bucket, entry["hash"]) == DATA
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "image/png", "application/octet-streams", ""])
+def test_part_of_another_type_without_a_name_is_a_field(
+    alice: User, bucket: str, kind: str
+) -> None:
+    reply = sent(alice, bucket, part(FIELD, kind))
+    assert reply.error == (400, "No file was found in the multipart data")
+    named = part(f'{FIELD}; filename="a.css"', "text/css")
+    assert sent(alice, bucket, part(FIELD, kind, b"no file"), named).json["filename"] == "a.css"
+
+
+def test_first_of_two_files_is_taken(alice: User, bucket: str) -> None:
+    octets = part(FIELD, "application/octet-stream")
+    other = part(f'{FIELD}; filename="a"', "text/css", b"another")
+    assert sent(alice, bucket, octets, other).json["hash"] == file_hash(DATA)
+
+
+NAMES = {
+    "filename*=utf-8''na%C3%AFve.txt": "naïve.txt",
+    "filename*=UTF-8'fr'na%c3%afve.txt": "naïve.txt",
+    "filename*=\"utf-8''na%C3%AFve.txt\"": "naïve.txt",
+    "FileName* = iso-8859-1''na%EFve.txt": "naïve.txt",
+    "filename*=Shift_JIS''%83e%83X%83g": "テスト",
+    "filename*=utf-8''it's": "it's",
+    "filename*=utf-8''..%2F..%2Fetc%5Cpasswd": "etc\\passwd",
+    "filename=\"naive.txt\"; filename*=utf-8''na%C3%AFve.txt": "naïve.txt",
+    "filename*=utf-8''na%C3%AFve.txt; filename=\"naive.txt\"": "naïve.txt",
+    'filename="a;b=\\"c\\".txt"': 'a;b="c".txt',
+    'filename="100%41.txt"': "100%41.txt",
+    "filename=bare.txt": "bare.txt",
+    'filename="C:\\dir\\a.txt"': "a.txt",
+    'filename="back\\slash.txt"': "slash.txt",
+    'filename="a\\b/c\\d.txt"': "c\\d.txt",
+    'filename="C:\\dir/a\\b.txt"': "a\\b.txt",
+    'filename=""': file_hash(DATA),
+    'filename="dir/"': file_hash(DATA),
+}
+
+
+@pytest.mark.parametrize("parameter", NAMES)
+def test_name_of_a_file_is_read(alice: User, bucket: str, parameter: str) -> None:
+    reply = sent(alice, bucket, part(f"{FIELD}; {parameter}", "text/css"))
+    assert reply.json["filename"] == NAMES[parameter]
+    [listed] = alice.ask("GET", f"/buckets/{bucket}/files").json
+    assert listed == reply.json
+
+
+BROKEN = [
+    "utf-8''%C3%ZZ%",
+    "utf-8''%FF%FE",
+    "utf-8'%C3%AF",
+    "%C3%AF",
+    "nothing''%C3%AF",
+    "idna''%FF",
+    "hex''zz",
+    "unicode_escape''%5Cud800",
+    "utf-7''%2B2AA-",
+    "utf-16''%00",
+    "''%C3%AF",
+    "\xef''\xef",
+    "'",
+    "",
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_name_that_cannot_be_decoded_makes_a_file_all_the_same(
+    alice: User, bucket: str, broken: str
+) -> None:
+    reply = sent(alice, bucket, part(f"{FIELD}; filename*={broken}", "text/css"))
+    assert reply.status == 200
+    assert alice.ask("GET", f"/buckets/{bucket}/files").json == [reply.json]
+
+
+def test_name_in_several_pieces_is_none(alice: User, bucket: str) -> None:
+    pieces = "filename*0*=utf-8''na%C3%AF; filename*1=ve.txt"
+    reply = sent(alice, bucket, part(f"{FIELD}; {pieces}", "text/css"))
+    assert reply.error == (400, "No file was found in the multipart data")
+
+
+PREAMBLES = [
+    b"\r\n",
+    b"A message in several parts.\r\n",
+    b"Content-Type: application/octet-stream\r\n\r\nno file\r\n",
+    f'\r\n--{BOUNDARY}ed\r\nContent-Disposition: form-data; filename="no"\r\n\r\nx\r\n'.encode(),
+    f"--{BOUNDARY[:-1]}\r\n-\r\r\n--\r\n".encode(),
+    1000 * b"\r\n--",
+]
+
+
+@pytest.mark.parametrize("cut", [None, 1, 10])
+@pytest.mark.parametrize("preamble", range(len(PREAMBLES)))
+def test_preamble_and_epilogue_are_passed_over(
+    alice: User, bucket: str, preamble: int, cut: int | None
+) -> None:
+    before = PREAMBLES[preamble]
+    before += b"" if before.endswith(b"\r\n") else b"\r\n"
+    after = b"The end.\r\n" + form(b"another file")
+    entry = send(alice, bucket, before + form(DATA) + after, cut=cut).json
+    assert (entry["filename"], entry["hash"]) == ("a.bin", file_hash(DATA))
+    assert alice.download(bucket, entry["hash"]) == DATA
+
+
+@pytest.mark.parametrize("body", [b"no boundary", b"-", b"\r\n", f"--{BOUNDARY}".encode()])
+def test_body_that_is_all_preamble_is_refused(alice: User, bucket: str, body: bytes) -> None:
+    assert send(alice, bucket, body).error == (400, "Unexpected end of multipart data")
+
+
+def test_boundary_in_the_middle_of_a_line_is_none(alice: User, bucket: str) -> None:
+    reply = send(alice, bucket, b"see " + form(DATA))
+    assert reply.error == (400, "No file was found in the multipart data")
