@@ -96,7 +96,9 @@ class App:
 
     async def _answer(self, request: Request, body: Body) -> Answer:
         if request.method == "OPTIONS":
-            return Answer(status=204, headers=_METHODS)
+            wanted = request.headers.get("access-control-request-headers")
+            allowed = (("Access-Control-Allow-Headers", wanted),) if wanted else ()
+            return Answer(status=204, headers=_METHODS + allowed)
         path = request.scope["raw_path"].decode("ascii")
         route, parameters = find(request.method, path)
         scheme = "wss" if request.scope["scheme"] == "https" else "ws"

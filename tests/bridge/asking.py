@@ -90,7 +90,7 @@ class Key:
 class User:
     """An activated user with a key, who asks with signatures."""
 
-    _nonces = itertools.count(int(time.time() * 1000))
+    nonces = itertools.count(int(time.time() * 1000))
 
     def __init__(self, bridge: Bridge, name: str) -> None:
         self.bridge = bridge
@@ -112,7 +112,7 @@ class User:
         high_s: bool = False,
     ) -> Reply:
         """Ask with a fresh nonce, or with *nonce*; signed by the user's key, or by *key*."""
-        key, nonce = key or self.key, next(self._nonces) if nonce is None else nonce
+        key, nonce = key or self.key, next(self.nonces) if nonce is None else nonce
         body, query, target = None, f"__nonce={nonce}", f"{path}?__nonce={nonce}"
         if fields is not None:
             body, query, target = json.dumps({**fields, "__nonce": nonce}), "", path

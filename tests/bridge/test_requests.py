@@ -73,6 +73,18 @@ def test_every_answer_is_for_the_origin_that_asks(bridge: Bridge, path: str) -> 
     assert headers["vary"] == "Origin"
 
 
+def test_preflight_allows_the_headers_that_it_asks_for(bridge: Bridge) -> None:
+    asks = {"Origin": "http://x.example", "Access-Control-Request-Method": "GET"}
+    wanted = "authorization,x-pubkey, X-Signature"
+    told = ask(bridge, "OPTIONS", "/keys", None, {**asks, "Access-Control-Request-Headers": wanted})
+    assert told.status == 204
+    assert told.headers["access-control-allow-headers"] == wanted
+    assert told.headers["access-control-allow-origin"] == "http://x.example"
+    told = ask(bridge, "OPTIONS", "/keys", None, asks)
+    assert told.status == 204
+    assert "access-control-allow-headers" not in told.headers
+
+
 def test_description_names_every_route(bridge: Bridge) -> None:
     document = ask(bridge, "GET", "/").json
     assert document["info"]["version"] == "0.3.0"

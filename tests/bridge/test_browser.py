@@ -1,0 +1,113 @@
+"""Calls of a page in Chromium, which comes from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modes import PATIENCE
+from servers import RawServer, answering, written
+
+from bridge.asking import PASSWORD, User
+from pymdc._hashes import file_hash
+
+CHROMIUM = shutil.which("chromium")
+
+SWITCHES = [
+    "--headless",
+    "--no-sandbox",  # which the superuser cannot have
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--virtual-time-budget=60000",
+    "--dump-dom",
+]
+
+PAGE = """<!DOCTYPE html><link rel="icon" href="data:,"><pre></pre><script>
+async function answer([method, path, headers, body, file]) {
+  const options = {method, headers, body, credentials: "include"};
+  if (file) {
+    options.body = new FormData();
+    options.body.append("file", new Blob([file], {type: "text/css"}), "na\\u00efve.css");
+  }
+  try {
+    const reply = await fetch(BRIDGE + path, options);
+    return [reply.status, await reply.text()];
+  } catch (error) {
+    return String(error);
+  }
+}
+(async () => {
+  const answers = [];
+  for (const call of CALLS) answers.push(await answer(call));
+  document.querySelector("pre").textContent = JSON.stringify(answers);
+})();
+</script>"""
+
+Call = list[Any]
+
+
+def signed(alice: User, method: str, path: str, **fields: object) -> Call:
+    """Return a call with a signature; with *fields* in its body, else with a query."""
+    nonce = next(alice.nonces)
+    body = json.dumps({**fields, "__nonce": nonce}) if fields else None
+    query = f"__nonce={nonce}"
+    signature = alice.key.sign(f"{method}\n{path}\n{body or query}")
+    headers = {"x-pubkey": alice.key.public, "x-signature": signature}
+    if body:
+        return [method, path, {**headers, "Content-Type": "application/json"}, body]
+    return [method, f"{path}?{query}", headers]
+
+
+def answers(alice: User, folder: Path, calls: list[Call]) -> list[Any]:
+    """Return the status and the text that a page gets for each of *calls*, or its error."""
+    page = PAGE.replace("CALLS", json.dumps(calls))
+    page = page.replace("BRIDGE", json.dumps(alice.bridge.endpoint))
+    kind = "Content-Type: text/html; charset=utf-8"
+    with RawServer(answering(written("200 OK", page.encode(), kind))) as server:
+        command = [str(CHROMIUM), *SWITCHES, f"--user-data-dir={folder}", server.endpoint]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE)
+    found = re.search("<pre>(.+)</pre>", done.stdout)
+    assert found, done.stdout + done.stderr
+    got: list[Any] = json.loads(html.unescape(found[1]))
+    return got
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_page_from_elsewhere_makes_every_kind_of_call(alice: User, tmp_path: Path) -> None:
+    bucket, data = alice.bucket(), "the file"
+    pair = base64.b64encode(f"{alice.email}:{PASSWORD}".encode()).decode()
+    basic = {"Authorization": f"Basic {pair}"}
+    pushing = {"x-token": alice.token(bucket, "PUSH"), "x-filesize": str(len(data))}
+    path = f"/buckets/{bucket}/files"
+    calls: list[Call] = [
+        signed(alice, "GET", "/keys"),
+        signed(alice, "POST", "/buckets", name="of a page"),
+        signed(alice, "PATCH", f"/buckets/{bucket}", name="changed"),
+        ["GET", "/keys", basic],
+        ["GET", f"/buckets/{24 * '0'}", basic],
+        ["GET", "/keys", {}],
+        ["PUT", path, pushing, None, data],
+        signed(alice, "DELETE", f"{path}/{file_hash(data.encode())}"),
+    ]
+    got = answers(alice, tmp_path, calls)
+    assert [reply[0] for reply in got] == [200, 200, 200, 200, 404, 401, 200, 204], got
+    keys, created, changed, listed, unknown, nobody, stored = (
+        json.loads(reply[1]) for reply in got[:-1]
+    )
+    assert keys == listed == alice.ask("GET", "/keys").json
+    assert (created["name"], changed["name"]) == ("of a page", "changed")
+    assert unknown == {"error": "Bucket not found"}
+    assert nobody == {"error": "No authentication strategy detected"}
+    assert (stored["filename"], stored["hash"]) == ("naïve.css", file_hash(data.encode()))
