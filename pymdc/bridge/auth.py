@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from pymdc.bridge.metadata import find_bucket, public_keys, spend, tokens, users
 from pymdc.bridge.number import number
 from pymdc.bridge.state import State
 
+_HEX = re.compile(r"([0-9a-fA-F]{2})+")
 _USER_BY_KEY = sa.select(users).join(public_keys).where(public_keys.c.key == sa.bindparam("key"))
 
 
@@ -87,6 +89,8 @@ def _signing_key(asked: Asked) -> str:
     key, signature = asked.headers.get("x-pubkey"), asked.headers.get("x-signature")
     if not key or not signature:
         raise Refused(401, "No authentication strategy detected")
+    if not _HEX.fullmatch(key) or not _HEX.fullmatch(signature):
+        raise Refused(401, "Invalid signature")
     try:
         der = bytes.fromhex(signature)
         if not _signs(asked, key, der):

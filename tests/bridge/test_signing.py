@@ -22,6 +22,15 @@ def test_either_s_is_accepted(alice: User, high_s: bool) -> None:
     assert alice.ask("GET", "/keys", high_s=high_s).status == 200
 
 
+@pytest.mark.parametrize("text", ["zz", "0x12", "abc", "30 44", "\xe9\xe9", "30g4"])
+@pytest.mark.parametrize("header", ["x-pubkey", "x-signature"])
+def test_what_is_not_hexadecimal_is_no_signature(alice: User, header: str, text: str) -> None:
+    signature = alice.key.sign("GET\n/keys\n__nonce=5")
+    headers = {"x-pubkey": alice.key.public, "x-signature": signature, header: text}
+    reply = ask(alice.bridge, "GET", "/keys?__nonce=5", None, headers)
+    assert reply.error == (401, "Invalid signature")
+
+
 def test_replay_is_refused(alice: User) -> None:
     assert alice.ask("GET", "/keys", nonce=5).status == 200
     assert alice.ask("GET", "/keys", nonce=5).error == NOT_FRESH
