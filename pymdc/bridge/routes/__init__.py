@@ -43,6 +43,11 @@ class Route:
     brief: bool = True
 
     @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """Those that are answered; to HEAD the server sends no body."""
+        return ("GET", "HEAD") if self.method == "GET" else (self.method,)
+
+    @cached_property
     def pattern(self) -> re.Pattern[str]:
         """The path as an expression: in any case, with or without a slash at its end."""
         return re.compile(re.sub(_PARAMETER, r"(?P<\1>[^/]+)", self.path) + "/?", re.IGNORECASE)
@@ -65,9 +70,20 @@ def describe(_state: State, asked: Asked, _who: Who) -> Answer:
         name: {"type": "apiKey", "in": "header", "name": name}
         for name in ("x-pubkey", "x-signature", "x-token")
     }
-    info = {"title": "Metadisk API", "version": _API_VERSION, "x-network-seed": asked.channel}
-    security = {"basic": {"type": "basic"}} | headers
-    return Answer({"swagger": "2.0", "info": info, "securityDefinitions": security, "paths": paths})
+    info = {
+        "title": "MetaDisk API",
+        "description": "Files in buckets, which users and keys share",
+        "version": _API_VERSION,
+        "x-network-seed": asked.channel,
+    }
+    answer = {
+        "swagger": "2.0",
+        "info": info,
+        "host": asked.channel.partition("//")[2],
+        "securityDefinitions": {"basic": {"type": "basic"}} | headers,
+        "paths": paths,
+    }
+    return Answer(answer)
 
 
 ROUTES = (
@@ -94,9 +110,9 @@ def find(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
     """Return the route for *path*, as sent, and the parameters in it; refuse what has none."""
     matches = [(route, match) for route in ROUTES if (match := route.pattern.fullmatch(path))]
     for route, match in matches:
-        if route.method == method:
+        if method in route.methods:
             return route, {name: unquote(text) for name, text in match.groupdict().items()}
     if not matches:
         raise Refused(404, f"Cannot {method} {path}")
-    allowed = ", ".join(route.method for route, _ in matches)
+    allowed = ", ".join(name for route, _ in matches for name in route.methods)
     raise Refused(405, f"Cannot {method} {path}", Allow=allowed)
