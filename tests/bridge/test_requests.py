@@ -168,6 +168,18 @@ def test_half_of_a_surrogate_pair_harms_nothing(alice: User) -> None:
     assert alice.ask("POST", "/buckets", {"name": "☃😀"}).json["name"] == "☃😀"
 
 
+def test_null_is_no_list_of_keys_to_change_to(alice: User) -> None:
+    path = f"/buckets/{alice.bucket()}"
+    reply = alice.ask("PATCH", path, {"name": "other", "pubkeys": None})
+    assert reply.error == (400, "Bucket validation failed")
+    shown = alice.ask("GET", path).json
+    assert (shown["name"], shown["pubkeys"]) == ("New Bucket", [alice.key.public])
+    for dropped in ("text", 5, False):
+        assert alice.ask("PATCH", path, {"pubkeys": dropped}).json == shown
+    assert alice.ask("PATCH", path, {"pubkeys": []}).json["pubkeys"] == []
+    assert alice.ask("POST", "/buckets", {"pubkeys": None}).json["pubkeys"] == [alice.key.public]
+
+
 @pytest.mark.parametrize(
     "start", ["GET /", "GET / HTTP/1.1\r\nX: ", "{chunked}0\r\nX: ", "{chunked}1;x="]
 )

@@ -50,6 +50,8 @@ def show(state: State, asked: Asked, who: Who) -> Answer:
 def change(state: State, asked: Asked, who: Who) -> Answer:
     """Change the name, storage, transfer or public keys of a bucket."""
     bucket, values = asked.bucket, _changes(asked)
+    if asked.fields.get("pubkeys", ()) is None:
+        raise Refused(400, "Bucket validation failed")
     statement = sa.update(buckets).where(buckets.c.id == bucket, buckets.c.user == who.email)
     with state.database.write() as connection:
         if values:
