@@ -16,7 +16,7 @@ from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
 from pymdc._dial import Tunnel, dial, distrust, secured
-from pymdc._hashes import Block
+from pymdc._hashes import Block, file_hash
 from pymdc._proxy import Proxy, proxy_for, through
 from pymdc._scope import Scope
 from pymdc.exceptions import (
@@ -26,6 +26,7 @@ from pymdc.exceptions import (
     ConnectionLost,
     ConnectTimeout,
     GarbledAnswer,
+    IntegrityError,
     NetworkError,
     PymdcError,
     Timeout,
@@ -34,6 +35,8 @@ from pymdc.exceptions import (
 _RECEIVE = 256 * 1024
 _LARGEST_FRAME = 16 * 1024 * 1024
 _NORMAL = 1000
+_DONE = 200  # the code by which farmers of core 0.6 say that the shard was sent
+_EMPTY = file_hash(b"")
 _PORTS = {False: 80, True: 443}
 
 # At DEBUG a protocol writes its frames to the log, and the first one holds a token.
@@ -44,6 +47,7 @@ _silent.disabled = True
 _TOO_MANY_FRAGMENTS = [getattr(theirs, name) for name in {"TooManyFragments"} & {*dir(theirs)}]
 
 _NO_URL = "it is not the URL of a channel"
+_OLD = "farmers older than core 0.3 do that, whose channels cannot be read"
 
 # What websockets raises, what it becomes, and what it means; the first line that fits decides.
 TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
@@ -69,7 +73,8 @@ class Channel:
 
     *url* is the channel's, *message* what it is sent, and *timeout* a pair of seconds: for
     connecting, and for each wait for bytes. ``came`` counts the bytes that it has received.
-    Each method raises `ChannelError` for an error that the channel tells, else a `NetworkError`.
+    Each method raises `ChannelError` for an error that the channel tells, `IntegrityError` where
+    it ends well without a byte of a shard that has some, else a `NetworkError`.
     """
 
     def __init__(
@@ -82,6 +87,8 @@ class Channel:
     ) -> None:
         self.wait, self.ended, self.came = timeout[1], False, 0
         self._message, self._scope = message, scope
+        self._brought = False
+        self._text: bytearray | None = None  # of a message of text that has begun
         uri = _parsed(url)
         self.url = _shown(uri)
         self._tried = scope.doing = f"the channel {self.url}"
@@ -122,6 +129,7 @@ class Channel:
             blocks = [
                 block for event in self._protocol.events_received() for block in self._take(event)
             ]
+            self._brought = self._brought or any(blocks)
             self._check()
         return blocks
 
@@ -148,9 +156,18 @@ class Channel:
             self._protocol.send_text(json.dumps(dict(self._message)).encode())
             self._send()
         elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
-            raise _told(self.url, event.data, self._message["token"])
+            self._hear(bytearray(), event)
+        elif isinstance(event, Frame) and event.opcode is Opcode.CONT and self._text is not None:
+            self._hear(self._text, event)
         elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
             yield event.data
+
+    def _hear(self, text: bytearray, frame: Frame) -> None:
+        """Add *frame* to a message of text; raise the error that the whole of it tells."""
+        text += frame.data
+        self._text = None if frame.fin else text
+        if frame.fin and (error := _told(self.url, text, self._message["token"])):
+            raise error
 
     def _check(self) -> None:
         broken = self._protocol.handshake_exc or self._protocol.parser_exc
@@ -164,6 +181,8 @@ class Channel:
         if closed is not None and closed.code != _NORMAL:
             raise ConnectionLost(f"{self._tried}: it closed with code {closed.code}")
         self.ended = closed is not None
+        if self.ended and not self._brought and self._message["hash"] != _EMPTY:
+            raise IntegrityError(f"{self._tried}: it closed without a byte of the shard; {_OLD}")
 
     def _send(self) -> None:
         for data in self._protocol.data_to_send():
@@ -234,13 +253,16 @@ def _connect(
         ) from error
 
 
-def _told(url: str, data: bytes | bytearray | memoryview, token: str) -> ChannelError:
+def _told(url: str, data: bytes | bytearray, token: str) -> ChannelError | None:
     """Return the error that *data* tells, without the *token*, which it may repeat."""
     try:
         told = json.loads(bytes(data))
+        code = int(told["code"])
+        if code == _DONE:
+            return None
         message = str(told["message"])
         if token:
             message = message.replace(token, "...")
-        return ChannelError(url, int(told["code"]), message)
+        return ChannelError(url, code, message)
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return ChannelError(url, 0, "an error that is not JSON with a code and a message")

@@ -21,6 +21,7 @@ from websockets.sync.server import ServerConnection
 import pymdc
 from pymdc import exceptions
 from pymdc._channel import Channel
+from pymdc._hashes import file_hash
 from pymdc._scope import Scope
 
 
@@ -47,6 +48,41 @@ def test_fragmented_messages_and_pings_are_read(ask: Ask, tmp_path: Path) -> Non
     assert (tmp_path / "out").read_bytes() == DATA
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"code":200}',
+        '{"code": 200, "message": "Done"}',
+        ['{"co', "", 'de":2', "00}"],
+        ["", '{"code":200, "message": "\u2713"}'],
+    ],
+)
+def test_a_text_that_all_went_well_is_no_error(
+    ask: Ask, tmp_path: Path, said: str | list[str]
+) -> None:
+    def treat(connection: ServerConnection) -> None:
+        good(connection)
+        connection.send(said)
+
+    def other_way_round(connection: ServerConnection) -> None:
+        connection.send(said)
+        good(connection)
+
+    for farmer in (treat, other_way_round):
+        with websocket(farmer) as url:
+            value = download(ask, [pointer(url)], tmp_path / "out")
+        assert value["size"] == len(DATA)
+        assert (tmp_path / "out").read_bytes() == DATA
+
+
+def test_an_empty_shard_brings_no_byte(ask: Ask, tmp_path: Path) -> None:
+    empty = file_hash(b"")
+    with websocket(lambda connection: None) as url:
+        value = download(ask, [pointer(url, empty)], tmp_path / "out", empty)
+    assert value["size"] == 0
+    assert (tmp_path / "out").read_bytes() == b""
+
+
 def test_bytes_of_tls_alone_are_not_waited_for(tmp_path: Path) -> None:
     trusted, scope = certificate(tmp_path, "localhost"), Scope()
 
@@ -71,6 +107,9 @@ def dropped(connection: ServerConnection) -> None:
     connection.socket.shutdown(socket.SHUT_RDWR)
 
 
+DONE = '{"code": 200}'
+TOLD = exceptions.ChannelError
+
 CHANNELS: list[tuple[Serve, type[Exception], str]] = [
     (
         lambda c: c.send(b"other bytes"),
@@ -78,7 +117,10 @@ CHANNELS: list[tuple[Serve, type[Exception], str]] = [
         "shard 1 of 1 came with the hash",
     ),
     (lambda c: c.send(DATA[:-1]), exceptions.IntegrityError, "shard 1 of 1 came with the hash"),
-    (lambda c: None, exceptions.IntegrityError, "shard 1 of 1 came with the hash"),
+    (lambda c: None, exceptions.IntegrityError, "without a byte of the shard; farmers older than"),
+    (lambda c: c.send(b""), exceptions.IntegrityError, "without a byte of the shard"),
+    (lambda c: c.send(DONE), exceptions.IntegrityError, "without a byte of the shard"),
+    (lambda c: c.send(iter(['{"code": 200', '1, "message": "no"}'])), TOLD, "answered 2001: no"),
     (told, exceptions.ChannelError, "answered 400: Token not valid for hash"),
     (lambda c: c.send("[]"), exceptions.ChannelError, "not JSON"),
     (lambda c: c.close(1011), exceptions.ConnectionLost, "closed with code 1011"),
