@@ -89,7 +89,7 @@ class Channel:
         self._message, self._scope = message, scope
         self._brought = False
         self._text: bytearray | None = None  # of a message of text that has begun
-        uri = _parsed(url)
+        uri = parsed(url)
         self.url = _shown(uri)
         self._tried = scope.doing = f"the channel {self.url}"
         with self._translating():
@@ -211,7 +211,8 @@ def translated(error: Exception, tried: str) -> NetworkError:
     return NetworkError(f"{tried}: {error}")
 
 
-def _parsed(url: str) -> WebSocketURI:
+def parsed(url: str) -> WebSocketURI:
+    """Return the parts of a channel's *url*, or raise."""
     try:
         return parse_uri(url)
     except (theirs.InvalidURI, ValueError):  # whose texts show the whole of it

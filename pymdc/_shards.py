@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from pymdc._aside import Aside
 from pymdc._call import Work
+from pymdc._channel import parsed
 from pymdc._foreign import Foreign
 from pymdc._hashes import Block
 from pymdc._part import Part, Stream
@@ -47,6 +48,8 @@ def checked(pointers: Any, tried: str) -> Pointers:
             f"{tried}: the answer is no list of pointers with hash, token and channel;"
             " is something else listening at the endpoint?"
         )
+    for pointer in pointers:  # before any is tried: neither time nor other pointers mend a URL
+        parsed(pointer["channel"])
     return pointers
 
 

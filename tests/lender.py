@@ -27,6 +27,7 @@ Treat = Callable[[ServerConnection], object]
 class Lender:
     """Lends the shards of `DATA`; *told* are the keys that its pointers have besides the hash.
 
+    They say that it does so at ``channel``.
     ``treats`` say, by a shard's number, what is done instead when it is first asked for.
     A ``refusal`` is answered in place of pointers, once there were some.
     ``pulled`` are the numbers of those that were asked for, ``most`` is how many were at once, and
@@ -38,14 +39,14 @@ class Lender:
         self.refusal = b""
         self.pulled: list[int] = []
         self.most = self.pointed = 0
-        self.endpoint = ""
+        self.endpoint = self.channel = ""
         self._told = {"token", "channel", *(told or ("size",))}
         self._now = 0
         self._lock = threading.Lock()
         self._stack = ExitStack()
 
     def __enter__(self) -> Lender:
-        self._channel = self._stack.enter_context(websocket(self._lend, asks=True))
+        self.channel = self._stack.enter_context(websocket(self._lend, asks=True))
         self.endpoint = self._stack.enter_context(RawServer(self._answer)).endpoint
         return self
 
@@ -65,7 +66,7 @@ class Lender:
             connection.sendall(written("200 OK", json.dumps(answer).encode()))
 
     def _pointer(self, number: int) -> dict[str, Any]:
-        whole = {"size": len(SHARDS[number]), "token": str(number), "channel": self._channel}
+        whole = {"size": len(SHARDS[number]), "token": str(number), "channel": self.channel}
         whole["operation"] = "PULL"
         return {"hash": file_hash(SHARDS[number])} | {key: whole[key] for key in self._told}
 

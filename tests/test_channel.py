@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from certificates import certificate, over_tls
 from channels import DATA, HASH, Serve, good, pointer, pointing, websocket
+from lender import HASH as WHOLE
+from lender import Lender
 from modes import MODES, PATIENCE, Ask
 from servers import RawServer, Treat, answering, wait
 from websockets.sync.server import ServerConnection
@@ -177,6 +179,45 @@ def test_a_refused_channel_and_a_wrong_url_are_told(ask: Ask, tmp_path: Path) ->
     assert type(value) is exceptions.ConnectError
     assert "not the URL of a channel" in str(value)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        "http://127.0.0.1:1",
+        "https://user:secret@127.0.0.1/secret",
+        "127.0.0.1:1",
+        "//127.0.0.1:1",
+        "ws://",
+        "ws://:1",
+        "ws://127.0.0.1:x",
+        "ws://127.0.0.1:1000000",
+        "ws://[::1",
+        "",
+    ],
+)
+def test_a_channel_that_is_no_websocket_is_told_before_any_is_tried(
+    ask: Ask, tmp_path: Path, caplog: pytest.LogCaptureFixture, channel: str
+) -> None:
+    with Lender() as lender, pymdc.Client(lender.endpoint) as client:
+        lender.channel = channel
+        files = pymdc.api.Files("0" * 24, pymdc.ECDSA(), client=client)
+        value = ask(files.download, WHOLE, to=tmp_path / "out")
+    assert type(value) is exceptions.ConnectError
+    assert "expected ws://host:port" in str(value)
+    assert "secret" not in str(value)
+    assert lender.pointed == 1, "other pointers are not asked for"
+    assert [record.getMessage() for record in caplog.records if record.name == "pymdc"] == []
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_pointer_of_many_that_is_no_websocket_is_told_first(ask: Ask, tmp_path: Path) -> None:
+    pulled: list[ServerConnection] = []
+    with websocket(pulled.append) as url:
+        pointers = [pointer(url), pointer(url.replace("ws:", "http:"))]
+        value = download(ask, pointers, tmp_path / "out")
+    assert type(value) is exceptions.ConnectError
+    assert pulled == []
 
 
 def test_shards_in_the_wrong_order_are_no_file(ask: Ask, tmp_path: Path) -> None:
