@@ -55,6 +55,21 @@ def test_the_readme_shows_the_methods_that_there_are() -> None:
     assert re.search(r"``pymdc`` on the package index is something else", text)
 
 
+def test_nothing_says_to_install_a_name_that_is_somebody_elses_on_the_index() -> None:
+    folders = [ROOT / name for name in ("pymdc", "docs", "examples", "benchmarks")]
+    code = [path for folder in folders for path in folder.rglob("*.py")]
+    prose = [path for folder in (ROOT, *folders) for path in folder.glob("*.rst")]
+    told = [
+        (path, line)
+        for path in (*code, *prose)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "pip install" in line
+    ]
+    assert len(told) > 5
+    for path, line in told:
+        assert not re.search(r"metadisk|pymdc", line.partition("pip install")[2]), f"{path}: {line}"
+
+
 def test_the_readmes_variables_are_the_settings_of_a_client_with_their_defaults() -> None:
     rows = re.findall(r"^``(PYMDC_[A-Z]+)``  +(\S+)", README.read_text(encoding="utf-8"), re.M)
     assert [variable for variable, _ in rows] == [variable for variable, _ in _VARIABLES.values()]

@@ -23,7 +23,8 @@ def main() -> int:
         bridge = Bridge(announce=_print_link, **vars(options))
         bridge.__enter__()
     except ImportError as error:
-        return _fail(f"{error.name} is missing: pip install 'metadisk-client-python[bridge]'")
+        # Not by the distribution's name, which on the index may be somebody else's.
+        return _fail(f"{error.name} is missing: pip install '.[bridge]' in a clone of the project")
     except (OSError, ValueError) as error:
         return _fail(str(error))
     with closing(bridge):
