@@ -1,6 +1,6 @@
 """The client of the Metadisk API: every method blocks, or takes a callback."""
 
-from pymdc import api, keypair, rest
+from pymdc import api, keypair, rest, unirest
 from pymdc._call import Call
 from pymdc.client import Client
 from pymdc.exceptions import BridgeError, Cancelled, PymdcError, unwrap
@@ -17,5 +17,6 @@ __all__ = [
     "api",
     "keypair",
     "rest",
+    "unirest",
     "unwrap",
 ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from pymdc._contract import contract
 from pymdc._nonces import Nonces, nonces
 from pymdc._request import Request
+from pymdc._text import Text, text
 from pymdc.keypair import ECDSA
 
 
@@ -80,18 +81,34 @@ class Token:
 
 
 @runtime_checkable
-class _HasPassword(Protocol):
-    username: str
+class HasPassword(Protocol):
+    """A user: a `Users`, or what has the same two members."""
 
-    def password_hash(self) -> str: ...
+    @property
+    def username(self) -> Text:
+        """The e-mail address."""
+
+    def password_hash(self) -> Text:
+        """Return SHA-256 of the password, in hexadecimal."""
 
 
-def identify(auth: object) -> Auth:
-    """Return the identity behind the *auth* of 2016: a user, a key pair, or something empty."""
-    if isinstance(auth, ECDSA):
-        return Signature(auth)
-    if isinstance(auth, _HasPassword):
-        return Basic(auth.username, auth.password_hash())
-    if not auth:
+Identity: TypeAlias = HasPassword | ECDSA | None
+_WHAT = "the user or key pair"
+
+
+def checked(identity: object, what: str = _WHAT) -> Identity:
+    """Return *identity* if it is a user, a key pair or None; TypeError names *what* is neither."""
+    if identity is None or isinstance(identity, ECDSA | HasPassword):
+        return identity
+    raise TypeError(f"{what} is {type(identity).__name__}; expected Users, ECDSA or None")
+
+
+def identify(identity: object, what: str = _WHAT) -> Auth:
+    """Return how *identity* makes a request its own; TypeError as `checked`."""
+    known = checked(identity, what)
+    if known is None:
         return Nobody()
-    raise TypeError(f"auth is {type(auth).__name__}; expected Users, ECDSA or nothing")
+    if isinstance(known, ECDSA):
+        return Signature(known)
+    digest = text(known.password_hash(), "the hash of the password")
+    return Basic(text(known.username, "the username"), digest)

@@ -28,6 +28,13 @@ def outcome(work: Work) -> Any:
         return error
 
 
+def checked(callback: object) -> Callback | None:
+    """Return *callback* if it can be called, or None; TypeError when it is neither."""
+    if callback is None or callable(callback):
+        return callback
+    raise TypeError(f"the callback is {type(callback).__name__}; expected a function")
+
+
 def _name(function: object) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 

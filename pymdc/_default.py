@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+from pymdc._call import Callback
+from pymdc._scope import Scope
 from pymdc.client import Client
+from pymdc.exceptions import NoEndpoint
 
-_default: Client | None = None
-_making = threading.Lock()
+_lock = threading.Lock()
+_made: Client | None = None
+_made_from: list[str | None] = []  # the values of the variables when it was made
+_timeout: float | None = None  # of `set_timeout`
 
 
 def _in_child() -> None:
-    global _making
-    _making = threading.Lock()
+    global _lock
+    _lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -36,25 +41,65 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
+class _Nowhere(Client):
+    """Stands in where no bridge is named: the value of each call says so."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__("http://localhost", **settings)
+
+    def run(
+        self, work: Callable[[Scope], Any], callback: Callback | None, *, transfer: bool = False
+    ) -> Any:
+        """Deliver `NoEndpoint`."""
+        return super().run(_no_endpoint, callback)
+
+    def __repr__(self) -> str:
+        return "<Client without an endpoint>"
+
+
+def _no_endpoint(_scope: Scope) -> NoReturn:
+    raise NoEndpoint
+
+
 def default() -> Client:
     """Return the client made from the variables above; PYMDC_TIMEOUT is one number, or two.
 
+    It is made anew when they have changed and nothing is on its way.
     Raises ValueError for what can't be made from them.
     """
-    global _default
-    with _making:
-        if _default is None:
-            settings = {
-                name: _read(variable, parse)
-                for name, (variable, parse) in _VARIABLES.items()
-                if os.environ.get(variable)
-            }
-            try:
-                _default = Client(**settings)
-            except ValueError as error:
-                names = ", ".join(variable for variable, _ in _VARIABLES.values())
-                raise ValueError(f"{error}; it was made from {names}") from None
-        return _default
+    global _made, _made_from
+    with _lock:
+        values = [os.environ.get(variable) for variable, _ in _VARIABLES.values()]
+        if _made is not None and values != _made_from and not _made.outstanding:
+            _made.close()
+            _made = None
+        if _made is None:
+            _made, _made_from = _make(), values
+        return _made
+
+
+def set_timeout(seconds: float) -> None:
+    """Set the timeouts of the default client, also of one that is made later."""
+    global _timeout
+    client = default()
+    client.set_timeout(seconds)
+    _timeout = seconds
+
+
+def _make() -> Client:
+    settings = {
+        name: _read(variable, parse)
+        for name, (variable, parse) in _VARIABLES.items()
+        if os.environ.get(variable)
+    }
+    try:
+        client = Client(**settings) if "endpoint" in settings else _Nowhere(**settings)
+    except ValueError as error:
+        names = ", ".join(variable for variable, _ in _VARIABLES.values())
+        raise ValueError(f"{error}; it was made from {names}") from None
+    if _timeout is not None:
+        client.set_timeout(_timeout)
+    return client
 
 
 def checked(client: object) -> Client | None:

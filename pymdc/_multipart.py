@@ -7,59 +7,70 @@ import mimetypes
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, BinaryIO
+from types import MappingProxyType
+from typing import Any
 
 from pymdc._aside import Aside
 from pymdc._foreign import foreign
 from pymdc._hashes import FileHash
 from pymdc._progress import Progress
+from pymdc._scope import Scope
+from pymdc._source import READ_INTO, Source
 from pymdc.exceptions import IntegrityError
-
-Source = str | os.PathLike[str] | os.PathLike[bytes] | bytes | bytearray | memoryview | BinaryIO
 
 _BLOCK = 1024 * 1024
 _PIECE = 256 * 1024  # bytes, after each of which progress may be told
+_UNKNOWN_TYPE = "application/octet-stream"
+_NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 
 @contextmanager
-def opened(source: Source, progress: Progress, aside: Aside | None) -> Iterator[FileBody]:
-    """Give the body for *source*: a path, bytes, or an open binary file from its position on.
+def body_of(
+    source: Source,
+    scope: Scope,
+    progress: Progress,
+    aside: Aside | None,
+    *,
+    field: str = "file",
+    fields: Mapping[str, str] = _NO_FIELDS,
+) -> Iterator[FileBody]:
+    """Give the body for *source*, sent in the form's *field* and after the other *fields*.
 
-    Such a file is left open, and where it stood, unless the body is ``stored`` at the end.
+    A file that the caller opened stands where it stood, unless the body is ``stored`` at the end.
     """
-    if isinstance(source, bytes | bytearray | memoryview):
-        yield FileBody(_Memory(source), "", progress, aside)
-    elif isinstance(source, str | os.PathLike):
-        name = os.fsdecode(source)
-        with open(name, "rb", buffering=0, opener=_not_waiting) as file:
-            yield FileBody(file, os.path.basename(name), progress, aside)
-    else:
-        name = getattr(source, "name", "")
-        named = isinstance(name, str | bytes)
-        body = FileBody(
-            source, os.path.basename(os.fsdecode(name)) if named else "", progress, aside
-        )
+    with source.opened(scope) as file:
+        body = FileBody(file, source.name, progress, aside, field, fields)
         try:
             yield body
         finally:
+            if aside is not None:
+                aside.wait()
             if not body.stored:
                 with suppress(OSError):  # another one ended the upload
                     body.rewind()
 
 
 class FileBody:
-    """The rest of *file* as the one part of a multipart form, read while it is sent.
+    """The rest of *file* as the last part of a multipart form, read while it is sent.
 
-    ``size`` is the file's number of bytes, ``length`` the body's; ``hash`` names what was read,
-    which is hashed *aside*, and is None where that is.
+    ``size`` is the file's number of bytes, and ``headers`` are those of the body; ``hash`` names
+    what was read, which is hashed *aside*, and is None where that is.
     """
 
     stored = False
 
-    def __init__(self, file: Any, name: str, progress: Progress, aside: Aside | None) -> None:
+    def __init__(
+        self,
+        file: Any,
+        name: str,
+        progress: Progress,
+        aside: Aside | None,
+        field: str,
+        fields: Mapping[str, str],
+    ) -> None:
         self._file = file
         self._progress = progress
         self._aside = aside
@@ -73,15 +84,12 @@ class FileBody:
         progress.total = self.size
         self.hash: FileHash | None = None
         boundary = secrets.token_hex(16)
-        self.content_type = f"multipart/form-data; boundary={boundary}"
-        head = (
-            f"--{boundary}\r\n"
-            f'Content-Disposition: form-data; name="file"; filename="{_quoted(name)}"\r\n'
-            f"Content-Type: {mimetypes.guess_type(name)[0] or _UNKNOWN_TYPE}\r\n\r\n"
-        )
-        self._head = head.encode("utf-8", "surrogateescape")
+        self._head = _head(boundary, name, field, fields)
         self._tail = f"\r\n--{boundary}--\r\n".encode("ascii")
-        self.length = len(self._head) + self.size + len(self._tail)
+        self.headers = {
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
+            "Content-Length": str(len(self._head) + self.size + len(self._tail)),
+        }
 
     def __iter__(self) -> Iterator[bytes | memoryview]:
         yield self._head
@@ -125,33 +133,9 @@ class FileBody:
             ) from error
 
 
-class _Memory:
-    """Bytes as a file, which are not copied."""
-
-    def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        self._data = memoryview(data).cast("B")
-        self._place = 0
-
-    def seek(self, offset: int, whence: int) -> int:
-        """Stand *offset* bytes after the beginning, the place, or the end."""
-        self._place = offset + (0, self._place, len(self._data))[whence]
-        return self._place
-
-    def read(self, size: int) -> memoryview:
-        """Return the next *size* bytes, or those that are left."""
-        block = self._data[self._place : self._place + size]
-        self._place += len(block)
-        return block
-
-
-def _not_waiting(name: str, flags: int) -> int:
-    # To open a pipe that nobody writes to would wait for ever; like this it cannot be rewound.
-    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 def _read(file: Any) -> Iterator[memoryview]:
     """Give what is left of *file*, in blocks each of which is good until the next but one."""
-    if type(file) is not io.FileIO:  # what others have made may count on read()
+    if type(file) not in READ_INTO:  # what others have made may count on read()
         while block := file.read(_BLOCK):
             yield memoryview(block)
         return
@@ -161,25 +145,16 @@ def _read(file: Any) -> Iterator[memoryview]:
         buffers.reverse()
 
 
-def checked(source: object) -> Source:
-    """Return *source* if it is a path, bytes or an open binary file; TypeError or ValueError."""
-    expected = "expected a path, bytes or a file opened with 'rb'"
-    if isinstance(source, io.TextIOBase):
-        raise TypeError(f"the file is open as text; {expected}")
-    if isinstance(source, memoryview) and not source.c_contiguous:
-        raise ValueError(f"the memory is not in one piece; {expected}")
-    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
-        return source
-    if not hasattr(source, "read"):
-        raise TypeError(f"the file is {type(source).__name__}; {expected}")
-    closed = isinstance(source, io.IOBase) and source.closed
-    if closed or (isinstance(source, io.FileIO | io.BufferedWriter) and not source.readable()):
-        raise ValueError(f"the file is not open for reading; {expected}")
-    return source  # type: ignore[return-value]  # what has read() is taken for a binary file
+def _head(boundary: str, name: str, field: str, fields: Mapping[str, str]) -> bytes:
+    """Return the parts of *fields*, and the head of the part of the file *name* in *field*."""
+    disposition = f"--{boundary}\r\nContent-Disposition: form-data; name="
+    parts = [f'{disposition}"{_quoted(key)}"\r\n\r\n{value}\r\n' for key, value in fields.items()]
+    parts += (
+        f'{disposition}"{_quoted(field)}"; filename="{_quoted(name)}"\r\n',
+        f"Content-Type: {mimetypes.guess_type(name)[0] or _UNKNOWN_TYPE}\r\n\r\n",
+    )
+    return "".join(parts).encode("utf-8", "surrogateescape")
 
 
 def _quoted(name: str) -> str:
     return re.sub(r"[\r\n]", " ", re.sub(r'(["\\])', r"\\\1", name))
-
-
-_UNKNOWN_TYPE = "application/octet-stream"

@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO
 from urllib.parse import quote
@@ -129,33 +130,50 @@ class Part:
                 file.close()
 
 
-def writable(to: object) -> Target | BinaryIO:
-    """Return *to* if it is a path or an open binary file; TypeError or ValueError if it is none."""
+@dataclass(frozen=True)
+class Place:
+    """The path of a target: as it was *given*, and the *absolute* one that it was at the call."""
+
+    given: str
+    absolute: str
+
+
+def place(to: object) -> Place | BinaryIO:
+    """Return where *to* is: a path or an open binary file; TypeError or ValueError for neither."""
     expected = "expected a path or a file opened with 'wb'"
-    if isinstance(to, io.TextIOBase):
-        raise TypeError(f"the target is open as text; {expected}")
     if isinstance(to, str | bytes | os.PathLike):
-        return to
+        return _place(os.fsdecode(to))
     if not hasattr(to, "write"):
         raise TypeError(f"the target is {type(to).__name__}; {expected}")
+    # One that is open as text has an encoding, whatever its class is.
+    if isinstance(to, io.TextIOBase) or getattr(to, "encoding", None) is not None:
+        raise TypeError(f"the target is open as text; {expected}")
     closed = isinstance(to, io.IOBase) and to.closed
     if closed or (isinstance(to, io.FileIO | io.BufferedReader) and not to.writable()):
         raise ValueError(f"the target is not open for writing; {expected}")
     return to  # type: ignore[return-value]  # what has write() is taken for a binary file
 
 
+def _place(given: str) -> Place:
+    if "\0" in given:
+        raise ValueError("the target's path holds a zero byte")
+    try:
+        return Place(given, os.path.abspath(given))
+    except OSError:  # the working directory is gone, which is told when the file is written
+        return Place(given, given)
+
+
 @contextmanager
-def target(to: Target | BinaryIO, file_hash: str) -> Iterator[Stream | Part]:
+def target(to: Place | BinaryIO, file_hash: str) -> Iterator[Stream | Part]:
     """Give what to write to: when all went well a path holds the whole file, else nothing new.
 
     An open file is written as it is, and left open.
     """
-    if not isinstance(to, str | bytes | os.PathLike):
+    if not isinstance(to, Place):
         with closing(Stream(to)) as stream:
             yield stream
         return
-    given = os.fsdecode(to)
-    path = os.path.realpath(given)
+    given, path = to.given, os.path.realpath(to.absolute)
     if os.path.isdir(path) or not os.path.basename(given):
         raise IsADirectoryError(f"{given} is a folder; expected the path of the file to write")
     if os.path.exists(path) and not os.path.isfile(path):

@@ -31,7 +31,7 @@ _ACTIVATION = re.compile(
 class Request:
     """One request to the bridge: its *payload* is the JSON body, or the query of a GET or DELETE.
 
-    A *stream* is sent as the body in place of the payload.
+    A *stream* is sent as the body in place of the payload; *query* is one beside a body.
     """
 
     method: str
@@ -39,6 +39,7 @@ class Request:
     payload: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     stream: Iterable[bytes | memoryview] | None = field(default=None, repr=False)
+    query: str = field(default="", repr=False)
 
     @property
     def shown(self) -> str:
@@ -48,7 +49,7 @@ class Request:
     @property
     def target(self) -> str:
         """The path and the query, as they stand in the request line."""
-        query = "" if self.method in _IN_BODY else self.payload
+        query = self.query if self.method in _IN_BODY else self.payload
         return f"{self.path}?{query}" if query else self.path
 
     @property
@@ -65,14 +66,14 @@ class Request:
             payload = f'{self.payload[:-1]}{comma}"{_NONCE}":{nonce}}}'
         else:
             payload = "&".join(filter(None, (self.payload, f"{_NONCE}={nonce}")))
-        return Request(self.method, self.path, payload, self.headers, self.stream)
+        return Request(self.method, self.path, payload, self.headers, self.stream, self.query)
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """Return the same request with *headers* added to its own."""
         given = {name.lower() for name in headers}
         kept = {name: text for name, text in self.headers.items() if name.lower() not in given}
         merged = {**kept, **headers}
-        return Request(self.method, self.path, self.payload, merged, self.stream)
+        return Request(self.method, self.path, self.payload, merged, self.stream, self.query)
 
 
 def settle(
@@ -83,6 +84,7 @@ def settle(
 ) -> Request:
     """Encode *params* once, as JSON or as a query, and return the request.
 
+    The *path* may hold a query, which *params* that are no JSON follow.
     Raises TypeError or ValueError for what can't be sent.
     """
     if not (method.isascii() and method.isalpha() and method.isupper()):
@@ -92,9 +94,13 @@ def settle(
             raise TypeError(f"{what} {type(given).__name__}; expected a dict")
     params = {text(name, "a parameter's name"): value for name, value in params.items()}
     params.pop(_NONCE, None)
-    payload = _json(params) if method in _IN_BODY else _query(params)
-    told = dict(_header(name, value) for name, value in headers.items())
-    return Request(method, _escaped(path), payload, told)
+    path, _, query = path.partition("?")
+    query = "&".join(part for part in _escaped(query).split("&") if not _is_nonce(part))
+    own = dict(_header(name, value) for name, value in headers.items())
+    if method in _IN_BODY:
+        return Request(method, _escaped(path), _json(params), own, query=query)
+    both = "&".join(filter(None, (query, _query(params))))
+    return Request(method, _escaped(path), both, own)
 
 
 def masked(path: str) -> str:
@@ -141,13 +147,17 @@ def _header(name: object, value: object) -> tuple[str, str]:
     return name, value
 
 
+def _is_nonce(part: str) -> bool:
+    return part.partition("=")[0] == _NONCE
+
+
 def _escaped(path: str) -> str:
     if _PLAIN.fullmatch(path):
         return path
     # The transport writes escapes in capitals; the signature has to cover them as they are sent.
     path = re.sub("%(?![0-9A-Fa-f]{2})", "%25", path)
     path = re.sub("%..", lambda match: match.group().upper(), path)
-    return quote(path, safe="/%:@!$&'()*+,;=")
+    return quote(path, safe="/?%:@!$&'()*+,;=")
 
 
 def _bytes_as_text(value: object) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import SupportsIndex, SupportsInt
+
 import six
 
 Text = str | bytes
+Gigabytes = SupportsInt | SupportsIndex | Text
 
 
 def text(value: object, what: str) -> str:
@@ -25,14 +28,11 @@ def raw(value: object, what: str) -> bytes:
         raise ValueError(f"{what} has characters that no text has") from None  # as above
 
 
-def whole(value: object, what: str) -> int:
-    """Return *value* as a whole number of GB, zero or more; a numeric text counts too."""
+def gigabytes(value: object, what: str) -> int:
+    """Return `int()` of *value*, as in 2016: any number, or a text of a whole one."""
     try:
-        number = int(value)  # type: ignore[call-overload]  # any kind of number, as in 2016
+        return int(value)  # type: ignore[call-overload,no-any-return]  # which is checked here
     except TypeError:
         raise TypeError(f"{what} is {type(value).__name__}; expected whole GB") from None
     except (ValueError, OverflowError):
         raise ValueError(f"{what} is {value!r}; expected whole GB") from None
-    if number < 0 or (number != value and not isinstance(value, Text)):
-        raise ValueError(f"{what} is {value!r}; expected whole GB, zero or more")
-    return int(number)

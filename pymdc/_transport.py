@@ -66,6 +66,11 @@ class Transport:
             connection.close()
         self._begin()
 
+    def set_timeout(self, timeout: tuple[float, float]) -> None:
+        """Let what is sent from now on take these seconds."""
+        self.timeout = timeout
+        self._pool.timeout = urllib3.Timeout(*timeout)
+
     @property
     def tls(self) -> ssl.SSLContext:
         """The certificates of the system and of *ca_certs*, host names checked."""

@@ -11,12 +11,12 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from pymdc._again import Sendings, pauses
 from pymdc._aside import Aside
 from pymdc._auth import Auth
-from pymdc._call import Callback, outcome
+from pymdc._call import Callback, checked, outcome
 from pymdc._channel import Channel
 from pymdc._hashes import Block
 from pymdc._pull import side_by_side
@@ -28,9 +28,8 @@ from pymdc._text import Text, text
 from pymdc._transport import Transport
 from pymdc._turn import Turn
 from pymdc._workers import Workers
-from pymdc.exceptions import CertificateError, Closed, ConnectError, NetworkError
+from pymdc.exceptions import CertificateError, Closed, ConnectError, NetworkError, NoEndpoint
 
-ENDPOINT = "https://api.metadisk.org"
 WORKERS = 32
 TIMEOUT = (10.0, 60.0)
 TOTAL = 120.0
@@ -55,8 +54,8 @@ _log = logging.getLogger("pymdc")
 class Client:
     """One bridge and the connections to it, for any number of threads.
 
-    *endpoint* is ``http(s)://host[:port]``; without it, that of the variable PYMDC_ENDPOINT, or
-    https://api.metadisk.org.
+    *endpoint* is ``http(s)://host[:port]``; without it, that of the variable PYMDC_ENDPOINT.
+    Without either `NoEndpoint` is raised, which is a ValueError.
     *workers* bounds how many calls with a callback run at once.
     *timeout* is a pair of seconds, for connecting and for each wait for bytes, or one for both.
     *total* bounds a call that is no transfer, all its sendings taken together, and *stall* the
@@ -77,7 +76,9 @@ class Client:
         ca_certs: str | None = None,
     ) -> None:
         if endpoint is None:
-            endpoint = os.environ.get("PYMDC_ENDPOINT") or ENDPOINT
+            endpoint = os.environ.get("PYMDC_ENDPOINT") or None
+        if endpoint is None:
+            raise NoEndpoint
         self._total, self._stall = _limit(total, "total"), _limit(stall, "stall")
         self._size, self._channels = _count(workers, "workers"), _count(channels, "channels")
         self._transport = Transport(
@@ -95,6 +96,16 @@ class Client:
         """The address of the bridge, without a final slash."""
         return self._transport.endpoint
 
+    @property
+    def outstanding(self) -> bool:
+        """Whether calls are on their way, or callbacks have still to run or to return."""
+        return self._clock.look() or not self._workers.quiet(0)
+
+    def set_timeout(self, seconds: float) -> None:
+        """Let connecting, and each wait for bytes, take *seconds*, and a call no less in all."""
+        self._transport.set_timeout(_pair(seconds))
+        self._total, self._stall = max(self._total, seconds), max(self._stall, seconds)
+
     def call(self, request: Request, auth: Auth, callback: Callback | None) -> Any:
         """Make one request: wait for its value, or hand the value to *callback*."""
         return self.run(partial(self.send, request, auth), callback)
@@ -106,10 +117,9 @@ class Client:
         scope = Scope(self._stall, renews=True) if transfer else Scope(self._total)
         if self._closed:
             scope.end(Closed(f"the client of {self.endpoint} is closed"))
+        callback = checked(callback)
         if callback is None:
             return self._workers.run(partial(self._in_scope, work, scope), scope)
-        if not callable(callback):
-            raise TypeError(f"the callback is {type(callback).__name__}; expected a function")
         return self._workers.submit(partial(self._in_scope, work, scope), callback, scope)
 
     def send(self, request: Request, auth: Auth, scope: Scope) -> Answer:
@@ -225,6 +235,12 @@ class Client:
     ) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         self.close(_LAST_SECONDS if interrupted else None, cancel=interrupted)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self} cannot be pickled, since its connections and threads are this process's:"
+            " make a client in the other one, or name the bridge by PYMDC_ENDPOINT for both"
+        )
 
     def __repr__(self) -> str:
         return f"<Client {self.endpoint}>"

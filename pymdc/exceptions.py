@@ -6,6 +6,7 @@
     +-- NetworkError        (urllib.error.URLError, so OSError)
     |   +-- ConnectError        no connection: refused, no such host, proxy; nothing was sent
     |   |   +-- CertificateError    the other side's certificate is not to be trusted
+    |   |   +-- NoEndpoint          (ValueError) no bridge is named
     |   +-- Timeout             (TimeoutError) nothing came in time
     |       +-- ConnectTimeout      (ConnectError) not even a connection
     |   +-- ConnectionLost      the connection ended before the answer did
@@ -30,6 +31,12 @@ from collections.abc import Mapping
 from email.message import Message
 from typing import Any
 
+_NO_ENDPOINT = (
+    "no bridge is named, and the Metadisk service of 2016 is gone; set the environment variable"
+    " PYMDC_ENDPOINT to the address of a bridge, such as http://127.0.0.1:6382, or give"
+    " pymdc.Client(endpoint)"
+)
+
 
 class PymdcError(Exception):
     """Every exception that is made here."""
@@ -51,6 +58,13 @@ class ConnectError(NetworkError):
 
 class CertificateError(ConnectError):
     """The certificate is unknown, expired, or another host's."""
+
+
+class NoEndpoint(ConnectError, ValueError):
+    """No bridge is named, and the service that 0.0.1 was made for is gone: nothing was sent."""
+
+    def __init__(self, message: str = _NO_ENDPOINT) -> None:
+        super().__init__(message)
 
 
 class Timeout(NetworkError, TimeoutError):

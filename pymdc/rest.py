@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, overload
 
 from pymdc._auth import identify
 from pymdc._call import Call, Callback
+from pymdc._call import checked as checked_callback
 from pymdc._default import checked, default
+from pymdc._multipart import body_of
+from pymdc._progress import Progress
 from pymdc._request import NOTHING, masked, settle
+from pymdc._scope import Scope
+from pymdc._source import Source
 from pymdc._text import Text, text
 from pymdc.client import Answer, Client
+from pymdc.exceptions import refused
+from pymdc.keypair import ECDSA
 
 
 @overload
@@ -58,13 +66,56 @@ def REST(  # noqa: N802  # the name of 2016
 ) -> Answer:
     """Send *method* to *resource*, a path such as ``/buckets``, and return the bridge's JSON.
 
-    *params* are the JSON body of a POST, PATCH or PUT, else the query.
-    *auth* is a `Users` (password), an `ECDSA` (signature and nonce) or nothing.
+    *params* are the JSON body of a POST, PATCH or PUT, else the query; the resource may hold one.
+    A PUT with an open binary file among them is sent as a multipart form, the file last.
+    *auth* is a `Users` or what has its ``username`` and ``password_hash()`` (password), an `ECDSA`
+    (signature and nonce), or nothing.
     """
     path = text(resource, "the resource")
-    if "?" in path or "#" in path:
+    if "#" in path:
         shown = masked(path.partition("?")[0])
-        raise ValueError(f"the resource is {shown!r}; expected a path, with the query in params")
-    path = "/" + path.lstrip("/")
-    request = settle(text(method, "the method").upper(), path, params, headers)
-    return (checked(client) or default()).call(request, identify(auth), callback)
+        raise ValueError(f"the resource is {shown!r}; expected a path, and perhaps a query")
+    method, path = text(method, "the method").upper(), "/" + path.lstrip("/")
+    if method == "PUT" and isinstance(params, Mapping) and any(map(_is_file, params.values())):
+        return _put(path, params, auth, headers, callback, checked(client) or default())
+    request = settle(method, path, params, headers)
+    return (checked(client) or default()).call(request, identify(auth or None, "auth"), callback)
+
+
+def _put(
+    path: str,
+    params: Mapping[Any, Any],
+    auth: object,
+    headers: Mapping[Any, Any],
+    callback: Callback | None,
+    client: Client,
+) -> Answer:
+    """PUT a form in which a file follows the other *params*."""
+    if isinstance(auth, ECDSA):
+        raise ValueError("a file cannot be signed; expected a token in the header x-token")
+    request, identity = settle("PUT", path, headers=headers), identify(auth or None, "auth")
+    fields = {
+        text(name, "a parameter's name"): value if _is_file(value) else _field(value)
+        for name, value in params.items()
+    }
+    files = [name for name, value in fields.items() if _is_file(value)]
+    if len(files) > 1:
+        raise ValueError(f"the files are {', '.join(files)}; expected one")
+    callback, source = checked_callback(callback), Source(fields.pop(files[0]))
+
+    def put(scope: Scope) -> Answer:
+        with body_of(source, scope, Progress(None), None, field=files[0], fields=fields) as body:
+            whole = replace(request.with_headers(body.headers), stream=body)
+            answer = client.send(whole, identity, scope)
+            body.stored = not refused(answer)
+            return answer
+
+    return client.run(put, callback, transfer=True)
+
+
+def _is_file(value: object) -> bool:
+    return hasattr(value, "read")
+
+
+def _field(value: object) -> str:
+    return text(str(value) if isinstance(value, int | float) else value, "a parameter's value")

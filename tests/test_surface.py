@@ -49,6 +49,7 @@ SURFACE = {
     "pymdc.keypair.ECDSA.validate_public_key": "(k)",
     "pymdc.keypair.ECDSA.parse_public_key": "(k)",
     "pymdc.keypair.ECDSA.parse_private_key": "(k)",
+    "pymdc.unirest.timeout": "(seconds)",
     "pymdc.rest.REST": "(method, resource, params={}, auth=(), headers={}, callback=None)",
 }
 
@@ -101,7 +102,6 @@ def test_the_settings_of_a_client_and_of_a_bridge_have_these_defaults() -> None:
         "(data=None, *, host='127.0.0.1', port=0, url=None, smtp=None, nonce_rule='once',"
         " shard_size=8388608, grace=10, patience=60, clock=<built-in function time>, announce=None)"
     )
-    assert pymdc.client.ENDPOINT == "https://api.metadisk.org"
 
 
 def test_the_bridge_as_a_program_has_these_defaults() -> None:
@@ -116,7 +116,7 @@ def test_the_bridge_as_a_program_has_these_defaults() -> None:
 
 
 def test_every_public_method_of_the_api_takes_a_callback_last() -> None:
-    for name in pymdc.api.__all__:
+    for name in ("Users", "Keys", "Buckets", "Bucket", "Files"):
         for method, function in inspect.getmembers(getattr(pymdc.api, name), inspect.isfunction):
             if not method.startswith("_") and method != "password_hash":
                 assert f"{function.__module__}.{name}.{method}" in SURFACE
@@ -129,6 +129,14 @@ def test_classes_are_found_directly_under_api_too() -> None:
     assert pymdc.api.Buckets is pymdc.api.buckets.Buckets
     assert pymdc.api.Bucket is pymdc.api.buckets.Bucket
     assert pymdc.api.Files is pymdc.api.files.Files
+    assert pymdc.api.ECDSA is pymdc.keypair.ECDSA
+    assert pymdc.api.REST is pymdc.rest.REST
+
+
+def test_a_star_import_brings_all_of_them() -> None:
+    names: dict[str, Any] = {}
+    exec("from pymdc.api import *", names)
+    assert {"Users", "Keys", "Buckets", "Bucket", "Files", "ECDSA", "REST"} <= names.keys()
 
 
 @pytest.mark.parametrize("module", [pymdc, pymdc.api])
@@ -151,7 +159,7 @@ LADDER = [
         "_proxy",
     },
     {"_response", "_hashes", "_request", "_scope", "_progress", "keypair"},
-    {"_call", "_threads", "_dial", "_auth", "_part", "_verifier"},
+    {"_call", "_threads", "_dial", "_auth", "_part", "_source", "_verifier"},
     {"_connection"},
     {"_translation"},
     {"_workers", "_transport", "_channel", "_aside"},
@@ -161,7 +169,7 @@ LADDER = [
     {"_turn", "_tokens"},
     {"client"},
     {"_default"},
-    {"rest", "api._resource"},
+    {"rest", "unirest", "api._resource"},
     {"api.users"},
     {"api.keys"},
     {"api.files"},

@@ -4,5 +4,7 @@ from pymdc.api.buckets import Bucket, Buckets
 from pymdc.api.files import Files
 from pymdc.api.keys import Keys
 from pymdc.api.users import Users
+from pymdc.keypair import ECDSA
+from pymdc.rest import REST
 
-__all__ = ["Bucket", "Buckets", "Files", "Keys", "Users"]
+__all__ = ["ECDSA", "REST", "Bucket", "Buckets", "Files", "Keys", "Users"]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from pymdc._auth import Auth
+from pymdc._auth import Identity, identify
 from pymdc._call import Callback
+from pymdc._call import checked as checked_callback
 from pymdc._default import checked, default
 from pymdc._request import NOTHING, resource, settle
 from pymdc.client import Client
 
 
 class Resource:
-    """Something at the bridge; *client* None means the default client."""
+    """Something at the bridge; *client* None means the default client.
+
+    Its public attributes may be assigned: each call reads them anew.
+    """
 
     def __init__(self, client: Client | None) -> None:
         self._given = checked(client)
@@ -25,9 +30,22 @@ class Resource:
     def _call(
         self,
         callback: Callback | None,
-        auth: Auth,
+        identity: Identity,
         method: str,
         *path: str,
         params: Mapping[str, Any] = NOTHING,
     ) -> Any:
-        return self._client.call(settle(method, resource(*path), params), auth, callback)
+        return self._prepared(callback, identity, method, *path, params=params)()
+
+    def _prepared(
+        self,
+        callback: Callback | None,
+        identity: Identity,
+        method: str,
+        *path: str,
+        params: Mapping[str, Any] = NOTHING,
+    ) -> Callable[[], Any]:
+        """Return what makes the call; what is wrong with its arguments is raised here."""
+        request = settle(method, resource(*path), params)
+        auth, client = identify(identity), self._client
+        return partial(client.call, request, auth, checked_callback(callback))

@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, overload
 
-from pymdc._auth import Signature
+from pymdc._auth import Identity
+from pymdc._auth import checked as checked_identity
 from pymdc._call import Call, Callback
-from pymdc._text import Text, text, whole
+from pymdc._text import Gigabytes, Text, gigabytes, text
 from pymdc.api._resource import Resource
 from pymdc.api.files import Files
-from pymdc.api.keys import checked
+from pymdc.api.keys import public_keys
 from pymdc.client import Answer, Client
 from pymdc.keypair import ECDSA
 
 
 class Buckets(Resource):
-    """The buckets of the user whose *key_pair* signs."""
+    """The buckets of the user whose *key_pair* signs; a `Users` in its place asks by password.
 
-    def __init__(self, key_pair: ECDSA, *, client: Client | None = None) -> None:
+    Attributes: ``key_pair``.
+    """
+
+    def __init__(self, key_pair: Identity, *, client: Client | None = None) -> None:
         super().__init__(client)
-        self._auth = Signature(checked(key_pair))
+        self.key_pair = checked_identity(key_pair)
 
     @overload
     def create(
         self,
         name: Text,
-        storage: int,
-        transfer: int,
+        storage: Gigabytes,
+        transfer: Gigabytes,
         key_pairs: Iterable[ECDSA],
         callback: None = None,
     ) -> Answer: ...
@@ -35,27 +39,30 @@ class Buckets(Resource):
     def create(
         self,
         name: Text,
-        storage: int,
-        transfer: int,
+        storage: Gigabytes,
+        transfer: Gigabytes,
         key_pairs: Iterable[ECDSA],
         callback: Callback,
     ) -> Call: ...
     def create(
         self,
         name: Text,
-        storage: int,
-        transfer: int,
+        storage: Gigabytes,
+        transfer: Gigabytes,
         key_pairs: Iterable[ECDSA],
         callback: Callback | None = None,
     ) -> Answer:
-        """Make a bucket of *storage* and *transfer* GB that *key_pairs* may use. The key signs."""
+        """Make a bucket of *storage* and *transfer* GB that *key_pairs* may use. The key signs.
+
+        GB are whole: a fraction is cut off.
+        """
         params = {
             "name": text(name, "the name"),
-            "storage": whole(storage, "storage"),
-            "transfer": whole(transfer, "transfer"),
-            "pubkeys": [key_pair.get_public_key() for key_pair in _several(key_pairs)],
+            "storage": gigabytes(storage, "storage"),
+            "transfer": gigabytes(transfer, "transfer"),
+            "pubkeys": public_keys(key_pairs),
         }
-        return self._call(callback, self._auth, "POST", "buckets", params=params)
+        return self._call(callback, self.key_pair, "POST", "buckets", params=params)
 
     @overload
     def list(self, callback: None = None) -> Answer: ...
@@ -63,16 +70,25 @@ class Buckets(Resource):
     def list(self, callback: Callback) -> Call: ...
     def list(self, callback: Callback | None = None) -> Answer:
         """Return the user's buckets. The key signs."""
-        return self._call(callback, self._auth, "GET", "buckets")
+        return self._call(callback, self.key_pair, "GET", "buckets")
+
+    def __repr__(self) -> str:
+        return f"<Buckets of {self.key_pair}>"
 
 
 class Bucket(Resource):
-    """The bucket *bucket_id* (24 hexadecimal digits); its ``files`` are a `Files`."""
+    """The bucket *bucket_id* (24 hexadecimal digits), for whom *key_pair* signs, as in `Buckets`.
 
-    def __init__(self, bucket_id: Text, key_pair: ECDSA, *, client: Client | None = None) -> None:
+    Attributes: ``bucket_id``; ``key_pair``; ``files``, a `Files` with an id and a key pair of its
+    own.
+    """
+
+    def __init__(
+        self, bucket_id: Text, key_pair: Identity, *, client: Client | None = None
+    ) -> None:
         super().__init__(client)
-        self._auth = Signature(checked(key_pair))
-        self._path = ("buckets", text(bucket_id, "the bucket's id"))
+        self.bucket_id = text(bucket_id, "the bucket's id")
+        self.key_pair = checked_identity(key_pair)
         self.files = Files(bucket_id, key_pair, client=client)
 
     @overload
@@ -81,7 +97,7 @@ class Bucket(Resource):
     def list(self, callback: Callback) -> Call: ...
     def list(self, callback: Callback | None = None) -> Answer:
         """Return this bucket's metadata. The key signs."""
-        return self._call(callback, self._auth, "GET", *self._path)
+        return self._call(callback, self.key_pair, "GET", *self._path)
 
     @overload
     def patch(self, params: Mapping[str, Any], callback: None = None) -> Answer: ...
@@ -89,7 +105,7 @@ class Bucket(Resource):
     def patch(self, params: Mapping[str, Any], callback: Callback) -> Call: ...
     def patch(self, params: Mapping[str, Any], callback: Callback | None = None) -> Answer:
         """Change *params*, of name, storage, transfer and pubkeys. The key signs."""
-        return self._call(callback, self._auth, "PATCH", *self._path, params=params)
+        return self._call(callback, self.key_pair, "PATCH", *self._path, params=params)
 
     @overload
     def delete(self, callback: None = None) -> Answer: ...
@@ -97,10 +113,11 @@ class Bucket(Resource):
     def delete(self, callback: Callback) -> Call: ...
     def delete(self, callback: Callback | None = None) -> Answer:
         """Remove the bucket and its files; the value is ''. The key signs."""
-        return self._call(callback, self._auth, "DELETE", *self._path)
+        return self._call(callback, self.key_pair, "DELETE", *self._path)
 
+    @property
+    def _path(self) -> tuple[str, ...]:
+        return ("buckets", text(self.bucket_id, "the bucket's id"))
 
-def _several(key_pairs: object) -> list[ECDSA]:
-    if not isinstance(key_pairs, Iterable):
-        raise TypeError(f"key_pairs is {type(key_pairs).__name__}; expected a list of ECDSA")
-    return [checked(key_pair) for key_pair in key_pairs]
+    def __repr__(self) -> str:
+        return f"<Bucket {self.bucket_id!r} of {self.key_pair}>"

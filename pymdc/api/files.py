@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO, overload
 
-from pymdc import _multipart, _part, _progress, _shards, _tokens
-from pymdc._auth import Signature, Token
+from pymdc import _part, _progress, _shards, _tokens
+from pymdc._auth import Identity, Token, identify
+from pymdc._auth import checked as checked_identity
 from pymdc._call import Call, Callback
-from pymdc._multipart import FileBody, Source
+from pymdc._call import checked as checked_callback
+from pymdc._multipart import FileBody, body_of
 from pymdc._part import Target
 from pymdc._progress import Function as Told
 from pymdc._request import Request, resource, settle
 from pymdc._scope import Scope
+from pymdc._source import Given, Source
 from pymdc._text import Text, text
 from pymdc.api._resource import Resource
-from pymdc.api.keys import checked
 from pymdc.client import Answer, Client
 from pymdc.exceptions import BridgeError, IntegrityError, refused, unwrap
-from pymdc.keypair import ECDSA
 
 
 class Files(Resource):
-    """The files of the bucket *bucket_id*, for the user whose *key_pair* signs."""
+    """The files of the bucket *bucket_id*, for whom *key_pair* signs, as in `Buckets`.
 
-    def __init__(self, bucket_id: Text, key_pair: ECDSA, *, client: Client | None = None) -> None:
+    Who has a token needs no key: *key_pair* may be None.
+    Attributes: ``bucket_id``, ``key_pair``.
+    """
+
+    def __init__(
+        self, bucket_id: Text, key_pair: Identity, *, client: Client | None = None
+    ) -> None:
         super().__init__(client)
-        self._auth = Signature(checked(key_pair))
-        self._bucket_id = text(bucket_id, "the bucket's id")
-        self._path = ("buckets", self._bucket_id, "files")
+        self.bucket_id = text(bucket_id, "the bucket's id")
+        self.key_pair = checked_identity(key_pair)
 
     @overload
     def list(self, callback: None = None) -> Answer: ...
@@ -37,7 +44,7 @@ class Files(Resource):
     def list(self, callback: Callback) -> Call: ...
     def list(self, callback: Callback | None = None) -> Answer:
         """Return the entries: ``[{bucket, mimetype, filename, size, hash}]``. The key signs."""
-        return self._call(callback, self._auth, "GET", *self._path)
+        return self._call(callback, self.key_pair, "GET", *self._path)
 
     @overload
     def token(self, operation: Text, callback: None = None) -> Answer: ...
@@ -45,62 +52,70 @@ class Files(Resource):
     def token(self, operation: Text, callback: Callback) -> Call: ...
     def token(self, operation: Text, callback: Callback | None = None) -> Answer:
         """Return a token for one *operation*, "PUSH" or "PULL", within 5 minutes. The key signs."""
-        return self._client.call(self._token_request(operation), self._auth, callback)
+        params = {"operation": text(operation, "the operation")}
+        return self._call(callback, self.key_pair, "POST", *self._path[:2], "tokens", params=params)
 
     @overload
     def upload(
         self,
-        path: Source,
+        path: Given,
         token: Text | None = None,
         callback: None = None,
         *,
         progress: Told | None = None,
         verify: bool = True,
+        name: Text | None = None,
     ) -> Answer: ...
     @overload
     def upload(
         self,
-        path: Source,
+        path: Given,
         token: Text | None,
         callback: Callback,
         *,
         progress: Told | None = None,
         verify: bool = True,
+        name: Text | None = None,
     ) -> Call: ...
     @overload
     def upload(
         self,
-        path: Source,
+        path: Given,
         token: Text | None = None,
         *,
         callback: Callback,
         progress: Told | None = None,
         verify: bool = True,
+        name: Text | None = None,
     ) -> Call: ...
     def upload(
         self,
-        path: Source,
+        path: Given,
         token: Text | None = None,
         callback: Callback | None = None,
         *,
         progress: Told | None = None,
         verify: bool = True,
+        name: Text | None = None,
     ) -> Answer:
-        """Store a file: that at *path*, an open binary one from its position on, or bytes.
+        """Store a file: that at *path*, an open binary one from its position on, or content.
 
+        A path, text or bytes, is opened at the call; content is a ``bytearray`` or ``memoryview``.
+        The file is stored under its base name, or under *name*; without either, under its hash.
         The *token*, a PUSH token, says who may; without one the key signs for one.
         *progress* is called with the bytes sent and their total, at most 20 times a second, on
         the worker; what it raises ends the transfer.
         The value is the entry; an `IntegrityError` when the bridge names it by another hash, which
         *verify* False leaves unsaid, or when the file grew or shrank meanwhile.
         """
-        source, told, client = _multipart.checked(path), _progress.checked(progress), self._client
-        granted = _tokens.given(token)
-        fetch = partial(client.send, self._token_request("PUSH"), self._auth)
+        told, granted, put = _progress.checked(progress), _tokens.given(token), self._path
+        fetch, client = self._token("PUSH"), self._client
+        callback, source = checked_callback(callback), Source(path, name)
 
         def push(scope: Scope) -> Answer:
-            with _multipart.opened(source, told, client.aside() if verify else None) as body:
-                use = partial(self._push, client, body)
+            aside = client.aside() if verify else None
+            with body_of(source, scope, told, aside) as body:
+                use = partial(_put, client, put, body)
                 answer = _tokens.spend(granted, fetch, use, scope)
                 if refused(answer):
                     return answer
@@ -160,15 +175,11 @@ class Files(Resource):
         where the bridge tells no sizes), at most 20 times a second, on the worker; what it raises
         ends the transfer.
         """
-        name, told, client = (
-            text(file_hash, "the file's hash"),
-            _progress.checked(progress),
-            self._client,
-        )
-        granted = _tokens.given(token)
-        fetch = partial(client.send, self._token_request("PULL"), self._auth)
+        name, (_, bucket_id, _) = text(file_hash, "the file's hash"), self._path
+        told, granted = _progress.checked(progress), _tokens.given(token)
+        fetch, client = self._token("PULL"), self._client
         request = settle("GET", resource(*self._path, name))
-        to = None if to is None else _part.writable(to)
+        place = None if to is None else _part.place(to)
 
         def ask(scope: Scope) -> Answer:
             return _tokens.spend(granted, fetch, partial(client.send, request), scope)
@@ -179,19 +190,19 @@ class Files(Resource):
 
         def pull(scope: Scope) -> Answer:
             pointers = ask(scope)
-            if to is None or refused(pointers):
+            if place is None or refused(pointers):
                 return pointers
             pointers = _shards.checked(pointers, scope.doing)
             renew = partial(again, scope) if granted is None else None
             try:
-                with _part.target(to, name) as out:
+                with _part.target(place, name) as out:
                     file = _shards.Assembly(pointers, name, out, told, scope.step, client.aside())
                     shards = partial(client.pull, scope=scope, in_order=file.in_order)
                     size = _shards.assemble(file, pointers, shards, renew)
             except BridgeError as refusal:  # of other pointers
                 return refusal.answer
             told.finish(size)
-            return {"bucket": self._bucket_id, "hash": name, "size": size, "path": out.path}
+            return {"bucket": bucket_id, "hash": name, "size": size, "path": out.path}
 
         return client.run(pull, callback, transfer=True)
 
@@ -202,20 +213,27 @@ class Files(Resource):
     def delete(self, file_hash: Text, callback: Callback | None = None) -> Answer:
         """Remove the file; the value is ''. The key signs."""
         name = text(file_hash, "the file's hash")
-        return self._call(callback, self._auth, "DELETE", *self._path, name)
+        return self._call(callback, self.key_pair, "DELETE", *self._path, name)
 
-    def _token_request(self, operation: Text) -> Request:
-        params = {"operation": text(operation, "the operation")}
-        return settle("POST", resource(*self._path[:2], "tokens"), params)
+    @property
+    def _path(self) -> tuple[str, ...]:
+        return ("buckets", text(self.bucket_id, "the bucket's id"), "files")
 
-    def _push(self, client: Client, body: FileBody, granted: Token, scope: Scope) -> Answer:
-        headers = {
-            "Content-Type": body.content_type,
-            "Content-Length": str(body.length),
-            "x-filesize": str(body.size),
-        }
-        request = Request("PUT", resource(*self._path), headers=headers, stream=body)
-        return client.send(request, granted, scope)
+    def _token(self, operation: str) -> Callable[[Scope], Answer]:
+        """Return what fetches a token for *operation*."""
+        request = settle("POST", resource(*self._path[:2], "tokens"), {"operation": operation})
+        return partial(self._client.send, request, identify(self.key_pair))
+
+    def __repr__(self) -> str:
+        return f"<Files of bucket {self.bucket_id!r} of {self.key_pair}>"
+
+
+def _put(
+    client: Client, path: tuple[str, ...], body: FileBody, granted: Token, scope: Scope
+) -> Answer:
+    headers = {**body.headers, "x-filesize": str(body.size)}
+    request = Request("PUT", resource(*path), headers=headers, stream=body)
+    return client.send(request, granted, scope)
 
 
 def _stored(entry: Answer, body: FileBody, tried: str) -> Answer:

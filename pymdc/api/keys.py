@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from collections.abc import Iterable
+from typing import overload
 
-from pymdc._auth import Basic
+from pymdc._auth import Identity
+from pymdc._auth import checked as checked_identity
 from pymdc._call import Call, Callback
-from pymdc._request import resource, settle
-from pymdc._scope import Scope
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users
 from pymdc.client import Answer, Client
@@ -15,26 +15,28 @@ from pymdc.keypair import ECDSA
 
 
 class Keys(Resource):
-    """The public keys registered for *user*; ``key_pairs`` are those that were created here."""
+    """The public keys registered for *user*: a `Users`, or a key pair that is registered already.
 
-    def __init__(self, user: Users, *, client: Client | None = None) -> None:
-        if not isinstance(user, Users):
-            raise TypeError(f"the user is {type(user).__name__}; expected Users")
-        super().__init__(user._given if client is None else client)
-        self.user = user
+    Attributes: ``user``; ``key_pairs``, those that were created here and not deleted since.
+    """
+
+    def __init__(self, user: Identity, *, client: Client | None = None) -> None:
+        super().__init__(client)
+        self.user = checked_identity(user)
         self.key_pairs: list[ECDSA] = []
 
     @property
-    def _auth(self) -> Basic:
-        return Basic(self.user.username, self.user.password_hash())
+    def _client(self) -> Client:
+        of_user = self.user._given if isinstance(self.user, Users) else None
+        return self._given or of_user or super()._client
 
     @overload
     def list(self, callback: None = None) -> Answer: ...
     @overload
     def list(self, callback: Callback) -> Call: ...
     def list(self, callback: Callback | None = None) -> Answer:
-        """Return the registered keys: ``[{user, key, id}]``. The password signs in."""
-        return self._call(callback, self._auth, "GET", "keys")
+        """Return the registered keys: ``[{user, key, id}]``. The user asks."""
+        return self._call(callback, self.user, "GET", "keys")
 
     @overload
     def create(self, key_pair: ECDSA | None = None, callback: None = None) -> Answer: ...
@@ -43,32 +45,34 @@ class Keys(Resource):
     @overload
     def create(self, key_pair: ECDSA | None = None, *, callback: Callback) -> Call: ...
     def create(self, key_pair: ECDSA | None = None, callback: Callback | None = None) -> Answer:
-        """Register the public key of *key_pair*, or of a new one. The password signs in.
+        """Register the public key of *key_pair*, or of a new one. The user asks.
 
-        Once the bridge has it, the key pair stands in ``key_pairs``.
+        The key pair is added to ``key_pairs`` at once, whatever the answer will be.
         """
-        if key_pair is None:
-            key_pair = ECDSA()
-        pair, auth, client = checked(key_pair), self._auth, self._client
-        key = pair.get_public_key()
-        request = settle("POST", resource("keys"), {"key": key})
-
-        def create(scope: Scope) -> Any:
-            answer = client.send(request, auth, scope)
-            if isinstance(answer, dict) and answer.get("key") == key:
-                self.key_pairs.append(pair)
-            return answer
-
-        return client.run(create, callback)
+        pair = ECDSA() if key_pair is None else checked(key_pair)
+        params = {"key": pair.get_public_key()}
+        call = self._prepared(callback, self.user, "POST", "keys", params=params)
+        if pair not in self.key_pairs:
+            self.key_pairs.append(pair)
+        return call()
 
     @overload
     def delete(self, key_pair: ECDSA, callback: None = None) -> Answer: ...
     @overload
     def delete(self, key_pair: ECDSA, callback: Callback) -> Call: ...
     def delete(self, key_pair: ECDSA, callback: Callback | None = None) -> Answer:
-        """Remove the public key of *key_pair*; the value is ''. The password signs in."""
-        path = ("keys", checked(key_pair).get_public_key())
-        return self._call(callback, self._auth, "DELETE", *path)
+        """Remove the public key of *key_pair*; the value is ''. The user asks.
+
+        The key pair is taken out of ``key_pairs`` at once, whatever the answer will be.
+        """
+        key = checked(key_pair).get_public_key()
+        call = self._prepared(callback, self.user, "DELETE", "keys", key)
+        if key_pair in self.key_pairs:
+            self.key_pairs.remove(key_pair)
+        return call()
+
+    def __repr__(self) -> str:
+        return f"<Keys of {self.user}>"
 
 
 def checked(key_pair: object) -> ECDSA:
@@ -76,3 +80,10 @@ def checked(key_pair: object) -> ECDSA:
     if not isinstance(key_pair, ECDSA):
         raise TypeError(f"the key pair is {type(key_pair).__name__}; expected ECDSA")
     return key_pair
+
+
+def public_keys(key_pairs: Iterable[ECDSA]) -> list[str]:
+    """Return the public keys of *key_pairs*, in hexadecimal; TypeError for what is none."""
+    if not isinstance(key_pairs, Iterable):
+        raise TypeError(f"key_pairs is {type(key_pairs).__name__}; expected a list of ECDSA")
+    return [checked(key_pair).get_public_key() for key_pair in key_pairs]

@@ -6,7 +6,6 @@ import secrets
 from hashlib import sha256
 from typing import overload
 
-from pymdc._auth import Nobody
 from pymdc._call import Call, Callback
 from pymdc._text import Text, raw, text
 from pymdc.api._resource import Resource
@@ -16,7 +15,8 @@ from pymdc.client import Answer, Client
 class Users(Resource):
     """The user *username*, an e-mail address; the *password* is a random one when none is given.
 
-    The password itself (bytes, in ``password``) never leaves this machine: its SHA-256 does.
+    The password itself never leaves this machine: its SHA-256 does.
+    Attributes: ``username``, ``password`` (text).
     """
 
     def __init__(
@@ -26,11 +26,11 @@ class Users(Resource):
         self.username = text(username, "the username")
         if password is None:
             password = secrets.token_urlsafe(32)
-        self.password = raw(password, "the password")
+        self.password = text(password, "the password")
 
     def password_hash(self) -> str:
         """Return SHA-256 of the password, the 64 hexadecimal digits that the bridge is sent."""
-        return sha256(self.password).hexdigest()
+        return sha256(raw(self.password, "the password")).hexdigest()
 
     @overload
     def register(self, callback: None = None) -> Answer: ...
@@ -38,8 +38,8 @@ class Users(Resource):
     def register(self, callback: Callback) -> Call: ...
     def register(self, callback: Callback | None = None) -> Answer:
         """Make the account; the bridge mails a token that `activate` takes. Nobody signs."""
-        params = {"email": self.username, "password": self.password_hash()}
-        return self._call(callback, Nobody(), "POST", "users", params=params)
+        params = {"email": text(self.username, "the username"), "password": self.password_hash()}
+        return self._call(callback, None, "POST", "users", params=params)
 
     @overload
     def activate(self, token: Text, callback: None = None) -> Answer: ...
@@ -48,7 +48,7 @@ class Users(Resource):
     def activate(self, token: Text, callback: Callback | None = None) -> Answer:
         """Activate the account with the *token* from the mail, once. Nobody signs."""
         path = ("activations", text(token, "the activation token"))
-        return self._call(callback, Nobody(), "GET", *path)
+        return self._call(callback, None, "GET", *path)
 
     def __repr__(self) -> str:
-        return f"<Users {self.username}>"
+        return f"<Users {self.username!r}>"

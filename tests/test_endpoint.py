@@ -1,0 +1,241 @@
+"""Which bridge is asked: the one that is named, and none where none is."""
+
+from __future__ import annotations
+
+import copy
+import io
+import multiprocessing
+import pickle
+import threading
+import urllib.error
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import Account
+from modes import PATIENCE, Ask
+from processes import python
+from servers import RawServer, answering, written
+
+import pymdc
+from pymdc import _default, unirest
+from pymdc.api import REST, Bucket, Buckets, Files, Keys, Users
+from pymdc.bridge import Bridge
+from pymdc.exceptions import NoEndpoint, Timeout
+
+PAIR = pymdc.ECDSA(private_key=b"\x11" * 32)
+
+
+@pytest.fixture(autouse=True)
+def _own_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave other tests the default client as it was."""
+    yield
+    monkeypatch.undo()
+    _default._timeout = None
+    assert not _default.default().outstanding
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYMDC_ENDPOINT")
+
+
+def every_call() -> list[tuple[Callable[..., Any], list[Any]]]:
+    """Return a call of each kind, with its arguments."""
+    files = Files("b", PAIR)
+    return [
+        (Users("a", "b").register, []),
+        (Users("a", "b").activate, ["token"]),
+        (Keys(Users("a", "b")).list, []),
+        (Keys(Users("a", "b")).create, [PAIR]),
+        (Keys(Users("a", "b")).delete, [PAIR]),
+        (Buckets(PAIR).create, ["n", 1, 1, []]),
+        (Buckets(PAIR).list, []),
+        (Bucket("b", PAIR).list, []),
+        (Bucket("b", PAIR).patch, [{}]),
+        (Bucket("b", PAIR).delete, []),
+        (files.list, []),
+        (files.token, ["PUSH"]),
+        (files.upload, [io.BytesIO(b"x")]),
+        (files.upload, ["missing", "token"]),
+        (files.download, ["h"]),
+        (files.delete, ["h"]),
+        (REST, ["GET", "/keys"]),
+        (REST, ["PUT", "/x", {"f": io.BytesIO(b"x")}]),
+    ]
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize("number", range(len(every_call())))
+def test_without_an_endpoint_the_value_says_how_one_is_named(ask: Ask, number: int) -> None:
+    call, arguments = every_call()[number]
+    value = ask(call, *arguments)
+    assert type(value) is NoEndpoint
+    assert "the Metadisk service of 2016 is gone" in str(value)
+    assert "PYMDC_ENDPOINT" in str(value)
+    assert "pymdc.Client(endpoint)" in str(value)
+    assert isinstance(value, urllib.error.URLError | ValueError)
+    assert type(pickle.loads(pickle.dumps(value))) is NoEndpoint
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_client_without_an_endpoint_is_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="no bridge is named") as caught:
+        pymdc.Client()
+    assert type(caught.value) is NoEndpoint
+    monkeypatch.setenv("PYMDC_ENDPOINT", "")
+    with pytest.raises(NoEndpoint):
+        pymdc.Client()
+
+
+def test_a_client_is_made_from_the_variable(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
+    with pymdc.Client() as client:
+        assert client.endpoint == bridge.endpoint
+
+
+def test_the_old_service_is_nowhere_in_the_package() -> None:
+    script = (
+        "import pathlib, pymdc\n"
+        "for path in pathlib.Path(pymdc.__file__).parent.rglob('*.py'):\n"
+        "    assert 'metadisk.org' not in path.read_text(encoding='utf-8'), path\n"
+    )
+    assert python("-c", script).stderr == ""
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_the_default_client_follows_the_variable(
+    ask: Ask, bridge: Bridge, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buckets = Buckets(account.key_pair)
+    assert type(ask(buckets.list)) is NoEndpoint
+    monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
+    assert ask(buckets.list) == []
+    same = _default.default()
+    assert ask(buckets.list) == []
+    assert _default.default() is same
+    with Bridge() as other:
+        monkeypatch.setenv("PYMDC_ENDPOINT", other.endpoint)
+        assert ask(buckets.list) == {"error": "Public key not registered"}
+    monkeypatch.delenv("PYMDC_ENDPOINT")
+    assert type(ask(buckets.list)) is NoEndpoint
+    monkeypatch.setenv("PYMDC_WORKERS", "many")
+    with pytest.raises(ValueError, match="the variable PYMDC_WORKERS is 'many'"):
+        ask(buckets.list)
+
+
+def test_the_default_client_stays_while_a_call_is_outstanding(
+    bridge: Bridge, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
+    buckets, released = Buckets(account.key_pair), threading.Event()
+    got: list[Any] = []
+
+    def callback(answer: Any) -> None:
+        released.wait(PATIENCE)
+        got.append(buckets.list())
+
+    call = buckets.list(callback)
+    monkeypatch.setenv("PYMDC_ENDPOINT", "http://127.0.0.1:1")
+    assert buckets.list() == []
+    released.set()
+    call.join(PATIENCE)
+    assert got == [[]]
+    assert isinstance(buckets.list(), OSError)
+
+
+def test_the_default_client_stays_while_a_blocking_call_is_outstanding(
+    bridge: Bridge, account: Account, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
+    mine, seen = Bucket(bucket.bucket_id, account.key_pair), []
+
+    def progress(done: int, total: int | None) -> None:
+        monkeypatch.setenv("PYMDC_ENDPOINT", "http://127.0.0.1:1")
+        seen.append(mine.list())
+
+    entry = mine.files.upload(bytearray(2_000_000), progress=progress)
+    assert entry["size"] == 2_000_000
+    assert all(answer["name"] == "photos" for answer in seen)
+
+
+def test_unirest_sets_the_timeouts_of_the_default_client(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = answering(written("200 OK", b"[]"))
+    with RawServer(answers) as server:
+        monkeypatch.setenv("PYMDC_ENDPOINT", server.endpoint)
+        assert ask(Buckets(PAIR).list) == []
+        unirest.timeout(500)
+        client = _default.default()
+        assert client._transport.timeout == (500, 500)
+        assert (client._total, client._stall) == (500, 500)
+        assert ask(Buckets(PAIR).list) == []
+    with silent_server() as server:
+        monkeypatch.setenv("PYMDC_ENDPOINT", server.endpoint)
+        unirest.timeout(0.2)
+        value = ask(Users("a", "b").register)
+    assert type(value) is Timeout
+    assert "no answer within 0.2 s" in str(value)
+    for wrong in (0, -1, "x", None):
+        with pytest.raises(ValueError, match="timeout is"):
+            unirest.timeout(wrong)  # type: ignore[arg-type]
+    assert _default.default()._transport.timeout == (0.2, 0.2)
+
+
+def silent_server() -> RawServer:
+    """Return a server that reads what comes, and says nothing."""
+
+    def treat(connection: Any) -> None:
+        while connection.recv(65536):
+            pass
+
+    return RawServer(treat)
+
+
+def things() -> list[Any]:
+    return [
+        Users("a", "b"),
+        Keys(Users("a", "b")),
+        Buckets(PAIR),
+        Bucket("b", PAIR),
+        Files("b", None),
+    ]
+
+
+def test_what_is_on_the_default_client_can_be_pickled_and_copied(
+    bridge: Bridge, account: Account, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for thing in things():
+        for twin in (pickle.loads(pickle.dumps(thing)), copy.deepcopy(thing), copy.copy(thing)):
+            assert repr(twin) == repr(thing)
+    monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
+    mine = Bucket(bucket.bucket_id, account.key_pair)
+    assert pickle.loads(pickle.dumps(mine)).list() == mine.list()
+
+
+def test_what_is_on_a_client_of_its_own_says_that_it_cannot_be_pickled(
+    client: pymdc.Client,
+) -> None:
+    for thing in things():
+        thing._given = client
+        for copying in (pickle.dumps, copy.deepcopy):
+            with pytest.raises(TypeError, match="cannot be pickled, since its connections"):
+                copying(thing)
+        assert copy.copy(thing)._given is client
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_bucket_may_be_given_to_another_process(
+    bridge: Bridge, account: Account, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
+    mine = Bucket(bucket.bucket_id, account.key_pair)
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.apply(mine.list) == mine.list()
+        keys = Keys(Users(account.user.username, "pass"))
+        assert pool.apply(keys.list) == keys.list()
+        pool.close()
+        pool.join()

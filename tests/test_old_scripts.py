@@ -1,0 +1,273 @@
+"""What scripts of 2016 did with the objects: assigned to them, and gave them other identities."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Account
+from modes import Ask
+
+import pymdc
+from pymdc._hashes import file_hash
+from pymdc.api import REST, Bucket, Buckets, Files, Keys, Users
+
+_numbers = itertools.count(1)
+
+NOT_FOUND = {"error": "Bucket not found"}
+NOBODY = {"error": "No authentication strategy detected"}
+
+
+class Somebody:
+    """Has what `REST` needs of a user, and is none of our classes."""
+
+    def __init__(self, user: Users) -> None:
+        self.username = user.username
+        self._hash = user.password_hash()
+
+    def password_hash(self) -> str:
+        return self._hash
+
+
+@pytest.fixture
+def other(bucket: Bucket, account: Account, client: pymdc.Client) -> str:
+    """Give the id of another bucket of the same user."""
+    made = Buckets(account.key_pair, client=client).create("other", 1, 1, [])
+    return str(made["id"])
+
+
+def test_an_assigned_bucket_id_counts_from_the_next_call_on(
+    ask: Ask, bucket: Bucket, other: str
+) -> None:
+    assert ask(bucket.list)["name"] == "photos"
+    first, bucket.bucket_id = bucket.bucket_id, other
+    assert ask(bucket.list)["name"] == "other"
+    assert ask(bucket.patch, {"name": "changed"})["id"] == other
+    assert bucket.files.bucket_id == first, "its files have their own"
+    assert ask(bucket.files.token, "PUSH")["bucket"] == first
+    bucket.files.bucket_id = other.encode()  # type: ignore[assignment]  # as Python 2 may have
+    assert ask(bucket.files.token, "PUSH")["bucket"] == other
+    entry = ask(bucket.files.upload, io.BytesIO(b"x"))
+    assert entry["bucket"] == other
+    assert ask(bucket.files.list) == [entry]
+    assert len(ask(bucket.files.download, entry["hash"])) == 1
+    assert ask(bucket.files.download, entry["hash"], to=io.BytesIO())["bucket"] == other
+    assert ask(bucket.files.delete, entry["hash"]) == ""
+    assert ask(bucket.delete) == ""
+    assert ask(bucket.list) == NOT_FOUND
+
+
+def test_an_assigned_key_pair_signs_from_the_next_call_on(
+    ask: Ask, bucket: Bucket, account: Account, client: pymdc.Client
+) -> None:
+    stranger = {"error": "Public key not registered"}
+    buckets = Buckets(pymdc.ECDSA(), client=client)
+    things: list[Any] = [buckets, bucket, bucket.files]
+    for thing in things:
+        thing.key_pair = pymdc.ECDSA()
+        assert ask(thing.list) == stranger
+    assert ask(buckets.create, "n", 1, 1, []) == stranger
+    for thing in things:
+        thing.key_pair = account.key_pair
+        assert "error" not in ask(thing.list)
+
+
+def test_an_assigned_user_or_password_counts_from_the_next_call_on(
+    ask: Ask, account: Account, client: pymdc.Client
+) -> None:
+    keys = Keys(Users("nobody@example.com", "pass", client=client))
+    wrong = {"error": "Invalid email or password"}
+    assert ask(keys.list) == wrong
+    keys.user = account.user
+    assert len(ask(keys.list)) == 1
+    user = Users(account.user.username, "another", client=client)
+    keys.user = user
+    assert ask(keys.list) == wrong
+    user.password = b"pass"  # type: ignore[assignment]
+    assert len(ask(keys.list)) == 1
+    user.username = b"nobody@example.com"  # type: ignore[assignment]
+    assert ask(keys.list) == wrong
+    user.username = f"other{next(_numbers)}@example.com"
+    assert ask(user.register)["email"] == user.username
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "text"),
+    [
+        ("bucket_id", 5, "the bucket's id is int"),
+        ("key_pair", "key", "the user or key pair is str; expected Users, ECDSA or None"),
+    ],
+)
+def test_a_wrong_attribute_is_an_error_at_the_call(
+    ask: Ask, bucket: Bucket, name: str, wrong: object, text: str
+) -> None:
+    for thing in (bucket, bucket.files):
+        setattr(thing, name, wrong)
+        with pytest.raises(TypeError, match=text):
+            ask(thing.list)
+
+
+def test_a_user_may_stand_in_the_place_of_a_key_pair(
+    ask: Ask, account: Account, bucket: Bucket, client: pymdc.Client
+) -> None:
+    made = ask(Buckets(account.user, client=client).create, "by password", 1, 1, [])
+    assert made["pubkeys"] == [], "no key signed"
+    one = Bucket(made["id"], account.user, client=client)
+    assert ask(one.list) == made
+    entry = ask(one.files.upload, io.BytesIO(b"x"))
+    assert ask(one.files.list) == [entry]
+    assert ask(one.files.download, entry["hash"], to=io.BytesIO())["size"] == 1
+
+
+def test_a_key_pair_may_stand_in_the_place_of_a_user(
+    ask: Ask, account: Account, client: pymdc.Client
+) -> None:
+    keys = Keys(account.key_pair, client=client)
+    assert len(ask(keys.list)) == 1
+    added = pymdc.ECDSA()
+    assert ask(keys.create, added)["key"] == added.get_public_key()
+    assert ask(keys.delete, added) == ""
+
+
+def test_nobody_needs_no_key_where_a_token_says_who_may(
+    ask: Ask, bucket: Bucket, client: pymdc.Client
+) -> None:
+    push = bucket.files.token("PUSH")["token"]
+    nobodys = Files(bucket.bucket_id, None, client=client)
+    entry = ask(nobodys.upload, io.BytesIO(b"x"), push)
+    assert entry["bucket"] == bucket.bucket_id
+    pull = bucket.files.token("PULL")["token"]
+    assert ask(nobodys.download, entry["hash"], pull, to=io.BytesIO())["size"] == 1
+    for call in (nobodys.list, Buckets(None, client=client).list, Keys(None, client=client).list):
+        assert ask(call) == NOBODY
+    assert ask(nobodys.upload, io.BytesIO(b"x")) == NOBODY
+    assert ask(nobodys.download, entry["hash"]) == NOBODY
+
+
+@pytest.mark.parametrize("auth", [(), None, "", {}, []])
+def test_any_nothing_is_no_identity_for_rest(ask: Ask, client: pymdc.Client, auth: Any) -> None:
+    assert ask(REST, "GET", "/keys", {}, auth, client=client) == NOBODY
+
+
+def test_rest_takes_whatever_has_a_name_and_the_hash_of_a_password(
+    ask: Ask, account: Account, client: pymdc.Client
+) -> None:
+    for somebody in (account.user, Somebody(account.user)):
+        assert len(ask(REST, "GET", "/keys", {}, somebody, client=client)) == 1
+    assert len(ask(Keys(Somebody(account.user), client=client).list)) == 1
+
+
+def test_created_and_deleted_keys_change_the_list_at_the_call(ask: Ask, account: Account) -> None:
+    keys, pair = Keys(account.user), pymdc.ECDSA()
+    before: list[list[pymdc.ECDSA]] = []
+
+    def note(answer: object) -> None:
+        before.append([*keys.key_pairs])
+
+    keys.create(pair, note).join()
+    assert before == [[pair]]
+    assert ask(keys.create, pair) == {"error": "Public key is already registered"}
+    assert ask(keys.create, account.key_pair) == {"error": "Public key is already registered"}
+    assert keys.key_pairs == [pair, account.key_pair], "whatever the answer, and each once"
+    ask(keys.create)
+    keys.delete(pair, note).join()
+    assert before[1:] == [keys.key_pairs]
+    while keys.key_pairs:
+        ask(keys.delete, keys.key_pairs[0])
+    assert ask(keys.list) == []
+    keys.key_pairs = [pair]
+    assert ask(keys.delete, pymdc.ECDSA()) == {"error": "Public key was not found"}
+    assert keys.key_pairs == [pair]
+
+
+def test_keys_change_their_list_where_no_bridge_answers(ask: Ask) -> None:
+    with pymdc.Client("http://127.0.0.1:1") as nowhere:
+        keys = Keys(Users("a", "b", client=nowhere))
+        assert isinstance(ask(keys.create), OSError)
+        assert len(keys.key_pairs) == 1
+        assert isinstance(ask(keys.delete, keys.key_pairs[0]), OSError)
+        assert keys.key_pairs == []
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"), [(1.9, 1), ("7", 7), (b"8", 8), (True, 1), (" 3 ", 3), (2**40, 2**40)]
+)
+def test_gigabytes_are_the_int_of_what_is_given(
+    ask: Ask, account: Account, client: pymdc.Client, given: Any, sent: int
+) -> None:
+    made = ask(Buckets(account.key_pair, client=client).create, "n", given, given, [])
+    assert (made["storage"], made["transfer"]) == (sent, sent)
+
+
+def test_the_password_is_text_that_may_be_shown_and_saved() -> None:
+    assert Users("a", b"p\xc3\xa4ss").password == "päss"
+    user = Users("a")
+    assert isinstance(user.password, str)
+    assert Users("a", user.password).password_hash() == user.password_hash()
+
+
+@pytest.mark.parametrize(
+    ("resource", "params"),
+    [
+        ("/keys?a=b", {}),
+        ("keys?a=b&c=%2f%c3%bc d", {"e": "f g"}),
+        ("/keys?__nonce=5&a=b", {}),
+        ("/keys?", {}),
+        ("/keys?a[]=1&b=?/", {}),
+        ("/keys?käse=übel", {}),
+    ],
+)
+def test_a_resource_may_hold_a_query_which_is_signed(
+    ask: Ask, account: Account, client: pymdc.Client, resource: str, params: Any
+) -> None:
+    assert len(ask(REST, "GET", resource, params, account.key_pair, client=client)) == 1
+    made = ask(
+        REST, "POST", resource.replace("keys", "buckets"), params, account.key_pair, client=client
+    )
+    assert made["name"] == "New Bucket", "a body is signed without the query"
+
+
+def test_a_put_with_an_open_file_is_a_form(
+    ask: Ask, bucket: Bucket, client: pymdc.Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"a photo")
+    for number, fields in enumerate(({}, {"before": "ü", b"number": 5, '"': b"x"})):
+        token = bucket.files.token("PUSH")["token"]
+        headers = {"x-token": token, "x-filesize": "7", "content-type": "is set anew"}
+        with path.open("rb") as file:
+            params = {"data": file, **fields}
+            resource = f"/buckets/{bucket.bucket_id}/files"
+            entry = ask(REST, "PUT", resource, params, (), headers, client=client)
+            assert file.tell() == 7
+        assert entry["hash"] == file_hash(b"a photo"), number
+        assert (entry["filename"], entry["mimetype"]) == ("photo.jpg", "image/jpeg")
+
+
+def test_a_refused_put_leaves_its_file_where_it_stood(
+    ask: Ask, bucket: Bucket, client: pymdc.Client
+) -> None:
+    file = io.BytesIO(b"a photo")
+    file.seek(2)
+    headers = {"x-token": "0" * 64, "x-filesize": "5"}
+    value = ask(REST, "PUT", "/buckets/x/files", {"f": file}, (), headers, client=client)
+    assert value == {"error": "Invalid or expired token"}
+    assert file.tell() == 2
+
+
+def test_reprs_say_what_they_are_and_no_secret() -> None:
+    pair = pymdc.ECDSA(private_key=b"\x11" * 32)
+    user = Users("a@b.com", "geheim")
+    key = f"<ECDSA {pair.get_public_key()}>"
+    assert [
+        *map(repr, (user, Keys(user), Buckets(pair), Bucket("b1", pair), Files("b1", None)))
+    ] == [
+        "<Users 'a@b.com'>",
+        "<Keys of <Users 'a@b.com'>>",
+        f"<Buckets of {key}>",
+        f"<Bucket 'b1' of {key}>",
+        "<Files of bucket 'b1' of None>",
+    ]

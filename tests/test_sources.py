@@ -1,0 +1,267 @@
+"""Files are taken at the call: what happens to a path afterwards changes nothing."""
+
+# ruff: noqa: SIM115  # a file of a table is closed by the test that opens it
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import resource
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Account
+from modes import PATIENCE, Ask
+from processes import python
+
+import pymdc
+from pymdc._hashes import file_hash
+from pymdc._scope import Scope
+from pymdc._source import Source
+from pymdc.api import Bucket, Files
+from pymdc.bridge import Bridge
+
+DATA = os.urandom(300_000)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(DATA)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder that is the working directory for now."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@contextmanager
+def one_worker(bridge: Bridge) -> Iterator[tuple[pymdc.Client, Callable[[], None]]]:
+    """Give a client whose only worker is held by a callback, and what releases that."""
+    released = threading.Event()
+    with pymdc.Client(bridge.endpoint, workers=1) as client:
+        Files("x", None, client=client).list(lambda _: released.wait(PATIENCE))
+        yield client, released.set
+
+
+def held(path: Path) -> int:
+    """Count the descriptors of *path* that this process has."""
+    count = 0
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            count += os.readlink(f"/proc/self/fd/{number}") == str(path)
+    return count
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(b"another")
+    other.rename(path)
+
+
+CHANGES: list[Callable[[Path], object]] = [
+    os.remove,
+    replace,
+    lambda path: path.rename(path.with_name("moved")),
+    lambda path: shutil.rmtree(path.parent),
+    lambda path: os.chdir("/"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["remove", "replace", "move", "folder", "chdir"])
+@pytest.mark.parametrize("kind", [str, Path, os.fsencode])
+def test_a_file_may_change_its_place_once_the_call_was_made(
+    bridge: Bridge,
+    account: Account,
+    bucket: Bucket,
+    here: Path,
+    change: Callable[[Path], object],
+    kind: Callable[[str], Any],
+) -> None:
+    (here / "photo.jpg").write_bytes(DATA)
+    with one_worker(bridge) as (client, release):
+        files = Files(bucket.bucket_id, account.key_pair, client=client)
+        call = files.upload(kind("photo.jpg"), None, lambda _: None)
+        change(here / "photo.jpg")
+        release()
+        entry = call.result(PATIENCE)
+    assert (entry["filename"], entry["hash"]) == ("photo.jpg", file_hash(DATA))
+
+
+def test_a_relative_target_is_where_it_was_at_the_call(
+    bridge: Bridge, account: Account, bucket: Bucket, here: Path, tmp_path: Path
+) -> None:
+    name = bucket.files.upload(bytearray(DATA))["hash"]
+    with one_worker(bridge) as (client, release):
+        files = Files(bucket.bucket_id, account.key_pair, client=client)
+        call = files.download(name, to="back.jpg", callback=lambda _: None)
+        os.chdir(tmp_path)
+        release()
+        assert call.result(PATIENCE)["path"] == "back.jpg"
+    assert (here / "back.jpg").read_bytes() == DATA
+    assert os.listdir(here) == ["back.jpg"]
+
+
+def test_a_working_directory_that_is_gone_is_the_value(
+    ask: Ask, bucket: Bucket, here: Path
+) -> None:
+    name = bucket.files.upload(bytearray(DATA))["hash"]
+    here.rmdir()
+    assert isinstance(ask(bucket.files.upload, "photo.jpg"), FileNotFoundError)
+    assert isinstance(ask(bucket.files.download, name, to="back.jpg"), FileNotFoundError)
+
+
+def test_a_path_of_bytes_that_is_not_there_says_what_bytes_are(ask: Ask, bucket: Bucket) -> None:
+    for path in (b"missing.jpg", b"x" * 300, b"\xff\xfe"):
+        value = ask(bucket.files.upload, path)
+        assert isinstance(value, OSError)
+        assert "bytes are a path; content is given as a file object" in str(value)
+        assert len(str(value)) < 400
+    assert "bytes" not in str(ask(bucket.files.upload, "missing.jpg"))
+
+
+def test_a_folder_is_the_value(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
+    assert isinstance(ask(bucket.files.upload, tmp_path), IsADirectoryError)
+
+
+@pytest.mark.parametrize(("name", "mimetype"), [("ü.txt", "text/plain"), (b"a.png", "image/png")])
+def test_a_name_is_given_to_what_has_none(
+    ask: Ask, bucket: Bucket, photo: Path, name: Any, mimetype: str
+) -> None:
+    text = name if isinstance(name, str) else name.decode()
+    for source in (io.BytesIO(DATA), bytearray(DATA), photo):
+        entry = ask(bucket.files.upload, source, name=name)
+        assert (entry["filename"], entry["mimetype"]) == (text, mimetype)
+        assert ask(bucket.files.delete, entry["hash"]) == ""
+
+
+class Lines:
+    """Reads as text, and has nothing else of a text file."""
+
+    def read(self, size: int = -1) -> str:
+        return "text"[:size]
+
+
+TEXTS: list[Callable[[str], Any]] = [
+    lambda path: open(path),
+    lambda path: tempfile.NamedTemporaryFile("w+"),
+    lambda path: tempfile.TemporaryFile("w+"),
+    lambda path: tempfile.SpooledTemporaryFile(mode="w+"),
+    lambda path: codecs.getreader("utf-8")(open(path, "rb")),
+    lambda path: codecs.StreamReaderWriter(
+        open(path, "rb+"), codecs.getreader("utf-8"), codecs.getwriter("utf-8")
+    ),
+]
+
+
+@pytest.mark.parametrize("more", [{}, {"callback": print}], ids=["blocking", "callback"])
+def test_a_file_that_is_open_as_text_is_told_at_the_call(
+    bucket: Bucket, photo: Path, more: Any
+) -> None:
+    for opening in TEXTS:
+        with opening(str(photo)) as file:
+            with pytest.raises(TypeError, match=r"open as text; .* opened with 'rb'"):
+                bucket.files.upload(file, "token", **more)
+    lines: Any = Lines()
+    with pytest.raises(TypeError, match="open as text"):
+        bucket.files.upload(lines, "token", **more)
+
+
+@pytest.mark.parametrize("more", [{}, {"callback": print}], ids=["blocking", "callback"])
+def test_a_target_that_is_open_as_text_is_told_at_the_call(
+    bucket: Bucket, tmp_path: Path, more: Any
+) -> None:
+    writable = [lambda path: open(path, "w"), *TEXTS[1:4]]
+    for opening in writable:
+        with opening(str(tmp_path / "out")) as file:
+            with pytest.raises(TypeError, match=r"open as text; .* opened with 'wb'"):
+                bucket.files.download("0" * 40, "token", to=file, **more)
+    file = codecs.StreamReaderWriter(
+        open(tmp_path / "out", "rb+"), codecs.getreader("utf-8"), codecs.getwriter("utf-8")
+    )
+    vars(file)["encoding"] = "utf-8"  # as codecs.open sets it
+    with file, pytest.raises(TypeError, match="open as text"):
+        bucket.files.download("0" * 40, "token", to=file, **more)
+
+
+@pytest.mark.parametrize("kind", [bytearray, lambda data: memoryview(bytearray(data))])
+def test_memory_is_let_go_when_the_upload_is_over(
+    ask: Ask, bucket: Bucket, kind: Callable[[bytes], Any]
+) -> None:
+    for token in (None, "0" * 64):
+        data = kind(DATA)
+        owner = data if isinstance(data, bytearray) else data.obj
+        ask(bucket.files.upload, data, token)
+        if data is not owner:
+            data.release()
+        owner.extend(b"more")  # a BufferError while somebody else has its memory
+
+
+class Named(io.BytesIO):
+    name = 5
+
+
+def test_a_file_object_is_not_kept(ask: Ask, bucket: Bucket) -> None:
+    file = Named(DATA)
+    gone = weakref.ref(file)
+    assert ask(bucket.files.upload, file, "0" * 64) == {"error": "Invalid or expired token"}
+    del file
+    assert gone() is None
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[int]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    yield 256
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_half_of_the_descriptors_are_left_for_sockets(photo: Path, few_descriptors: int) -> None:
+    sources = [Source(photo) for _ in range(2 * few_descriptors)]
+    assert held(photo) == few_descriptors // 2
+    with sources[-1].opened(Scope()) as file:
+        assert file.read() == DATA
+    with sources[0].opened(Scope()) as file:
+        assert file.read() == DATA
+
+
+MANY = """
+import os, resource, sys
+import pymdc
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+bucket_id, key, folder = sys.argv[1:]
+files = pymdc.api.Files(bucket_id, pymdc.ECDSA(private_key=key))
+os.chdir(folder)
+got = []
+calls = [files.upload("small", None, got.append) for _ in range(500)]
+os.chdir("/")
+print(len(got) < 500)
+for call in calls:
+    call.join()
+print(len(got), {answer["size"] for answer in got})
+"""
+
+
+def test_more_uploads_than_there_are_descriptors_all_arrive(
+    bridge: Bridge, account: Account, bucket: Bucket, tmp_path: Path
+) -> None:
+    (tmp_path / "small").write_bytes(b"small")
+    key = account.key_pair.get_private_key()
+    settings = {"PYMDC_ENDPOINT": bridge.endpoint}
+    done = python("-c", MANY, bucket.bucket_id, key, str(tmp_path), env=settings)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout == "True\n500 {5}\n"
