@@ -11,7 +11,7 @@ VERSION = re.search(
 )
 assert VERSION, "pymdc/__init__.py has no __version__"
 
-COINCURVE = "coincurve>=21"
+LIBSECP256K1 = "btclib-secp256k1>=0.8"
 BRIDGE = [
     "starlette>=1.7",
     "uvicorn>=0.54",
@@ -19,7 +19,7 @@ BRIDGE = [
     "python-multipart>=0.0.32",
     "SQLAlchemy>=2.0.40",
     "obstore>=0.11",
-    COINCURVE,
+    LIBSECP256K1,
 ]
 
 setup(
@@ -34,7 +34,7 @@ setup(
     package_data={"pymdc": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=["urllib3>=2.7", "ecdsa>=0.19.2", "six", "websockets>=15"],
-    extras_require={"fast": [COINCURVE], "bridge": BRIDGE},
+    extras_require={"fast": [LIBSECP256K1], "bridge": BRIDGE},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3 :: Only",

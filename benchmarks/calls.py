@@ -15,7 +15,7 @@ from typing import Any
 import urllib3
 from figures import Figures, Scale, compared, pairs
 from parts import address
-from programs import fresh, module, nginx
+from programs import WITHOUT_LIBSECP256K1, fresh, libsecp256k1, module, nginx
 
 import pymdc
 
@@ -26,13 +26,13 @@ OUTSTANDING = 32
 
 
 def blocking(scale: Scale) -> Figures:
-    """Compare signed calls through coincurve with urllib3, unsigned."""
-    return _blocking("import coincurve", scale)
+    """Compare signed calls through libsecp256k1 with urllib3, unsigned."""
+    return _blocking("import btclib_secp256k1", scale)
 
 
 def blocking_with_ecdsa(scale: Scale) -> Figures:
     """Compare signed calls through python-ecdsa with urllib3, unsigned."""
-    return _blocking("import sys; sys.modules['coincurve'] = None", scale)
+    return _blocking(WITHOUT_LIBSECP256K1, scale)
 
 
 def _blocking(first: str, scale: Scale) -> Figures:
@@ -69,7 +69,7 @@ def _rate(call: Callable[[], Any], count: int) -> float:
 def callbacks(scale: Scale) -> Figures:
     """Compare signed calls with requests-futures, unsigned; 32 of either are on their way."""
     futures = module("requests_futures.sessions", "requests-futures")
-    module("coincurve", "coincurve")
+    libsecp256k1()
     with nginx(ANSWER) as endpoint, pymdc.Client(endpoint) as client:
         bucket = pymdc.api.Bucket(BUCKET, pymdc.ECDSA(), client=client)
         with futures.FuturesSession(max_workers=OUTSTANDING) as session:

@@ -8,24 +8,23 @@ from __future__ import annotations
 from functools import partial
 
 from figures import Figures, Scale, compared, pairs
-from programs import module, python
+from programs import WITHOUT_LIBSECP256K1, libsecp256k1, python
 
 OURS = "import pymdc"
 # The package websockets imports nothing by itself; pymdc speaks its protocol through this module.
 THEIRS = "import urllib3, ecdsa, websockets.client"
-WITHOUT_COINCURVE = "sys.modules['coincurve'] = None"
 _LEAST = 11
 
 
 def plain(scale: Scale) -> Figures:
-    """Compare the imports where coincurve is not installed."""
-    return _compared(WITHOUT_COINCURVE, OURS, THEIRS, scale)
+    """Compare the imports without libsecp256k1."""
+    return _compared(WITHOUT_LIBSECP256K1, OURS, THEIRS, scale)
 
 
 def fast(scale: Scale) -> Figures:
-    """Compare the imports where coincurve is, which is then one of the dependencies."""
-    module("coincurve", "coincurve")
-    return _compared("pass", OURS, f"{THEIRS}, coincurve", scale)
+    """Compare the imports with libsecp256k1, which both import."""
+    libsecp256k1()
+    return _compared("pass", OURS, f"{THEIRS}, btclib_secp256k1.dsa", scale)
 
 
 def count(scale: Scale) -> int:

@@ -13,7 +13,7 @@ from figures import Scale, in_units
 from parts import SHM
 from programs import Missing, program
 
-PACKAGES = ("urllib3", "ecdsa", "coincurve", "websockets", "uvicorn", "requests-futures")
+PACKAGES = ("urllib3", "ecdsa", "btclib-secp256k1", "websockets", "uvicorn", "requests-futures")
 
 
 def described(scale: Scale) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pymdc
 
+WITHOUT_LIBSECP256K1 = "import sys; sys.modules['btclib_secp256k1'] = None"
 _HERE = Path(__file__).parent
 _PATIENCE = 10  # seconds for nginx to start
 
@@ -54,6 +55,11 @@ def module(name: str, package: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise Missing(f"{package} is missing: pip install {package}") from error
+
+
+def libsecp256k1() -> None:
+    """Import the package through which keys sign in C."""
+    module("btclib_secp256k1", "btclib-secp256k1")
 
 
 @contextmanager

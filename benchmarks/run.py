@@ -33,7 +33,7 @@ except ModuleNotFoundError as missing:
 
 ROWS = (
     Row("blocking", "signed calls ÷ a bare urllib3 loop", 0.60, calls.blocking),
-    Row("blocking-ecdsa", "the same without coincurve", 0.24, calls.blocking_with_ecdsa),
+    Row("blocking-ecdsa", "the same without libsecp256k1", 0.24, calls.blocking_with_ecdsa),
     Row("callbacks", "signed calls ÷ requests-futures, 32 at a time", 2.0, calls.callbacks),
     Row("sink", "upload ÷ curl -F, not verified", 1.0, uploads.to_sink),
     Row("sink-verified", "upload ÷ curl -F, hash verified", 0.75, uploads.to_sink_verified),
@@ -44,8 +44,8 @@ ROWS = (
     Row("memory-download", memory.WHAT, 16, memory.download, "MiB", at_most=True),
     Row("signed-gets", "signed GETs that a bridge answers", 1500, gets.signed, "/s"),
     Row("import", "import pymdc ÷ its dependencies", 1.25, imports.plain, at_most=True),
-    Row("import-fast", "the same, coincurve with both", None, imports.fast, at_most=True),
-    Row("signing", "coincurve ÷ ecdsa, no request", None, signing.alone),
+    Row("import-fast", "the same, libsecp256k1 with both", None, imports.fast, at_most=True),
+    Row("signing", "libsecp256k1 ÷ ecdsa, no request", None, signing.alone),
 )
 NAMES = tuple(row.name for row in ROWS)
 PAIRS, QUICK_PAIRS = 5, 3  # of fewer than 5 a median says little

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from figures import Figures, Scale, compared, pairs
-from programs import module
+from programs import libsecp256k1
 
 from pymdc import _secp256k1
 
@@ -14,8 +14,8 @@ MESSAGE = b"GET\n/buckets/6b02b0fd5a7c8c5a831850a5\n__nonce=1453222669376"
 
 
 def alone(scale: Scale) -> Figures:
-    """Compare signatures a second of coincurve with those of python-ecdsa."""
-    module("coincurve", "coincurve")
+    """Compare signatures a second of libsecp256k1 with those of python-ecdsa."""
+    libsecp256k1()
     fast, slow = _secp256k1.Libsecp256k1(), _secp256k1.PythonECDSA()
     found = pairs(
         lambda: _rate(fast, 10 * scale.calls), lambda: _rate(slow, scale.calls), scale.pairs

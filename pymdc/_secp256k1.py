@@ -1,4 +1,4 @@
-"""secp256k1: libsecp256k1 through coincurve where it is installed, python-ecdsa elsewhere.
+"""secp256k1: libsecp256k1 through btclib-secp256k1 where it is installed, else python-ecdsa.
 
 Both give the same signatures: RFC 6979 nonces, low S, DER.
 Public keys come in as 33 bytes (compressed), 65 (uncompressed) or 64 (X and Y alone).
@@ -14,9 +14,9 @@ import ecdsa
 from ecdsa.util import sigdecode_der, sigencode_der, sigencode_der_canonize
 
 try:
-    import coincurve
+    from btclib_secp256k1 import dsa, keys
 except ImportError:
-    coincurve = None  # type: ignore[assignment]  # PythonECDSA serves
+    dsa = keys = None  # type: ignore[assignment]  # PythonECDSA serves
 
 ORDER: int = ecdsa.SECP256k1.order
 _PREFIXES = {33: (b"\x02", b"\x03"), 65: (b"\x04",)}
@@ -72,26 +72,30 @@ class PythonECDSA:
 
 
 class Libsecp256k1:
-    """The curve in C and in constant time, by the package coincurve."""
+    """The curve in C and in constant time, by the package btclib-secp256k1."""
 
     def point(self, key: bytes) -> bytes:
         """Return X and Y of *key*."""
-        return bytes(coincurve.PublicKey(key).format(compressed=False)[1:])
+        return keys.reserialize(key, compressed=False)[1:]
 
     def public_key(self, secret: bytes) -> bytes:
         """Return X and Y of the public key that belongs to *secret*."""
-        return bytes(coincurve.PrivateKey(secret).public_key.format(compressed=False)[1:])
+        return keys.pubkey_from_prvkey(secret, compressed=False)[1:]
 
     def signer(self, secret: bytes) -> Signer:
         """Return the function that signs a message with *secret*."""
-        return coincurve.PrivateKey(secret).sign
+        # To verify each new signature would take two thirds of the time. It protects against
+        # faults caused on purpose, by heat or voltage: a wrong signature beside the right one of
+        # the same message reveals the key. No request is signed twice, since each sending has
+        # its own nonce, and the bridge refuses a wrong signature.
+        return lambda message: dsa.sign(sha256(message).digest(), secret, verify=False)
 
     def verify(self, key: bytes, message: bytes, low_s: bytes) -> bool:
         """Say whether *low_s* is the signature of *message* by *key*."""
-        return bool(coincurve.PublicKey(key).verify(low_s, message))
+        return dsa.verify(sha256(message).digest(), key, low_s)
 
 
-_backend: Backend = PythonECDSA() if coincurve is None else Libsecp256k1()
+_backend: Backend = PythonECDSA() if dsa is None else Libsecp256k1()
 
 
 def _prefixed(key: bytes) -> bytes:

@@ -15,7 +15,7 @@ from pymdc import _secp256k1
 from pymdc._contract import contract
 from pymdc._ripemd160 import pure_ripemd160, ripemd160
 
-BACKENDS: list[_secp256k1.Backend] = [_secp256k1.PythonECDSA(), _secp256k1.Libsecp256k1()]
+BACKENDS = (_secp256k1.PythonECDSA, _secp256k1.Libsecp256k1)
 secrets = st.integers(1, _secp256k1.ORDER - 1).map(lambda number: number.to_bytes(32, "big"))
 
 PUBLIC_2016 = bytes.fromhex(
@@ -29,10 +29,18 @@ SIGNATURE_2016 = bytes.fromhex(
 BODY_2016 = b'{"storage":10,"transfer":30,"name":"MyBucket","__nonce":1453222669376}'
 
 
-@pytest.fixture(params=BACKENDS, ids=lambda backend: type(backend).__name__)
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> _secp256k1.Backend:
-    chosen: _secp256k1.Backend = request.param
+    if request.param is _secp256k1.Libsecp256k1:
+        request.getfixturevalue("libsecp256k1")
+    chosen: _secp256k1.Backend = request.param()
     return chosen
+
+
+@pytest.fixture(scope="module")
+def libsecp256k1() -> _secp256k1.Backend:
+    pytest.importorskip("btclib_secp256k1", reason="btclib-secp256k1 is not installed")
+    return _secp256k1.Libsecp256k1()
 
 
 def high(signature: bytes) -> bytes:
@@ -48,13 +56,15 @@ def test_the_signed_example_of_2016_verifies(backend: _secp256k1.Backend) -> Non
 
 
 @given(secret=secrets, message=st.binary(max_size=200))
-def test_both_libraries_make_the_same_keys_and_signatures(secret: bytes, message: bytes) -> None:
-    python, libsecp256k1 = BACKENDS
+def test_both_libraries_make_the_same_keys_and_signatures(
+    libsecp256k1: _secp256k1.Backend, secret: bytes, message: bytes
+) -> None:
+    python = _secp256k1.PythonECDSA()
     public = _secp256k1.public_key(secret, python)
     signature = _secp256k1.signer(secret, python)(message)
     assert _secp256k1.public_key(secret, libsecp256k1) == public
     assert _secp256k1.signer(secret, libsecp256k1)(message) == signature
-    for one in BACKENDS:
+    for one in (python, libsecp256k1):
         assert _secp256k1.verify(public, message, signature, one)
         assert _secp256k1.verify(public, message, high(signature), one)
         assert not _secp256k1.verify(public, message + b"!", signature, one)
