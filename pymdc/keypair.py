@@ -8,29 +8,26 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Literal, overload
 
-from pymdc import _base58, _secp256k1
+from pymdc import _secp256k1
 from pymdc._ripemd160 import ripemd160
 from pymdc._text import Text as Key
 from pymdc._text import raw, text
 
 _AsText = Literal["hex", "base64", "b64"]
 
-_WIF_VERSION = b"\x80"
-_WIF_COMPRESSED = b"\x01"
 _PUBLIC_SIZES = (33, 64, 65)
 _PUBLIC_EXPECTED = (
     "expected a point on secp256k1: 33, 64 or 65 bytes, or their hexadecimal or base64 text"
 )
 _PRIVATE_EXPECTED = (
-    "expected 32 bytes between zero and the order of secp256k1,"
-    " or their hexadecimal, base64 or WIF text"
+    "expected 32 bytes between zero and the order of secp256k1, or their hexadecimal or base64 text"
 )
 
 
 class ECDSA:
     """A secp256k1 key pair; new when nothing is given, able only to verify without *private_key*.
 
-    A key may be raw bytes, hexadecimal or base64 (text or bytes), a private key WIF as well.
+    A key may be raw bytes, hexadecimal or base64 (text or bytes).
     """
 
     use_compression: int | bool = True
@@ -42,9 +39,7 @@ class ECDSA:
         self._private: bytes | None = None
         self._signer: _secp256k1.Signer | None = None
         if private_key is not None:
-            self._private, compressed = _read_private(private_key)
-            if not compressed:
-                self.use_compression = False
+            self._private = self.parse_private_key(private_key)
             self._public = _secp256k1.public_key(self._private)
             self._signer = _secp256k1.signer(self._private)
         if public_key is not None:
@@ -82,18 +77,15 @@ class ECDSA:
         return _write(key, f, _PUBLIC_FORMS)
 
     @overload
-    def get_private_key(self, f: _AsText | Literal["wif"] = "hex") -> str: ...
+    def get_private_key(self, f: _AsText = "hex") -> str: ...
     @overload
     def get_private_key(self, f: Literal["bin"]) -> bytes: ...
     @overload
     def get_private_key(self, f: str) -> str | bytes: ...
     def get_private_key(self, f: str = "hex") -> str | bytes:
-        """Return the private key in the form *f*: "hex", "bin", "base64", "b64" or "wif"."""
+        """Return the private key in the form *f*: "hex", "bin", "base64" or "b64"."""
         if self._private is None:
             raise ValueError("this key pair has no private key")
-        if text(f, "the form of a key") == "wif":
-            flag = _WIF_COMPRESSED if self.use_compression else b""
-            return _base58.encode(_WIF_VERSION + self._private + flag)
         return _write(self._private, f, _PRIVATE_FORMS)
 
     def sign(self, msg: str | bytes, private_key: Key | None = None) -> str:
@@ -146,7 +138,11 @@ class ECDSA:
     @staticmethod
     def parse_private_key(k: Key) -> bytes:
         """Return the 32 bytes of the private key *k*; ValueError, which never shows it."""
-        return _read_private(k)[0]
+        try:
+            return _secp256k1.checked(_read(k, "the private key", (32,)))
+        except ValueError:
+            # The cause might hold the text of the key.
+            raise ValueError(f"not a private key; {_PRIVATE_EXPECTED}") from None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ECDSA) and self._public == other._public
@@ -199,23 +195,3 @@ def _read(key: Key, what: str, sizes: tuple[int, ...]) -> bytes:
     if len(data) % 2 == 0 and len(data) // 2 in sizes:
         return bytes.fromhex(data.decode("ascii"))
     return base64.b64decode(data, validate=True)
-
-
-def _read_private(key: Key) -> tuple[bytes, bool]:
-    """Return the 32 bytes and whether the public key is written compressed."""
-    try:
-        data = raw(key, "the private key")
-        if len(data.strip()) in (51, 52):
-            return _read_wif(data.strip().decode("ascii"))
-        return _secp256k1.checked(_read(key, "the private key", (32,))), True
-    except ValueError:
-        # The cause might hold the text of the key.
-        raise ValueError(f"not a private key; {_PRIVATE_EXPECTED}") from None
-
-
-def _read_wif(wif: str) -> tuple[bytes, bool]:
-    payload = _base58.decode(wif)
-    secret, flag = payload[1:33], payload[33:]
-    if payload[:1] != _WIF_VERSION or flag not in (b"", _WIF_COMPRESSED):
-        raise ValueError("not the WIF of a main network key")
-    return _secp256k1.checked(secret), flag == _WIF_COMPRESSED

@@ -111,7 +111,7 @@ class Noted(pymdc.ECDSA):
 def pair(heard: Heard) -> Noted:
     made = Noted()
     made.heard = heard
-    for form in ("hex", "base64", "wif"):
+    for form in ("hex", "base64"):
         heard.secret("private key", str(made.get_private_key(form)))
     heard.secret("private key", repr(made.private_key)[2:-1])
     return made

@@ -152,7 +152,6 @@ LADDER = [
         "_foreign",
         "_nonces",
         "_contract",
-        "_base58",
         "_ripemd160",
         "_text",
         "_secp256k1",
