@@ -27,7 +27,8 @@ _PRIVATE_EXPECTED = (
 class ECDSA:
     """A secp256k1 key pair; new when nothing is given, able only to verify without *private_key*.
 
-    A key may be raw bytes, hexadecimal or base64 (text or bytes).
+    A key may be raw bytes, hexadecimal or base64 (text or bytes); a `#` may stand before
+    hexadecimal.
     """
 
     use_compression: int | bool = True
@@ -100,13 +101,16 @@ class ECDSA:
     def valid_signature(
         self, signature: str | bytes, msg: str | bytes, public_key: Key | None = None
     ) -> bool:
-        """Say whether *signature* (hexadecimal of DER) is this key pair's over *msg*."""
-        point = self._public if public_key is None else self.parse_public_key(public_key)
+        """Say whether *signature* (hexadecimal of DER) is this key pair's over *msg*.
+
+        It is not where one of the three is no signature, no message or no key.
+        """
         try:
-            der = bytes.fromhex(text(signature, "the signature"))
-        except ValueError:
+            point = self._public if public_key is None else self.parse_public_key(public_key)
+            der = bytes.fromhex(text(signature, "the signature").strip().removeprefix("#"))
+            return _secp256k1.verify(point, raw(msg, "the message"), der)
+        except (TypeError, ValueError):
             return False
-        return _secp256k1.verify(point, raw(msg, "the message"), der)
 
     @staticmethod
     def compress_public_key(k: Key) -> bytes:
@@ -192,6 +196,8 @@ def _read(key: Key, what: str, sizes: tuple[int, ...]) -> bytes:
     if isinstance(key, bytes) and len(data) in sizes:
         return data
     data = data.strip()
+    if data.startswith(b"#"):
+        return bytes.fromhex(data[1:].decode("ascii"))
     if len(data) % 2 == 0 and len(data) // 2 in sizes:
         return bytes.fromhex(data.decode("ascii"))
     return base64.b64decode(data, validate=True)

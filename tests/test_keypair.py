@@ -8,6 +8,8 @@ import pickle
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pymdc import ECDSA
 
@@ -29,6 +31,9 @@ def forms(key: bytes) -> list[Any]:
         base64.b64encode(key).decode(),
         base64.b64encode(key),
         f" {key.hex()}\n",
+        f"#{key.hex()}",
+        f"#{key.hex()}".encode(),
+        f" #{key.hex().upper()}\n",
     ]
 
 
@@ -53,6 +58,10 @@ def test_a_public_key_is_read_in_every_form(key: bytes) -> None:
         assert ECDSA(form) == PAIR
         assert ECDSA.parse_public_key(form) == RAW
         assert ECDSA.validate_public_key(form) is True
+        assert ECDSA.compress_public_key(form) == COMPRESSED
+        assert ECDSA.decompress_public_key(form) == b"\x04" + RAW
+        assert ECDSA().get_public_key("bin", form) == COMPRESSED
+        assert ECDSA().valid_signature(PAIR.sign("x"), "x", form) is True
 
 
 def test_a_private_key_is_read_in_every_form() -> None:
@@ -60,6 +69,7 @@ def test_a_private_key_is_read_in_every_form() -> None:
         assert ECDSA(private_key=form).private_key == PRIVATE
         assert ECDSA(None, form).public_key == RAW
         assert ECDSA.parse_private_key(form) == PRIVATE
+        assert ECDSA().sign("x", form) == PAIR.sign("x")
 
 
 def test_the_public_key_alone_verifies_and_does_not_sign() -> None:
@@ -92,6 +102,10 @@ def test_both_keys_have_to_belong_together() -> None:
         "06" + RAW.hex(),
         "04" + RAW.hex()[:-2] + "00",
         base64.b64encode(b"1" * 40),
+        "#",
+        "#" + COMPRESSED.hex()[2:],
+        "##" + COMPRESSED.hex(),
+        "#" + base64.b64encode(COMPRESSED).decode(),
     ],
 )
 def test_what_is_no_public_key_is_a_value_error_that_says_what_is(bad: Any) -> None:
@@ -112,6 +126,9 @@ def test_what_is_no_public_key_is_a_value_error_that_says_what_is(bad: Any) -> N
         WIF_UNCOMPRESSED,
         base64.b64encode(b"secret")[:-1],
         "0123456789abcdef0123456789abcdef",
+        "#" + "11" * 31,
+        "#" + "11" * 31 + "zz",
+        b"#" + base64.b64encode(PRIVATE),
     ],
 )
 def test_what_is_no_private_key_is_a_value_error_that_does_not_show_it(bad: Any) -> None:
@@ -120,6 +137,9 @@ def test_what_is_no_private_key_is_a_value_error_that_does_not_show_it(bad: Any)
     text = bad if isinstance(bad, str) else bad.decode("latin-1")
     assert text not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+NEITHER: list[Any] = [5, 0.5, None, [], {"r": 1}, object(), b"\xff"]
 
 
 @pytest.mark.parametrize("wrong", [5, None, [], object()])
@@ -196,7 +216,8 @@ def test_signatures_are_deterministic_hex_of_der_over_utf8() -> None:
     assert signature == PAIR.sign("Grüße".encode())
     assert bytes.fromhex(signature)[0] == 0x30
     assert PAIR.valid_signature(signature, "Grüße")
-    assert PAIR.valid_signature(signature.encode(), "Grüße".encode())
+    for form in (signature.encode(), "#" + signature, b"#" + signature.encode()):
+        assert PAIR.valid_signature(form, "Grüße".encode())
     assert PAIR.sign("x", ECDSA(private_key=b"\x22" * 32).get_private_key()) == ECDSA(
         private_key=b"\x22" * 32
     ).sign("x")
@@ -209,9 +230,26 @@ def test_a_wrong_signature_is_false_and_nothing_is_printed(
     assert not PAIR.valid_signature(good, "y")
     assert not PAIR.valid_signature(good, "x", ECDSA().get_public_key())
     assert PAIR.valid_signature(good, "x", COMPRESSED)
-    for bad in ("", "zz", good[:-2], good + "00", "30" * 35, "é"):
+    for bad in ("", "zz", good[:-2], good + "00", "30" * 35, "é", "#", "##" + good, *NEITHER):
         assert PAIR.valid_signature(bad, "x") is False
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("wrong", [*NEITHER, "\ud800", bytearray(b"x"), memoryview(b"x")])
+def test_nothing_is_signed_by_what_is_no_message_and_no_key(wrong: Any) -> None:
+    assert PAIR.valid_signature(PAIR.sign("x"), wrong) is False
+    if wrong is not None:
+        assert PAIR.valid_signature(PAIR.sign("x"), "x", wrong) is False
+
+
+@given(signature=st.binary() | st.text(), message=st.binary() | st.text(), key=st.binary())
+def test_whatever_is_given_as_a_signature_is_true_or_false(
+    signature: Any, message: Any, key: bytes
+) -> None:
+    for given_key in (key, COMPRESSED, None):
+        assert PAIR.valid_signature(signature, message, given_key) is False
+        if isinstance(signature, bytes):
+            assert PAIR.valid_signature(signature.hex(), message, given_key) is False
 
 
 def test_repr_and_errors_never_show_the_private_key() -> None:
