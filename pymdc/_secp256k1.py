@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Protocol
+from typing import Any, Protocol
 
 import ecdsa
 from ecdsa.util import sigdecode_der, sigencode_der, sigencode_der_canonize
@@ -33,42 +33,44 @@ class Backend(Protocol):
     def verify(self, key: bytes, message: bytes, low_s: bytes) -> bool: ...
 
 
+def signing_key(secret: bytes) -> ecdsa.SigningKey:
+    """Return python-ecdsa's object for the private key *secret*; it hashes with SHA-256."""
+    return ecdsa.SigningKey.from_string(secret, curve=ecdsa.SECP256k1, hashfunc=sha256)
+
+
+def verifying_key(key: bytes) -> ecdsa.VerifyingKey:
+    """Return python-ecdsa's object for the public key *key*; ValueError when it is no point."""
+    try:
+        return ecdsa.VerifyingKey.from_string(key, curve=ecdsa.SECP256k1, hashfunc=sha256)
+    except ecdsa.errors.MalformedPointError as error:
+        raise ValueError("not a point on secp256k1") from error
+
+
 class PythonECDSA:
     """The curve in Python, by the package ecdsa; it does not run in constant time."""
 
     def point(self, key: bytes) -> bytes:
         """Return X and Y of *key*."""
-        return bytes(self._verifying_key(key).to_string())
+        return bytes(verifying_key(key).to_string())
 
     def public_key(self, secret: bytes) -> bytes:
         """Return X and Y of the public key that belongs to *secret*."""
-        return bytes(self._signing_key(secret).verifying_key.to_string())
+        return bytes(signing_key(secret).verifying_key.to_string())
 
     def signer(self, secret: bytes) -> Signer:
         """Return the function that signs a message with *secret*."""
-        key = self._signing_key(secret)
+        key = signing_key(secret)
         return lambda message: bytes(
-            key.sign_deterministic(message, hashfunc=sha256, sigencode=sigencode_der_canonize)
+            key.sign_deterministic(message, sigencode=sigencode_der_canonize)
         )
 
     def verify(self, key: bytes, message: bytes, low_s: bytes) -> bool:
         """Say whether *low_s* is the signature of *message* by *key*."""
         try:
-            self._verifying_key(key).verify(low_s, message, sha256, sigdecode_der)
+            verifying_key(key).verify(low_s, message, sigdecode=sigdecode_der)
         except ecdsa.BadSignatureError:
             return False
         return True
-
-    @staticmethod
-    def _signing_key(secret: bytes) -> ecdsa.SigningKey:
-        return ecdsa.SigningKey.from_string(secret, curve=ecdsa.SECP256k1)
-
-    @staticmethod
-    def _verifying_key(key: bytes) -> ecdsa.VerifyingKey:
-        try:
-            return ecdsa.VerifyingKey.from_string(key, curve=ecdsa.SECP256k1)
-        except ecdsa.errors.MalformedPointError as error:
-            raise ValueError("not a point on secp256k1") from error
 
 
 class Libsecp256k1:
@@ -116,6 +118,15 @@ def checked(secret: bytes) -> bytes:
     if len(secret) != 32 or not 0 < int.from_bytes(secret, "big") < ORDER:
         raise ValueError("a private key has 32 bytes, above zero and below the curve's order")
     return secret
+
+
+def key_bytes(key: Any, kind: Any) -> bytes:
+    """Return the bytes of *key*, an object of python-ecdsa's class *kind*, on secp256k1."""
+    if not isinstance(key, kind):
+        raise TypeError(f"the key is {type(key).__name__}; expected ecdsa's {kind.__name__}")
+    if key.curve != ecdsa.SECP256k1:
+        raise ValueError(f"the key is on {key.curve.name}; expected one on SECP256k1")
+    return bytes(key.to_string())
 
 
 def public_key(secret: bytes, backend: Backend = _backend) -> bytes:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Literal, overload
 
+import ecdsa
+
 from pymdc import _secp256k1
 from pymdc._ripemd160 import ripemd160
 from pymdc._text import Text as Key
@@ -29,20 +31,19 @@ class ECDSA:
 
     A key may be raw bytes, hexadecimal or base64 (text or bytes); a `#` may stand before
     hexadecimal.
+    `public_key`, `private_key`, `sign_key` and `verify_key` may be assigned, and follow each other.
     """
 
     use_compression: int | bool = True
+    _public: bytes
+    _private: bytes | None
+    _signer: _secp256k1.Signer | None
 
     def __init__(self, public_key: Key | None = None, private_key: Key | None = None) -> None:
         if public_key is None and private_key is None:
             secret = secrets.randbelow(_secp256k1.ORDER - 1) + 1
             private_key = secret.to_bytes(32, "big")
-        self._private: bytes | None = None
-        self._signer: _secp256k1.Signer | None = None
-        if private_key is not None:
-            self._private = self.parse_private_key(private_key)
-            self._public = _secp256k1.public_key(self._private)
-            self._signer = _secp256k1.signer(self._private)
+        self.private_key = private_key
         if public_key is not None:
             point = self.parse_public_key(public_key)
             if self._private is not None and point != self._public:
@@ -54,10 +55,44 @@ class ECDSA:
         """The 64 bytes X and Y of the public key."""
         return self._public
 
+    @public_key.setter
+    def public_key(self, key: Key) -> None:
+        point = self.parse_public_key(key)
+        if point != self._public:
+            self.private_key = None  # it belongs to the other one
+        self._public = point
+
     @property
     def private_key(self) -> bytes | None:
         """The 32 bytes of the private key, or None."""
         return self._private
+
+    @private_key.setter
+    def private_key(self, key: Key | None) -> None:
+        if key is None:
+            self._private, self._signer = None, None
+            return
+        secret = self.parse_private_key(key)
+        self._public = _secp256k1.public_key(secret)
+        self._private, self._signer = secret, _secp256k1.signer(secret)
+
+    @property
+    def verify_key(self) -> ecdsa.VerifyingKey:
+        """The public key as python-ecdsa has it; a new object at each reading."""
+        return _secp256k1.verifying_key(self._public)
+
+    @verify_key.setter
+    def verify_key(self, key: ecdsa.VerifyingKey) -> None:
+        self.public_key = _secp256k1.key_bytes(key, ecdsa.VerifyingKey)
+
+    @property
+    def sign_key(self) -> ecdsa.SigningKey | None:
+        """The private key as python-ecdsa has it, or None; a new object at each reading."""
+        return None if self._private is None else _secp256k1.signing_key(self._private)
+
+    @sign_key.setter
+    def sign_key(self, key: ecdsa.SigningKey | None) -> None:
+        self.private_key = None if key is None else _secp256k1.key_bytes(key, ecdsa.SigningKey)
 
     @overload
     def get_public_key(self, f: _AsText = "hex", public_key: Key | None = None) -> str: ...

@@ -7,7 +7,9 @@ import copy
 import pickle
 from typing import Any
 
+import ecdsa
 import pytest
+from ecdsa.util import sigdecode_der, sigencode_der
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -255,6 +257,86 @@ def test_whatever_is_given_as_a_signature_is_true_or_false(
 def test_repr_and_errors_never_show_the_private_key() -> None:
     for form in (str(PAIR), repr(PAIR), f"{PAIR}"):
         assert form == f"<ECDSA {COMPRESSED.hex()}>"
+
+
+OTHER = ECDSA(private_key=b"\x22" * 32)
+
+
+def belongs_together(pair: ECDSA, like: ECDSA, secret: bytes | None) -> None:
+    """Check that each attribute and method of *pair* is about the key of *like*."""
+    assert pair == like
+    assert pair.public_key == like.public_key == pair.verify_key.to_string()
+    assert pair.get_public_key() == like.get_public_key()
+    assert pair.private_key == secret
+    assert pair.valid_signature(like.sign("x"), "x")
+    if secret:
+        assert pair.sign_key
+        assert pair.sign_key.to_string() == secret
+        assert pair.sign("x") == like.sign("x")
+        assert pair.get_private_key("bin") == secret
+    else:
+        assert pair.sign_key is None
+        with pytest.raises(ValueError, match="can verify but not sign"):
+            pair.sign("x")
+
+
+def test_an_assigned_private_key_signs_from_then_on() -> None:
+    for form in forms(b"\x22" * 32):
+        for pair in (ECDSA(private_key=PRIVATE), ECDSA(COMPRESSED)):
+            pair.private_key = form
+            belongs_together(pair, OTHER, b"\x22" * 32)
+            pair.private_key = None
+            belongs_together(pair, OTHER, None)
+
+
+def test_an_assigned_public_key_leaves_no_private_key_of_another() -> None:
+    for form in forms(OTHER.public_key):
+        pair = ECDSA(private_key=PRIVATE)
+        pair.public_key = form
+        belongs_together(pair, OTHER, None)
+        pair.private_key = b"\x22" * 32
+        pair.public_key = form
+        belongs_together(pair, OTHER, b"\x22" * 32)
+
+
+def test_what_is_no_key_is_not_assigned() -> None:
+    pair = ECDSA(private_key=PRIVATE)
+    elsewhere = ecdsa.SigningKey.generate(ecdsa.NIST256p)
+    for name, wrong, error in (
+        ("public_key", "x", ValueError),
+        ("public_key", None, TypeError),
+        ("private_key", "x", ValueError),
+        ("private_key", 5, TypeError),
+        ("sign_key", PRIVATE, TypeError),
+        ("sign_key", elsewhere, ValueError),
+        ("verify_key", None, TypeError),
+        ("verify_key", elsewhere.verifying_key, ValueError),
+    ):
+        with pytest.raises(error, match="expected"):
+            setattr(pair, name, wrong)
+        belongs_together(pair, PAIR, PRIVATE)
+
+
+def test_sign_key_and_verify_key_are_of_python_ecdsa() -> None:
+    assert isinstance(PAIR.sign_key, ecdsa.SigningKey)
+    assert isinstance(PAIR.verify_key, ecdsa.VerifyingKey)
+    assert PAIR.sign_key.curve == PAIR.verify_key.curve == ecdsa.SECP256k1
+    assert PAIR.verify_key.verify(PAIR.sign_key.sign(b"x"), b"x")
+    assert PAIR.verify_key.verify(bytes.fromhex(PAIR.sign("x")), b"x", sigdecode=sigdecode_der)
+    assert PAIR.valid_signature(PAIR.sign_key.sign(b"x", sigencode=sigencode_der).hex(), "x")
+    belongs_together(ECDSA(COMPRESSED), PAIR, None)
+
+
+def test_assigned_keys_of_python_ecdsa_are_the_keys_from_then_on() -> None:
+    pair = ECDSA(private_key=PRIVATE)
+    pair.sign_key = ecdsa.SigningKey.from_string(b"\x22" * 32, ecdsa.SECP256k1)
+    belongs_together(pair, OTHER, b"\x22" * 32)
+    pair.verify_key = PAIR.verify_key
+    belongs_together(pair, PAIR, None)
+    pair.sign_key = PAIR.sign_key
+    belongs_together(pair, PAIR, PRIVATE)
+    pair.sign_key = None
+    belongs_together(pair, PAIR, None)
 
 
 def test_equality_is_by_public_key() -> None:
