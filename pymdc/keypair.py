@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Callable
+from functools import wraps
 from hashlib import sha256
-from typing import Literal, overload
+from typing import Literal, ParamSpec, TypeVar, overload
 
 import ecdsa
 
@@ -26,6 +27,28 @@ _PRIVATE_EXPECTED = (
 )
 
 
+_Given = ParamSpec("_Given")
+_Made = TypeVar("_Made")
+
+
+def _forgetting(function: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
+    """Return *function* so that what it raises holds none of its arguments.
+
+    One of them is a private key, and the frames of a traceback keep their variables.
+    """
+
+    @wraps(function)
+    def forgetting(*args: _Given.args, **kwargs: _Given.kwargs) -> _Made:
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            del args, kwargs
+            error.__context__ = None
+            raise error.with_traceback(None) from None
+
+    return forgetting
+
+
 class ECDSA:
     """A secp256k1 key pair; new when nothing is given, able only to verify without *private_key*.
 
@@ -39,6 +62,7 @@ class ECDSA:
     _private: bytes | None
     _signer: _secp256k1.Signer | None
 
+    @_forgetting
     def __init__(self, public_key: Key | None = None, private_key: Key | None = None) -> None:
         if public_key is None and private_key is None:
             secret = secrets.randbelow(_secp256k1.ORDER - 1) + 1
@@ -68,6 +92,7 @@ class ECDSA:
         return self._private
 
     @private_key.setter
+    @_forgetting
     def private_key(self, key: Key | None) -> None:
         if key is None:
             self._private, self._signer = None, None
@@ -91,6 +116,7 @@ class ECDSA:
         return None if self._private is None else _secp256k1.signing_key(self._private)
 
     @sign_key.setter
+    @_forgetting
     def sign_key(self, key: ecdsa.SigningKey | None) -> None:
         self.private_key = None if key is None else _secp256k1.key_bytes(key, ecdsa.SigningKey)
 
@@ -124,6 +150,7 @@ class ECDSA:
             raise ValueError("this key pair has no private key")
         return _write(self._private, f, _PRIVATE_FORMS)
 
+    @_forgetting
     def sign(self, msg: str | bytes, private_key: Key | None = None) -> str:
         """Return the signature over SHA-256 of *msg* (text is UTF-8): hexadecimal of DER."""
         sign = self._signer
@@ -175,12 +202,12 @@ class ECDSA:
             raise ValueError(f"not a public key; {_PUBLIC_EXPECTED}") from error
 
     @staticmethod
+    @_forgetting
     def parse_private_key(k: Key) -> bytes:
         """Return the 32 bytes of the private key *k*; ValueError, which never shows it."""
         try:
             return _secp256k1.checked(_read(k, "the private key", (32,)))
         except ValueError:
-            # The cause might hold the text of the key.
             raise ValueError(f"not a private key; {_PRIVATE_EXPECTED}") from None
 
     def __eq__(self, other: object) -> bool:

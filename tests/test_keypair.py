@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import copy
 import pickle
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 import ecdsa
@@ -151,6 +153,56 @@ def test_another_type_is_a_type_error(wrong: Any) -> None:
         ECDSA.parse_public_key(wrong)
     with pytest.raises(TypeError, match="expected text or bytes"):
         ECDSA.parse_private_key(wrong)
+
+
+def assigned(name: str) -> Callable[[Any], object]:
+    return lambda key: setattr(ECDSA(), name, key)
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        ECDSA,
+        lambda key: ECDSA(None, key),
+        lambda key: ECDSA(public_key=COMPRESSED, private_key=key),
+        lambda key: PAIR.sign("x", key),
+        lambda key: PAIR.sign("x", private_key=key),
+        ECDSA.parse_private_key,
+        assigned("private_key"),
+        assigned("sign_key"),
+    ],
+)
+@pytest.mark.parametrize("write", [str, str.encode, lambda text: [text], lambda text: "é" + text])
+def test_no_frame_of_what_is_raised_holds_a_wrong_private_key(take: Any, write: Any) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        take(write("secret".join(["11" * 8] * 4)))
+    assert "secret" not in shown(caught.value)
+
+
+def test_no_frame_of_what_is_raised_holds_a_right_private_key() -> None:
+    no_message: Any = 5
+    for call in (
+        lambda key: ECDSA(ECDSA().get_public_key(), key),
+        lambda key: ECDSA("not a key", key),
+        lambda key: PAIR.sign(no_message, key),
+    ):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            call("22" * 32)
+        assert "22" * 8 not in shown(caught.value)
+
+
+def shown(error: BaseException) -> str:
+    """Return what a recorder of errors sees: all of the frames below the test, with variables."""
+    chain = [error]
+    for one in chain:
+        chain += [next_one for next_one in (one.__cause__, one.__context__) if next_one]
+    texts = []
+    for one in chain:
+        recorded = traceback.TracebackException.from_exception(one, capture_locals=True)
+        frames = [frame for frame in recorded.stack if frame.filename != __file__]
+        assert frames
+        texts += [repr(one), *(f"{frame.name} {frame.locals}" for frame in frames)]
+    return "\n".join(texts)
 
 
 def test_compression_and_back() -> None:
