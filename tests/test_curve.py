@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ecdsa.util import sigencode_der
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pymdc import _secp256k1
@@ -55,6 +55,7 @@ def test_the_signed_example_of_2016_verifies(backend: _secp256k1.Backend) -> Non
     assert not _secp256k1.verify(PUBLIC_2016, signed + b" ", SIGNATURE_2016, backend)
 
 
+@settings(deadline=None)
 @given(secret=secrets, message=st.binary(max_size=200))
 def test_both_libraries_make_the_same_keys_and_signatures(
     libsecp256k1: _secp256k1.Backend, secret: bytes, message: bytes
@@ -144,6 +145,7 @@ def test_ripemd160_gives_the_published_digests(
     assert digest(message).hex() == expected
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_both_ripemd160_agree(message: bytes) -> None:
     try:

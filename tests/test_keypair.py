@@ -12,7 +12,7 @@ from typing import Any
 import ecdsa
 import pytest
 from ecdsa.util import sigdecode_der, sigencode_der
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pymdc import ECDSA
@@ -296,6 +296,7 @@ def test_nothing_is_signed_by_what_is_no_message_and_no_key(wrong: Any) -> None:
         assert PAIR.valid_signature(PAIR.sign("x"), "x", wrong) is False
 
 
+@settings(deadline=None)
 @given(signature=st.binary() | st.text(), message=st.binary() | st.text(), key=st.binary())
 def test_whatever_is_given_as_a_signature_is_true_or_false(
     signature: Any, message: Any, key: bytes
