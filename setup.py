@@ -11,7 +11,12 @@ VERSION = re.search(
 )
 assert VERSION, "pymdc/__init__.py has no __version__"
 
-LIBSECP256K1 = "btclib-secp256k1>=0.8"
+LIBSECP256K1 = "btclib-secp256k1>=0.8.0.3"  # the first that can sign without verifying
+# The tests pass with just these. urllib3 was not tried below 2.5; what later ones mended in
+# decompression is not used here. ecdsa before 0.19.2 has a fault in reading DER (CVE-2026-33936),
+# six 1.15 has no six.moves on Python 3.12, and websockets 14 raises a bare ValueError for an
+# answer that is not HTTP.
+REQUIRES = ["urllib3>=2.5", "ecdsa>=0.19.2", "six>=1.16", "websockets>=15"]
 BRIDGE = [
     "starlette>=1.7",
     "uvicorn>=0.54",
@@ -33,7 +38,7 @@ setup(
     packages=find_packages(include=["pymdc", "pymdc.*"]),
     package_data={"pymdc": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["urllib3>=2.7", "ecdsa>=0.19.2", "six", "websockets>=15"],
+    install_requires=REQUIRES,
     extras_require={"fast": [LIBSECP256K1], "bridge": BRIDGE},
     classifiers=[
         "Programming Language :: Python :: 3",
@@ -42,6 +47,8 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Programming Language :: Python :: 3.15",
         "Topic :: Internet :: WWW/HTTP",
         "Typing :: Typed",
     ],
