@@ -1,4 +1,22 @@
-"""The client of the Metadisk API: every method blocks, or takes a callback."""
+"""The client of the Metadisk API: every method blocks, or takes a callback.
+
+The variable PYMDC_ENDPOINT says where the bridge is; or give each class a ``client``::
+
+    >>> import pymdc
+    >>> user = pymdc.api.Users("you@example.com", "a good password")
+    >>> user.register()                    # blocks, and returns the bridge's answer
+    >>> user.activate("the token from the mail")
+    >>> keys = pymdc.api.Keys(user)
+    >>> keys.create()
+    >>> key_pair = keys.key_pairs[0]
+    >>> buckets = pymdc.api.Buckets(key_pair)
+    >>> bucket_id = buckets.create("photos", 10, 30, [])["id"]
+    >>> bucket = pymdc.api.Bucket(bucket_id, key_pair)
+    >>> bucket.files.upload("photo.jpg")
+    >>> bucket.files.list(print)           # returns at once; print gets the answer on a worker
+
+What goes wrong is returned, not raised: `exceptions` draws the tree, and `unwrap` raises it.
+"""
 
 from pymdc import api, keypair, rest, unirest
 from pymdc._call import Call

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import random
 import re
 import subprocess
 import sys
@@ -28,22 +27,6 @@ def outside(tmp_path: Path) -> Path:
     folder = tmp_path / "outside"
     folder.mkdir()
     return folder
-
-
-def test_every_block_of_the_readme_runs_and_answers_as_it_says(
-    outside: Path, tmp_path: Path
-) -> None:
-    (outside / "photo.jpg").write_bytes(random.Random(2).randbytes(300_000))
-    with bridge_process(tmp_path / "data") as (endpoint, _):
-        done = python(
-            ROOT / "tests" / "readme.py",
-            README,
-            tmp_path / "data" / "outbox",
-            cwd=outside,
-            env={"PYMDC_ENDPOINT": endpoint},
-        )
-    assert (done.stdout, done.returncode) == ("", 0)
-    assert all("sending it again" in line for line in done.stderr.splitlines())
 
 
 def test_the_readme_shows_the_methods_that_there_are() -> None:

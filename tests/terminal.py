@@ -1,0 +1,74 @@
+"""A terminal in which a test types as a person does."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+SHELL, PYTHON, MORE = "$ ", ">>> ", "... "
+_WIDTH = 2000  # columns: a line that is shown in several would have to be put together again
+_SIZE = struct.pack("HHHH", 50, _WIDTH, 0, 0)
+
+
+class Terminal:
+    """A shell in *folder*, with *environment* besides that of the tests."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, _SIZE)
+        plain = {"TERM": "dumb", "NO_COLOR": "1", "PYTHON_BASIC_REPL": "1"}
+        tty = os.ttyname(slave)
+        # The leader of a session gets the first terminal that it opens as its own.
+        shell = f"env PS1='{SHELL}' bash --noprofile --norc --noediting -i"
+        self._shell = subprocess.Popen(
+            ["bash", "-c", f"exec {shell} <{tty} >{tty} 2>&1"],
+            cwd=folder,
+            env={**os.environ, **environment, **plain},
+            start_new_session=True,
+        )
+        self._slave = slave
+        self._seen = ""
+
+    def __enter__(self) -> Terminal:
+        self.read_to(SHELL)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._shell.kill()
+        self._shell.wait()
+        os.close(self._slave)
+        os.close(self._master)  # whatever runs there gets a hangup
+
+    def type(self, line: str, *prompts: str, patience: float = 60) -> str:
+        """Type *line*, wait for one of *prompts*, and return what was printed before it."""
+        os.write(self._master, line.encode() + b"\n")
+        printed = self.read_to(*prompts, patience=patience)
+        echo, _, rest = printed.partition("\n")
+        return rest if echo.strip() == line.strip() else printed
+
+    def press_ctrl_c(self) -> None:
+        """Press Ctrl-C."""
+        os.write(self._master, b"\x03")
+
+    def read_to(self, *ends: str, patience: float = 60) -> str:
+        """Wait until one of *ends* stands at the end of what was printed; return what is before."""
+        pattern = re.compile(f"(?:{'|'.join(map(re.escape, ends))})\\Z")
+        while not (found := pattern.search(self._seen)):
+            ready, _, _ = select.select([self._master], [], [], patience)
+            assert ready, f"nothing more came in {patience} s; so far: {self._seen}"
+            self._seen += os.read(self._master, 65536).decode().replace("\r", "")
+        printed, self._seen = self._seen[: found.start()], ""
+        return printed

@@ -1,0 +1,130 @@
+"""The README, typed as it stands by a newcomer: in order, in two terminals, in a fresh clone."""
+
+from __future__ import annotations
+
+import doctest
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from processes import ROOT
+from readme import Block, all_blocks, shape
+from terminal import MORE, PYTHON, SHELL, Terminal
+
+README = (ROOT / "README.rst").read_text(encoding="utf-8")
+BRIDGE = "Bridge at http://127.0.0.1:6382\n"
+TOX = "bin/tox"
+WARNING = "sending it again in"  # of the log, which a newcomer sees on the terminal
+TOKEN = "The token from the mail: "
+
+OLD_SCRIPT = """
+import pymdc
+
+def show(result):
+    print(result)
+
+key_pair = pymdc.keypair.ECDSA(None, open("you.key").read())
+pymdc.api.Buckets(key_pair).list(show).join()
+"""
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("PIP_NO_INDEX") is not None, reason="the README installs from an index"
+)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Give a copy of the checkout, without what was made in it."""
+    made = shutil.ignore_patterns(".*_cache", ".git", ".tox", ".venv", "*.egg-info", "build")
+    return Path(shutil.copytree(ROOT, tmp_path / "clone", ignore=made))
+
+
+@pytest.fixture
+def _port() -> Iterator[None]:
+    """Wait for the README's port, of which a machine has one."""
+    with open("/tmp/pymdc-tests-readme.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class Newcomer:
+    """Types the blocks of the README: a bridge's into one terminal, all else into another."""
+
+    def __init__(self, one: Terminal, two: Terminal) -> None:
+        self._one, self._two = one, two
+        self._prompt = SHELL
+        self.differences: list[str] = []
+
+    def follow(self, block: Block) -> None:
+        if block.language == "console":
+            self._leave_python()
+            for command in block.text.split("$ ")[1:]:
+                self._run(command.rstrip("\n").partition("\n")[0])
+        elif block.heading == "The next day":
+            self._leave_python()
+            self._run(".venv/bin/python")
+            self._answer(block)
+        else:
+            self._answer(block)
+
+    def _run(self, command: str) -> None:
+        if "-m pymdc.bridge" in command:
+            self._one.type(command, BRIDGE)
+        elif command.endswith("/python"):
+            self._two.type(command, PYTHON)
+            self._prompt = PYTHON
+        else:
+            printed = self._two.type(command, SHELL, patience=180)
+            status = self._two.type("echo $?", SHELL)
+            if status != "0\n" or "rror" in printed:
+                self.differences.append(f"{command}\n{printed}")
+
+    def _leave_python(self) -> None:
+        if self._prompt == PYTHON:
+            self._two.type("exit()", SHELL)
+            self._prompt = SHELL
+
+    def _answer(self, block: Block) -> None:
+        for example in doctest.DocTestParser().get_examples(block.text):
+            lines = example.source.splitlines()
+            if len(lines) > 1 and lines[-1]:
+                lines.append("")  # which ends a block, and which the parser leaves out
+            printed = "".join(self._type(line) for line in lines)
+            lines = [line for line in printed.splitlines() if WARNING not in line]
+            if [*map(shape, example.want.splitlines())] != [*map(shape, lines)]:
+                self.differences.append(f">>> {example.source}{example.want}here:\n{printed}")
+
+    def _type(self, line: str) -> str:
+        if TOKEN not in line:
+            return self._two.type(line, PYTHON, MORE)
+        self._two.type(line, TOKEN)
+        link = self._one.read_to("\n").splitlines()[-1]
+        return self._two.type(link.rpartition("/")[2], PYTHON)
+
+
+@pytest.mark.usefixtures("_port")
+def test_every_block_of_the_readme_works_as_it_is_typed(clone: Path) -> None:
+    (clone / "your_old_script.py").write_text(OLD_SCRIPT)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {"PATH": path, "PYTHONPATH": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    with ExitStack() as stack:
+        terminals = [stack.enter_context(Terminal(clone, environment)) for _ in range(2)]
+        newcomer = Newcomer(*terminals)
+        for block in all_blocks(README):
+            if TOX not in block.text:  # it runs these tests
+                newcomer.follow(block)
+        terminals[0].press_ctrl_c()
+        terminals[0].read_to(SHELL)
+    assert newcomer.differences == []
+
+
+def test_the_readme_types_each_thing_once() -> None:
+    consoles = [block.text for block in all_blocks(README) if block.language == "console"]
+    assert len(consoles) == 5
+    assert sum(TOX in text for text in consoles) == 1
+    assert sum("-m pymdc.bridge" in text for text in consoles) == 1
