@@ -11,7 +11,7 @@ VERSION = re.search(
 )
 assert VERSION, "pymdc/__init__.py has no __version__"
 
-LIBSECP256K1 = "btclib-secp256k1>=0.8.0.3"  # the first that can sign without verifying
+LIBSECP256K1 = "btclib-secp256k1>=0.8.0.3"  # the first whose sign takes verify=False
 # The tests pass with just these. urllib3 was not tried below 2.5; what later ones mended in
 # decompression is not used here. ecdsa before 0.19.2 has a fault in reading DER (CVE-2026-33936),
 # six 1.15 has no six.moves on Python 3.12, and websockets 14 raises a bare ValueError for an
