@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -109,6 +110,6 @@ def identify(identity: object, what: str = _WHAT) -> Auth:
     if known is None:
         return Nobody()
     if isinstance(known, ECDSA):
-        return Signature(known)
+        return Signature(copy(known))  # whose keys may be assigned while the call waits
     digest = text(known.password_hash(), "the hash of the password")
     return Basic(text(known.username, "the username"), digest)

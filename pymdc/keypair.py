@@ -216,6 +216,11 @@ class ECDSA:
     def __hash__(self) -> int:
         return hash(self._public)
 
+    def __copy__(self) -> ECDSA:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self._public, self._private), {"use_compression": self.use_compression}
 

@@ -400,6 +400,6 @@ def test_equality_is_by_public_key() -> None:
 
 
 def test_a_copy_signs_the_same() -> None:
-    for twin in (copy.deepcopy(PAIR), pickle.loads(pickle.dumps(PAIR))):
+    for twin in (copy.copy(PAIR), copy.deepcopy(PAIR), pickle.loads(pickle.dumps(PAIR))):
         assert twin == PAIR
         assert twin.sign("x") == PAIR.sign("x")

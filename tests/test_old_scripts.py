@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Account
-from modes import Ask
+from modes import PATIENCE, Ask
 
 import pymdc
 from pymdc._hashes import file_hash
 from pymdc.api import REST, Bucket, Buckets, Files, Keys, Users
+from pymdc.bridge import Bridge
 
 _numbers = itertools.count(1)
 
@@ -73,6 +75,23 @@ def test_an_assigned_key_pair_signs_from_the_next_call_on(
     for thing in things:
         thing.key_pair = account.key_pair
         assert "error" not in ask(thing.list)
+
+
+def test_an_assigned_private_key_signs_no_call_that_was_made_before(
+    bridge: Bridge, bucket: Bucket, account: Account
+) -> None:
+    free, stranger = threading.Event(), {"error": "Public key not registered"}
+    with pymdc.Client(bridge.endpoint, workers=1) as client:
+        waiting = Bucket(bucket.bucket_id, account.key_pair, client=client)
+        busy = waiting.list(lambda answer: free.wait(PATIENCE))
+        before = waiting.list(lambda answer: None)
+        account.key_pair.private_key = pymdc.ECDSA().private_key
+        after = waiting.list(lambda answer: None)
+        free.set()
+        assert "error" not in busy.result(PATIENCE)
+        assert "error" not in before.result(PATIENCE)
+        assert after.result(PATIENCE) == stranger
+        assert waiting.list() == stranger
 
 
 def test_an_assigned_user_or_password_counts_from_the_next_call_on(
