@@ -12,7 +12,7 @@ from pymdc._scope import Scope
 from pymdc.client import Client
 from pymdc.exceptions import NoEndpoint
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may make a call while this thread has it
 _made: Client | None = None
 _made_from: list[str | None] = []  # the values of the variables when it was made
 _timeout: float | None = None  # of `set_timeout`
@@ -20,7 +20,7 @@ _timeout: float | None = None  # of `set_timeout`
 
 def _in_child() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
