@@ -79,7 +79,7 @@ def _by_key(state: State, asked: Asked, listed: bool = False) -> Who:
         email = "" if row is None else _activated(row)
         # The key's own too: once its user has removed it, a bucket may still list it.
         owners = [owner for owner in (email, point(bytes.fromhex(key)).hex()) if owner]
-        if not state.nonces.spend(connection, owners, _nonce(asked)):
+        if not state.nonces.spend(connection, owners, _nonce(asked), _r(asked)):
             raise Refused(401, "Invalid nonce supplied")
     return Who(email, key)
 
@@ -107,6 +107,12 @@ def _signs(asked: Asked, key: str, der: bytes) -> bool:
         return verify(bytes.fromhex(key), contract(asked.method, asked.path, payload), der)
     except ValueError:
         return False
+
+
+def _r(asked: Asked) -> str:
+    """Return r of the signature, which is valid: 64 hexadecimal digits."""
+    r, _ = parse_signature(bytes.fromhex(asked.headers["x-signature"]))
+    return f"{r:064x}"
 
 
 def _activated(row: sa.RowMapping) -> str:

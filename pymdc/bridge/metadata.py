@@ -45,7 +45,11 @@ public_keys = _table(
     _column("user", sa.ForeignKey("users.email"), index=True),
 )
 # The owner of a nonce is a user, by e-mail, or a key, by the point that it is.
-nonces = _table("nonces", _key("owner", sa.String), _key("nonce", sa.Float))
+used_nonces = _table(
+    "used_nonces", _key("owner", sa.String), _key("nonce", sa.Float), _key("r", sa.String)
+)
+# Written by older bridges, by which a nonce was used up whatever was signed with it.
+old_nonces = _table("nonces", _key("owner", sa.String), _key("nonce", sa.Float))
 nonce_floors = _table("nonce_floors", _key("owner", sa.String), _column("floor", sa.Float))
 buckets = _table(
     "buckets",

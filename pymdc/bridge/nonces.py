@@ -11,51 +11,60 @@ from typing import TypeAlias
 
 import sqlalchemy as sa
 
-from pymdc.bridge.metadata import INSERTS, nonce_floors, nonces
+from pymdc.bridge.metadata import INSERTS, nonce_floors, old_nonces, used_nonces
 
 _WHO = sa.bindparam("who", type_=sa.String)
 _NONCE = sa.bindparam("fresh", type_=sa.Float)
+_R = sa.bindparam("signed", type_=sa.String)
 _FLOOR = sa.select(nonce_floors.c.floor).where(nonce_floors.c.owner == _WHO).scalar_subquery()
-_ABOVE_FLOOR = sa.select(_WHO, _NONCE).where(sa.func.coalesce(_FLOOR, 0) < _NONCE)
-_TAKE = {
-    name: insert(nonces).from_select(["owner", "nonce"], _ABOVE_FLOOR).on_conflict_do_nothing()
+_USED_BEFORE = sa.exists().where(old_nonces.c.owner == _WHO, old_nonces.c.nonce == _NONCE)
+_FRESH = sa.select(_WHO, _NONCE, _R).where(sa.func.coalesce(_FLOOR, 0) < _NONCE, ~_USED_BEFORE)
+_USE = {
+    name: insert(used_nonces).from_select(["owner", "nonce", "r"], _FRESH).on_conflict_do_nothing()
     for name, insert in INSERTS.items()
 }
 
 
 class Once:
-    """Each nonce once, in any order among the *window* largest; those below are refused.
+    """A nonce is fresh with each r of a signature once, so several requests may have one nonce.
 
-    What is below the window is cleared away once in about *prune_every* nonces.
+    Of each owner the *window* uses with the largest nonces are remembered, and all others that
+    have the smallest of these nonces; what is below is refused, and forgotten once in about
+    *prune_every* uses.
     """
 
     def __init__(self, window: int = 10_000, prune_every: int = 1_000) -> None:
         self._window = window
         self._prune_every = prune_every
 
-    def spend(self, connection: sa.Connection, owners: Sequence[str], nonce: float) -> bool:
-        """Take *nonce* from all *owners*; False when one has seen it, or larger ones enough."""
-        rows = [{"who": owner, "fresh": nonce} for owner in owners]
-        taken = connection.execute(_TAKE[connection.dialect.name], rows).rowcount
-        if taken == len(owners) and secrets.randbelow(self._prune_every) == 0:
+    def spend(self, connection: sa.Connection, owners: Sequence[str], nonce: float, r: str) -> bool:
+        """Note that all *owners* use *nonce* in a signature with *r*; False when one may not.
+
+        Whoever sends a request again can change s, and how the signature is written, but not r.
+        """
+        rows = [{"who": owner, "fresh": nonce, "signed": r} for owner in owners]
+        used = connection.execute(_USE[connection.dialect.name], rows).rowcount
+        if used == len(owners) and secrets.randbelow(self._prune_every) == 0:
             for owner in owners:
                 self._prune(connection, owner)
-        return bool(taken == len(owners))
+        return bool(used == len(owners))
 
     def _prune(self, connection: sa.Connection, owner: str) -> None:
-        mine = nonces.c.owner == owner
-        downwards = sa.select(nonces.c.nonce).where(mine).order_by(nonces.c.nonce.desc())
-        floor = connection.execute(downwards.offset(self._window).limit(1)).scalar()
+        mine, nonce = used_nonces.c.owner == owner, used_nonces.c.nonce
+        downwards = sa.select(nonce).where(mine).order_by(nonce.desc())
+        smallest = downwards.offset(self._window - 1).limit(1).scalar_subquery()
+        below = sa.select(sa.func.max(nonce)).where(mine, nonce < smallest)
+        floor = connection.execute(below).scalar()
         if floor is not None:
             _raise_floor(connection, [owner], floor)
-            connection.execute(sa.delete(nonces).where(mine, nonces.c.nonce <= floor))
+            connection.execute(sa.delete(used_nonces).where(mine, nonce <= floor))
 
 
 class AsIn2016:
     """A nonce is fresh when it is not below the last one; an equal one may be a replay."""
 
-    def spend(self, connection: sa.Connection, owners: Sequence[str], nonce: float) -> bool:
-        """Take *nonce* from all *owners*; False when one has seen a larger one."""
+    def spend(self, connection: sa.Connection, owners: Sequence[str], nonce: float, r: str) -> bool:
+        """Note that all *owners* use *nonce*; False when one has used a larger one."""
         return _raise_floor(connection, owners, nonce) == len(owners)
 
 

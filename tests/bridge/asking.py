@@ -78,10 +78,17 @@ class Key:
     def __init__(self, word: str) -> None:
         self._key = SigningKey.from_string(hashlib.sha256(word.encode()).digest(), curve=SECP256k1)
         self.public: str = self._key.verifying_key.to_string("compressed").hex()
+        self.uncompressed: str = self._key.verifying_key.to_string("uncompressed").hex()
 
-    def sign(self, contract: str, *, high_s: bool = False) -> str:
-        """Return the signature in DER and hexadecimal, with the high or the low S."""
-        der = self._key.sign_deterministic(contract.encode(), hashlib.sha256, sigencode_der)
+    def sign(self, contract: str, *, high_s: bool = False, k: int | None = None) -> str:
+        """Return the signature in DER and hexadecimal, with the high or the low S.
+
+        It is that of RFC 6979, or the one with a secret *k*, which decides its r.
+        """
+        message = contract.encode()
+        der = self._key.sign_deterministic(message, hashlib.sha256, sigencode_der)
+        if k is not None:
+            der = self._key.sign(message, None, hashlib.sha256, sigencode_der, k)
         r, s = sigdecode_der(der, SECP256k1.order)
         s = (max if high_s else min)(s, SECP256k1.order - s)
         return bytes(sigencode_der(r, s, SECP256k1.order)).hex()
@@ -92,10 +99,12 @@ class User:
 
     nonces = itertools.count(int(time.time() * 1000))
 
-    def __init__(self, bridge: Bridge, name: str) -> None:
+    def __init__(self, bridge: Bridge, name: str, *, known: bool = False) -> None:
         self.bridge = bridge
         self.email = f"{name}@example.com"
         self.key = Key(name)
+        if known:
+            return
         fields = {"email": self.email, "password": PASSWORD, "pubkey": self.key.public}
         assert ask(bridge, "POST", "/users", json.dumps(fields)).status == 200
         link = f"/activations/{bridge.activation_key(self.email)}"
@@ -110,14 +119,18 @@ class User:
         nonce: object = None,
         key: Key | None = None,
         high_s: bool = False,
+        k: int | None = None,
     ) -> Reply:
-        """Ask with a fresh nonce, or with *nonce*; signed by the user's key, or by *key*."""
+        """Ask with a fresh nonce, or with *nonce*; signed by the user's key, or by *key*.
+
+        The same with the same nonce is what anybody can send who has seen it once.
+        """
         key, nonce = key or self.key, next(self.nonces) if nonce is None else nonce
         body, query, target = None, f"__nonce={nonce}", f"{path}?__nonce={nonce}"
         if fields is not None:
             body, query, target = json.dumps({**fields, "__nonce": nonce}), "", path
         contract = f"{method}\n{path}\n{body or query}"
-        signature = key.sign(contract, high_s=high_s)
+        signature = key.sign(contract, high_s=high_s, k=k)
         headers = {"x-pubkey": key.public, "x-signature": signature}
         return ask(self.bridge, method, target, body, headers)
 
