@@ -59,8 +59,8 @@ class Request:
             return self.stream
         return self.payload.encode() if self.method in _IN_BODY else None
 
-    def with_nonce(self, nonce: int) -> Request:
-        """Return the same request with *nonce* as its last parameter."""
+    def with_nonce(self, nonce: str) -> Request:
+        """Return the same request with *nonce*, a number, as its last parameter."""
         if self.method in _IN_BODY:
             comma = "" if self.payload == "{}" else ","
             payload = f'{self.payload[:-1]}{comma}"{_NONCE}":{nonce}}}'

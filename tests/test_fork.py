@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from conftest import Account
 from modes import PATIENCE, Ask, register
 from processes import python
 from servers import ANSWER, Holding, RawServer, answer_all, read_request
+from steps import at_each_step
 
 import pymdc
 from pymdc import Cancelled
@@ -281,47 +283,52 @@ def test_parent_and_child_sign_with_one_key_at_once(ask: Ask, bucket: pymdc.api.
     assert child.value() == ["photos"] * 20
 
 
-def test_parents_and_children_have_nonces_of_their_own() -> None:
-    def several() -> list[int]:
+def test_parents_and_children_have_nonces_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nonces, "_digits", lambda: str(os.getpid()))
+
+    def several() -> list[str]:
         return [nonces.next() for _ in range(2_000)]
 
-    def child() -> list[int]:
+    def child() -> list[str]:
         grandchild = Child(several)
         return several() + list(grandchild.value())
 
-    found = several()  # ahead of the clock, so that each goes on where this ends
+    nonces.in_child()
+    nonces.next(ahead=1_000)  # ahead of the clock, so that each goes on where this one is
     children = [Child(child) for _ in range(2)]
-    found += several() + [nonce for child in children for nonce in child.value()]
-    assert len(set(found)) == len(found) == 12_000
+    found = several() + [nonce for child in children for nonce in child.value()]
+    assert len({float(nonce) for nonce in found}) < len(found)
+    assert len(set(found)) == len(found) == 10_000
+
+
+def test_children_draw_digits_for_their_nonces() -> None:
+    assert len({Child(nonces.next).value()[-3:] for _ in range(20)}) > 10
 
 
 def test_a_child_goes_on_after_the_last_nonce_of_its_parent() -> None:
-    far_ahead = [nonces.next() for _ in range(10_000)][-1]
-    assert Child(nonces.next).value() > far_ahead
+    far_ahead = float(nonces.next(ahead=1_000))
+    assert float(Child(nonces.next).value()) > far_ahead
 
 
-def test_a_fork_among_threads_that_sign_leaves_the_child_nothing_of_theirs() -> None:
-    enough = threading.Event()
+def test_a_child_takes_nonces_whatever_a_thread_of_the_parent_was_at() -> None:
+    children: list[Child] = []
 
-    def sign() -> None:
-        while not enough.is_set():
-            nonces.next(ahead=1)
+    def several() -> int:
+        nonces.next()
+        before = sys.getallocatedblocks()
+        for _ in range(1_000):
+            nonces.next()
+        return sys.getallocatedblocks() - before
 
-    def look() -> list[str]:
-        files = [os.readlink(f"/proc/self/fd/{number}") for number in range(3, 100) if held(number)]
-        return [file for file in files if nonces.next() and file.endswith(".nonce")]
-
-    def held(number: int) -> bool:
-        return os.path.lexists(f"/proc/self/fd/{number}")
-
-    threads = [threading.Thread(target=sign) for _ in range(3)]
-    for thread in threads:
+    def fork() -> None:
+        thread = threading.Thread(target=lambda: children.append(Child(several)))
         thread.start()
-    found = [Child(look).value() for _ in range(30)]
-    enough.set()
-    for thread in threads:
         thread.join(PATIENCE)
-    assert found == [[]] * 30
+
+    at_each_step(nonces.next, fork)
+    kept = [child.value() for child in children]
+    assert len(kept) > 10
+    assert max(kept) < 100, "a child keeps what none of its threads lets go of"
 
 
 def test_threads_share_a_client_a_bucket_and_a_key_pair(

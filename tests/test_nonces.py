@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-import os
+import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -17,11 +21,12 @@ import pytest
 from conftest import Account
 from modes import PATIENCE
 from processes import MINUTE, bridge_process, python
+from steps import at_each_step
 
 import pymdc
 from pymdc._again import Sendings
 from pymdc._auth import Signature
-from pymdc._nonces import AT_ONCE, Nonces, Note
+from pymdc._nonces import Nonces
 from pymdc._request import settle
 from pymdc._scope import Scope
 from pymdc._turn import Turn
@@ -158,153 +163,113 @@ def test_nothing_of_two_processes_is_refused_where_each_nonce_is_good_once(
     assert sent.get_nowait() == CALLS
 
 
-def noting(path: Path, seconds: float = 3.0) -> Nonces:
-    return Nonces(lambda: seconds, Note(lambda: str(path)))
+def standing(microseconds: int) -> Nonces:
+    """Return nonces of a clock that stands still, without digits of their own."""
+    return Nonces(lambda: 1000 * microseconds, lambda: "")
 
 
-def test_programs_take_what_no_other_has_taken(tmp_path: Path) -> None:
-    one, two = noting(tmp_path / "note"), noting(tmp_path / "note")
-    taken = [[program.next() for _ in range(1000)] for program in (one, two, one)]
-    assert all(nonces == sorted(nonces) for nonces in taken)
-    found = [nonce for nonces in taken for nonce in nonces]
-    assert len(set(found)) == 3000
-    assert max(found) < 3000 + 3000 + 2 * AT_ONCE, (
-        "only what is left of one taking each is left out"
-    )
-    assert (tmp_path / "note").stat().st_mode & 0o777 == 0o600
+@pytest.mark.parametrize(
+    ("nanoseconds", "nonce"),
+    [
+        (1_700_000_000_000_123_999, "1700000000000.123"),
+        (1_700_000_000_000_000_000, "1700000000000.000"),
+        (1_700_000_000_000_999_999, "1700000000000.999"),
+        (4_102_444_800_000_000_001, "4102444800000.000"),
+        (7_000, "0.007"),
+    ],
+)
+def test_a_nonce_is_the_milliseconds_of_the_clock_with_three_decimals(
+    nanoseconds: int, nonce: str
+) -> None:
+    assert Nonces(lambda: nanoseconds, lambda: "").next() == nonce
 
 
-def test_a_short_program_takes_little_in_advance(tmp_path: Path) -> None:
-    for first in (3000, 3007, 3014):
-        program = noting(tmp_path / "note")
-        assert [program.next() for _ in range(4)] == list(range(first, first + 4))
-    for _ in range(2_000):
-        program.next()
-    assert noting(tmp_path / "note").next() <= 3018 + 2_000 + AT_ONCE
+def test_a_nonce_is_the_milliseconds_of_now() -> None:
+    before = time.time() * 1000
+    assert before - 1 < float(Nonces().next()) < time.time() * 1000 + 1
 
 
-def test_what_is_not_used_in_its_time_is_not_used(tmp_path: Path) -> None:
-    times = iter((3.0, 3.001, 3.1))
-    program = Nonces(lambda: next(times), Note(lambda: str(tmp_path / "note")))
-    assert [program.next() for _ in range(3)] == [3000, 3001, 3100]
+def test_programs_that_come_to_the_same_thousandth_have_other_nonces() -> None:
+    found = {Nonces(lambda: 3_000_000).next() for _ in range(20)}
+    assert len(found) > 10
+    assert all(re.fullmatch(r"3\.000\d{3}", nonce) for nonce in found)
 
 
-def test_programs_take_turns_once_one_was_refused(tmp_path: Path) -> None:
-    one, two = noting(tmp_path / "note"), noting(tmp_path / "note")
-    first = one.next()
-    assert two.next() > first
-    in_order = [one.next(ahead=1), two.next(ahead=1), one.next(), two.next(), one.next()]
-    assert in_order == list(range(in_order[0], in_order[0] + 5))
-    assert two.next(ahead=5000) == 8000
-    assert one.next() == 8001
+@pytest.mark.parametrize("day", ["2016-03-24", "2033-05-18", "2039-09-08", "2100-01-01"])
+def test_a_nonce_that_is_read_as_a_double_is_above_the_one_before(day: str) -> None:
+    begin = int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp())
+    program = Nonces(lambda: 1_000_000_000 * begin - 1_000_000)
+    found = [program.next() for _ in range(2_000)]
+    assert all(re.fullmatch(r"\d{13}\.\d{6}", nonce) for nonce in found)
+    for read in (float, json.loads):  # as it stands in a query, and in a body
+        numbers = [read(nonce) for nonce in found]
+        assert all(before < after for before, after in pairwise(numbers))
 
 
-def test_a_note_that_is_far_ahead_is_the_mistake_of_a_clock(tmp_path: Path) -> None:
-    path, wrong = tmp_path / "note", 603.5
-    early = noting(path, wrong)
-    assert early.next() == 603500
-    assert noting(path).next() == 3000
-    assert noting(path).next() == 3001, "what was noted by mistake is gone"
+def test_where_the_clock_stands_a_nonce_is_a_thousandth_above_the_one_before() -> None:
+    program = standing(3_000_998)
+    assert [program.next() for _ in range(3)] == ["3000.998", "3000.999", "3001.000"]
 
 
-def test_programs_that_ran_while_the_clock_was_set_back_share_no_nonce(tmp_path: Path) -> None:
-    seconds = 10_000.0
-    one, two = (Nonces(lambda: seconds, Note(lambda: str(tmp_path / "note"))) for _ in range(2))
-    found = [program.next() for program in (one, two)]
-    seconds = 3.0
-    found += [program.next() for program in (one, two) * 400]
+def test_a_clock_that_goes_back_does_not_take_the_nonce_with_it() -> None:
+    times = iter([100_000_000_000, 50_000_000_000, 100_000_002_000])
+    program = Nonces(lambda: next(times), lambda: "")
+    assert [program.next() for _ in range(3)] == ["100000.000", "100000.001", "100000.002"]
+
+
+def test_what_runs_ahead_is_not_overtaken() -> None:
+    program = standing(3_000_000)
+    assert program.next(ahead=5_000) == "8000.000"
+    assert program.next() == "8000.001"
+    assert program.next(ahead=20) == "8000.002"
+
+
+def test_no_two_threads_have_one_nonce() -> None:
+    program = standing(1)
+    found: list[list[float]] = [[] for _ in range(8)]
+
+    def take(into: list[float]) -> None:
+        into.extend(float(program.next()) for _ in range(1_000))
+
+    threads = [threading.Thread(target=take, args=(into,)) for into in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert all(into == sorted(into) for into in found)
+    assert len({nonce for into in found for nonce in into}) == 8_000
+
+
+def test_a_nonce_that_another_one_interrupts_is_not_the_same() -> None:
+    program, inner = standing(1), list[str]()
+
+    def interrupt() -> None:
+        inner.append(program.next())
+
+    outer = at_each_step(program.next, interrupt)
+    found = [float(nonce) for nonce in (*outer, *inner)]
+    assert len(outer) > 10
     assert len(set(found)) == len(found)
+    assert float(program.next()) > max(found)
 
 
-def test_what_is_no_note_is_made_one(tmp_path: Path) -> None:
-    path = tmp_path / "note"
-    for garbage in (b"", b"abc", b"\xff" * 8, b"\xff" * 7 + b"\x7f"):
-        path.write_bytes(garbage)
-        assert [noting(path).next(), noting(path).next()] == [3000, 3001]
+SIGNALLED = """
+import faulthandler, signal
+from pymdc._nonces import nonces
 
-
-@pytest.mark.parametrize("what", ["no folder", "folder", "symlink", "hard link", "pipe", "owner"])
-def test_where_nothing_can_be_noted_a_program_goes_on_alone(tmp_path: Path, what: str) -> None:
-    path, other = tmp_path / "note", tmp_path / "other"
-    other.write_bytes(b"a file of somebody else")
-    if what == "no folder":
-        path = tmp_path / "none" / "note"
-    elif what == "folder":
-        path.mkdir()
-    elif what == "symlink":
-        path.symlink_to(other)
-    elif what == "hard link":
-        path.hardlink_to(other)
-    elif what == "pipe":
-        os.mkfifo(path)
-    elif os.geteuid():
-        pytest.skip("only root can give a file to another user")
-    else:
-        path.touch()
-        os.chown(path, 1, 1)
-    program = noting(path)
-    assert [program.next() for _ in range(40)] == list(range(3000, 3040))
-    assert other.read_bytes() == b"a file of somebody else"
-    assert what != "owner" or not path.read_bytes()
-
-
-FULL = """
-import resource, sys
-from pymdc._nonces import Note
-
-resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-print(Note(lambda: sys.argv[1]).take(3000, 16))
+faulthandler.dump_traceback_later(20, exit=True)
+found = []
+signal.signal(signal.SIGALRM, lambda number, frame: found.extend((nonces.next(), nonces.next())))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+for _ in range(100_000):
+    found.append(nonces.next())
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(len(found) > 100_000, len(set(found)) == len(found))
 """
 
 
-def test_on_a_full_disk_what_is_noted_counts(tmp_path: Path) -> None:
-    noting(tmp_path / "note").next()
-    assert python("-c", FULL, str(tmp_path / "note")).stdout == "3001\n"
-
-
-HELD = """
-import fcntl, signal, sys
-
-signal.signal(signal.SIGIO, signal.SIG_IGN)
-with open(sys.argv[1], "wb") as file:
-    if sys.argv[2] == "lock":
-        fcntl.flock(file, fcntl.LOCK_EX)
-    else:
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    print("held", flush=True)
-    sys.stdin.readline()
-"""
-
-
-@pytest.mark.parametrize("how", ["lock", "lease"])
-def test_nobody_waits_long_for_a_program_that_holds_the_note(tmp_path: Path, how: str) -> None:
-    path = tmp_path / "note"
-    with subprocess.Popen(
-        [sys.executable, "-c", HELD, str(path), how],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdout
-        assert other.stdout.readline() == "held\n"
-        program, found = noting(path), SimpleQueue[int]()
-        threads = [threading.Thread(target=lambda: found.put(program.next())) for _ in range(32)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
-        assert [found.get_nowait() for _ in threads] == list(range(3000, 3032))
-        other.communicate("go on\n", timeout=MINUTE)
-    assert path.read_bytes() == b""
-    assert program.next(ahead=1) == 3032
-    assert noting(path).next() == 3033
-
-
-def test_a_note_keeps_no_descriptor(tmp_path: Path) -> None:
-    program, before = noting(tmp_path / "note"), len(os.listdir("/dev/fd"))
-    for _ in range(100):
-        program.next()
-    assert len(os.listdir("/dev/fd")) == before
+def test_a_signal_handler_may_take_a_nonce_at_any_moment() -> None:
+    assert python("-c", SIGNALLED).stdout == "True True\n"
 
 
 REQUEST = settle("GET", "/x")
@@ -312,9 +277,9 @@ REQUEST = settle("GET", "/x")
 
 def test_a_nonce_runs_ahead_the_further_the_more_were_refused() -> None:
     key_pair = pymdc.ECDSA()
-    signed = [Signature(key_pair, Nonces(lambda: 3.0)).sign(REQUEST, n) for n in range(4)]
+    signed = [Signature(key_pair, standing(3_000_000)).sign(REQUEST, n) for n in range(4)]
     assert [request.payload for request in signed] == [
-        f"__nonce={nonce}" for nonce in (3000, 3005, 3020, 3080)
+        f"__nonce={nonce}.000" for nonce in (3000, 3005, 3020, 3080)
     ]
 
 
