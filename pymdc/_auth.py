@@ -17,9 +17,10 @@ from pymdc.keypair import ECDSA
 def _lead(refused: int) -> int:
     """Return the milliseconds by which a nonce runs ahead, once others were *refused*.
 
-    A bridge that wants nonces in order may have seen those of another process, which was ahead.
+    A bridge that wants nonces in order may have seen one of a process whose clock is ahead. At the
+    first refusal a later time is tried alone, since a lead would refuse all other processes theirs.
     """
-    return 5 * 4 ** (refused - 1) if refused else 0
+    return 7 ** (refused - 2) if refused > 1 else 0
 
 
 class Auth(Protocol):

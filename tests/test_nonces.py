@@ -277,9 +277,9 @@ REQUEST = settle("GET", "/x")
 
 def test_a_nonce_runs_ahead_the_further_the_more_were_refused() -> None:
     key_pair = pymdc.ECDSA()
-    signed = [Signature(key_pair, standing(3_000_000)).sign(REQUEST, n) for n in range(4)]
+    signed = [Signature(key_pair, standing(3_000_000)).sign(REQUEST, n) for n in range(9)]
     assert [request.payload for request in signed] == [
-        f"__nonce={nonce}.000" for nonce in (3000, 3005, 3020, 3080)
+        f"__nonce={3000 + lead}.000" for lead in (0, 0, 1, 7, 49, 343, 2401, 16807, 117649)
     ]
 
 
