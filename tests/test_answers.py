@@ -499,6 +499,7 @@ EXAMPLES: list[pymdc.PymdcError] = [
     exceptions.NetworkError("text"),
     exceptions.ConnectError("text"),
     exceptions.CertificateError("text"),
+    exceptions.NoEndpoint("text"),
     exceptions.Timeout("text"),
     exceptions.ConnectTimeout("text"),
     exceptions.ConnectionLost("text"),

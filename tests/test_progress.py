@@ -44,7 +44,7 @@ class Listening:
 @pytest.mark.parametrize("size", [0, 1, len(MANY)])
 def test_an_upload_and_a_download_tell(ask: Ask, bucket: Bucket, tmp_path: Path, size: int) -> None:
     up, down = Listening(), Listening()
-    entry = ask(bucket.files.upload, MANY[:size], progress=up)
+    entry = ask(bucket.files.upload, bytearray(MANY[:size]), progress=up)
     up.check(size)
     ask(bucket.files.download, entry["hash"], to=tmp_path / "back", progress=down)
     down.check(size)
