@@ -96,7 +96,13 @@ class HTTPError(PymdcError, urllib.error.HTTPError):
         for name, value in headers.items():
             fields[name] = value
         self._body = body
-        urllib.error.HTTPError.__init__(self, url, code, msg, fields, io.BytesIO(body))
+        urllib.error.HTTPError.__init__(self, url, code, msg, fields, io.BytesIO())
+        super().close()  # from Python 3.14 it warns when it is dropped unclosed
+        self.fp = self.file = io.BytesIO(body)
+
+    def close(self) -> None:
+        """Close the body, which needs no closing: it is no connection's."""
+        self.fp.close()
 
     def __str__(self) -> str:
         return f"{self.url} answered {self.code}: {self.msg}"

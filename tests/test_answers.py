@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import gzip
 import http.client
 import io
@@ -12,6 +14,7 @@ import threading
 import time
 import traceback
 import urllib.error
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -529,6 +532,35 @@ def test_exceptions_survive_pickling(error: pymdc.PymdcError) -> None:
     if isinstance(twin, exceptions.HTTPError):
         answer = (twin.code, twin.headers["a"], twin.read())
         assert answer == (502, "b", b"body")
+
+
+def pickled(error: exceptions.HTTPError) -> Any:
+    return pickle.loads(pickle.dumps(error))
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [lambda error: error, copy.copy, copy.deepcopy, pickled],
+    ids=["itself", "copied", "copied deeply", "pickled"],
+)
+def test_an_http_error_is_read_closed_or_dropped_without_a_warning(
+    twin: Callable[[exceptions.HTTPError], Any],
+) -> None:
+    def made() -> Any:
+        return twin(exceptions.HTTPError("http://x/", 502, "text", {"a": "b"}, b"one\ntwo"))
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        made()
+        assert made().read() == b"one\ntwo"
+        with made() as error:
+            assert [error.read(2), *error] == [b"on", b"e\n", b"two"]
+        assert error.closed
+        with pytest.raises(ValueError, match="closed"):
+            error.read()
+        del error
+        gc.collect()
+    assert warned == []
 
 
 @pytest.mark.parametrize(
