@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import subprocess
@@ -20,11 +21,15 @@ def certificate(folder: Path, host: str) -> Path:
 
 
 def expired(certificate: Path) -> Path:
-    """Return the file of the same certificate, but one that was good until yesterday."""
+    """Return the file of the same certificate, but one whose days were in 2020."""
     path = certificate.with_name("expired.pem")
+    key, begin, rest = certificate.read_text().partition("-----BEGIN CERTIFICATE")
+    der = ssl.PEM_cert_to_DER_cert(begin + rest)
+    # openssl 3.6 takes no negative number of days, and 3.0 no dates: so the years are changed here.
+    dated = re.sub(rb"(?<=\x17\r)\d\d(?=\d{10}Z)", b"20", der)
+    path.write_text(ssl.DER_cert_to_PEM_cert(dated) + key)
     path.write_bytes(
-        _openssl("x509", "-in", certificate, "-signkey", certificate, "-days", "-1")
-        + certificate.read_bytes().partition(b"-----BEGIN CERTIFICATE")[0]
+        _openssl("x509", "-in", path, "-signkey", path, "-preserve_dates") + key.encode()
     )
     return path
 
