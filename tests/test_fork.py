@@ -29,6 +29,7 @@ from pymdc.bridge import Bridge
 
 # Python warns of a fork among threads, which is what is tried here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+FORKS = ("-W", "ignore:This process:DeprecationWarning")  # a literal beginning, not a pattern
 
 
 class Child:
@@ -129,9 +130,7 @@ with pymdc.Client(sys.argv[1], workers=1) as client:
 
 def test_a_callback_may_fork_and_return_on_both_sides() -> None:
     with RawServer(answer_all) as server:
-        ended = python(
-            "-W", "ignore:.*use of fork:DeprecationWarning", "-c", CALLBACK, server.endpoint
-        )
+        ended = python(*FORKS, "-c", CALLBACK, server.endpoint)
     assert (ended.stdout, ended.stderr) == ("0\n", "")
 
 
@@ -221,10 +220,7 @@ else:
 
 
 def test_a_forked_program_ends_well_on_both_sides(bridge: Bridge) -> None:
-    done = python(
-        *("-W", "ignore:This process:DeprecationWarning", "-c", FORKING),
-        env={"PYMDC_ENDPOINT": bridge.endpoint},
-    )
+    done = python(*FORKS, "-c", FORKING, env={"PYMDC_ENDPOINT": bridge.endpoint})
     assert (done.stderr, done.returncode) == ("", 0)
     assert sorted(done.stdout.splitlines()) == ["child dict"] + ["parent dict"] * 3
 
@@ -255,7 +251,7 @@ print(user.register(), flush=True)
 
 def test_a_child_ends_though_a_thread_of_the_parent_was_putting_a_connection_back() -> None:
     with Noting() as server:
-        done = python("-W", "ignore:.*use of fork:DeprecationWarning", "-c", HELD, server.endpoint)
+        done = python(*FORKS, "-c", HELD, server.endpoint)
     assert (done.stdout, done.stderr) == ("[]\n0\n", "")
 
 
