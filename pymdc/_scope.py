@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from pymdc._interpreter import DAEMONS, REST
 from pymdc.exceptions import Cancelled, PymdcError, Timeout
 
 Block = TypeVar("Block")
@@ -140,7 +141,7 @@ class Clock:
     """Looks after the deadlines of scopes, on a thread that lives while there are some."""
 
     def __init__(self) -> None:
-        self.idle_seconds = 5.0
+        self.idle_seconds = REST
         self._scopes: dict[Scope, None] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -182,7 +183,7 @@ class Clock:
         with self._lock:
             if self._thread is not None or self._stop.is_set():
                 return
-            thread = threading.Thread(target=self._run, name="pymdc-clock", daemon=True)
+            thread = threading.Thread(target=self._run, name="pymdc-clock", daemon=DAEMONS)
             try:
                 thread.start()
             except RuntimeError:

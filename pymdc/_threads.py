@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+from pymdc._interpreter import DAEMONS, REST
+
 Job = Callable[[], None]
 
 
@@ -14,7 +16,7 @@ class Threads:
     """A job gets a thread at once: one that rests, or else a new one."""
 
     def __init__(self) -> None:
-        self.idle_seconds = 5.0
+        self.idle_seconds = REST
         self._lock = threading.Lock()
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._resting = 0
@@ -90,7 +92,7 @@ class Threads:
 class _Thread(threading.Thread):
     def __init__(self, owner: Threads, job: Job) -> None:
         # A daemon, so that a call given up by Ctrl-C holds nothing.
-        super().__init__(name="pymdc-worker", daemon=True)
+        super().__init__(name="pymdc-worker", daemon=DAEMONS)
         self.owner = owner
         self._job: Job | None = job
 

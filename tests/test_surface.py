@@ -150,6 +150,7 @@ LADDER = [
     {
         "exceptions",
         "_foreign",
+        "_interpreter",
         "_nonces",
         "_contract",
         "_ripemd160",
