@@ -1,6 +1,6 @@
 """The benchmarks: one table, each row a ratio that was measured side by side.
 
-    python benchmarks/run.py [--quick] [--pairs N] [--folder FOLDER] [row ...]
+    .venv/bin/python benchmarks/run.py [--quick] [--pairs N] [--folder FOLDER] [row ...]
 
 To install, on Linux: ``pip install '.[bridge]' requests-futures`` and
 ``apt-get install nginx curl``.

@@ -1,6 +1,6 @@
 """Uploads from an asyncio program: calls with callbacks, awaited, while the loop stays free.
 
-    python examples/asyncio_app.py
+    .venv/bin/python examples/asyncio_app.py
 
 It starts a bridge of its own, and exits with 0 only if every file came back as it went up.
 """

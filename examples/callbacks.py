@@ -1,6 +1,6 @@
 """The lesson of tour.py as a chain of callbacks, whose main thread ends at once.
 
-    python examples/callbacks.py [FILE]
+    .venv/bin/python examples/callbacks.py [FILE]
 
 It exits with 0 only if what came back is what went up.
 """

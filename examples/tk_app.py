@@ -1,6 +1,6 @@
 """A window that uploads files and stays responsive: callbacks come back to the Tk thread.
 
-    python examples/tk_app.py [--demo]
+    .venv/bin/python examples/tk_app.py [--demo]
 
 It starts a bridge of its own. With --demo it uploads a file by itself and closes, and exits
 with 0 only if the file then stands in the list.

@@ -1,6 +1,6 @@
 """The whole lesson, blocking: an account, a key, a bucket, a file that goes up and comes back.
 
-    python examples/tour.py [FILE]
+    .venv/bin/python examples/tour.py [FILE]
 
 It starts a bridge of its own, and exits with 0 only if what came back is what went up.
 """
