@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import inspect
 import os
 import re
@@ -69,6 +70,19 @@ def test_the_two_commands_are_the_same_wherever_they_stand() -> None:
     contributing = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
     assert blocks(contributing, "console")[0] == f"$ {first}\n$ {second}\n"
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith(f"\n{second}\n")
+
+
+def test_every_python_that_setup_py_names_is_tested_by_tox_and_in_ci() -> None:
+    named = re.findall(r":: Python :: 3\.(\d+)", (ROOT / "setup.py").read_text(encoding="utf-8"))
+    tox = configparser.ConfigParser()
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    assert re.findall(r"py3(\d+)", tox["tox"]["env_list"]) == named
+    newer = (ROOT / ".ci" / "newer-pythons").read_text(encoding="utf-8")
+    assert re.findall(r"py3(\d+)", newer.partition("TOX_ENV")[2]) == named[-2:]
+    assert re.findall(r"python3\.(\d+)-venv", newer) == named[-2:]
+    contributing = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
+    assert f"Python 3.{named[0]} to 3.{named[-1]}" in contributing
+    assert "\n.ci/newer-pythons\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_the_changes_name_this_version() -> None:
