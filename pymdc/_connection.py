@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
+from functools import partial
 from typing import Any
 
 import urllib3
 from urllib3 import connection, exceptions
 from urllib3.util import wait_for_read
+from urllib3.util.wait import wait_for_socket
 
+from pymdc._answer import Answer, Early
 from pymdc._dial import Tunnel, dial, secured
 from pymdc._scope import Scope
+
+_RECEIVE = 2**14  # bytes
 
 
 class _Here(threading.local):
@@ -58,30 +61,13 @@ def _connecting(to: connection.HTTPConnection) -> Iterator[None]:
         raise exceptions.NewConnectionError(to, str(error)) from error
 
 
-class Switched(http.client.HTTPException):
-    """The other side speaks another protocol from here on, for which nobody asked."""
-
-
-class _Answer(http.client.HTTPResponse):
-    """Passes over every interim answer as http.client does over 100 alone.
-
-    Taken for the answer itself, one would leave that to the connection's next request.
-    """
-
-    def _read_status(self) -> tuple[str, int, str]:
-        version, status, reason = super()._read_status()  # type: ignore[misc]  # not in typeshed
-        if status == HTTPStatus.SWITCHING_PROTOCOLS:
-            raise Switched
-        return version, HTTPStatus.CONTINUE if status < HTTPStatus.OK else status, reason
-
-
 class _Scoped(connection.HTTPConnection):
-    response_class = _Answer
     _at_once = 2**30  # bytes, of which a socket takes what it can
 
     def __init__(self, *args: Any, through: Tunnel | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._through = through
+        self._early, self._whole = Early(), False
 
     def _new_conn(self) -> socket.socket:
         assert _here.scope is not None
@@ -96,27 +82,69 @@ class _Scoped(connection.HTTPConnection):
             with _connecting(self):
                 _here.scope.watch(self.sock)
         _here.connected = True
-        self.timeout = _here.wait  # for sending; until now it was the one for connecting
+        self._early, self._whole = Early(), False
+        # Until now it was the one for connecting. Sending does not block, so that `send` can wait
+        # for an answer as well; urllib3's TLS within TLS would lose bytes without blocking.
+        self.timeout = 0 if isinstance(self.sock, socket.socket) else _here.wait
         try:
             super().request(*args, **kwargs)
         except TimeoutError as error:
-            if self.sock is None or not wait_for_read(self.sock, 0):
+            if not (self._early.began or wait_for_read(self.sock, 0)):
                 raise
-            # An answer is there. Of this error urllib3 knows that there may be, and reads it.
             raise BrokenPipeError from error
+        self._whole = True
 
     def send(self, data: Any) -> None:
-        """Send *data*, each part of which that gets away is a sign of progress."""
-        scope = _here.scope
-        if scope is None or self.sock is None or not isinstance(data, bytes | memoryview):
-            super().send(data)
-            return
-        left = memoryview(data).cast("B")
+        """Send *data*, each part of which that gets away is a sign of progress.
+
+        If a final answer begins that is no success, or the other side closes, raise
+        BrokenPipeError: urllib3 then reads the answer.
+        """
+        scope, left = _here.scope, memoryview(data).cast("B")
+        assert scope is not None
+        if not self._early.accepts and wait_for_read(self.sock, 0):
+            self._listen()
         while left:
-            left = left[self.sock.send(left[: self._at_once]) :]
-            scope.step()
+            if self.timeout:  # it would block, and not hear an answer
+                self._await_room()
+            try:
+                left = left[self.sock.send(left[: self._at_once]) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._await_room()
+            except ssl.SSLWantReadError:  # the other side negotiates anew
+                wait_for_read(self.sock, _here.wait)
+            else:
+                scope.step()
+
+    def _await_room(self) -> None:
+        """Wait until the socket takes bytes, receiving what is there of an answer meanwhile."""
+        while wait_for_socket(
+            self.sock, read=not self._early.accepts, write=True, timeout=_here.wait
+        ):
+            if self._early.accepts or not wait_for_read(self.sock, 0):
+                return
+            self._listen()
+        raise TimeoutError("timed out")
+
+    def _listen(self) -> None:
+        """Receive what is there of an answer; nothing, where it was a message of TLS alone."""
+        self.sock.settimeout(0)
+        try:
+            while not self._early.began:
+                data = self.sock.recv(_RECEIVE)
+                if not data:
+                    raise BrokenPipeError("the other side ended the connection")
+                self._early.take(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        finally:
+            self.sock.settimeout(self.timeout)
+        if not self._early.accepts:
+            raise BrokenPipeError("there is an answer")
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
+        answer = partial(Answer, early=self._early.data, whole=self._whole)
+        self.response_class = answer  # type: ignore[assignment]  # it is only called
         try:
             return super().getresponse()
         except (ValueError, OverflowError, MemoryError) as error:

@@ -7,7 +7,7 @@ import ssl
 
 from urllib3 import exceptions as theirs
 
-from pymdc._connection import Switched
+from pymdc._answer import Switched
 from pymdc._dial import distrust
 from pymdc._request import masked
 from pymdc.exceptions import (

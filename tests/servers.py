@@ -146,13 +146,17 @@ class Holding(RawServer):
     """Does *first* to its first connection and holds it; the other ones it answers.
 
     ``held`` says that the first one is there; ``ended``, once it is ``released``, that the client
-    closed it; and ``another``, that there is a second one.
+    closed it; and ``another``, that there is a second one. What it does may go *over* TLS.
     """
 
-    def __init__(self, first: Callable[[socket.socket], object]) -> None:
+    def __init__(
+        self,
+        first: Callable[[socket.socket], object],
+        over: Callable[[Treat], Treat] = lambda treat: treat,
+    ) -> None:
         self._first = [first]
         self.held, self.released, self.ended, self.another = (threading.Event() for _ in range(4))
-        super().__init__(self._either)
+        super().__init__(over(self._either))
 
     def __enter__(self) -> Holding:
         return self

@@ -149,6 +149,7 @@ def test_all_names_what_is_there(module: Any) -> None:
 LADDER = [
     {
         "exceptions",
+        "_answer",
         "_foreign",
         "_interpreter",
         "_nonces",
