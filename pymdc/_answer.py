@@ -8,6 +8,8 @@ import re
 from http import HTTPStatus
 from typing import Any
 
+from urllib3 import exceptions
+
 _LONGEST = 2**14  # bytes of a first line, and of an interim answer, that are waited for
 
 
@@ -52,6 +54,21 @@ class Answer(http.client.HTTPResponse):
         self._whole = whole
         if early:
             self.fp = io.BufferedReader(_Resumed(early, self.fp.detach()))
+
+    def begin(self) -> None:
+        """Read the headers; equal Content-Lengths count as one (RFC 9110, 8.6)."""
+        super().begin()
+        lines = self.headers.get_all("Content-Length", [])
+        lengths = [length.strip() for line in lines for length in line.split(",")]
+        if len(lengths) < 2 or "Transfer-Encoding" in self.headers:
+            return
+        if not all(map(str.isdecimal, lengths)) or len(set(map(int, lengths))) > 1:
+            raise exceptions.InvalidHeader("several different Content-Lengths")
+        del self.headers["Content-Length"]
+        self.headers["Content-Length"] = lengths[0]
+        if self.length is None:
+            self.length = int(lengths[0])
+            self.will_close = self._check_close()
 
     def _read_status(self) -> tuple[str, int, str]:
         """Pass over every interim answer as http.client does over 100 alone.

@@ -183,6 +183,48 @@ def test_no_beginning_of_an_answer_is_an_answer(ask: Ask, whole: bytes) -> None:
     assert answers == [[1, 2, 3, 4, 56]] * len(answers)
 
 
+LENGTHS = ["Content-Length: %d, %d", "Content-Length: %d\r\nContent-Length: %d"]
+
+
+@pytest.mark.parametrize("told", [*LENGTHS, "Content-Length: %d ,0%d", "content-length:%d,\t%d"])
+@pytest.mark.parametrize(("body", "value"), [(b"", ""), (b"[1, 2]", [1, 2])])
+def test_a_length_that_is_told_twice_is_one(
+    ask: Ask, told: str, body: bytes, value: object
+) -> None:
+    def treat(connection: socket.socket) -> None:
+        while read_request(connection)[0]:
+            lengths = told % (len(body), len(body))
+            connection.sendall(f"HTTP/1.1 200 OK\r\n{lengths}\r\n\r\n".encode() + body)
+
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        bucket = pymdc.api.Bucket("b", pymdc.ECDSA(), client=client)
+        assert [ask(bucket.delete), ask(bucket.list)] == [value, value]
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("told", [*LENGTHS, "Content-Length: %d, %d, x", "Content-Length: %d,,%d"])
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found"])
+def test_lengths_that_differ_are_a_garbled_answer(ask: Ask, told: str, status: str) -> None:
+    def treat(connection: socket.socket) -> None:
+        while read_request(connection)[0]:
+            connection.sendall(f"HTTP/1.1 {status}\r\n{told % (2, 3)}\r\n\r\n[]".encode())
+
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        user = pymdc.api.Users("a@b.com", "pass", client=client)
+        values = [ask(user.register) for _ in range(2)]
+        assert server.connections == 2
+    for value in values:
+        assert type(value) is exceptions.GarbledAnswer
+        assert "the answer's headers could not be read" in str(value)
+
+
+@pytest.mark.parametrize("told", [*LENGTHS, "Content-Length: %d"])
+def test_beside_chunks_no_length_counts(ask: Ask, told: str) -> None:
+    framing = "Transfer-Encoding: chunked\r\n" + told.replace("%d", "5")
+    answer = f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n3\r\n[2]\r\n0\r\n\r\n"
+    assert treated(answering(answer.encode()), ask) == [2]
+
+
 CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
 
 
