@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import urllib3
 from urllib3 import connection, exceptions
@@ -18,6 +18,8 @@ from urllib3.util.wait import wait_for_socket
 from pymdc._answer import Answer, Early
 from pymdc._dial import Tunnel, dial, secured
 from pymdc._scope import Scope
+
+Block = TypeVar("Block")
 
 _RECEIVE = 2**14  # bytes
 
@@ -44,6 +46,25 @@ def within(scope: Scope, wait: float) -> Iterator[None]:
         raise exceptions.ProtocolError(str(error)) from error
     finally:  # what reads a body to be sent may make a call of its own
         _here.scope, _here.wait, _here.connected = before
+
+
+def sending() -> bool:
+    """Say whether this thread sends a request of ours."""
+    return _here.scope is not None
+
+
+def beside(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Give *blocks*; while one is read, this thread does not count as `sending`."""
+    left = iter(blocks)
+    while True:
+        scope, _here.scope = _here.scope, None
+        try:
+            block = next(left)
+        except StopIteration:
+            return
+        finally:
+            _here.scope = scope
+        yield block
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from certificates import certificate, over_tls
 from channels import HASH, blocks, pointer, pointing, websocket
 from modes import PATIENCE, Ask
 from proxies import Proxy
-from servers import RawServer, Treat, answering, echoing, read_request, written
+from servers import Holding, RawServer, Treat, answer_all, answering, echoing, read_request, written
 from websockets.sync.server import ServerConnection
 
 import pymdc
@@ -308,6 +309,87 @@ def test_no_proxy_tells_a_secret(
             monkeypatch.setenv("http_proxy", f"http://al:{password}@127.0.0.1:{server.port}")
             with pymdc.Client("http://bridge.invalid") as client:
                 everything(heard, client, pair)
+
+
+class Records(logging.Handler):
+    """Keeps the arguments and the exception of each record of urllib3's."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.arguments: list[str] = []
+        self.exceptions: list[object] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.arguments += map(str, record.args or ())
+        self.exceptions.append(record.exc_info)
+
+
+@pytest.fixture
+def records(heard: Heard) -> Iterator[Records]:
+    handler, logger = Records(), logging.getLogger("urllib3.connectionpool")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+ACTIVATION = "/activations/of-another-program"
+
+
+def ask_another_way(endpoint: str) -> None:
+    """Do as another library does: ask, and log an exception as urllib3."""
+    with urllib3.PoolManager() as pool:
+        pool.request("GET", endpoint + ACTIVATION)
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError as error:
+        logging.getLogger("urllib3.connectionpool").warning("%s", error, exc_info=True)
+
+
+def untouched(records: Records) -> bool:
+    return ACTIVATION in records.arguments and any(records.exceptions)
+
+
+def test_what_other_libraries_log_is_not_changed(
+    ask: Ask, heard: Heard, records: Records, pair: Noted
+) -> None:
+    with RawServer(answer_all) as other, Holding(read_request) as server:
+        with pymdc.Client(server.endpoint) as client:
+            call = pymdc.api.Buckets(pair, client=client).list(heard.value)
+            assert server.held.wait(PATIENCE)  # while ours is on its way
+            ask_another_way(other.endpoint)
+            assert untouched(records)
+            records.arguments.clear()
+            heard.value(ask(new_user(heard, client, "x").activate, token(heard)))
+            assert "/activations/..." in records.arguments
+            call.cancel()
+            server.released.set()
+
+
+@pytest.mark.parametrize("where", ["file", "progress"])
+def test_what_a_callers_function_logs_is_not_changed(
+    ask: Ask, heard: Heard, records: Records, pair: Noted, where: str
+) -> None:
+    with RawServer(answer_all) as other:
+
+        class Remote(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                if where == "file" and size:
+                    ask_another_way(other.endpoint)
+                return super().read(size)
+
+        def tell(done: int, total: int | None) -> None:
+            if where == "progress":
+                ask_another_way(other.endpoint)
+
+        with RawServer(answer_all) as server, pymdc.Client(server.endpoint) as client:
+            files = pymdc.api.Files("b", pair, client=client)
+            source = Remote(bytes(2_000_000))
+            value = ask(files.upload, source, token(heard), progress=tell, verify=False)
+            assert value == []
+            assert untouched(records)
+            records.arguments.clear()
+            heard.value(ask(new_user(heard, client, "x").activate, token(heard)))
+            assert "/activations/..." in records.arguments
 
 
 def test_no_wrong_argument_is_told_that_may_be_a_secret(heard: Heard, pair: Noted) -> None:
