@@ -41,7 +41,8 @@ class Progress:
     def finish(self, total: int) -> None:
         """Tell that the transfer has succeeded."""
         if self._function is not None:
-            self._function(total, total)
+            with foreign():
+                self._function(total, total)
 
 
 def checked(function: object) -> Progress:

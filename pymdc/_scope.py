@@ -94,10 +94,11 @@ class Scope:
             raise self._reason
 
     def settle(self, value: Any) -> Any:
-        """Return the call's value, once and for all: *value*, or the reason if it was ended."""
+        """Return *value* as the call's, once and for all; raise the reason if it was ended."""
         with self._lock:
             self._settled = True
-            return value if self._reason is None else self._reason
+        self.check()
+        return value
 
     def sleep(self, seconds: float) -> None:
         """Sleep, unless the call is ended meanwhile; then raise the reason."""

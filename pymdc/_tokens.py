@@ -38,8 +38,11 @@ def spend(
         return use(token, scope)
     except Busy as busy:
         return busy.response.decode()
+    except ConnectError:
+        raise
     except NetworkError as error:
-        raise _with_hint(error) from error
+        told = f"{error}; it was not sent again, because its token may be spent"
+        raise type(error)(told) from error
 
 
 def _spend_fetched(
@@ -67,12 +70,6 @@ def _spend_fetched(
             if not tries_left or result != _SPENT:
                 return result
     raise AssertionError("the last try returns or raises")
-
-
-def _with_hint(error: NetworkError) -> NetworkError:
-    if isinstance(error, ConnectError):
-        return error
-    return type(error)(f"{error}; it was not sent again, because its token may be spent")
 
 
 def _granted(answer: Any, tried: str) -> Token:

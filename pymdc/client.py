@@ -202,7 +202,7 @@ class Client:
             return work(scope)
 
         with self._clock.watching(scope):
-            return scope.settle(outcome(begun))
+            return outcome(partial(scope.settle, outcome(begun)))
 
     def _send_once(self, sendings: Sendings, scope: Scope) -> Response | NetworkError:
         began = time.monotonic()

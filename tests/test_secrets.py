@@ -10,19 +10,24 @@ import secrets
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
 from certificates import certificate, over_tls
-from channels import HASH, blocks, pointer, pointing, websocket
+from channels import HASH, Serve, blocks, pointer, pointing, websocket
+from lender import damaged, dropped, refused
 from modes import PATIENCE, Ask
 from proxies import Proxy
 from servers import Holding, RawServer, Treat, answer_all, answering, echoing, read_request, written
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
 import pymdc
+from pymdc import exceptions
 from pymdc._request import settle
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
@@ -31,6 +36,22 @@ from pymdc.rest import REST
 def pieces(secret: str) -> list[str]:
     """Return what a part of *secret* is found by: a log may shorten what it shows."""
     return [secret[start : start + 16] for start in range(0, len(secret) - 15, 8)]
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """Return *error* and all that led to it, shown or not; it ends, and nothing led to itself."""
+    found = [error]
+    for link in found:
+        for cause in {link.__cause__, link.__context__}:
+            assert cause not in found
+            if cause is not None:
+                found.append(cause)
+    return found
+
+
+def seen_by_reporters(error: BaseException) -> Iterator[str]:
+    """Give *error* as a reporter of errors records it: with the variables of each frame."""
+    yield from traceback.TracebackException.from_exception(error, capture_locals=True).format()
 
 
 class Heard(logging.Handler):
@@ -46,7 +67,13 @@ class Heard(logging.Handler):
         self.texts.append(self.format(record))
 
     def value(self, value: Any) -> Any:
-        """Take what can be seen of a call's *value*, an object or an exception; return it."""
+        """Take what can be seen of a call's *value*, with the frames of an exception; return it."""
+        for error in chain(value) if isinstance(value, BaseException) else ():
+            self.texts += ["".join(seen_by_reporters(error)), repr(vars(error))]
+        return self.shown(value)
+
+    def shown(self, value: Any) -> Any:
+        """Take what can be seen of *value*, an object or an exception; return it."""
         if isinstance(value, BaseException):
             self.texts += [str(value), repr(value), "".join(traceback.format_exception(value))]
         elif not isinstance(value, dict | list):
@@ -57,7 +84,7 @@ class Heard(logging.Handler):
         """Take what *function* raises."""
         with pytest.raises((TypeError, ValueError)) as caught:
             function(*args, **kwargs)
-        self.value(caught.value)
+        self.shown(caught.value)
 
     def secret(self, name: str, value: str) -> str:
         """Keep *value*, which must not be heard, and return it."""
@@ -165,9 +192,9 @@ def test_a_lesson_with_its_refusals_keeps_its_secrets(
         pointers = got(bucket.files.download, entry["hash"], pull)
         heard.secret("pointer", pointers[0]["token"])
         assert b"".join(blocks(client, pointers[0])) == b"photo"
-        with pytest.raises(pymdc.exceptions.ChannelError) as caught:
+        with pytest.raises(exceptions.ChannelError) as caught:
             list(blocks(client, pointers[0]))
-        heard.value(caught.value)
+        heard.shown(caught.value)
         got(bucket.files.download, entry["hash"], to=tmp_path / "back")
         assert "error" in got(bucket.files.download, entry["hash"], token(heard))
         got(bucket.files.delete, entry["hash"])
@@ -235,30 +262,38 @@ FAILURES: dict[str, Treat] = {
 }
 
 
-def everything(heard: Heard, client: pymdc.Client, pair: Noted) -> None:
+def everything(ask: Ask, heard: Heard, client: pymdc.Client, pair: Noted) -> None:
     """Make a call of every kind of identity, all at once, and one for a shard."""
     user = new_user(heard, client, "x")
     files = pymdc.api.Files("0" * 24, pair, client=client)
-    user.register(heard.value)
-    user.activate(token(heard), heard.value)
-    for path in ("/%61ctivations/", "/%41CTIV%41tions/", "/activations%2f"):
-        REST("GET", path + token(heard), {}, (), {}, heard.value, client=client)
-    pymdc.api.Keys(user).list(heard.value)
-    pymdc.api.Buckets(pair, client=client).list(heard.value)
-    files.token("PUSH", heard.value)
-    files.upload(io.BytesIO(b"photo"), token(heard), heard.value)
-    files.download("hash", token(heard), heard.value)
+    with ThreadPoolExecutor(16) as threads:
+
+        def make(method: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+            values.append(threads.submit(ask, method, *args, **kwargs))
+
+        values: list[Future[Any]] = []
+        make(user.register)
+        make(user.activate, token(heard))
+        for path in ("/%61ctivations/", "/%41CTIV%41tions/", "/activations%2f"):
+            make(REST, "GET", path + token(heard), client=client)
+        make(pymdc.api.Keys(user).list)
+        make(pymdc.api.Buckets(pair, client=client).list)
+        make(files.token, "PUSH")
+        make(files.upload, io.BytesIO(b"photo"), token(heard))
+        make(files.download, "hash", token(heard))
+    for value in values:
+        heard.value(value.result())
     channel = client.endpoint.replace("http", "ws", 1)
     with pytest.raises(pymdc.PymdcError) as caught:
         list(blocks(client, {**pointer(channel), "token": token(heard)}))
-    heard.value(caught.value)
+    heard.shown(caught.value)
 
 
 @pytest.mark.parametrize("treat", FAILURES.values(), ids=FAILURES)
-def test_no_failure_tells_a_secret(heard: Heard, pair: Noted, treat: Treat) -> None:
+def test_no_failure_tells_a_secret(ask: Ask, heard: Heard, pair: Noted, treat: Treat) -> None:
     with RawServer(treat) as server:
         with pymdc.Client(server.endpoint, timeout=(5, 0.05), total=2) as client:
-            everything(heard, client, pair)
+            everything(ask, heard, client, pair)
     assert any("urllib3.connectionpool DEBUG" in text for text in heard.texts)
 
 
@@ -274,26 +309,26 @@ def test_a_channel_that_repeats_what_it_was_sent_tells_no_secret(
             with pymdc.Client(endpoint) as client:
                 files = pymdc.api.Files("0" * 24, pair, client=client)
                 value = ask(files.download, HASH, token(heard), to=tmp_path / "out")
-    assert type(heard.value(value)) is pymdc.exceptions.ChannelError
+    assert type(heard.value(value)) is exceptions.ChannelError
     assert 'answered 400: this was sent: \'{"token": "...", ' in str(value)
 
 
 def test_no_refused_or_late_connection_tells_a_secret(
-    heard: Heard, pair: Noted, tmp_path: Path
+    ask: Ask, heard: Heard, pair: Noted, tmp_path: Path
 ) -> None:
     with pymdc.Client("http://127.0.0.1:1") as client:
-        everything(heard, client, pair)
+        everything(ask, heard, client, pair)
     with RawServer(over_tls(certificate(tmp_path, "localhost"), silence)) as server:
         with pymdc.Client(f"https://localhost:{server.port}") as client:
-            everything(heard, client, pair)
+            everything(ask, heard, client, pair)
     with RawServer(silence) as server, pymdc.Client(server.endpoint, total=0.05) as client:
-        new_user(heard, client, "x").activate(token(heard), heard.value)
-        pymdc.api.Buckets(pair, client=client).list(heard.value)
-    heard.value(pymdc.api.Buckets(pair, client=client).list())  # it is closed now
+        heard.value(ask(new_user(heard, client, "x").activate, token(heard)))
+        heard.value(ask(pymdc.api.Buckets(pair, client=client).list))
+    heard.value(ask(pymdc.api.Buckets(pair, client=client).list))  # it is closed now
 
 
 def test_no_proxy_tells_a_secret(
-    heard: Heard, watched_bridge: Bridge, pair: Noted, monkeypatch: pytest.MonkeyPatch
+    ask: Ask, heard: Heard, watched_bridge: Bridge, pair: Noted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     password = heard.secret("proxy's password", secrets.token_hex(16))
     heard.secret("proxy's header", base64.b64encode(f"al:{password}".encode()).decode())
@@ -303,12 +338,178 @@ def test_no_proxy_tells_a_secret(
         with Proxy(hosts, expected) as proxy:
             monkeypatch.setenv("http_proxy", f"http://al:{password}@{proxy.address}")
             with pymdc.Client("http://bridge.invalid") as client:
-                everything(heard, client, pair)
+                everything(ask, heard, client, pair)
     for treat in (echoing(b"HTTP/1.1 407 "), echoing(b"HTTP/1.1 407 ", FIRST), echoing(b"", FIRST)):
         with RawServer(treat) as server:
             monkeypatch.setenv("http_proxy", f"http://al:{password}@127.0.0.1:{server.port}")
             with pymdc.Client("http://bridge.invalid") as client:
-                everything(heard, client, pair)
+                everything(ask, heard, client, pair)
+
+
+LARGE = 8_000_000  # bytes, more than a connection takes before they are read
+CLUE = "a value of the caller's own"
+
+
+class Failing(io.BytesIO):
+    """A file that cannot be read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        clue = CLUE
+        raise KeyError(len(clue))
+
+
+class Shrinking(io.BytesIO):
+    """A file that ends before its end."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return b""
+
+
+def halfway(done: int, total: int | None) -> None:
+    clue = CLUE
+    raise ZeroDivisionError(len(clue))
+
+
+def at_the_end(done: int, total: int | None) -> None:
+    if done == total:
+        halfway(done, total)
+
+
+@pytest.mark.parametrize(
+    ("treat", "source", "kind"),
+    [
+        (lambda connection: connection.recv(100_000), io.BytesIO, exceptions.ConnectionLost),
+        (reset, io.BytesIO, exceptions.ConnectionLost),
+        (silence, Shrinking, exceptions.IntegrityError),
+        (silence, io.BytesIO, exceptions.Timeout),
+        (failing("401 Unauthorized", b"<html>"), io.BytesIO, exceptions.HTTPError),
+        (failing("200 OK", b'{"hash": "0"}'), io.BytesIO, exceptions.IntegrityError),
+    ],
+    ids=["closes", "resets", "shrinks", "is silent", "refuses", "stores something else"],
+)
+def test_no_upload_that_fails_on_its_way_tells_a_secret(
+    ask: Ask,
+    heard: Heard,
+    pair: Noted,
+    treat: Treat,
+    source: Callable[[bytes], Any],
+    kind: type[pymdc.PymdcError],
+) -> None:
+    with RawServer(treat) as server, pymdc.Client(server.endpoint, timeout=1) as client:
+        files = pymdc.api.Files("0" * 24, pair, client=client)
+        value = heard.value(ask(files.upload, source(bytes(LARGE)), token(heard)))
+    assert type(value) is kind
+    assert all(error.__traceback__ is None for error in chain(value))
+
+
+def test_no_call_that_is_cancelled_on_its_way_tells_a_secret(
+    ask: Ask, heard: Heard, pair: Noted
+) -> None:
+    def cancel(connection: socket.socket) -> None:
+        connection.recv(100)
+        client.close(cancel=True)
+
+    with RawServer(cancel) as server:
+        client = pymdc.Client(server.endpoint)
+        files = pymdc.api.Files("0" * 24, pair, client=client)
+        value = heard.value(ask(files.upload, io.BytesIO(bytes(LARGE)), token(heard)))
+    assert type(value) is exceptions.Cancelled
+    assert all(error.__traceback__ is None for error in chain(value))
+
+
+def mute(connection: ServerConnection) -> None:
+    """Send nothing until the other side closes."""
+    with suppress(ConnectionClosed):
+        connection.recv()
+
+
+def garbled(connection: ServerConnection) -> None:
+    """Send what is no frame."""
+    connection.socket.sendall(b"\xff" * 9)
+
+
+@pytest.mark.parametrize(
+    ("serve", "kind"),
+    [
+        (refused, exceptions.ChannelError),
+        (damaged, exceptions.IntegrityError),
+        (dropped, exceptions.ConnectionLost),
+        (garbled, exceptions.GarbledAnswer),
+        (mute, exceptions.Timeout),
+        (None, exceptions.ConnectError),
+    ],
+    ids=["refuses", "sends another", "vanishes", "is garbled", "is silent", "is none"],
+)
+def test_no_shard_that_fails_tells_a_secret(
+    ask: Ask,
+    heard: Heard,
+    pair: Noted,
+    tmp_path: Path,
+    serve: Serve | None,
+    kind: type[pymdc.PymdcError],
+) -> None:
+    with ExitStack() as stack:
+        url = stack.enter_context(websocket(serve)) if serve else "ws://127.0.0.1:1"
+        endpoint = stack.enter_context(pointing([{**pointer(url), "token": token(heard)}]))
+        client = stack.enter_context(pymdc.Client(endpoint, timeout=1))
+        files = pymdc.api.Files("0" * 24, pair, client=client)
+        value = heard.value(ask(files.download, HASH, token(heard), to=tmp_path / "out"))
+    assert type(value) is kind
+    assert all(error.__traceback__ is None for error in chain(value))
+
+
+@pytest.mark.parametrize(
+    ("source", "progress", "function"),
+    [
+        (Failing, None, "read"),
+        (io.BytesIO, halfway, "halfway"),
+        (io.BytesIO, at_the_end, "at_the_end"),
+    ],
+)
+def test_what_the_callers_function_raises_has_the_frames_of_this_one_alone(
+    ask: Ask,
+    heard: Heard,
+    watched_bridge: Bridge,
+    pair: Noted,
+    source: Callable[[bytes], Any],
+    progress: Callable[[int, int | None], None] | None,
+    function: str,
+) -> None:
+    with pymdc.Client(watched_bridge.endpoint) as client:
+        user = new_user(heard, client, "somebody")
+        ask(user.register)
+        ask(user.activate, watched_bridge.activation_key(user.username))
+        ask(pymdc.api.Keys(user).create, pair)
+        bucket_id = ask(pymdc.api.Buckets(pair, client=client).create, "b", 1, 1, [])["id"]
+        files = pymdc.api.Files(bucket_id, pair, client=client)
+        push = heard.secret("PUSH", ask(files.token, "PUSH")["token"])
+        value = heard.value(ask(files.upload, source(bytes(3_000_000)), push, progress=progress))
+    frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(value.__traceback__)]
+    assert frames[0] == function
+    assert CLUE in "".join(seen_by_reporters(value))
+
+
+@pytest.mark.parametrize(
+    ("treat", "progress", "kind"),
+    [
+        (lambda connection: connection.recv(100), None, exceptions.ConnectionLost),
+        (silence, halfway, ZeroDivisionError),
+    ],
+    ids=["lost", "ended by its caller"],
+)
+def test_a_failed_upload_that_is_kept_does_not_hold_its_bytes(
+    ask: Ask,
+    no_collection: None,
+    treat: Treat,
+    progress: Callable[[int, int | None], None] | None,
+    kind: type[Exception],
+) -> None:
+    data = bytearray(LARGE)
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        files = pymdc.api.Files("0" * 24, pymdc.ECDSA(), client=client)
+        value = ask(files.upload, data, "token", progress=progress)
+    assert type(value) is kind
+    data.append(0)  # a BufferError, while somebody looks at them
 
 
 class Records(logging.Handler):
@@ -392,6 +593,17 @@ def test_what_a_callers_function_logs_is_not_changed(
             assert "/activations/..." in records.arguments
 
 
+def test_the_log_tells_where_an_exception_was_raised(
+    ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "pymdc")
+    with pymdc.Client("http://127.0.0.1:1") as client:
+        ask(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list)
+    told = [text for text in caplog.messages if text.startswith("ConnectError was raised in:\n")]
+    assert len(told) == 1
+    assert "_transport.py" in told[0]
+
+
 def test_no_wrong_argument_is_told_that_may_be_a_secret(heard: Heard, pair: Noted) -> None:
     password = heard.secret("password", secrets.token_hex(16))
     private = heard.secret("private key", secrets.token_hex(31))
@@ -449,4 +661,4 @@ def test_no_credentials_in_a_channels_address_are_told(heard: Heard, client: pym
             url = f"{scheme}al:{password}@{address}/{query}?token={query}#{query}"
             with pytest.raises(pymdc.PymdcError) as caught:
                 list(blocks(client, pointer(url)))
-            heard.value(caught.value)
+            heard.shown(caught.value)

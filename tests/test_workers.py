@@ -37,7 +37,7 @@ class Workers(ScopedWorkers):
                 scope.begin()
                 return work()
 
-            return scope.settle(outcome(begun))
+            return outcome(partial(scope.settle, outcome(begun)))
 
         return super().submit(within, callback, scope)
 
