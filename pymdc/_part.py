@@ -19,13 +19,16 @@ from pymdc._hashes import Block
 
 try:
     import fcntl
-except ImportError:  # where there is none, two downloads of one file must not meet
+except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 Target = str | os.PathLike[str] | os.PathLike[bytes] | bytes
 
 _BLOCK = 1024 * 1024
 _LARGE = 16 * 1024 * 1024  # bytes of a shard that are not held in memory
+_DAY = 24 * 60 * 60  # seconds after which a part file that cannot be locked is nobody's
+_ACCESS = "system.posix_acl_access"
+_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Stream:
@@ -69,18 +72,30 @@ class Stream:
                 left = left[len(left) if count is None else count :]
 
 
+@dataclass(frozen=True)
+class _New:
+    """What a new file in the folder gets: its mode and owner, and whether it can be locked."""
+
+    mode: int
+    owner: int
+    locks: bool
+
+
 class Part:
     """A file beside the one at *path*, which takes its place when it is whole.
 
+    Until then nobody but its owner may read it; then it has the mode of what it replaces, or that
+    of a *new* file.
     It may be read on another thread than it is written on. One to be *found* by another try stays
     when it ends with something in it.
     """
 
-    def __init__(self, file: io.FileIO, path: str, name: str, found: bool) -> None:
+    def __init__(self, file: io.FileIO, path: str, name: str, new: _New, found: bool) -> None:
         self._file = file
         self._reader: io.FileIO | None = None
         self._buffer = memoryview(bytearray(_BLOCK))
         self.path = path
+        self.new = new
         self._name = name
         self._found = found
 
@@ -110,12 +125,31 @@ class Part:
             self._file.truncate(size)
 
     def move(self, path: str) -> None:
-        """Take the place of what is at *path*, and its mode."""
-        with suppress(OSError):
-            os.chmod(self._name, os.stat(path).st_mode & 0o777)
+        """Take the place of what is at *path*, and its owner, group and mode."""
+        with suppress(OSError):  # of a file system whose modes are fixed
+            os.chmod(self._handle, self._mode(path))
         if fcntl is None:
             self.close()  # where a file that is open can't be moved
         os.replace(self._name, path)
+
+    @property
+    def _handle(self) -> int | str:
+        return self._name if fcntl is None else self._file.fileno()
+
+    def _mode(self, path: str) -> int:
+        """Return the mode for *path*, where the file was given the owner and group it has there."""
+        try:
+            before = os.stat(path)
+        except FileNotFoundError:
+            return self.new.mode
+        mode = before.st_mode & 0o777
+        for owner in (before.st_uid, -1):  # the owner is root's to give, and the group a member's
+            with suppress(OSError, AttributeError):
+                os.chown(self._handle, owner, before.st_gid)
+                _copy_list(path, self._handle)
+                return mode
+        # The group is another one: it may do what everybody may.
+        return mode & 0o707 | (mode & 0o007) << 3
 
     def leave(self) -> None:
         """Remove the file, unless there is something in it that another try can use."""
@@ -187,21 +221,23 @@ def target(to: Place | BinaryIO, file_hash: str) -> Iterator[Stream | Part]:
         except BaseException:
             part.leave()
             raise
-    _sweep(path, file_hash)
+    _sweep(path, file_hash, part.new)
 
 
 def _part(path: str, given: str, file_hash: str) -> Part:
     """Return the part file for *path*, which *file_hash* names.
 
-    When somebody else writes to that one, or it can't be used, it is one of chance.
+    When somebody else writes to that one, or it can't be used, it is one of chance; so it is where
+    files can't be locked, for two downloads of one file must not meet.
     """
     found, name = f"{_beginning(path, file_hash)}.part", _by_chance(path, file_hash)
     with _named(given):
-        if fcntl is None:
-            return Part(io.FileIO(name, "x+"), given, name, found=False)
-        with suppress(OSError):
-            return Part(_claimed(found, os.O_CREAT), given, found, found=True)
-        return Part(_claimed(name, os.O_CREAT | os.O_EXCL), given, name, found=False)
+        new = _tried(name)
+        if new.locks:
+            with suppress(OSError):
+                return Part(_claimed(found, new, os.O_CREAT), given, found, new, found=True)
+        file = _claimed(name, new, os.O_CREAT | os.O_EXCL)
+        return Part(file, given, name, new, found=False)
 
 
 def _beginning(path: str, file_hash: str) -> str:
@@ -212,17 +248,43 @@ def _by_chance(path: str, file_hash: str) -> str:
     return f"{_beginning(path, file_hash)}-{secrets.token_hex(8)}.part"
 
 
-def _claimed(name: str, flags: int = 0) -> io.FileIO:
+def _tried(name: str) -> _New:
+    """Make the file *name*, see what it is like, and remove it."""
+    try:
+        with io.FileIO(name, "x") as file:
+            status = os.fstat(file.fileno())
+            return _New(status.st_mode & 0o777, status.st_uid, _locks(file))
+    finally:
+        with suppress(OSError):
+            os.unlink(name)
+
+
+def _locks(file: io.FileIO) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)  # somebody looks whether it is left over
+    return True
+
+
+def _claimed(name: str, new: _New, flags: int = 0) -> io.FileIO:
     """Return the file *name*, for this download alone; OSError if it can't be had."""
     while True:
-        file = io.FileIO(os.open(name, os.O_RDWR | os.O_NOFOLLOW | flags, 0o666), "r+")
+        file = io.FileIO(os.open(name, _FLAGS | flags, 0o600), "r+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if flags & os.O_EXCL else fcntl.LOCK_NB))
+            if new.locks:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if flags & os.O_EXCL else fcntl.LOCK_NB))
             status = os.fstat(file.fileno())
-            if status.st_uid != os.geteuid():
+            # On some file systems every file belongs to the same user, whoever makes it.
+            if status.st_uid != new.owner:
                 raise PermissionError(errno.EPERM, "it is another user's")
             with suppress(FileNotFoundError):
                 if os.path.samestat(status, os.stat(name)):
+                    if status.st_mode & 0o077 and new.locks:  # of an earlier version
+                        with suppress(OSError):  # of a file system whose modes are fixed
+                            os.fchmod(file.fileno(), 0o600)
                     return file
         except BaseException:
             file.close()
@@ -230,14 +292,29 @@ def _claimed(name: str, flags: int = 0) -> io.FileIO:
         file.close()  # it was moved to its target meanwhile
 
 
-def _sweep(path: str, file_hash: str) -> None:
+def _sweep(path: str, file_hash: str, new: _New) -> None:
     """Remove the part files of this file that other downloads have left."""
-    if fcntl is None:
-        return
     beginning = _beginning(path, file_hash)
     for name in (f"{beginning}.part", *glob.glob(f"{glob.escape(beginning)}-*.part")):
-        with suppress(OSError), _claimed(name):
-            os.unlink(name)
+        with suppress(OSError):
+            if new.locks:
+                with _claimed(name, new):
+                    os.unlink(name)
+            elif os.lstat(name).st_mtime <= os.stat(path).st_mtime - _DAY:
+                os.unlink(name)
+
+
+def _copy_list(path: str, to: int | str) -> None:
+    """Give *to* the access control list at *path*, which a mode does not tell, or none."""
+    if not hasattr(os, "getxattr"):
+        return
+    try:
+        control = os.getxattr(path, _ACCESS)
+    except OSError:
+        with suppress(OSError):
+            os.removexattr(to, _ACCESS)
+    else:
+        os.setxattr(to, _ACCESS, control)
 
 
 @contextmanager

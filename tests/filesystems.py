@@ -1,0 +1,78 @@
+"""File systems that are not like others, for the threads of one function alone."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import ctypes
+import os
+import platform
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import pytest
+
+Value = TypeVar("Value")
+
+SOMEBODY = 12345
+
+_FLOCK = {"x86_64": 73, "aarch64": 32}
+_NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER = 38, 22, 2
+_LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_ERROR, _ALLOW = 0x00050000, 0x7FFF0000
+
+
+def in_thread(function: Callable[[], Value]) -> Value:
+    """Return what *function* returns on a thread of its own."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def without_flock(error: int, function: Callable[[], Value]) -> Value:
+    """Return what *function* returns where flock() fails with *error*, also on its threads."""
+
+    def filtered() -> Value:
+        refuse_flock(error)
+        return function()
+
+    return in_thread(filtered)
+
+
+def refuse_flock(error: int) -> None:
+    """Have the kernel refuse flock() to this thread, and to those that it starts."""
+    if platform.system() != "Linux" or platform.machine() not in _FLOCK:
+        pytest.skip("the number of flock() is known for Linux on x86_64 and aarch64")
+    steps = [
+        (_LOAD, 0, 0, 0),
+        (_IF_EQUAL, 0, 1, _FLOCK[platform.machine()]),
+        (_RETURN, 0, 0, _ERROR | error),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    program = struct.pack("HP", len(steps), ctypes.addressof(code))
+    prctl = ctypes.CDLL(None).prctl
+    if prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or prctl(_SET_SECCOMP, _FILTER, program):
+        pytest.skip("this kernel filters no system calls")
+
+
+def as_somebody_else(function: Callable[[], Value]) -> Value:
+    """Return what *function* returns where new files belong to `SOMEBODY`, as on some mounts."""
+    if os.geteuid():
+        pytest.skip("to have new files belong to somebody else takes root")
+
+    def switched() -> Value:
+        ctypes.CDLL(None).setfsuid(SOMEBODY)
+        return function()
+
+    return in_thread(switched)
+
+
+@contextmanager
+def everybodys_folder() -> Iterator[Path]:
+    """Give a folder that everybody may write to."""
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)

@@ -1,0 +1,257 @@
+"""The part file of a download: where it can't be locked or is somebody else's, and who reads it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filesystems import SOMEBODY, as_somebody_else, everybodys_folder, without_flock
+from lender import DATA, HASH, SHARD, SHARDS, Lender, damaged
+from modes import PATIENCE, Ask
+from test_downloads import download, part
+from websockets.sync.server import ServerConnection
+
+from pymdc import exceptions
+
+ERRORS = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]
+DAY = 24 * 60 * 60
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode[error])
+def test_a_download_works_where_files_cannot_be_locked(
+    ask: Ask, tmp_path: Path, error: int
+) -> None:
+    with Lender() as lender:
+        value = without_flock(error, lambda: download(ask, lender, tmp_path / "out"))
+    assert value["size"] == len(DATA)
+    assert (tmp_path / "out").read_bytes() == DATA
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode[error])
+def test_a_download_that_fails_leaves_nothing_where_files_cannot_be_locked(
+    ask: Ask, tmp_path: Path, error: int
+) -> None:
+    with Lender() as lender:
+        lender.treats[5] = damaged
+        value = without_flock(error, lambda: download(ask, lender, tmp_path / "out", "given"))
+    assert type(value) is exceptions.IntegrityError
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_downloads_at_once_are_both_whole_where_files_cannot_be_locked(
+    ask: Ask, tmp_path: Path
+) -> None:
+    def both() -> list[Any]:
+        reached, go_on, got = threading.Event(), threading.Event(), list[Any]()
+
+        def hold(connection: ServerConnection) -> None:
+            reached.set()
+            go_on.wait(PATIENCE)
+            connection.send(SHARDS[0])
+
+        lender.treats[0] = hold
+        target = tmp_path / "out"
+        first = threading.Thread(target=lambda: got.append(download(ask, lender, target)))
+        first.start()
+        assert reached.wait(PATIENCE)
+        got.append(download(ask, lender, target))
+        go_on.set()
+        first.join(PATIENCE)
+        return got
+
+    with Lender() as lender:
+        got = without_flock(errno.ENOLCK, both)
+    assert [value["size"] for value in got] == [len(DATA)] * 2
+    assert (tmp_path / "out").read_bytes() == DATA
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_where_files_cannot_be_locked_leftovers_are_removed_when_they_are_a_day_old(
+    ask: Ask, tmp_path: Path
+) -> None:
+    names = [f".pymdc-{HASH}.part", f".pymdc-{HASH}-{'0' * 16}.part", f".pymdc-{HASH}-1.part"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"left")
+    for name in names[:2]:
+        before = os.stat(tmp_path / name).st_mtime - DAY
+        os.utime(tmp_path / name, (before, before))
+    with Lender() as lender:
+        without_flock(errno.ENOSYS, lambda: download(ask, lender, tmp_path / "out"))
+    assert sorted(os.listdir(tmp_path)) == [names[2], "out"]
+
+
+def test_a_download_works_and_goes_on_where_new_files_are_somebody_elses(ask: Ask) -> None:
+    with Lender() as lender, everybodys_folder() as folder:
+        target = folder / "out"
+        lender.treats[5] = damaged
+        value = as_somebody_else(lambda: download(ask, lender, target, "given"))
+        assert type(value) is exceptions.IntegrityError
+        assert os.listdir(folder) == [part(folder).name]
+        assert part(folder).stat().st_uid == SOMEBODY
+        pulled = len(lender.pulled)
+        value = as_somebody_else(lambda: download(ask, lender, target))
+        assert value["size"] == len(DATA)
+        assert target.read_bytes() == DATA
+        assert len(lender.pulled) - pulled < len(SHARDS)
+        assert os.listdir(folder) == ["out"]
+
+
+def test_the_part_file_of_another_user_is_left_alone(ask: Ask) -> None:
+    if os.geteuid():
+        pytest.skip("to make a file of another user takes root")
+    with Lender() as lender, everybodys_folder() as folder:
+        part(folder).write_bytes(b"planted")
+        os.chown(part(folder), SOMEBODY, -1)
+        assert download(ask, lender, folder / "out")["size"] == len(DATA)
+        assert (folder / "out").stat().st_uid == os.geteuid()
+        assert part(folder).read_bytes() == b"planted"
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def modes_while(folder: Path, target: Path, ask: Ask, lender: Lender) -> list[int]:
+    """Return the modes that the part files have while *target* is fetched, which must succeed."""
+    seen: list[int] = []
+
+    def look(connection: ServerConnection) -> None:
+        seen.extend(mode(path) for path in folder.iterdir() if path.name.endswith(".part"))
+        connection.send(SHARDS[5])
+
+    lender.treats[5] = look
+    assert download(ask, lender, target)["size"] == len(DATA)
+    return seen
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o002], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+@pytest.mark.parametrize("given", [0o600, 0o640, 0o644, 0o400, 0o755], ids=oct)
+def test_a_part_file_is_read_by_its_owner_alone_and_ends_with_the_mode_of_its_target(
+    ask: Ask, tmp_path: Path, given: int
+) -> None:
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    target.chmod(given)
+    with Lender() as lender:
+        assert modes_while(tmp_path, target, ask, lender) == [0o600]
+    assert mode(target) == given
+
+
+def test_a_new_target_has_the_mode_of_any_new_file(ask: Ask, tmp_path: Path, umask: int) -> None:
+    with Lender() as lender:
+        assert modes_while(tmp_path, tmp_path / "out", ask, lender) == [0o600]
+    (tmp_path / "other").write_bytes(b"")
+    assert mode(tmp_path / "out") == mode(tmp_path / "other") == 0o666 & ~umask
+
+
+def test_a_part_file_that_others_could_read_is_closed_to_them_before_it_is_used(
+    ask: Ask, tmp_path: Path
+) -> None:
+    part(tmp_path).write_bytes(DATA[: 2 * SHARD])
+    part(tmp_path).chmod(0o644)
+    with Lender() as lender:
+        assert modes_while(tmp_path, tmp_path / "out", ask, lender) == [0o600]
+        assert 0 not in lender.pulled
+
+
+def test_a_part_file_beside_another_one_is_read_by_its_owner_alone(
+    ask: Ask, tmp_path: Path
+) -> None:
+    part(tmp_path).mkdir()
+    with Lender() as lender:
+        seen = modes_while(tmp_path, tmp_path / "out", ask, lender)
+    assert sorted(seen) == [0o600, mode(part(tmp_path))]
+
+
+@pytest.mark.parametrize("given", [0o640, 0o664, 0o604], ids=oct)
+def test_a_target_keeps_its_owner_and_its_group(ask: Ask, tmp_path: Path, given: int) -> None:
+    if os.geteuid():
+        pytest.skip("to make a file of another user takes root")
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    os.chown(target, SOMEBODY, SOMEBODY + 1)
+    target.chmod(given)
+    with Lender() as lender:
+        download(ask, lender, target)
+    assert (target.stat().st_uid, target.stat().st_gid) == (SOMEBODY, SOMEBODY + 1)
+    assert mode(target) == given
+
+
+@pytest.mark.parametrize(("given", "kept"), [(0o640, 0o600), (0o644, 0o644), (0o660, 0o600)])
+def test_where_a_group_cannot_be_kept_its_own_may_what_others_may(
+    ask: Ask, given: int, kept: int
+) -> None:
+    with Lender() as lender, everybodys_folder() as folder:
+        target = folder / "out"
+        target.write_bytes(b"old")
+        target.chmod(given)
+        if os.geteuid() == 0:
+            os.chown(target, SOMEBODY, SOMEBODY + 1)
+        value = as_somebody_else(lambda: download(ask, lender, target))
+        assert value["size"] == len(DATA)
+        assert target.stat().st_uid == SOMEBODY
+        assert target.stat().st_gid != SOMEBODY + 1
+        assert mode(target) == kept
+
+
+ACCESS, FOR_NEW = "system.posix_acl_access", "system.posix_acl_default"
+
+
+def control_list(somebody: int) -> bytes:
+    """Return a list that lets the user *somebody* read, and no group."""
+    nobody = 0xFFFFFFFF
+    owner, user, group, mask, others = (1, 6, nobody), (2, 4, somebody), (4, 0, nobody), 16, 32
+    entries = [owner, user, group, (mask, 4, nobody), (others, 0, nobody)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def set_list(path: Path, name: str) -> None:
+    try:
+        os.setxattr(path, name, control_list(SOMEBODY))
+    except OSError:
+        pytest.skip("there are no access control lists here")
+
+
+def test_a_target_keeps_its_access_control_list(ask: Ask, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    set_list(target, ACCESS)
+    with Lender() as lender:
+        assert modes_while(tmp_path, target, ask, lender) == [0o600]
+    assert os.getxattr(target, ACCESS) == control_list(SOMEBODY)
+
+
+def test_a_target_without_an_access_control_list_gets_none_from_its_folder(
+    ask: Ask, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    set_list(tmp_path, FOR_NEW)
+    with Lender() as lender:
+        assert modes_while(tmp_path, target, ask, lender) == [0o600]
+    assert os.listxattr(target) == []
+    assert mode(target) == 0o640
+
+
+def test_a_new_target_gets_the_access_control_list_of_its_folder(ask: Ask, tmp_path: Path) -> None:
+    set_list(tmp_path, FOR_NEW)
+    with Lender() as lender:
+        assert modes_while(tmp_path, tmp_path / "out", ask, lender) == [0o600]
+    (tmp_path / "other").write_bytes(b"")
+    lists = [os.getxattr(tmp_path / name, ACCESS) for name in ("out", "other")]
+    assert lists[0] == lists[1]
