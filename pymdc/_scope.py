@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from pymdc._interpreter import DAEMONS, REST
@@ -29,9 +30,9 @@ class Scope:
         self._limit = limit
         self._renews = renews
         self._deadline = math.inf
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may end what it interrupts
         self._sockets: dict[int, socket.socket] = {}  # by the number of the one watched
-        self._sleep: threading.Event | None = None
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._reason: PymdcError | None = None
         self._settled = False
         self.doing = "a call not yet sent"
@@ -69,8 +70,7 @@ class Scope:
                 self._reason = reason
             for sock in self._sockets.values():
                 _shut(sock)
-            if self._sleep is not None:
-                self._sleep.set()
+            self._wake.put(None)
             return isinstance(self._reason, type(reason))
 
     def cancel(self, why: str = "it was cancelled") -> bool:
@@ -102,11 +102,8 @@ class Scope:
 
     def sleep(self, seconds: float) -> None:
         """Sleep, unless the call is ended meanwhile; then raise the reason."""
-        with self._lock:
-            self._sleep = threading.Event()
-            if self._reason is not None:
-                self._sleep.set()
-        self._sleep.wait(seconds)
+        with suppress(Empty):
+            self._wake.get(timeout=max(0.0, seconds))
         self.check()
 
     def watch(self, sock: socket.socket) -> None:
@@ -145,7 +142,8 @@ class Clock:
         self.idle_seconds = REST
         self._scopes: dict[Scope, None] = {}
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stopped = False
+        self._stop: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     @contextmanager
@@ -174,15 +172,15 @@ class Clock:
 
     def close(self) -> None:
         """End the thread."""
-        with self._lock:
-            thread = self._thread
-        self._stop.set()
+        self._stopped = True
+        self._stop.put(None)
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is not None or self._stop.is_set():
+            if self._thread is not None or self._stopped:
                 return
             thread = threading.Thread(target=self._run, name="pymdc-clock", daemon=DAEMONS)
             try:
@@ -193,12 +191,17 @@ class Clock:
 
     def _run(self) -> None:
         busy = time.monotonic()
-        while not self._stop.wait(_PRECISION):
+        while not self._stops():
             now = time.monotonic()
             if self.look():
                 busy = now
             elif now - busy > self.idle_seconds and self._retires():
                 return
+
+    def _stops(self) -> bool:
+        with suppress(Empty):
+            self._stop.get(timeout=_PRECISION)
+        return self._stopped
 
     def _retires(self) -> bool:
         with self._lock:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from pymdc._interpreter import DAEMONS, REST
@@ -13,13 +15,17 @@ Job = Callable[[], None]
 
 
 class Threads:
-    """A job gets a thread at once: one that rests, or else a new one."""
+    """A job gets a thread at once: one that rests, or else a new one.
+
+    There is no lock here, because a signal handler that makes a call may interrupt any line. Each
+    step is one operation on a set or a queue; whoever takes a step that another one may have
+    counted on to come later, or not at all, looks again.
+    """
 
     def __init__(self) -> None:
         self.idle_seconds = REST
-        self._lock = threading.Lock()
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._resting = 0
+        self._jobs: SimpleQueue[list[Job]] = SimpleQueue()  # an empty list is no job
+        self._free: set[threading.Thread] = set()  # those that wait for a job, or are about to
         self._all: set[threading.Thread] = set()
         self._closed = False
 
@@ -31,79 +37,126 @@ class Threads:
 
     def take(self, job: Job) -> bool:
         """Let a thread do *job*; False when none can be started, because Python ends."""
-        with self._lock:
-            if self._resting:
-                self._resting -= 1
-                self._jobs.put(job)
-                return True
-        return self.begin(_Thread(self, job))
+        held = [job]
+        self._jobs.put(held)
+        return self._enough() or not _taken(held)
 
     def begin(self, thread: threading.Thread) -> bool:
         """Start *thread* as one of these, to be ended by itself; False when that can't be."""
-        with self._lock:
-            # What has ended leaves here, not by itself before it ends: `close` shall wait for that.
-            begun = {other for other in self._all if other.ident}
-            self._all -= begun.difference(threading.enumerate())
-            self._all.add(thread)
+        if not DAEMONS:  # no signal handlers run in a sub-interpreter
+            return self._start(thread)
+        told: SimpleQueue[bool] = SimpleQueue()
         try:
-            thread.start()
+            # On a thread for that alone: to start one takes locks that each new one takes as well,
+            # and a signal handler that interrupts it may wait for a call that needs a new one.
+            _thread.start_new_thread(lambda: told.put(self._start(thread)), ())
         except RuntimeError:
-            with self._lock:
-                self._all.discard(thread)
             return False
-        return True
+        return told.get()
 
     def next(self) -> Job | None:
         """Wait for another job; None when the thread shall end."""
-        with self._lock:
-            if self._closed:
-                return None
-            self._resting += 1
+        thread = threading.current_thread()
         while True:
             try:
-                return self._jobs.get(timeout=self.idle_seconds)
+                held = self._jobs.get(timeout=0 if self._closed else self.idle_seconds)
+                self._free.discard(thread)
+                self._enough()  # somebody may have counted on this thread meanwhile
             except Empty:
-                with self._lock:
-                    if self._resting:  # else what is to be got has come by now
-                        self._resting -= 1
-                        return None
+                self._free.discard(thread)
+                if self._jobs.empty():
+                    return None
+            else:
+                if job := _taken(held):
+                    return job
+                if self._closed:
+                    self._wake()
+                    return None
+            self._free.add(thread)
+
+    def rest(self) -> None:
+        """Be among those that wait for a job, before `next`."""
+        self._free.add(threading.current_thread())
 
     def close(self, timeout: float | None = None) -> bool:
         """End the threads, each after its job; wait, and say whether all have ended in time."""
         last = None if timeout is None else time.monotonic() + timeout
-        with self._lock:
-            self._closed, self._resting = True, 0
-            threads = [thread for thread in self._all if thread.ident]
-            for _ in threads:
-                self._jobs.put(None)
+        self._closed = True
+        self._wake()
         if self.current:
             return False
-        for thread in threads:
-            thread.join(None if last is None else max(0.0, last - time.monotonic()))
+        threads = {thread for thread in self._all.copy() if thread.ident}
+        keepers = {thread for thread in threads if not thread.daemon}
+        if keepers and DAEMONS:  # to join these takes a lock that each new one takes, as in `begin`
+            join = partial(_join, keepers, last)
+            closer = threading.Thread(target=join, name="pymdc-closer", daemon=True)
+            if self.begin(closer):
+                threads = {*(threads - keepers), closer}
+        _join(threads, last)
         return not any(thread.is_alive() for thread in threads)
 
     def abandon(self) -> None:
         """Forget the threads: in a forked child only the one that forked is there, to end."""
-        self._lock = threading.Lock()  # the old one may be held by a thread that is not there
-        self._closed, self._resting = True, 0
+        self._jobs = SimpleQueue()
+        self._closed = True
+        self._free.clear()
         self._all.clear()
+
+    def _wake(self) -> None:
+        """Let one of those that wait end, and that one the next."""
+        if self._free:
+            self._jobs.put([])
+
+    def _enough(self) -> bool:
+        """See that each job has a thread; say whether that is so."""
+        while self._jobs.qsize() > len(self._free):
+            if not self.begin(_Thread(self)):
+                return False
+        return True
+
+    def _start(self, thread: threading.Thread) -> bool:
+        # What has ended leaves here, not by itself before it ends: `close` shall wait for that.
+        begun = {other for other in self._all.copy() if other.ident}
+        self._all.difference_update(begun.difference(threading.enumerate()))
+        self._all.add(thread)
+        if isinstance(thread, _Thread):
+            self._free.add(thread)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):
+            self._free.discard(thread)
+            self._all.discard(thread)
+            return False
+        return True
 
 
 class _Thread(threading.Thread):
-    def __init__(self, owner: Threads, job: Job) -> None:
+    def __init__(self, owner: Threads) -> None:
         # A daemon, so that a call given up by Ctrl-C holds nothing.
         super().__init__(name="pymdc-worker", daemon=DAEMONS)
         self.owner = owner
-        self._job: Job | None = job
 
     def run(self) -> None:
-        job, self._job = self._job, None
-        while job is not None:
+        while job := self.owner.next():
             job()
-            job = None  # while idle it would keep alive what the last call held
-            job = self.owner.next()
+            del job  # while idle it would keep alive what the last call held
+            self.owner.rest()
 
 
 def on_any() -> bool:
     """Say whether the thread that asks is one that takes jobs."""
     return isinstance(threading.current_thread(), _Thread)
+
+
+def _join(threads: Iterable[threading.Thread], last: float | None) -> None:
+    """Wait for *threads* to end, until *last*."""
+    for thread in threads:
+        thread.join(None if last is None else max(0.0, last - time.monotonic()))
+
+
+def _taken(held: list[Job]) -> Job | None:
+    """Return the job that is *held*, for one who asks."""
+    try:
+        return held.pop()
+    except IndexError:
+        return None

@@ -9,9 +9,10 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from pymdc._call import Call, Callback, Work, outcome
@@ -33,26 +34,22 @@ class Workers:
     A blocking call gets a thread whatever waits in the queue: its own one sleeps meanwhile.
     A call with a callback waits until somebody takes it, and whoever comes later finds it gone:
     so it may stand in the queue, be cancelled and be waited for at the same time.
+
+    Whoever makes, cancels or awaits a call takes no lock: a signal handler may interrupt any line
+    of that, and make a call that needs the thread for which the lock would be held.
     """
 
     def __init__(self, size: int, clock: Clock | None = None) -> None:
         self.threads = Threads()
         self._clock = clock or Clock()
-        self._size = size
         self._calls: set[Call] = set()  # whose callbacks have not returned
         self._waiting: set[Call] = set()  # those of them that nobody has taken
         self._guests: set[threading.Thread] = set()  # other clients' workers, on these calls
-        self._queue: deque[Call] = deque()
-        self._lanes: set[Call] = set()  # each named by the call that opened it
-        self._cancelled: deque[Call] = deque()
-        self._tellers = 0
-        self._kept = self._given_up = False
-        self._renew_locks()
+        self._keepers: set[threading.Thread] = set()
+        self._given_up = False
+        self._changes = _Changes()
+        self._queue, self._cancelled = (_Lanes(size, self.threads, self._finish) for _ in range(2))
         _all.add(self)
-
-    def _renew_locks(self) -> None:
-        self._lock = threading.Lock()
-        self._quiet = threading.Condition(self._lock)
 
     def run(self, work: Work, scope: Scope) -> Any:
         """Do *work* on a worker, wait for it, and return its outcome; Ctrl-C ends its *scope*."""
@@ -73,12 +70,10 @@ class Workers:
         if self.current:
             return outcome(work)
         guest = threading.current_thread()
-        with self._lock:
-            self._guests.add(guest)
+        self._guests.add(guest)
         value = outcome(work)
-        with self._lock:
-            self._guests.discard(guest)
-            self._quiet.notify_all()
+        self._guests.discard(guest)
+        self._changes.tell()
         return value
 
     @property
@@ -87,10 +82,11 @@ class Workers:
         return self.threads.current or threading.current_thread() in self._guests
 
     def start(self, work: Work, deliver: Callback) -> None:
-        """Do *work* on a worker, which hands its outcome to *deliver*."""
+        """Do *work* on a worker, which hands its outcome to *deliver* and keeps neither."""
+        held = [work]
 
         def job() -> None:
-            deliver(outcome(work))
+            deliver(outcome(held.pop()))
 
         if not self.threads.take(job):
             job()
@@ -101,7 +97,10 @@ class Workers:
             scope.cancel(_CTRL_C)
         call = Call(work, callback, scope, self._hasten, self._overtake)
         try:
-            self._accept(call)
+            self._waiting.add(call)
+            self._calls.add(call)
+            self._keep()  # first: it is for others, too, who may have had nothing left to do
+            self._queue.append(call)
         except BaseException:  # Ctrl-C, for nothing else is raised
             self._withdraw(call)
             raise
@@ -109,9 +108,8 @@ class Workers:
 
     def cancel(self, why: str) -> None:
         """Cancel every call, first those that wait, so that none of them is sent instead."""
-        with self._lock:
-            calls = (*self._waiting, *(self._calls - self._waiting))
-        for call in calls:
+        waiting = self._waiting.copy()
+        for call in (*waiting, *(self._calls.copy() - waiting)):
             call.cancel()
         self._clock.cancel(why)
 
@@ -128,8 +126,7 @@ class Workers:
         """Wait until every callback has run; in a callback, do not wait. Say whether all have."""
         if self.current:
             timeout = 0
-        with self._quiet:
-            return self._quiet.wait_for(lambda: not (self._calls or self._guests), timeout)
+        return self._changes.wait_for(lambda: not (self._calls or self._guests), timeout)
 
     def close(self, timeout: float | None = None) -> bool:
         """Wait as `quiet` does, then for the threads to end. Say whether all was done in time."""
@@ -142,74 +139,24 @@ class Workers:
     def abandon(self) -> None:
         """Forget the calls: in a forked child they are the parent's, who runs their callbacks."""
         _all.discard(self)
-        self._renew_locks()  # the old ones may be held by a thread that is not there
         self.threads.abandon()
-        for calls in (self._queue, self._waiting, self._lanes):
-            calls.clear()
+        self._queue.abandon()
+        self._cancelled.abandon()
+        self._waiting.clear()
         for call in self._calls:
             call.abandon()
         self._calls.clear()
 
-    def _accept(self, call: Call) -> None:
-        with self._lock:
-            self._calls.add(call)
-            self._waiting.add(call)
-            opens = len(self._lanes) < self._size
-            (self._lanes.add if opens else self._queue.append)(call)
-        if opens:
-            self._open(call)
-        else:
-            self._keep()  # whoever serves the lanes may have had nothing left to do until now
-
-    def _open(self, lane: Call) -> None:
-        if _late() or not (self._keep() and self.threads.take(partial(self._serve, lane))):
-            self._serve_without_thread(lane)
-
     def _withdraw(self, call: Call) -> None:
         """Undo what was done for *call*, unless it is taken, and leave its lane to the next."""
-        with self._lock:
-            if call not in self._waiting:
-                return
-            for calls in (self._waiting, self._calls, self._lanes):
-                calls.discard(call)
-            with suppress(ValueError):
-                self._queue.remove(call)
-            self._quiet.notify_all()
-            if not self._queue or len(self._lanes) == self._size:
-                return
-            lane = self._queue.popleft()
-            self._lanes.add(lane)
-        self._open(lane)
-
-    def _serve(self, lane: Call) -> None:
-        call: Call | None = lane
-        while call is not None:
-            self._finish(call)
-            with self._lock:
-                call = self._queue.popleft() if self._queue and lane in self._lanes else None
-                if call is None:
-                    self._lanes.discard(lane)
+        if self._takes(call):
+            self._done(call)
+            self._queue.look()
 
     def _hasten(self, call: Call) -> None:
         """Run a cancelled *call* now, if it waits for its turn: it is only told."""
-        with self._lock:
-            if call not in self._waiting:
-                return
+        if call in self._waiting:
             self._cancelled.append(call)
-            if self._tellers == self._size:
-                return
-            self._tellers += 1
-        if not self.threads.take(self._tell):
-            self._tell()
-
-    def _tell(self) -> None:
-        while True:
-            with self._lock:
-                if not self._cancelled:
-                    self._tellers -= 1
-                    return
-                call = self._cancelled.popleft()
-            self._finish(call)
 
     def _overtake(self, call: Call) -> None:
         """Let *call* pass the queue when a callback waits for it: that one's worker sleeps."""
@@ -220,54 +167,135 @@ class Workers:
 
     def _finish(self, call: Call) -> None:
         """Take *call* and run it, unless somebody has."""
-        with self._lock:
-            if call not in self._waiting:
-                return
-            self._waiting.discard(call)
+        if not self._takes(call):
+            return
         failure = outcome(call.run)
-        with self._lock:
-            self._calls.discard(call)
-            if not self._calls:
-                self._quiet.notify_all()
+        self._done(call)
         if failure is not None:  # of what add_done_callback was given: Exceptions are logged there
             outcome(partial(_log.error, "after a callback came %r", failure))
 
-    def _serve_without_thread(self, lane: Call) -> None:
-        # Python 3.12.0 to 3.12.2 start no thread once the main thread has ended.
-        with self._lock:
-            others = len(self._lanes) > 1
-            if others:
-                self._lanes.discard(lane)
-                self._queue.append(lane)
-        if not others:
-            self._serve(lane)
+    def _takes(self, call: Call) -> bool:
+        try:
+            self._waiting.remove(call)
+        except KeyError:
+            return False
+        return True
 
-    def _keep(self) -> bool:
+    def _done(self, call: Call) -> None:
+        self._calls.discard(call)
+        if not self._calls:
+            self._changes.tell()
+
+    def _keep(self) -> None:
         """Have a thread that is no daemon while callbacks have to run: it holds the process."""
-        with self._lock:
-            if self._kept:
-                return True
-            self._kept = True
+        if self._keepers or _late():
+            return
+        keeper = threading.Thread(target=self._stay, name="pymdc-keeper", daemon=False)
         begun = False
         try:
-            keeper = threading.Thread(target=self._stay, name="pymdc-keeper", daemon=False)
+            self._keepers.add(keeper)
             begun = self.threads.begin(keeper)
         finally:
             if not begun:
-                with self._lock:
-                    self._kept = False
-        return begun
+                self._keepers.discard(keeper)
 
     def _stay(self) -> None:
-        ended = False
-        while not ended:
+        keeper = threading.current_thread()
+        while keeper in self._keepers:
             if _interrupted():
                 self.give_up()
             self._clock.look()
-            with self._quiet:
-                ended = self._quiet.wait_for(lambda: not self._calls, _PRECISION) or _interrupted()
-                if ended:
-                    self._kept = False
+            if self._changes.wait_for(lambda: not self._calls, _PRECISION) or _interrupted():
+                self._keepers.discard(keeper)
+                if self._calls and not _interrupted():  # one came before it could see that
+                    self._keepers.add(keeper)
+
+
+class _Lanes:
+    """Has calls finished in their order, at most *size* at once, each of these on a thread."""
+
+    def __init__(self, size: int, threads: Threads, finish: Callable[[Call], None]) -> None:
+        self._size = size
+        self._threads = threads
+        self._finish = finish
+        self._calls: deque[Call] = deque()
+        self._lanes: set[object] = set()  # those that are opened, and those that are to be
+        self._opened = 0
+        self._lock = threading.RLock()  # the last functions of a program open lanes themselves
+
+    def append(self, call: Call) -> None:
+        """Have *call* finished when it is its turn."""
+        self._calls.append(call)
+        self.look()
+
+    def look(self) -> None:
+        """Open a lane if there is a call for it, and not every lane is open."""
+        if not self._calls or len(self._lanes) >= self._size:
+            return  # when one of them ends, it looks again
+        lane = object()
+        try:
+            self._lanes.add(lane)
+            begun = not _late() and self._threads.take(partial(self._serve, lane))
+        except BaseException:
+            self._lanes.discard(lane)
+            raise
+        # Python 3.12.0 to 3.12.2 start no thread once the main thread has ended.
+        if not begun:
+            self._lanes.discard(lane)
+            if not self._lanes:
+                self._serve(lane)
+
+    def abandon(self) -> None:
+        """Forget the calls and the lanes, except for one that this thread may be."""
+        self._lock = threading.RLock()  # the old one may be held by a thread that is not there
+        self._calls.clear()
+        self._lanes.clear()
+
+    def _serve(self, lane: object) -> None:
+        while self._calls and self._opens(lane):
+            with suppress(IndexError):
+                while True:
+                    self._finish(self._calls.popleft())
+            with self._lock:
+                self._opened -= 1
+            self._lanes.discard(lane)
+        self._lanes.discard(lane)
+
+    def _opens(self, lane: object) -> bool:
+        with self._lock:
+            if self._opened == self._size:
+                return False
+            self._opened += 1
+        self._lanes.add(lane)
+        return True
+
+
+class _Changes:
+    """Tells those who wait for something that it may be so now; no lock is held meanwhile."""
+
+    def __init__(self) -> None:
+        self._waiting: set[SimpleQueue[None]] = set()
+
+    def tell(self) -> None:
+        """Let everybody who waits look again."""
+        for change in self._waiting.copy():
+            change.put(None)
+
+    def wait_for(self, is_so: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until *is_so*, for *timeout* seconds at the most; say whether it is."""
+        last = None if timeout is None else time.monotonic() + timeout
+        change: SimpleQueue[None] = SimpleQueue()
+        self._waiting.add(change)
+        try:
+            while not is_so():
+                left = None if last is None else last - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                with suppress(Empty):
+                    change.get(timeout=left)
+            return True
+        finally:
+            self._waiting.discard(change)
 
 
 def _interrupted() -> bool:

@@ -373,10 +373,10 @@ def test_close_in_a_callback_does_not_wait_for_itself() -> None:
 
 
 class Doorstep(SimpleQueue[Any]):
-    """Calls *meanwhile* when a job is about to be put; ``watched`` says that one is waited for."""
+    """Calls *meanwhile* when the second job is put; ``watched`` says that one is waited for."""
 
     def __init__(self, meanwhile: Callable[[], object]) -> None:
-        self._meanwhile = meanwhile
+        self._meanwhile = [meanwhile, dict]
         self.watched = threading.Event()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
@@ -384,8 +384,8 @@ class Doorstep(SimpleQueue[Any]):
         return super().get(block, timeout)
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        if item is not None:
-            self._meanwhile()
+        if item:
+            self._meanwhile.pop()()
         super().put(item)
 
 

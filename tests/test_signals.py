@@ -1,0 +1,121 @@
+"""Signal handlers that make calls, wherever they interrupt the main thread."""
+
+from __future__ import annotations
+
+import pytest
+from processes import python
+from servers import RawServer, answer_all
+
+BEGIN = """
+import faulthandler, os, pymdc, signal, sys, threading
+
+faulthandler.dump_traceback_later(50, exit=True)
+made, told = [], []
+
+def register(client, *callback):
+    return pymdc.api.Users("a@b.com", "pass", client=client).register(*callback)
+
+def make_both(client):
+    assert register(client) == [] or client._closed
+    made.append(register(client, told.append))
+
+def see_that_each_is_told():
+    for call in made:
+        call.join()
+    assert len(told) == len(made) == len(set(made))
+"""
+
+# The handler runs once at each line of pymdc, and of what it takes locks from.
+AT_EACH_LINE = """
+modules = ("pymdc", "threading", "queue", "concurrent")
+lines, client = set(), None
+
+def trace(frame, event, arg):
+    name = frame.f_globals.get("__name__", "")
+    if not name.startswith(modules):
+        return None
+    line = (action, frame.f_code.co_filename, frame.f_lineno)
+    if event == "line" and line not in lines:
+        lines.add(line)
+        signal.raise_signal(signal.SIGUSR1)
+    return trace
+
+signal.signal(signal.SIGUSR1, lambda number, frame: make_both(client))
+
+def call(client):
+    register(client)
+
+def call_back(client):
+    made.append(register(client, told.append))
+
+def join(client):
+    made.append(register(client, told.append))
+    made[-1].join()
+    made[-1].result()
+
+def cancel(client):
+    queued = [register(client, told.append) for _ in range(5)]
+    made.extend(queued)
+    for call in reversed(queued):
+        call.cancel()
+
+def close(client):
+    make_both(client)
+    client.close()
+
+def close_and_cancel(client):
+    make_both(client)
+    client.close(cancel=True)
+
+for action in (call, call_back, join, cancel, close, close_and_cancel):
+    for workers in (1, 4):
+        for warm in (False, True):
+            lines = {line for line in lines if line[0] is not action}
+            client = pymdc.Client(sys.argv[1], workers=workers)
+            if warm:
+                make_both(client)
+            sys.settrace(trace)
+            action(client)
+            sys.settrace(None)
+            client.close()
+see_that_each_is_told()
+assert len(lines) > 300, len(lines)
+"""
+
+# Python runs the handler between any two instructions.
+NOW_AND_THEN = """
+client = pymdc.Client(sys.argv[1], workers=2)
+calls = [made]
+busy = False
+
+def handle(number, frame):
+    global busy
+    if not busy:
+        busy = True
+        make_both(client)
+        busy = False
+
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+for number in range(400):
+    register(client)
+    made.append(register(client, told.append))
+    if number % 3 == 0:
+        made[-1].cancel()
+    if number % 5 == 0:
+        made[-1].join()
+    if number % 20 == 0:
+        before = client
+        client = pymdc.Client(sys.argv[1], workers=1 + number % 3)
+        before.close(cancel=number % 40 == 0)
+signal.setitimer(signal.ITIMER_REAL, 0)
+client.close()
+see_that_each_is_told()
+"""
+
+
+@pytest.mark.parametrize("program", [AT_EACH_LINE, NOW_AND_THEN], ids=["each line", "now and then"])
+def test_a_signal_handler_may_make_calls_whatever_it_interrupts(program: str) -> None:
+    with RawServer(answer_all) as server:
+        ended = python("-c", BEGIN + program, server.endpoint)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
