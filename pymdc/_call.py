@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -82,12 +83,23 @@ def _name(function: object) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
+@dataclass(frozen=True)
+class _Doing:
+    """What a call needs until its callback runs."""
+
+    work: Work
+    callback: Callback
+    scope: Scope
+    hasten: Callable[[Call], None]
+    overtake: Callable[[Call], None]
+
+
 class Call(concurrent.futures.Future[Any]):
     """A call whose answer goes to a callback.
 
-    It is done when its callback has returned; ``result()`` is the value that the callback got,
-    an exception too. A callback may wait for another call by ``join()`` and ``result()``, which
-    pass the queue; ``concurrent.futures.wait()`` does not.
+    It is done when its callback has returned, and then holds its value alone; ``result()`` is the
+    value that the callback got, an exception too. A callback may wait for another call by
+    ``join()`` and ``result()``, which pass the queue; ``concurrent.futures.wait()`` does not.
     """
 
     def __init__(
@@ -99,11 +111,7 @@ class Call(concurrent.futures.Future[Any]):
         overtake: Callable[[Call], None],
     ) -> None:
         super().__init__()
-        self._work = work
-        self._callback = callback
-        self._scope = scope
-        self._hasten = hasten
-        self._overtake = overtake
+        self._doing: _Doing | None = _Doing(work, callback, scope, hasten, overtake)
         self._thread: int | None = None
 
     def join(self, timeout: float | None = None) -> None:
@@ -130,9 +138,10 @@ class Call(concurrent.futures.Future[Any]):
 
         What no worker has begun is never sent; what is on its way loses its connection.
         """
-        if self.done() or not self._scope.cancel():
+        doing = self._doing
+        if doing is None or not doing.scope.cancel():
             return False
-        self._hasten(self)
+        doing.hasten(self)
         return True
 
     def _prepare_to_wait(self) -> None:
@@ -140,23 +149,35 @@ class Call(concurrent.futures.Future[Any]):
             return
         if self._thread == threading.get_ident():
             raise RuntimeError("a callback cannot wait for its own call")
-        self._overtake(self)
+        if (doing := self._doing) is not None:
+            doing.overtake(self)
 
     def abandon(self) -> None:
         """Be done without the callback: after a fork it is the parent who runs that."""
         done, value = self._state == "FINISHED", self._result
         super().__init__()  # what waits in the old one is not there, and may hold its lock
-        self.set_result(value if done else Cancelled("the call is the parent process's"))
+        self._finish(value if done else Cancelled("the call is the parent process's"))
 
     def run(self) -> None:
         """Do the work, hand its outcome to the callback, and be done."""
         self.set_running_or_notify_cancel()
-        value = outcome(self._work)
+        doing = self._doing
+        assert doing is not None
+        value, callback = outcome(doing.work), doing.callback
+        self._doing = doing = None
         self._thread = threading.get_ident()
         try:
-            self._callback(value)
+            callback(value)
         except BaseException:  # noqa: BLE001  # what the user's function raises must harm nothing else
-            _log.exception("the callback %s raised", _name(self._callback))
+            _log.exception("the callback %s raised", _name(callback))
         finally:
+            del callback
             if not self.done():  # else the callback forked, and this is the child
-                self.set_result(value)
+                self._finish(value)
+
+    def _finish(self, value: Any) -> None:
+        self._doing = None
+        try:
+            self.set_result(value)
+        finally:
+            self._done_callbacks.clear()  # type: ignore[attr-defined]  # not in typeshed

@@ -1,0 +1,163 @@
+"""What a call holds once it is finished: its value, and nothing that was sent."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from modes import MODES, PATIENCE, Ask
+from servers import RawServer, answering, read_request, some_bytes, wait, written
+
+import pymdc
+from pymdc import Cancelled, exceptions
+from pymdc.exceptions import Closed
+
+pytestmark = pytest.mark.usefixtures("no_collection")
+
+SIZE = 3_000_000
+
+
+class Content(bytearray):
+    """Bytes to which a weak reference can be made."""
+
+
+class File(io.BytesIO):
+    """A file of the caller's."""
+
+
+def refused(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(written("400 Bad Request", b'{"error": "no"}'))
+
+
+def dropped(connection: socket.socket) -> None:
+    some_bytes(connection)
+
+
+def stored(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(written("200 OK", b'{"hash": "%s"}' % (b"0" * 40)))
+
+
+def never(done: int, total: int | None) -> None:
+    raise ZeroDivisionError
+
+
+TREATS: dict[str, tuple[Callable[[socket.socket], None], dict[str, Any], type]] = {
+    "stored": (stored, {"verify": False}, dict),
+    "stored as another one": (stored, {}, exceptions.IntegrityError),
+    "refused": (refused, {}, dict),
+    "not JSON": (answering(written("502 Bad Gateway", b"<html>")), {}, exceptions.HTTPError),
+    "dropped": (dropped, {}, exceptions.ConnectionLost),
+    "garbled": (answering(b"no HTTP\r\n\r\n"), {}, exceptions.GarbledAnswer),
+    "stopped by progress": (stored, {"progress": never}, ZeroDivisionError),
+}
+
+
+def kept(mode: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """Call *method*, and return the value, and what the caller may keep of the call."""
+    if mode == "blocking":
+        value = method(*args, **kwargs)
+        return value, value
+    call = method(*args, **kwargs, callback=lambda value: None)
+    return call.result(PATIENCE), call
+
+
+def see_that_it_is_let_go(reference: weakref.ref[Any]) -> None:
+    assert reference() is None
+
+
+@pytest.mark.parametrize("kind", [Content, File])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("treat", TREATS)
+def test_a_finished_upload_holds_nothing_of_what_was_sent(treat: str, mode: str, kind: Any) -> None:
+    server_does, options, expected = TREATS[treat]
+    data = kind(bytes(SIZE))
+    reference = weakref.ref(data)
+    with RawServer(server_does) as server, pymdc.Client(server.endpoint) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        value, call = kept(mode, files.upload, data, "token", **options)
+        assert type(value) is expected
+        if kind is Content:
+            data.extend(b"more")
+        del data
+        see_that_it_is_let_go(reference)
+        del call, value
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_upload_without_a_connection_holds_nothing_of_what_was_sent(mode: str) -> None:
+    data = Content(SIZE)
+    reference = weakref.ref(data)
+    with pymdc.Client("http://127.0.0.1:1") as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        value, call = kept(mode, files.upload, data, "token")
+        assert type(value) is exceptions.ConnectError
+        data.extend(b"more")
+        del data
+        see_that_it_is_let_go(reference)
+        del call, value
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_upload_to_a_client_that_is_closed_holds_nothing_of_what_was_sent(mode: str) -> None:
+    data = Content(SIZE)
+    reference = weakref.ref(data)
+    client = pymdc.Client("http://127.0.0.1:1")
+    client.close()
+    files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+    value, call = kept(mode, files.upload, data, "token")
+    assert type(value) is Closed
+    data.extend(b"more")
+    del data
+    see_that_it_is_let_go(reference)
+    client.close()
+    del call, value
+
+
+@pytest.mark.parametrize("queued", [False, True], ids=["on its way", "in the queue"])
+def test_a_cancelled_upload_holds_nothing_of_what_was_sent(queued: bool) -> None:
+    arrived = threading.Event()
+
+    def hold(connection: socket.socket) -> None:
+        connection.recv(100)
+        arrived.set()
+        wait(connection)
+
+    data = Content(SIZE)
+    reference = weakref.ref(data)
+    with RawServer(hold) as server, pymdc.Client(server.endpoint, workers=1) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        first = files.upload(bytearray(1), "token", lambda value: None) if queued else None
+        call = files.upload(data, "token", lambda value: None)
+        assert arrived.wait(PATIENCE)
+        assert call.cancel()
+        assert type(call.result(PATIENCE)) is Cancelled
+        data.extend(b"more")
+        del data
+        see_that_it_is_let_go(reference)
+        assert first is None or first.cancel()
+
+
+def test_a_finished_call_holds_neither_its_callback_nor_what_waited_for_it(ask: Ask) -> None:
+    class Told:
+        def __call__(self, value: Any) -> None:
+            """Be a callback."""
+
+    with pymdc.Client("http://127.0.0.1:1") as client:
+        told, done = Told(), Told()
+        references = [weakref.ref(told), weakref.ref(done)]
+        call = pymdc.api.Users("a@b.com", client=client).register(told)
+        call.add_done_callback(done)
+        call.join(PATIENCE)
+        client.close()  # a function that waits for a call is called after the call is done
+        del told, done
+        for reference in references:
+            see_that_it_is_let_go(reference)
+        assert not call.cancel()
+        assert isinstance(call.result(), exceptions.ConnectError)
