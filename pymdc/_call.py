@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -149,14 +150,16 @@ class Call(concurrent.futures.Future[Any]):
             return
         if self._thread == threading.get_ident():
             raise RuntimeError("a callback cannot wait for its own call")
-        if (doing := self._doing) is not None:
+        if sys.is_finalizing():
+            self.abandon("Python ended before it was done")
+        elif (doing := self._doing) is not None:
             doing.overtake(self)
 
-    def abandon(self) -> None:
-        """Be done without the callback: after a fork it is the parent who runs that."""
+    def abandon(self, why: str) -> None:
+        """Be done without the callback, which another process runs, or nobody; say *why*."""
         done, value = self._state == "FINISHED", self._result
         super().__init__()  # what waits in the old one is not there, and may hold its lock
-        self._finish(value if done else Cancelled("the call is the parent process's"))
+        self._finish(value if done else Cancelled(why))
 
     def run(self) -> None:
         """Do the work, hand its outcome to the callback, and be done."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -57,6 +59,21 @@ class _Nowhere(Client):
         return "<Client without an endpoint>"
 
 
+class _Late(Client):
+    """Stands in where no client was made until Python ends: from then on none can be."""
+
+    def __init__(self) -> None:
+        self._closed = True
+        self._total = self._stall = math.inf
+        self._size = 1
+        self._begin()
+
+    @property
+    def endpoint(self) -> str:
+        """In place of an address."""
+        return "any bridge"
+
+
 def _no_endpoint(_scope: Scope) -> NoReturn:
     raise NoEndpoint
 
@@ -68,6 +85,8 @@ def default() -> Client:
     Raises ValueError for what can't be made from them.
     """
     global _made, _made_from
+    if sys.is_finalizing():
+        return _made or _Late()
     with _lock:
         values = [os.environ.get(variable) for variable, _ in _VARIABLES.values()]
         if _made is not None and values != _made_from and not _made.outstanding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -179,6 +180,8 @@ class Clock:
             thread.join()
 
     def _start(self) -> None:
+        if sys.is_finalizing():
+            return
         with self._lock:
             if self._thread is not None or self._stopped:
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -37,12 +38,16 @@ class Threads:
 
     def take(self, job: Job) -> bool:
         """Let a thread do *job*; False when none can be started, because Python ends."""
+        if sys.is_finalizing():
+            return False
         held = [job]
         self._jobs.put(held)
         return self._enough() or not _taken(held)
 
     def begin(self, thread: threading.Thread) -> bool:
         """Start *thread* as one of these, to be ended by itself; False when that can't be."""
+        if sys.is_finalizing():
+            return False
         if not DAEMONS:  # no signal handlers run in a sub-interpreter
             return self._start(thread)
         told: SimpleQueue[bool] = SimpleQueue()

@@ -96,6 +96,9 @@ class Workers:
         if self._given_up:
             scope.cancel(_CTRL_C)
         call = Call(work, callback, scope, self._hasten, self._overtake)
+        if sys.is_finalizing():
+            call.run()
+            return call
         try:
             self._waiting.add(call)
             self._calls.add(call)
@@ -144,7 +147,7 @@ class Workers:
         self._cancelled.abandon()
         self._waiting.clear()
         for call in self._calls:
-            call.abandon()
+            call.abandon("the call is the parent process's")
         self._calls.clear()
 
     def _withdraw(self, call: Call) -> None:

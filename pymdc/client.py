@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -115,7 +116,9 @@ class Client:
     ) -> Any:
         """Do *work* on a worker: wait for its outcome, or hand that to *callback*."""
         scope = Scope(self._stall, renews=True) if transfer else Scope(self._total)
-        if self._closed:
+        if sys.is_finalizing():  # from here on modules can't be imported, nor threads run
+            scope.end(Closed(f"nothing is sent to {self.endpoint} any more: Python is ending"))
+        elif self._closed:
             scope.end(Closed(f"the client of {self.endpoint} is closed"))
         callback = checked(callback)
         if callback is None:
@@ -173,6 +176,9 @@ class Client:
         A callback of this client does not wait: from there it closes once that has returned.
         A call made afterwards has `Closed` as its value.
         """
+        if sys.is_finalizing():  # other threads stand still for ever
+            self._closed = True
+            return
         if self._workers.current:
             self._closed = True
             close = partial(self.close, timeout, cancel)

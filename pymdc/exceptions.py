@@ -17,7 +17,7 @@
     +-- IntegrityError      (OSError) bytes whose hash or number is not the one promised
     +-- BridgeError         what `unwrap` raises for the bridge's {"error": ...}
     +-- Cancelled           the call was taken back
-    +-- Closed              the client was closed before the call
+    +-- Closed              the client was closed, or Python was ending, before the call
 
 A call never raises these: they are its value, with a callback and without.
 For those who prefer ``try``, `unwrap` raises them.
@@ -131,7 +131,7 @@ class Cancelled(PymdcError):
 
 
 class Closed(PymdcError):
-    """The client had been closed before the call."""
+    """The client had been closed, or Python was ending, before the call."""
 
 
 class BridgeError(PymdcError):
