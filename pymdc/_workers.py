@@ -21,6 +21,7 @@ from pymdc._threads import Threads, on_any
 
 _PRECISION = 0.25  # seconds between two looks at whether Ctrl-C ended the main thread
 _LAST_SECONDS = 5.0  # for callbacks to hear that they are cancelled, after Ctrl-C
+_LAST_SECOND = 1.0  # for blocking calls to end what they do, after Ctrl-C
 _CTRL_C = "the program was interrupted"
 _all: weakref.WeakSet[Workers] = weakref.WeakSet()
 _log = logging.getLogger("pymdc")
@@ -45,6 +46,7 @@ class Workers:
         self._calls: set[Call] = set()  # whose callbacks have not returned
         self._waiting: set[Call] = set()  # those of them that nobody has taken
         self._guests: set[threading.Thread] = set()  # other clients' workers, on these calls
+        self._given_up_on: list[SimpleQueue[Any]] = []  # for the values of blocking calls
         self._keepers: set[threading.Thread] = set()
         self._given_up = False
         self._changes = _Changes()
@@ -63,6 +65,8 @@ class Workers:
             return answers.get()
         except BaseException:
             scope.cancel()
+            left = [other for other in self._given_up_on if other.empty()]
+            self._given_up_on = [*left, answers]
             raise
 
     def _run_here(self, work: Work) -> Any:
@@ -124,6 +128,12 @@ class Workers:
                 workers._given_up = True
                 workers.cancel(_CTRL_C)
             self.quiet(_PRECISION)
+
+    def await_given_up(self, last: float) -> None:
+        """Wait for the blocking calls that Ctrl-C ended, until *last*: they may have to tidy up."""
+        for answers in self._given_up_on:
+            with suppress(Empty):
+                answers.get(timeout=max(0.0, last - time.monotonic()))
 
     def quiet(self, timeout: float | None = None) -> bool:
         """Wait until every callback has run; in a callback, do not wait. Say whether all have."""
@@ -329,3 +339,6 @@ def _tell_the_rest() -> None:
     last = time.monotonic() + _LAST_SECONDS
     for workers in _everybody():
         workers.give_up(last)
+    last = time.monotonic() + _LAST_SECOND
+    for workers in _everybody():
+        workers.await_given_up(last)

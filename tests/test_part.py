@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import pytest
 from filesystems import SOMEBODY, as_somebody_else, everybodys_folder, without_flock
 from lender import DATA, HASH, SHARD, SHARDS, Lender, damaged
 from modes import PATIENCE, Ask
+from processes import MINUTE
 from test_downloads import download, part
 from websockets.sync.server import ServerConnection
 
@@ -113,6 +118,42 @@ def test_the_part_file_of_another_user_is_left_alone(ask: Ask) -> None:
         assert download(ask, lender, folder / "out")["size"] == len(DATA)
         assert (folder / "out").stat().st_uid == os.geteuid()
         assert part(folder).read_bytes() == b"planted"
+
+
+CANCELLED = """
+import errno, pymdc, sys
+from filesystems import refuse_flock
+
+refuse_flock(errno.ENOSYS)
+client = pymdc.Client(sys.argv[1])
+pymdc.api.Files("b", pymdc.ECDSA(), client=client).download(sys.argv[2], to=sys.argv[3])
+"""
+
+
+@contextmanager
+def held(lender: Lender, number: int) -> Iterator[threading.Event]:
+    """Hold the shard *number* when it is asked for; give the event that says that it is."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(connection: ServerConnection) -> None:
+        reached.set()
+        go_on.wait(PATIENCE)
+
+    lender.treats[number] = hold
+    yield reached
+    go_on.set()
+
+
+def test_ctrl_c_leaves_nothing_where_files_cannot_be_locked(tmp_path: Path) -> None:
+    with Lender() as lender, held(lender, 6) as reached:
+        command = [sys.executable, "-c", CANCELLED, lender.endpoint, HASH, str(tmp_path / "out")]
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path}
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+            assert reached.wait(PATIENCE)
+            process.send_signal(signal.SIGINT)
+            assert b"KeyboardInterrupt" in process.communicate(timeout=MINUTE)[1]
+    assert os.listdir(tmp_path) == []
 
 
 def mode(path: Path) -> int:
