@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import logging
 import sys
 import threading
@@ -20,6 +21,7 @@ from pymdc.exceptions import Cancelled
 Work = Callable[[], Any]
 Callback = Callable[[Any], object]
 
+_numbers = itertools.count(1)
 _log = logging.getLogger("pymdc")
 
 
@@ -101,7 +103,12 @@ class Call(concurrent.futures.Future[Any]):
     It is done when its callback has returned, and then holds its value alone; ``result()`` is the
     value that the callback got, an exception too. A callback may wait for another call by
     ``join()`` and ``result()``, which pass the queue; ``concurrent.futures.wait()`` does not.
+
+    It also has what the `threading.Thread` had that 0.0.1 returned: ``name``, ``ident``,
+    ``daemon``, which cannot be set since it runs, and their old methods.
     """
+
+    __module__ = "pymdc"  # where it is to be imported from
 
     def __init__(
         self,
@@ -114,6 +121,8 @@ class Call(concurrent.futures.Future[Any]):
         super().__init__()
         self._doing: _Doing | None = _Doing(work, callback, scope, hasten, overtake)
         self._thread: int | None = None
+        self._ident = next(_numbers)
+        self.name = f"Call-{self._ident}"
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the callback has returned, for *timeout* seconds at the most."""
@@ -145,6 +154,50 @@ class Call(concurrent.futures.Future[Any]):
         doing.hasten(self)
         return True
 
+    @property
+    def ident(self) -> int:
+        """A number that no other call of this process has."""
+        return self._ident
+
+    @property
+    def daemon(self) -> bool:
+        """False: the process stays until the callback has returned; to set it is a RuntimeError."""
+        return False
+
+    @daemon.setter
+    def daemon(self, daemonic: bool) -> None:
+        raise RuntimeError("cannot set daemon status of active thread")
+
+    def start(self) -> None:
+        """Raise RuntimeError, as a thread that was started does."""
+        raise RuntimeError("threads can only be started once")
+
+    def isAlive(self) -> bool:  # noqa: N802  # this and the next ones are names of 2016
+        """Return ``is_alive()``."""
+        return self.is_alive()
+
+    def getName(self) -> str:  # noqa: N802
+        """Return ``name``."""
+        return self.name
+
+    def setName(self, name: str) -> None:  # noqa: N802
+        """Set ``name``."""
+        self.name = name
+
+    def isDaemon(self) -> bool:  # noqa: N802
+        """Return ``daemon``."""
+        return self.daemon
+
+    def setDaemon(self, daemonic: bool) -> None:  # noqa: N802
+        """Set ``daemon``, which is a RuntimeError."""
+        self.daemon = daemonic
+
+    def __repr__(self) -> str:
+        doing = self._doing
+        if doing is not None:
+            return f"<Call {self.name}, {doing.scope.doing}>"
+        return f"<Call {self.name}, {'done' if self.done() else 'its callback runs'}>"
+
     def _prepare_to_wait(self) -> None:
         if self.done():
             return
@@ -161,7 +214,7 @@ class Call(concurrent.futures.Future[Any]):
         super().__init__()  # what waits in the old one is not there, and may hold its lock
         self._finish(value if done else Cancelled(why))
 
-    def run(self) -> None:
+    def perform(self) -> None:
         """Do the work, hand its outcome to the callback, and be done."""
         self.set_running_or_notify_cancel()
         doing = self._doing

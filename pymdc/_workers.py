@@ -101,7 +101,7 @@ class Workers:
             scope.cancel(_CTRL_C)
         call = Call(work, callback, scope, self._hasten, self._overtake)
         if sys.is_finalizing():
-            call.run()
+            call.perform()
             return call
         try:
             self._waiting.add(call)
@@ -182,7 +182,7 @@ class Workers:
         """Take *call* and run it, unless somebody has."""
         if not self._takes(call):
             return
-        failure = outcome(call.run)
+        failure = outcome(call.perform)
         self._done(call)
         if failure is not None:  # of what add_done_callback was given: Exceptions are logged there
             outcome(partial(_log.error, "after a callback came %r", failure))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import Account
 from modes import PATIENCE, Ask
+from servers import RawServer
 
 import pymdc
 from pymdc._hashes import file_hash
@@ -275,6 +278,70 @@ def test_a_refused_put_leaves_its_file_where_it_stood(
     value = ask(REST, "PUT", "/buckets/x/files", {"f": file}, (), headers, client=client)
     assert value == {"error": "Invalid or expired token"}
     assert file.tell() == 2
+
+
+def test_a_handle_has_what_a_thread_of_2016_had(account: Account, client: pymdc.Client) -> None:
+    released = threading.Event()
+    threads = [
+        Buckets(account.key_pair, client=client).list(lambda _: released.wait(PATIENCE))
+        for _ in range(2)
+    ]
+    assert len({thread.ident for thread in threads}) == 2
+    assert len({thread.getName() for thread in threads}) == 2
+    for thread in threads:
+        assert thread.isAlive()
+        assert thread.is_alive()
+        assert isinstance(thread.ident, int)
+        assert thread.name == thread.getName()
+        thread.setName("mine")
+        assert thread.name == "mine"
+        thread.name = "yours"
+        assert thread.getName() == "yours"
+        assert thread.daemon is thread.isDaemon() is False
+        with pytest.raises(RuntimeError, match="cannot set daemon status of active thread"):
+            thread.setDaemon(True)
+        with pytest.raises(RuntimeError, match="cannot set daemon status"):
+            thread.daemon = True
+        with pytest.raises(RuntimeError, match="threads can only be started once"):
+            thread.start()
+        thread.join(0)
+        assert thread.isAlive()
+    released.set()
+    for thread in threads:
+        thread.join()
+        assert not thread.isAlive()
+
+
+def test_the_repr_of_a_handle_says_what_it_is_and_how_far(
+    account: Account, client: pymdc.Client
+) -> None:
+    in_callback, released = threading.Event(), threading.Event()
+
+    def callback(answer: object) -> None:
+        in_callback.set()
+        released.wait(PATIENCE)
+
+    call = Buckets(account.key_pair, client=client).list(callback)
+    in_callback.wait(PATIENCE)
+    assert repr(call) == f"<Call {call.name}, its callback runs>"
+    released.set()
+    call.join()
+    assert repr(call) == f"<Call {call.name}, done>"
+
+    def silence(connection: socket.socket) -> None:
+        in_callback.set()
+        connection.recv(1)
+
+    with RawServer(silence) as server:
+        with pymdc.Client(server.endpoint, workers=1) as silent:
+            in_callback.clear()
+            calls = [Users("a", "b", client=silent).activate("secret", print) for _ in range(2)]
+            in_callback.wait(PATIENCE)
+            assert re.fullmatch(
+                rf"<Call {calls[0].name}, GET \S+/activations/\.\.\.>", repr(calls[0])
+            )
+            assert repr(calls[1]) == f"<Call {calls[1].name}, a call not yet sent>"
+            silent.close(cancel=True)
 
 
 def test_reprs_say_what_they_are_and_no_secret() -> None:

@@ -221,6 +221,18 @@ def test_a_file_object_is_not_kept(ask: Ask, bucket: Bucket) -> None:
     assert gone() is None
 
 
+def test_files_of_calls_that_never_ran_are_closed(bridge: Bridge, photo: Path) -> None:
+    with one_worker(bridge) as (client, release):
+        files = Files("x", None, client=client)
+        calls = [files.upload(photo, "token", lambda _: None) for _ in range(5)]
+        assert held(photo) == 5
+        assert all(call.cancel() for call in calls[:4])
+        with pytest.raises(TypeError, match="the callback is int"):
+            files.upload(photo, "token", 5)  # type: ignore[call-overload]
+        release()
+    assert held(photo) == 0
+
+
 @pytest.fixture
 def few_descriptors() -> Iterator[int]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
