@@ -35,7 +35,8 @@ setup(
     long_description_content_type="text/x-rst",
     license="MIT",
     license_files=["LICENSE"],
-    packages=find_packages(include=["pymdc", "pymdc.*"]),
+    # No __init__.py, so that help(pymdc) does not list what is internal.
+    packages=[*find_packages(include=["pymdc", "pymdc.*"]), "pymdc._internal"],
     package_data={"pymdc": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=REQUIRES,

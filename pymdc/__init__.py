@@ -18,8 +18,10 @@ The variable PYMDC_ENDPOINT says where the bridge is; or give each class a ``cli
 What goes wrong is returned, not raised: `exceptions` draws the tree, and `unwrap` raises it.
 """
 
+from __future__ import annotations
+
 from pymdc import api, keypair, rest, unirest
-from pymdc._call import Call
+from pymdc._internal.call import Call
 from pymdc.client import Client
 from pymdc.exceptions import BridgeError, Cancelled, PymdcError, unwrap
 from pymdc.keypair import ECDSA
@@ -38,3 +40,7 @@ __all__ = [
     "unirest",
     "unwrap",
 ]
+
+
+def __dir__() -> list[str]:
+    return [name for name in globals() if not name.startswith("_") or name.startswith("__")]

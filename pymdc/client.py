@@ -14,21 +14,21 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn
 
-from pymdc._again import Sendings, pauses
-from pymdc._aside import Aside
-from pymdc._auth import Auth
-from pymdc._call import Callback, checked, outcome
-from pymdc._channel import Channel
-from pymdc._hashes import Block
-from pymdc._pull import side_by_side
-from pymdc._request import Request
-from pymdc._response import Response
-from pymdc._scope import Clock, Scope
-from pymdc._shards import Pointer
-from pymdc._text import Text, text
-from pymdc._transport import Transport
-from pymdc._turn import Turn
-from pymdc._workers import Workers
+from pymdc._internal.again import Sendings, pauses
+from pymdc._internal.aside import Aside
+from pymdc._internal.auth import Auth
+from pymdc._internal.call import Callback, checked, outcome
+from pymdc._internal.channel import Channel
+from pymdc._internal.hashes import Block
+from pymdc._internal.pull import side_by_side
+from pymdc._internal.request import Request
+from pymdc._internal.response import Response
+from pymdc._internal.scope import Clock, Scope
+from pymdc._internal.shards import Pointer
+from pymdc._internal.text import Text, text
+from pymdc._internal.transport import Transport
+from pymdc._internal.turn import Turn
+from pymdc._internal.workers import Workers
 from pymdc.exceptions import CertificateError, Closed, ConnectError, NetworkError, NoEndpoint
 
 WORKERS = 32

@@ -11,10 +11,10 @@ from typing import Literal, ParamSpec, TypeVar, overload
 
 import ecdsa
 
-from pymdc import _secp256k1
-from pymdc._ripemd160 import ripemd160
-from pymdc._text import Text as Key
-from pymdc._text import raw, text
+from pymdc._internal import secp256k1 as _secp256k1
+from pymdc._internal.ripemd160 import ripemd160
+from pymdc._internal.text import Text as Key
+from pymdc._internal.text import raw, text
 
 _AsText = Literal["hex", "base64", "b64"]
 

@@ -13,8 +13,8 @@ from servers import RawServer, answering
 from websockets.sync.server import ServerConnection, serve
 
 import pymdc
-from pymdc._hashes import file_hash
-from pymdc._scope import Scope
+from pymdc._internal.hashes import file_hash
+from pymdc._internal.scope import Scope
 
 DATA = b"a shard of a file"
 HASH = file_hash(DATA)

@@ -26,9 +26,13 @@ from modes import Ask
 from servers import RawServer, Treat, answering, full_port, read_request, wait, written
 
 import pymdc
-from pymdc import _again, _channel, _response, _translation, exceptions
-from pymdc._dial import Deadline, _connected
-from pymdc._scope import Scope
+from pymdc import exceptions
+from pymdc._internal import again as _again
+from pymdc._internal import channel as _channel
+from pymdc._internal import response as _response
+from pymdc._internal import translation as _translation
+from pymdc._internal.dial import Deadline, _connected
+from pymdc._internal.scope import Scope
 
 
 def listing(endpoint: str, ask: Ask, read: float = 30) -> Any:

@@ -22,9 +22,9 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
-from pymdc._channel import Channel
-from pymdc._hashes import file_hash
-from pymdc._scope import Scope
+from pymdc._internal.channel import Channel
+from pymdc._internal.hashes import file_hash
+from pymdc._internal.scope import Scope
 
 
 def download(ask: Ask, pointers: Any, to: Path | io.BytesIO, name: str = HASH) -> Any:

@@ -24,12 +24,12 @@ from processes import MINUTE, bridge_process, python
 from steps import at_each_step
 
 import pymdc
-from pymdc._again import Sendings
-from pymdc._auth import Signature
-from pymdc._nonces import Nonces
-from pymdc._request import settle
-from pymdc._scope import Scope
-from pymdc._turn import Turn
+from pymdc._internal.again import Sendings
+from pymdc._internal.auth import Signature
+from pymdc._internal.nonces import Nonces
+from pymdc._internal.request import settle
+from pymdc._internal.scope import Scope
+from pymdc._internal.turn import Turn
 from pymdc.bridge import Bridge
 
 CALLS = 1_000
@@ -255,7 +255,7 @@ def test_a_nonce_that_another_one_interrupts_is_not_the_same() -> None:
 
 SIGNALLED = """
 import faulthandler, signal
-from pymdc._nonces import nonces
+from pymdc._internal.nonces import nonces
 
 faulthandler.dump_traceback_later(20, exit=True)
 found = []

@@ -16,7 +16,7 @@ from modes import PATIENCE, Ask
 from servers import RawServer
 
 import pymdc
-from pymdc._hashes import file_hash
+from pymdc._internal.hashes import file_hash
 from pymdc.api import REST, Bucket, Buckets, Files, Keys, Users
 from pymdc.bridge import Bridge
 

@@ -19,8 +19,8 @@ from websockets.sync.server import serve
 
 import pymdc
 from pymdc import exceptions
-from pymdc._auth import Nobody
-from pymdc._request import settle
+from pymdc._internal.auth import Nobody
+from pymdc._internal.request import settle
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
 

@@ -28,7 +28,7 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
-from pymdc._request import settle
+from pymdc._internal.request import settle
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
 

@@ -22,9 +22,9 @@ from modes import PATIENCE, Ask
 from processes import python
 
 import pymdc
-from pymdc._hashes import file_hash
-from pymdc._scope import Scope
-from pymdc._source import Source
+from pymdc._internal.hashes import file_hash
+from pymdc._internal.scope import Scope
+from pymdc._internal.source import Source
 from pymdc.api import Bucket, Files
 from pymdc.bridge import Bridge
 

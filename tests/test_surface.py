@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import pkgutil
+import pydoc
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,16 @@ def test_the_bridge_as_a_program_has_these_defaults() -> None:
     }
 
 
+def test_help_shows_the_lesson_and_no_private_module() -> None:
+    shown = pydoc.plain(pydoc.render_doc(pymdc))
+    assert ">>> user.register()" in shown.partition("PACKAGE CONTENTS")[0]
+    assert "class Call(" in shown
+    assert not re.search(r"^ +_\w|pymdc\._", shown.partition("\nCLASSES")[0], re.MULTILINE)
+    assert "pymdc._" not in shown
+    assert not [name for name in dir(pymdc) if name.startswith("_") and name[1] != "_"]
+    assert {*pymdc.__all__, "exceptions", "client"} <= {*dir(pymdc)}
+
+
 def test_every_public_method_of_the_api_takes_a_callback_last() -> None:
     for name in ("Users", "Keys", "Buckets", "Bucket", "Files"):
         for method, function in inspect.getmembers(getattr(pymdc.api, name), inspect.isfunction):
@@ -146,7 +157,7 @@ def test_all_names_what_is_there(module: Any) -> None:
         assert hasattr(module, name)
 
 
-LADDER = [
+LADDER = [  # an underscore stands for what is internal
     {
         "exceptions",
         "_answer",
@@ -179,15 +190,15 @@ LADDER = [
     {""},
 ]
 PACKAGE = Path(pymdc.__file__).parent
+PACKAGES = ("pymdc", "pymdc.api", "pymdc._internal")
 
 
 def modules() -> dict[str, Path]:
-    found = {"": PACKAGE / "__init__.py"}
-    for info in pkgutil.walk_packages([str(PACKAGE)], "pymdc."):
-        name = info.name.removeprefix("pymdc.")
-        if name.split(".")[0] != "bridge":
-            path = PACKAGE / Path(*name.split("."))
-            found[name] = path / "__init__.py" if info.ispkg else path.with_suffix(".py")
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] != "bridge":
+            found[".".join(parts).removesuffix("__init__").rstrip(".")] = path
     return found
 
 
@@ -197,7 +208,7 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module in ("pymdc", "pymdc.api"):
+        elif isinstance(node, ast.ImportFrom) and node.module in PACKAGES:
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             names.add(str(node.module))
@@ -206,7 +217,11 @@ def imported(path: Path) -> set[str]:
 
 def test_imports_run_one_way() -> None:
     known = modules()
-    rungs = {name: rung for rung, names in enumerate(LADDER) for name in names}
+    rungs = {
+        re.sub("^_", "_internal.", name): rung
+        for rung, names in enumerate(LADDER)
+        for name in names
+    }
     assert set(rungs) == set(known)
     for name, path in known.items():
         for other in imported(path) & set(known):

@@ -21,9 +21,9 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
-from pymdc._connection import HTTPPool, HTTPSPool, within
-from pymdc._hashes import file_hash
-from pymdc._scope import Scope
+from pymdc._internal.connection import HTTPPool, HTTPSPool, within
+from pymdc._internal.hashes import file_hash
+from pymdc._internal.scope import Scope
 
 LIMIT = 0.3
 LONG = 60

@@ -16,10 +16,10 @@ import pytest
 from modes import PATIENCE
 
 from pymdc import Call
-from pymdc._call import outcome
-from pymdc._scope import Scope
-from pymdc._threads import Threads
-from pymdc._workers import Workers as ScopedWorkers
+from pymdc._internal.call import outcome
+from pymdc._internal.scope import Scope
+from pymdc._internal.threads import Threads
+from pymdc._internal.workers import Workers as ScopedWorkers
 from pymdc.exceptions import Cancelled
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, overload
 
-from pymdc._auth import Identity
-from pymdc._auth import checked as checked_identity
-from pymdc._call import Call, Callback
-from pymdc._text import Gigabytes, Text, gigabytes, text
+from pymdc._internal.auth import Identity
+from pymdc._internal.auth import checked as checked_identity
+from pymdc._internal.call import Call, Callback
+from pymdc._internal.text import Gigabytes, Text, gigabytes, text
 from pymdc.api._resource import Resource
 from pymdc.api.files import Files
 from pymdc.api.keys import public_keys

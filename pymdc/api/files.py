@@ -7,18 +7,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO, overload
 
-from pymdc import _part, _progress, _shards, _tokens
-from pymdc._auth import Identity, Token, identify
-from pymdc._auth import checked as checked_identity
-from pymdc._call import Call, Callback
-from pymdc._call import checked as checked_callback
-from pymdc._multipart import FileBody, body_of
-from pymdc._part import Target
-from pymdc._progress import Function as Told
-from pymdc._request import Request, resource, settle
-from pymdc._scope import Scope
-from pymdc._source import Given, Source
-from pymdc._text import Text, text
+from pymdc._internal import part as _part
+from pymdc._internal import progress as _progress
+from pymdc._internal import shards as _shards
+from pymdc._internal import tokens as _tokens
+from pymdc._internal.auth import Identity, Token, identify
+from pymdc._internal.auth import checked as checked_identity
+from pymdc._internal.call import Call, Callback
+from pymdc._internal.call import checked as checked_callback
+from pymdc._internal.multipart import FileBody, body_of
+from pymdc._internal.part import Target
+from pymdc._internal.progress import Function as Told
+from pymdc._internal.request import Request, resource, settle
+from pymdc._internal.scope import Scope
+from pymdc._internal.source import Given, Source
+from pymdc._internal.text import Text, text
 from pymdc.api._resource import Resource
 from pymdc.client import Answer, Client
 from pymdc.exceptions import BridgeError, IntegrityError, refused, unwrap

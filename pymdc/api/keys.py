@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import overload
 
-from pymdc._auth import Identity
-from pymdc._auth import checked as checked_identity
-from pymdc._call import Call, Callback
+from pymdc._internal.auth import Identity
+from pymdc._internal.auth import checked as checked_identity
+from pymdc._internal.call import Call, Callback
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users
 from pymdc.client import Answer, Client

@@ -6,8 +6,8 @@ import secrets
 from hashlib import sha256
 from typing import overload
 
-from pymdc._call import Call, Callback
-from pymdc._text import Text, raw, text
+from pymdc._internal.call import Call, Callback
+from pymdc._internal.text import Text, raw, text
 from pymdc.api._resource import Resource
 from pymdc.client import Answer, Client
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from pymdc._call import outcome
-from pymdc._workers import Workers
+from pymdc._internal.call import outcome
+from pymdc._internal.workers import Workers
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,9 +15,9 @@ from urllib3 import connection, exceptions
 from urllib3.util import wait_for_read
 from urllib3.util.wait import wait_for_socket
 
-from pymdc._answer import Answer, Early
-from pymdc._dial import Tunnel, dial, secured
-from pymdc._scope import Scope
+from pymdc._internal.answer import Answer, Early
+from pymdc._internal.dial import Tunnel, dial, secured
+from pymdc._internal.scope import Scope
 
 Block = TypeVar("Block")
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from urllib3.util import ssl_wrap_socket
 
-from pymdc._proxy import Proxy, refusal
-from pymdc._scope import Scope
+from pymdc._internal.proxy import Proxy, refusal
+from pymdc._internal.scope import Scope
 
 _LONGEST_ANSWER = 64 * 1024  # bytes, of a proxy that is asked for a tunnel
 

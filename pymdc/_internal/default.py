@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pymdc._call import Callback
-from pymdc._scope import Scope
+from pymdc._internal.call import Callback
+from pymdc._internal.scope import Scope
 from pymdc.client import Client
 from pymdc.exceptions import NoEndpoint
 

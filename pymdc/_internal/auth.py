@@ -7,10 +7,10 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from pymdc._contract import contract
-from pymdc._nonces import Nonces, nonces
-from pymdc._request import Request
-from pymdc._text import Text, text
+from pymdc._internal.contract import contract
+from pymdc._internal.nonces import Nonces, nonces
+from pymdc._internal.request import Request
+from pymdc._internal.text import Text, text
 from pymdc.keypair import ECDSA
 
 

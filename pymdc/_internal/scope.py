@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from pymdc._interpreter import DAEMONS, REST
+from pymdc._internal.interpreter import DAEMONS, REST
 from pymdc.exceptions import Cancelled, PymdcError, Timeout
 
 Block = TypeVar("Block")

@@ -14,8 +14,8 @@ from tempfile import SpooledTemporaryFile
 from typing import BinaryIO
 from urllib.parse import quote
 
-from pymdc._foreign import foreign
-from pymdc._hashes import Block
+from pymdc._internal.foreign import foreign
+from pymdc._internal.hashes import Block
 
 try:
     import fcntl

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypedDict
 
-from pymdc._aside import Aside
-from pymdc._call import Work
-from pymdc._channel import parsed
-from pymdc._foreign import Foreign
-from pymdc._hashes import Block
-from pymdc._part import Part, Stream
-from pymdc._progress import Progress
-from pymdc._verifier import Verifier
+from pymdc._internal.aside import Aside
+from pymdc._internal.call import Work
+from pymdc._internal.channel import parsed
+from pymdc._internal.foreign import Foreign
+from pymdc._internal.hashes import Block
+from pymdc._internal.part import Part, Stream
+from pymdc._internal.progress import Progress
+from pymdc._internal.verifier import Verifier
 from pymdc.exceptions import ChannelError, IntegrityError, NetworkError, PymdcError
 
 _AT_ONCE = 1024 * 1024  # bytes that are written, and hashed aside

@@ -7,9 +7,9 @@ import ssl
 
 from urllib3 import exceptions as theirs
 
-from pymdc._answer import Switched
-from pymdc._dial import distrust
-from pymdc._request import masked
+from pymdc._internal.answer import Switched
+from pymdc._internal.dial import distrust
+from pymdc._internal.request import masked
 from pymdc.exceptions import (
     CertificateError,
     ConnectError,

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3 import exceptions as theirs
 
-from pymdc._connection import HTTPPool, HTTPSPool, beside, sending, within
-from pymdc._dial import Tunnel
-from pymdc._proxy import proxy_for, refusal, through
-from pymdc._request import Request, masked
-from pymdc._response import Response, whole_body
-from pymdc._scope import Scope
-from pymdc._translation import translated
+from pymdc._internal.connection import HTTPPool, HTTPSPool, beside, sending, within
+from pymdc._internal.dial import Tunnel
+from pymdc._internal.proxy import proxy_for, refusal, through
+from pymdc._internal.request import Request, masked
+from pymdc._internal.response import Response, whole_body
+from pymdc._internal.scope import Scope
+from pymdc._internal.translation import translated
 from pymdc.exceptions import Closed, ConnectError
 
 _PROXY_AUTHENTICATION_REQUIRED = 407

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from pymdc._foreign import Foreign
-from pymdc._scope import Scope
+from pymdc._internal.foreign import Foreign
+from pymdc._internal.scope import Scope
 from pymdc.exceptions import Cancelled
 
 Work = Callable[[], Any]

@@ -15,10 +15,10 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
-from pymdc._dial import Tunnel, dial, distrust, secured
-from pymdc._hashes import Block, file_hash
-from pymdc._proxy import Proxy, proxy_for, through
-from pymdc._scope import Scope
+from pymdc._internal.dial import Tunnel, dial, distrust, secured
+from pymdc._internal.hashes import Block, file_hash
+from pymdc._internal.proxy import Proxy, proxy_for, through
+from pymdc._internal.scope import Scope
 from pymdc.exceptions import (
     CertificateError,
     ChannelError,

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, ClassVar
 
-from pymdc._scope import Scope
-from pymdc._text import Text, text
+from pymdc._internal.scope import Scope
+from pymdc._internal.text import Text, text
 
 try:
     import resource

@@ -13,12 +13,12 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from pymdc._aside import Aside
-from pymdc._foreign import foreign
-from pymdc._hashes import FileHash
-from pymdc._progress import Progress
-from pymdc._scope import Scope
-from pymdc._source import READ_INTO, Source
+from pymdc._internal.aside import Aside
+from pymdc._internal.foreign import foreign
+from pymdc._internal.hashes import FileHash
+from pymdc._internal.progress import Progress
+from pymdc._internal.scope import Scope
+from pymdc._internal.source import READ_INTO, Source
 from pymdc.exceptions import IntegrityError
 
 _BLOCK = 1024 * 1024

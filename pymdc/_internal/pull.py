@@ -5,9 +5,9 @@ from __future__ import annotations
 import selectors
 from collections.abc import Callable, Generator, Iterable
 
-from pymdc._channel import Channel
-from pymdc._hashes import Block
-from pymdc._shards import Pointer
+from pymdc._internal.channel import Channel
+from pymdc._internal.hashes import Block
+from pymdc._internal.shards import Pointer
 from pymdc.exceptions import ChannelError, NetworkError
 
 # Bytes that are read of a shard while an earlier one is not whole: an interruption costs them.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from pymdc._interpreter import DAEMONS, REST
+from pymdc._internal.interpreter import DAEMONS, REST
 
 Job = Callable[[], None]
 

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from pymdc._again import Busy
-from pymdc._auth import Token
-from pymdc._scope import Scope
-from pymdc._text import Text, text
+from pymdc._internal.again import Busy
+from pymdc._internal.auth import Token
+from pymdc._internal.scope import Scope
+from pymdc._internal.text import Text, text
 from pymdc.exceptions import ConnectError, IntegrityError, NetworkError, refused
 
 _TRIES = 3
