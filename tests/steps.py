@@ -25,6 +25,7 @@ def at_each_step(function: Callable[[], Any], interrupt: Callable[[], None]) -> 
         return step
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # which Python 3.12 asks of the frame that traces
     sys.settrace(step)
     try:
         function()  # Python 3.13 tells the steps of a function that was traced before
