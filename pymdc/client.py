@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 from pymdc._internal.again import Sendings, pauses
 from pymdc._internal.aside import Aside
 from pymdc._internal.auth import Auth
-from pymdc._internal.call import Callback, checked, outcome
 from pymdc._internal.channel import Channel
 from pymdc._internal.hashes import Block
+from pymdc._internal.outcome import Callback, checked, outcome
 from pymdc._internal.pull import side_by_side
 from pymdc._internal.request import Request
 from pymdc._internal.response import Response

@@ -7,15 +7,16 @@ from dataclasses import replace
 from typing import Any, overload
 
 from pymdc._internal.auth import identify
-from pymdc._internal.call import Call, Callback
-from pymdc._internal.call import checked as checked_callback
 from pymdc._internal.default import checked, default
 from pymdc._internal.multipart import body_of
+from pymdc._internal.outcome import Callback
+from pymdc._internal.outcome import checked as checked_callback
 from pymdc._internal.progress import Progress
 from pymdc._internal.request import NOTHING, masked, settle
 from pymdc._internal.scope import Scope
 from pymdc._internal.source import Source
 from pymdc._internal.text import Text, text
+from pymdc.call import Call
 from pymdc.client import Answer, Client
 from pymdc.exceptions import refused
 from pymdc.keypair import ECDSA

@@ -193,7 +193,10 @@ def test_interim_answers_change_nothing(ask: Ask, way: Way) -> None:
         left = length(read_head(connection))
         while left:
             connection.sendall(INTERIM)
-            left -= len(connection.recv(min(left, 500_000)))
+            part = min(left, 500_000)  # 40 interim answers; 100 are too many for Python 3.14
+            left -= part
+            while part:
+                part -= len(connection.recv(part))
         connection.sendall(INTERIM + written("200 OK", entry))
 
     with way.server(store) as server, way.client(server) as client:

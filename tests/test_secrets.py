@@ -601,7 +601,7 @@ def test_the_log_tells_where_an_exception_was_raised(
         ask(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list)
     told = [text for text in caplog.messages if text.startswith("ConnectError was raised in:\n")]
     assert len(told) == 1
-    assert "_transport.py" in told[0]
+    assert "transport.py" in told[0]
 
 
 def test_no_wrong_argument_is_told_that_may_be_a_secret(heard: Heard, pair: Noted) -> None:

@@ -16,7 +16,7 @@ import pytest
 from modes import PATIENCE
 
 from pymdc import Call
-from pymdc._internal.call import outcome
+from pymdc._internal.outcome import outcome
 from pymdc._internal.scope import Scope
 from pymdc._internal.threads import Threads
 from pymdc._internal.workers import Workers as ScopedWorkers

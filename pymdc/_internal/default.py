@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pymdc._internal.call import Callback
+from pymdc._internal.outcome import Callback
 from pymdc._internal.scope import Scope
 from pymdc.client import Client
 from pymdc.exceptions import NoEndpoint

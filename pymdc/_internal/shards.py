@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any, TypedDict
 
 from pymdc._internal.aside import Aside
-from pymdc._internal.call import Work
 from pymdc._internal.channel import parsed
 from pymdc._internal.foreign import Foreign
 from pymdc._internal.hashes import Block
+from pymdc._internal.outcome import Work
 from pymdc._internal.part import Part, Stream
 from pymdc._internal.progress import Progress
 from pymdc._internal.verifier import Verifier

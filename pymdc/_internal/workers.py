@@ -15,9 +15,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from pymdc._internal.call import Call, Callback, Work, outcome
+from pymdc._internal.outcome import Callback, Work, outcome
 from pymdc._internal.scope import Clock, Scope
 from pymdc._internal.threads import Threads, on_any
+from pymdc.call import Call
 
 _PRECISION = 0.25  # seconds between two looks at whether Ctrl-C ended the main thread
 _LAST_SECONDS = 5.0  # for callbacks to hear that they are cancelled, after Ctrl-C

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from pymdc._internal.auth import Identity, identify
-from pymdc._internal.call import Callback
-from pymdc._internal.call import checked as checked_callback
 from pymdc._internal.default import checked, default
+from pymdc._internal.outcome import Callback
+from pymdc._internal.outcome import checked as checked_callback
 from pymdc._internal.request import NOTHING, resource, settle
 from pymdc.client import Client
 

@@ -7,11 +7,12 @@ from typing import Any, overload
 
 from pymdc._internal.auth import Identity
 from pymdc._internal.auth import checked as checked_identity
-from pymdc._internal.call import Call, Callback
+from pymdc._internal.outcome import Callback
 from pymdc._internal.text import Gigabytes, Text, gigabytes, text
 from pymdc.api._resource import Resource
 from pymdc.api.files import Files
 from pymdc.api.keys import public_keys
+from pymdc.call import Call
 from pymdc.client import Answer, Client
 from pymdc.keypair import ECDSA
 

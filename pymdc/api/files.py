@@ -13,9 +13,9 @@ from pymdc._internal import shards as _shards
 from pymdc._internal import tokens as _tokens
 from pymdc._internal.auth import Identity, Token, identify
 from pymdc._internal.auth import checked as checked_identity
-from pymdc._internal.call import Call, Callback
-from pymdc._internal.call import checked as checked_callback
 from pymdc._internal.multipart import FileBody, body_of
+from pymdc._internal.outcome import Callback
+from pymdc._internal.outcome import checked as checked_callback
 from pymdc._internal.part import Target
 from pymdc._internal.progress import Function as Told
 from pymdc._internal.request import Request, resource, settle
@@ -23,6 +23,7 @@ from pymdc._internal.scope import Scope
 from pymdc._internal.source import Given, Source
 from pymdc._internal.text import Text, text
 from pymdc.api._resource import Resource
+from pymdc.call import Call
 from pymdc.client import Answer, Client
 from pymdc.exceptions import BridgeError, IntegrityError, refused, unwrap
 

@@ -7,9 +7,10 @@ from typing import overload
 
 from pymdc._internal.auth import Identity
 from pymdc._internal.auth import checked as checked_identity
-from pymdc._internal.call import Call, Callback
+from pymdc._internal.outcome import Callback
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users
+from pymdc.call import Call
 from pymdc.client import Answer, Client
 from pymdc.keypair import ECDSA
 

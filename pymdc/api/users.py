@@ -6,9 +6,10 @@ import secrets
 from hashlib import sha256
 from typing import overload
 
-from pymdc._internal.call import Call, Callback
+from pymdc._internal.outcome import Callback
 from pymdc._internal.text import Text, raw, text
 from pymdc.api._resource import Resource
+from pymdc.call import Call
 from pymdc.client import Answer, Client
 
 

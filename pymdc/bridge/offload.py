@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from pymdc._internal.call import outcome
+from pymdc._internal.outcome import outcome
 from pymdc._internal.workers import Workers
 
 P = ParamSpec("P")
