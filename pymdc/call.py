@@ -103,6 +103,10 @@ class Call(concurrent.futures.Future[Any]):
         """Raise RuntimeError, as a thread that was started does."""
         raise RuntimeError("threads can only be started once")
 
+    def run(self) -> None:
+        """Raise RuntimeError: what it has to do is done by itself, and once."""
+        raise RuntimeError("threads can only be started once")
+
     def isAlive(self) -> bool:  # noqa: N802  # this and the next ones are names of 2016
         """Return ``is_alive()``."""
         return self.is_alive()
@@ -155,8 +159,11 @@ class Call(concurrent.futures.Future[Any]):
         self._thread = threading.get_ident()
         try:
             callback(value)
-        except BaseException:  # noqa: BLE001  # what the user's function raises must harm nothing else
-            _log.exception("the callback %s raised", _name(callback))
+        except BaseException as error:  # noqa: BLE001  # what the user's function raises must harm nothing else
+            # Without this frame, whose value may hold a token.
+            theirs = error.__traceback__ and error.__traceback__.tb_next
+            told = (type(error), error, theirs)
+            _log.error("the callback %s raised", _name(callback), exc_info=told)
         finally:
             del callback
             if not self.done():  # else the callback forked, and this is the child

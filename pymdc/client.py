@@ -19,7 +19,7 @@ from pymdc._internal.aside import Aside
 from pymdc._internal.auth import Auth
 from pymdc._internal.channel import Channel
 from pymdc._internal.hashes import Block
-from pymdc._internal.outcome import Callback, checked, outcome
+from pymdc._internal.outcome import Callback, checked, outcome, without_frames
 from pymdc._internal.pull import side_by_side
 from pymdc._internal.request import Request
 from pymdc._internal.response import Response
@@ -100,11 +100,12 @@ class Client:
     @property
     def outstanding(self) -> bool:
         """Whether calls are on their way, or callbacks have still to run or to return."""
-        return self._clock.look() or not self._workers.quiet(0)
+        return self._clock.watches or self._workers.outstanding
 
     def set_timeout(self, seconds: float) -> None:
         """Let connecting, and each wait for bytes, take *seconds*, and a call no less in all."""
-        self._transport.set_timeout(_pair(seconds))
+        seconds = _limit(seconds, "timeout")
+        self._transport.set_timeout((seconds, seconds))
         self._total, self._stall = max(self._total, seconds), max(self._stall, seconds)
 
     def call(self, request: Request, auth: Auth, callback: Callback | None) -> Any:
@@ -164,7 +165,7 @@ class Client:
                 scope.check()
                 if wait is None or isinstance(error, CertificateError):
                     raise
-                _log.warning("%s; trying it again in %.3g s", error, wait)
+                _log.warning("%s; trying it again in %.3g s", without_frames(error), wait)
             scope.sleep(wait)
         raise AssertionError("the last try returns or raises")
 
@@ -219,7 +220,7 @@ class Client:
                     sendings.asks.sign(sendings.request, sendings.stale), scope
                 )
             except NetworkError as error:
-                result = error
+                result = without_frames(error)
         seconds, number = time.monotonic() - began, sendings.count + 1
         _log.debug("%s, after %.3f s, sending %d", _told(result, scope), seconds, number)
         return result

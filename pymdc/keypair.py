@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from hashlib import sha256
 from typing import Literal, ParamSpec, TypeVar, overload
 
@@ -219,6 +219,9 @@ class ECDSA:
     def __copy__(self) -> ECDSA:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
+        slots = {slot for kind in type(self).__mro__ for slot in getattr(kind, "__slots__", ())}
+        for slot in filter(partial(hasattr, self), slots):  # of a subclass
+            setattr(twin, slot, getattr(self, slot))
         return twin
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -75,7 +75,8 @@ def test_without_an_endpoint_the_value_says_how_one_is_named(ask: Ask, number: i
     assert "the Metadisk service of 2016 is gone" in str(value)
     assert "PYMDC_ENDPOINT" in str(value)
     assert "pymdc.Client(endpoint)" in str(value)
-    assert isinstance(value, urllib.error.URLError | ValueError)
+    assert isinstance(value, urllib.error.URLError)
+    assert isinstance(value, ValueError)
     assert type(pickle.loads(pickle.dumps(value))) is NoEndpoint
 
 
@@ -162,6 +163,33 @@ def test_the_default_client_stays_while_a_blocking_call_is_outstanding(
     assert all(answer["name"] == "photos" for answer in seen)
 
 
+def test_a_call_that_has_begun_keeps_its_client(
+    ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Changing(io.BytesIO):
+        def tell(self) -> int:
+            monkeypatch.setenv("PYMDC_ENDPOINT", "http://127.0.0.1:1")
+            assert isinstance(Buckets(PAIR).list(), OSError)
+            return super().tell()
+
+    monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
+    files = Files(bucket.bucket_id, account.key_pair)
+    assert ask(files.upload, Changing(b"x"))["size"] == 1
+
+
+def test_the_next_call_after_a_join_follows_the_variable(
+    bridge: Bridge, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
+    released = threading.Event()
+    call = Buckets(account.key_pair).list(lambda answer: None)
+    call.add_done_callback(lambda call: released.wait(PATIENCE))
+    call.join(PATIENCE)
+    monkeypatch.setenv("PYMDC_ENDPOINT", "http://127.0.0.1:1")
+    assert isinstance(Buckets(account.key_pair).list(), OSError)
+    released.set()
+
+
 def test_unirest_sets_the_timeouts_of_the_default_client(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,10 +208,14 @@ def test_unirest_sets_the_timeouts_of_the_default_client(
         value = ask(Users("a", "b").register)
     assert type(value) is Timeout
     assert "no answer within 0.2 s" in str(value)
-    for wrong in (0, -1, "x", None):
+    wrong: list[Any] = [0, -1, "x", None, (1, 2), [5]]
+    for seconds in wrong:
         with pytest.raises(ValueError, match="timeout is"):
-            unirest.timeout(wrong)  # type: ignore[arg-type]
+            unirest.timeout(seconds)
     assert _default.default()._transport.timeout == (0.2, 0.2)
+    monkeypatch.setenv("PYMDC_WORKERS", "3")
+    assert _default.default()._size == 3
+    assert _default.default()._transport.timeout == (0.2, 0.2), "it is kept for the next client"
 
 
 def silent_server() -> RawServer:

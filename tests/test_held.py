@@ -9,7 +9,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import lender
 import pytest
+from lender import HASH, Lender, damaged
 from modes import MODES, PATIENCE, Ask
 from servers import RawServer, answering, read_request, some_bytes, wait, written
 
@@ -118,6 +120,63 @@ def test_an_upload_to_a_client_that_is_closed_holds_nothing_of_what_was_sent(mod
     see_that_it_is_let_go(reference)
     client.close()
     del call, value
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", [Content, File])
+@pytest.mark.parametrize("limit", ["stall", "timeout"])
+def test_an_upload_that_is_too_late_holds_nothing_of_what_was_sent(
+    limit: str, kind: Any, mode: str
+) -> None:
+    data = kind(bytes(SIZE))
+    reference = weakref.ref(data)
+    settings: dict[str, Any] = {limit: 0.5}
+    with RawServer(wait) as server, pymdc.Client(server.endpoint, **settings) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        value, call = kept(mode, files.upload, data, "token")
+        assert type(value) is exceptions.Timeout
+        del data
+        see_that_it_is_let_go(reference)
+        del call, value
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_upload_that_was_sent_again_holds_nothing_of_what_was_sent(mode: str) -> None:
+    breaks = [True]
+
+    def treat(connection: socket.socket) -> None:
+        while head := read_request(connection)[0]:
+            if head.startswith(b"PUT") and breaks:
+                breaks.clear()
+                return
+            answer = b'{"token": "t"}' if head.startswith(b"POST") else b'{"hash": "0"}'
+            connection.sendall(written("200 OK", answer))
+
+    data = File(bytes(SIZE))
+    reference = weakref.ref(data)
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        value, call = kept(mode, files.upload, data, verify=False)
+        assert value == {"hash": "0"}
+        del data
+        see_that_it_is_let_go(reference)
+        del call, value
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("treat", [None, damaged, lender.refused, lender.dropped])
+def test_a_finished_download_holds_no_target(treat: Any, mode: str) -> None:
+    target = File()
+    reference = weakref.ref(target)
+    with Lender() as lends, pymdc.Client(lends.endpoint) as client:
+        if treat is not None:
+            lends.treats[3] = treat
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        value, call = kept(mode, files.download, HASH, to=target)
+        assert isinstance(value, dict | exceptions.IntegrityError)
+        del target
+        see_that_it_is_let_go(reference)
+        del call, value
 
 
 @pytest.mark.parametrize("queued", [False, True], ids=["on its way", "in the queue"])

@@ -37,6 +37,30 @@ class Somebody:
         return self._hash
 
 
+class Proxy:
+    """Has what *thing* has, by asking it."""
+
+    def __init__(self, thing: object) -> None:
+        self._thing = thing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._thing, name)
+
+
+class Careful(pymdc.ECDSA):
+    """A key pair of somebody's own class."""
+
+    __slots__ = ("pin",)
+
+    def __init__(self, pin: int) -> None:
+        super().__init__()
+        self.pin = pin
+
+    def sign(self, msg: str | bytes, private_key: Any = None) -> str:
+        assert self.pin == 5
+        return super().sign(msg, private_key)
+
+
 @pytest.fixture
 def other(bucket: Bucket, account: Account, client: pymdc.Client) -> str:
     """Give the id of another bucket of the same user."""
@@ -177,9 +201,15 @@ def test_any_nothing_is_no_identity_for_rest(ask: Ask, client: pymdc.Client, aut
 def test_rest_takes_whatever_has_a_name_and_the_hash_of_a_password(
     ask: Ask, account: Account, client: pymdc.Client
 ) -> None:
-    for somebody in (account.user, Somebody(account.user)):
+    for somebody in (account.user, Somebody(account.user), Proxy(account.user)):
         assert len(ask(REST, "GET", "/keys", {}, somebody, client=client)) == 1
     assert len(ask(Keys(Somebody(account.user), client=client).list)) == 1
+
+
+def test_a_key_pair_of_an_own_class_signs(ask: Ask, account: Account, client: pymdc.Client) -> None:
+    pair = Careful(5)
+    assert "error" not in ask(Keys(account.user).create, pair)
+    assert ask(Buckets(pair, client=client).list) == []
 
 
 def test_created_and_deleted_keys_change_the_list_at_the_call(ask: Ask, account: Account) -> None:
@@ -304,6 +334,8 @@ def test_a_handle_has_what_a_thread_of_2016_had(account: Account, client: pymdc.
             thread.daemon = True
         with pytest.raises(RuntimeError, match="threads can only be started once"):
             thread.start()
+        with pytest.raises(RuntimeError, match="threads can only be started once"):
+            thread.run()
         thread.join(0)
         assert thread.isAlive()
     released.set()

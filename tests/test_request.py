@@ -108,3 +108,8 @@ def test_an_activation_token_is_not_shown() -> None:
     for path in ("/%61ctivations/secret", "/%41CTIVATIONS/secret/x", "/activations%2fsecret"):
         assert settle("GET", path).shown == "/activations/..."
     assert settle("GET", "/x/activation/secret").shown == "/x/activation/secret"
+
+
+def test_a_nonce_in_a_resource_is_not_sent() -> None:
+    assert settle("GET", "/x?__nonce=5&a=b&__nonce=6", {"__nonce": 7, "c": 1}).payload == "a=b&c=1"
+    assert settle("POST", "/x?__nonce=5&a=b").target == "/x?a=b"

@@ -114,7 +114,46 @@ see_that_each_is_told()
 """
 
 
-@pytest.mark.parametrize("program", [AT_EACH_LINE, NOW_AND_THEN], ids=["each line", "now and then"])
+# At each line of a call in its turn, the client is closed: by a handler, or by another thread.
+CLOSED_AT_EACH_LINE = """
+def close(other):
+    closing = threading.Thread(target=client.close, kwargs={"cancel": True})
+    closing.start() if other else client.close(cancel=True)
+    if other:
+        closing.join()
+
+def trace(frame, event, arg):
+    global left
+    if not frame.f_globals.get("__name__", "").startswith("pymdc"):
+        return None
+    left -= event == "line"
+    if left == 0 and event == "line":
+        close(other)
+    return trace
+
+for other in (False, True):
+    line, left = 0, 0
+    while left <= 0:
+        line += 1
+        left = line
+        client = pymdc.Client(sys.argv[1], workers=1)
+        sys.settrace(trace)
+        call = register(client, told.append)
+        sys.settrace(None)
+        made.append(call)
+        call.join(20)
+        assert call.done(), (line, other)
+        client.close()
+    assert line > 50, line
+see_that_each_is_told()
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [AT_EACH_LINE, NOW_AND_THEN, CLOSED_AT_EACH_LINE],
+    ids=["each line", "now and then", "closed at each line"],
+)
 def test_a_signal_handler_may_make_calls_whatever_it_interrupts(program: str) -> None:
     with RawServer(answer_all) as server:
         ended = python("-c", BEGIN + program, server.endpoint)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import io
 import os
 import resource
@@ -114,6 +115,24 @@ def test_a_relative_target_is_where_it_was_at_the_call(
     assert os.listdir(here) == ["back.jpg"]
 
 
+def test_a_folder_before_dots_may_be_a_link(
+    ask: Ask, bucket: Bucket, here: Path, tmp_path: Path, few_descriptors: int
+) -> None:
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    (here / "link").symlink_to(tmp_path / "x" / "y")
+    (tmp_path / "x" / "file").write_bytes(DATA)
+    (here / "file").write_bytes(b"another one")
+    entry = ask(bucket.files.upload, "link/../file")
+    assert entry["hash"] == file_hash(DATA)
+    sources = [Source("link/../file") for _ in range(2 * few_descriptors)]
+    with sources[-1].opened(Scope()) as late:
+        assert late.read() == DATA
+    sources.clear()
+    ask(bucket.files.download, entry["hash"], to="link/../back")
+    assert (tmp_path / "x" / "back").read_bytes() == DATA
+    assert not (here / "back").exists()
+
+
 def test_a_working_directory_that_is_gone_is_the_value(
     ask: Ask, bucket: Bucket, here: Path
 ) -> None:
@@ -150,8 +169,26 @@ def test_a_name_is_given_to_what_has_none(
 class Lines:
     """Reads as text, and has nothing else of a text file."""
 
+    def tell(self) -> int:
+        return 0
+
     def read(self, size: int = -1) -> str:
         return "text"[:size]
+
+
+class Whole(io.BytesIO):
+    """Takes a size of zero for all that there is."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(size or -1)
+
+
+def test_a_file_that_gives_bytes_when_asked_for_none_is_sent_whole(
+    ask: Ask, bucket: Bucket
+) -> None:
+    file = Whole(DATA)
+    file.seek(5)
+    assert ask(bucket.files.upload, file)["hash"] == file_hash(DATA[5:])
 
 
 TEXTS: list[Callable[[str], Any]] = [
@@ -188,12 +225,32 @@ def test_a_target_that_is_open_as_text_is_told_at_the_call(
         with opening(str(tmp_path / "out")) as file:
             with pytest.raises(TypeError, match=r"open as text; .* opened with 'wb'"):
                 bucket.files.download("0" * 40, "token", to=file, **more)
-    file = codecs.StreamReaderWriter(
-        open(tmp_path / "out", "rb+"), codecs.getreader("utf-8"), codecs.getwriter("utf-8")
-    )
-    vars(file)["encoding"] = "utf-8"  # as codecs.open sets it
-    with file, pytest.raises(TypeError, match="open as text"):
-        bucket.files.download("0" * 40, "token", to=file, **more)
+    for file in (codecs.getwriter("utf-8")(open(tmp_path / "out", "wb")), Written()):
+        with file, pytest.raises(TypeError, match="open as text"):
+            bucket.files.download("0" * 40, "token", to=file, **more)
+
+
+class Written(io.BytesIO):
+    """Takes text alone."""
+
+    def write(self, text: Any) -> int:
+        return super().write(text.encode() if isinstance(text, str) else text + "")
+
+
+def test_a_target_that_is_open_for_reading_is_told_at_the_call(
+    bucket: Bucket, photo: Path, tmp_path: Path
+) -> None:
+    with gzip.open(tmp_path / "a.gz", "wb") as packed:
+        packed.write(DATA)
+    readers: list[Any] = [
+        open(photo, "rb"),
+        open(photo, "rb", buffering=0),
+        gzip.open(tmp_path / "a.gz", "rb"),
+        tempfile.NamedTemporaryFile("rb"),
+    ]
+    for file in readers:
+        with file, pytest.raises(ValueError, match="not open for writing"):
+            bucket.files.download("0" * 40, "token", to=file)
 
 
 @pytest.mark.parametrize("kind", [bytearray, lambda data: memoryview(bytearray(data))])
@@ -243,11 +300,48 @@ def few_descriptors() -> Iterator[int]:
 
 def test_half_of_the_descriptors_are_left_for_sockets(photo: Path, few_descriptors: int) -> None:
     sources = [Source(photo) for _ in range(2 * few_descriptors)]
-    assert held(photo) == few_descriptors // 2
+    assert 0 < held(photo) < few_descriptors // 2
+    assert max(map(int, os.listdir("/proc/self/fd"))) <= few_descriptors // 2
     with sources[-1].opened(Scope()) as file:
         assert file.read() == DATA
     with sources[0].opened(Scope()) as file:
         assert file.read() == DATA
+
+
+FEW = """
+import os, resource, sys
+import pymdc
+
+bucket_id, key, path = sys.argv[1:]
+files = pymdc.api.Files(bucket_id, pymdc.ECDSA(private_key=key))
+files.list()
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+held = [os.open("/dev/null", os.O_RDONLY) for _ in range(int(os.environ["HELD"]))]
+got = []
+calls = [files.upload(path, None, got.append) for _ in range(200)]
+if held:
+    os.closerange(held[0], held[-1] + 1)
+for call in calls:
+    call.join()
+print(len(got), {str(answer.get("size", answer)) for answer in got})
+"""
+
+
+@pytest.mark.parametrize("used", ["0", "125", "all"])
+def test_with_few_descriptors_calls_wait_for_theirs(
+    bridge: Bridge, account: Account, bucket: Bucket, photo: Path, used: str
+) -> None:
+    key = account.key_pair.get_private_key()
+    settings = {"PYMDC_ENDPOINT": bridge.endpoint, "HELD": used}
+    script = (
+        FEW
+        if used != "all"
+        else FEW.replace(
+            'range(int(os.environ["HELD"]))', "range(256 - len(os.listdir('/dev/fd')) - 1)"
+        )
+    )
+    done = python("-c", script, bucket.bucket_id, key, str(photo), env=settings)
+    assert (done.stdout, done.returncode) == (f"200 {{'{len(DATA)}'}}\n", 0), done.stderr
 
 
 MANY = """

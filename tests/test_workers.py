@@ -457,3 +457,25 @@ def test_the_process_is_held_by_a_call_behind_a_worker_that_has_just_had_the_las
     one.submit(dict, ignore)
     assert len(keepers()) == 1
     pausing.go_on.set()
+
+
+def test_a_close_passes_over_a_thread_that_is_only_just_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named, released = threading.Event(), threading.Event()
+    set_ident = threading.Thread._set_ident  # type: ignore[attr-defined]
+
+    def slow(thread: threading.Thread) -> None:
+        set_ident(thread)
+        if thread.name == "pymdc-worker":
+            named.set()
+            released.wait(PATIENCE)
+
+    monkeypatch.setattr(threading.Thread, "_set_ident", slow)
+    threads = Threads()
+    starting = threading.Thread(target=lambda: threads.take(lambda: None))
+    starting.start()
+    assert named.wait(PATIENCE)
+    threads.close(0.1)
+    released.set()
+    starting.join(PATIENCE)

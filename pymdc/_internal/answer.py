@@ -60,7 +60,7 @@ class Answer(http.client.HTTPResponse):
         super().begin()
         lines = self.headers.get_all("Content-Length", [])
         lengths = [length.strip() for line in lines for length in line.split(",")]
-        if len(lengths) < 2 or "Transfer-Encoding" in self.headers:
+        if len(lengths) < 2 or self.chunked:
             return
         if not all(map(str.isdecimal, lengths)) or len(set(map(int, lengths))) > 1:
             raise exceptions.InvalidHeader("several different Content-Lengths")

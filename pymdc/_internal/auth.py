@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, TypeGuard
 
 from pymdc._internal.contract import contract
 from pymdc._internal.nonces import Nonces, nonces
@@ -82,7 +82,6 @@ class Token:
         return request.with_headers({"x-token": self.token})
 
 
-@runtime_checkable
 class HasPassword(Protocol):
     """A user: a `Users`, or what has the same two members."""
 
@@ -98,9 +97,15 @@ Identity: TypeAlias = HasPassword | ECDSA | None
 _WHAT = "the user or key pair"
 
 
+def _has_password(identity: object) -> TypeGuard[HasPassword]:
+    # Not by isinstance(): since Python 3.12 that does not find what __getattr__ gives.
+    named = hasattr(identity, "username")
+    return named and callable(getattr(identity, "password_hash", None))
+
+
 def checked(identity: object, what: str = _WHAT) -> Identity:
     """Return *identity* if it is a user, a key pair or None; TypeError names *what* is neither."""
-    if identity is None or isinstance(identity, ECDSA | HasPassword):
+    if identity is None or isinstance(identity, ECDSA) or _has_password(identity):
         return identity
     raise TypeError(f"{what} is {type(identity).__name__}; expected Users, ECDSA or None")
 

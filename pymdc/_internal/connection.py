@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any
 
 import urllib3
 from urllib3 import connection, exceptions
@@ -19,9 +21,8 @@ from pymdc._internal.answer import Answer, Early
 from pymdc._internal.dial import Tunnel, dial, secured
 from pymdc._internal.scope import Scope
 
-Block = TypeVar("Block")
-
 _RECEIVE = 2**14  # bytes
+_THEIRS = ("urllib3.connection", "urllib3.connectionpool")
 
 
 class _Here(threading.local):
@@ -46,25 +47,6 @@ def within(scope: Scope, wait: float) -> Iterator[None]:
         raise exceptions.ProtocolError(str(error)) from error
     finally:  # what reads a body to be sent may make a call of its own
         _here.scope, _here.wait, _here.connected = before
-
-
-def sending() -> bool:
-    """Say whether this thread sends a request of ours."""
-    return _here.scope is not None
-
-
-def beside(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Give *blocks*; while one is read, this thread does not count as `sending`."""
-    left = iter(blocks)
-    while True:
-        scope, _here.scope = _here.scope, None
-        try:
-            block = next(left)
-        except StopIteration:
-            return
-        finally:
-            _here.scope = scope
-        yield block
 
 
 @contextmanager
@@ -199,3 +181,19 @@ class HTTPSPool(HTTPPool, urllib3.HTTPSConnectionPool):
     """Secure connections to one host."""
 
     ConnectionCls = _HTTPSConnection
+
+
+def logs_for_us() -> bool:
+    """Say whether it is one of these that writes to a log of urllib3's, in a filter of that."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and _module(frame) == "logging":
+        frame = frame.f_back
+    while frame is not None and _module(frame) in _THEIRS:
+        if "self" in frame.f_locals:
+            return isinstance(frame.f_locals["self"], HTTPPool | _Scoped)
+        frame = frame.f_back
+    return False
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))

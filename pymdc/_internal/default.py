@@ -55,6 +55,11 @@ class _Nowhere(Client):
         """Deliver `NoEndpoint`."""
         return super().run(_no_endpoint, callback)
 
+    @property
+    def endpoint(self) -> str:
+        """In place of an address."""
+        return "no bridge"
+
     def __repr__(self) -> str:
         return "<Client without an endpoint>"
 
@@ -63,7 +68,7 @@ class _Late(Client):
     """Stands in where no client was made until Python ends: from then on none can be."""
 
     def __init__(self) -> None:
-        self._closed = True
+        self._closed = self._cancelled = True
         self._total = self._stall = math.inf
         self._size = 1
         self._begin()
@@ -89,10 +94,9 @@ def default() -> Client:
         return _made or _Late()
     with _lock:
         values = [os.environ.get(variable) for variable, _ in _VARIABLES.values()]
-        if _made is not None and values != _made_from and not _made.outstanding:
-            _made.close()
-            _made = None
-        if _made is None:
+        if _made is None or (values != _made_from and not _made.outstanding):
+            # The one before is not closed: another thread may be about to make a call on it. Its
+            # threads end by themselves, and its connections with it.
             _made, _made_from = _make(), values
         return _made
 
@@ -114,8 +118,8 @@ def _make() -> Client:
     try:
         client = Client(**settings) if "endpoint" in settings else _Nowhere(**settings)
     except ValueError as error:
-        names = ", ".join(variable for variable, _ in _VARIABLES.values())
-        raise ValueError(f"{error}; it was made from {names}") from None
+        names = ", ".join(_VARIABLES[name][0] for name in settings)
+        raise ValueError(f"{error}; the client was made from {names}") from None
     if _timeout is not None:
         client.set_timeout(_timeout)
     return client
@@ -129,8 +133,8 @@ def checked(client: object) -> Client | None:
 
 
 def _read(variable: str, parse: Callable[[str], Any]) -> Any:
-    value = os.environ[variable]
+    value, more = os.environ[variable], " or two, with a comma between" * (parse is _seconds)
     try:
         return parse(value)
     except ValueError:
-        raise ValueError(f"the variable {variable} is {value!r}; expected a number") from None
+        raise ValueError(f"the variable {variable} is {value!r}; expected a number{more}") from None

@@ -8,10 +8,12 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from urllib3.util import ssl_wrap_socket
 
+from pymdc._internal.descriptors import when_there_is_one
 from pymdc._internal.proxy import Proxy, refusal
 from pymdc._internal.scope import Scope
 
@@ -109,7 +111,8 @@ def _connected(addresses: list[_Address], deadline: Deadline, scope: Scope) -> s
     """Connect to one of *addresses*; each gets an equal share of what the others left."""
     failure = OSError("the host has no address")
     for place, (family, kind, protocol, _, address) in enumerate(addresses):
-        sock = socket.socket(family, kind, protocol)
+        make = partial(socket.socket, family, kind, protocol)
+        sock = when_there_is_one(make, deadline.left, scope.sleep)
         try:
             scope.watch(sock)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

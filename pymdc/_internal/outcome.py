@@ -7,12 +7,13 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from pymdc._internal.foreign import Foreign
 
 Work = Callable[[], Any]
 Callback = Callable[[Any], object]
+Error = TypeVar("Error", bound=BaseException)
 
 _log = logging.getLogger("pymdc")
 
@@ -30,9 +31,26 @@ def outcome(work: Work) -> Any:
         traceback.clear_frames(error.__traceback__)
         return _with_foreign_frames(error.__cause__)
     except BaseException as error:  # noqa: BLE001  # whoever waits for a value gets this one
-        with suppress(Exception):  # of a handler of the log
-            _tell_places(error)
-        return _without_frames(error)
+        return without_frames(error)
+
+
+def without_frames(error: Error) -> Error:
+    """Return *error* without the frames of its traceback and of its causes'.
+
+    They are in cycles, so that what they hold lives on until the collector runs. The log says at
+    DEBUG where it was raised.
+    """
+    with suppress(Exception):  # of a handler of the log
+        _tell_places(error)
+    chain: list[BaseException] = [error]
+    for link in chain:
+        link.__traceback__ = None
+        for cause in (link.__cause__, link.__context__):
+            if cause is not None and all(cause is not other for other in chain):
+                chain.append(cause)
+        if link.__suppress_context__:
+            link.__context__ = None  # it may repeat what was sent, and is shown to nobody
+    return error
 
 
 def _tell_places(error: BaseException) -> None:
@@ -53,18 +71,6 @@ def _with_foreign_frames(error: BaseException | None) -> BaseException | None:
 
 def _is_own(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).partition(".")[0] == "pymdc"
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    chain: list[BaseException] = [error]
-    for link in chain:
-        link.__traceback__ = None
-        for cause in (link.__cause__, link.__context__):
-            if cause is not None and all(cause is not other for other in chain):
-                chain.append(cause)
-        if link.__suppress_context__:
-            link.__context__ = None  # it may repeat what was sent, and is shown to nobody
-    return error
 
 
 def checked(callback: object) -> Callback | None:

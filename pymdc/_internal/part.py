@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from pymdc._internal.foreign import foreign
 from pymdc._internal.hashes import Block
+from pymdc._internal.source import absolute, as_path
 
 try:
     import fcntl
@@ -176,23 +177,25 @@ def place(to: object) -> Place | BinaryIO:
     """Return where *to* is: a path or an open binary file; TypeError or ValueError for neither."""
     expected = "expected a path or a file opened with 'wb'"
     if isinstance(to, str | bytes | os.PathLike):
-        return _place(os.fsdecode(to))
+        return _place(as_path(to, expected))
     if not hasattr(to, "write"):
         raise TypeError(f"the target is {type(to).__name__}; {expected}")
-    # One that is open as text has an encoding, whatever its class is.
-    if isinstance(to, io.TextIOBase) or getattr(to, "encoding", None) is not None:
-        raise TypeError(f"the target is open as text; {expected}")
-    closed = isinstance(to, io.IOBase) and to.closed
-    if closed or (isinstance(to, io.FileIO | io.BufferedReader) and not to.writable()):
-        raise ValueError(f"the target is not open for writing; {expected}")
-    return to  # type: ignore[return-value]  # what has write() is taken for a binary file
+    file: Any = to
+    try:
+        file.write(b"")
+    except TypeError:
+        raise TypeError(f"the target is open as text; {expected}") from None
+    except ValueError as error:
+        raise ValueError(f"the target is not open for writing ({error}); {expected}") from None
+    except Exception as error:  # noqa: BLE001  # others come again when the file is written
+        if getattr(error, "errno", None) == errno.EBADF:
+            raise ValueError(f"the target is not open for writing; {expected}") from None
+    return file  # type: ignore[no-any-return]  # what takes bytes is taken for a binary file
 
 
 def _place(given: str) -> Place:
-    if "\0" in given:
-        raise ValueError("the target's path holds a zero byte")
     try:
-        return Place(given, os.path.abspath(given))
+        return Place(given, absolute(given))
     except OSError:  # the working directory is gone, which is told when the file is written
         return Place(given, given)
 

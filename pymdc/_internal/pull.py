@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 
 from pymdc._internal.channel import Channel
 from pymdc._internal.hashes import Block
+from pymdc._internal.outcome import without_frames
 from pymdc._internal.shards import Pointer
 from pymdc.exceptions import ChannelError, NetworkError
 
@@ -31,14 +32,14 @@ def side_by_side(
                 while failure is None and len(lanes) < most and (pair := next(left, None)):
                     most = most if lanes.add(pair[0], connect(pair[1])) else 1
             except NetworkError as error:
-                failure = error
+                failure = without_frames(error)
             if not lanes:
                 break
             number, channel = lanes.next()
             try:
                 blocks = channel.read(waits=len(lanes) == 1)
             except (ChannelError, NetworkError) as error:
-                failure = failure or error
+                failure = failure or without_frames(error)
                 lanes.end(number)
                 continue
             for block in blocks:
@@ -49,10 +50,11 @@ def side_by_side(
                 yield number, b""
             else:
                 lanes.pause(number)
+        if failure is not None:
+            raise failure
     finally:
         lanes.close()
-    if failure is not None:
-        raise failure
+        failure = None  # which holds this frame
 
 
 class _Lanes:

@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from pymdc._internal.descriptors import when_there_is_one
 from pymdc._internal.interpreter import DAEMONS, REST
 from pymdc.exceptions import Cancelled, PymdcError, Timeout
 
@@ -110,7 +112,8 @@ class Scope:
     def watch(self, sock: socket.socket) -> None:
         """Take *sock* among those that are shut down when the call is ended."""
         # A duplicate, because the owner may close his, and its number may come to mean another.
-        twin = socket.fromfd(sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+        twice = partial(socket.fromfd, sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+        twin = when_there_is_one(twice, self.left, self.sleep)
         with self._lock:
             before = self._sockets.pop(sock.fileno(), None)
             self._sockets[sock.fileno()] = twin
@@ -158,6 +161,11 @@ class Clock:
         finally:
             del self._scopes[scope]
             scope.release()
+
+    @property
+    def watches(self) -> bool:
+        """Whether there are any scopes."""
+        return bool(self._scopes)
 
     def look(self) -> bool:
         """End with `Timeout` every scope whose time is over; say whether there were any scopes."""

@@ -13,7 +13,7 @@ from pymdc._internal.aside import Aside
 from pymdc._internal.channel import parsed
 from pymdc._internal.foreign import Foreign
 from pymdc._internal.hashes import Block
-from pymdc._internal.outcome import Work
+from pymdc._internal.outcome import Work, without_frames
 from pymdc._internal.part import Part, Stream
 from pymdc._internal.progress import Progress
 from pymdc._internal.verifier import Verifier
@@ -88,6 +88,8 @@ class Assembly:
             self._places.append(self._places[-1] + size)
         if self._sizes is not None:
             progress.total = self._places[-1]
+        # Not a method, which the verifier would hold, and this the verifier.
+        self._standing = partial(_standing, out, self._places, step)
         self._verifier, self._aside = Verifier(file_hash, self._hashes, self._standing), aside
         self._coming: dict[int, _Coming] = {}
         self._ended: list[tuple[int, int]] = []  # those that are being verified, with their sizes
@@ -209,16 +211,24 @@ class Assembly:
         promised = self._sizes[number] if self._sizes else 0
         return IntegrityError(f"{self._name}: {told}, and its pointer says {promised}")
 
-    def _standing(self, number: int, place: int, size: int) -> Iterator[Block]:
-        """Give *size* bytes of a shard from *place* on, which were written before."""
-        if isinstance(self._out, Part):
-            for block in self._out.read(self._places[number] + place, size):
-                self._step()
-                yield block
-
     def _keep(self, size: int) -> None:
         if isinstance(self._out, Part):
             self._out.cut(size)
+
+
+def _standing(
+    out: Stream | Part,
+    places: Sequence[int],
+    step: Callable[[], None],
+    number: int,
+    place: int,
+    size: int,
+) -> Iterator[Block]:
+    """Give *size* bytes of a shard from *place* on, which were written before."""
+    if isinstance(out, Part):
+        for block in out.read(places[number] + place, size):
+            step()
+            yield block
 
 
 def assemble(
@@ -246,7 +256,7 @@ def assemble(
                 assembly.begin_anew()
                 if renew is None or assembly.verified == before:
                     raise
-                _log.warning("%s; going on with new pointers", error)
+                _log.warning("%s; going on with new pointers", without_frames(error))
             before, pointers = assembly.verified, renew()
     except BaseException:
         assembly.leave()

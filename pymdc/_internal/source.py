@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, ClassVar
+from functools import partial
+from typing import Any, BinaryIO
 
+from pymdc._internal.descriptors import few_left, none_left, when_there_is_one
 from pymdc._internal.scope import Scope
 from pymdc._internal.text import Text, text
-
-try:
-    import resource
-except ImportError:  # on Windows
-    resource = None  # type: ignore[assignment]
 
 Given = str | os.PathLike[str] | os.PathLike[bytes] | bytes | bytearray | memoryview | BinaryIO
 
 _EXPECTED = "expected a path, a bytearray, a memoryview or a file opened with 'rb'"
 _BYTES = "bytes are a path; content is given as a file object, a bytearray or a memoryview"
-_WITHOUT_LIMITS = 512  # descriptors of a process
-_PAUSE = 0.1  # seconds between two tries for a descriptor
 _LONGEST_SHOWN = 255  # characters of a path; what is longer may be content
 
 
@@ -43,7 +36,6 @@ class Source:
         self._own = isinstance(given, str | bytes | os.PathLike | bytearray | memoryview)
         if isinstance(given, str | bytes | os.PathLike):
             self._open_path(given)
-            self.name = os.path.basename(self._path)
         elif isinstance(given, bytearray | memoryview):
             self._file, self.name = _Content(given), ""
         else:
@@ -60,50 +52,34 @@ class Source:
         if self._failure is not None:
             raise self._failure
         file, self._file = self._file, None
+        if file is None:
+            file = when_there_is_one(partial(_File, self._path), scope.left, scope.sleep)
         try:
-            while file is None:
-                file = self._late(scope)
             yield file
         finally:
-            if self._own and file is not None:
+            if self._own:
                 file.close()
 
     def _open_path(self, given: str | bytes | os.PathLike[Any]) -> None:
-        path = os.fsdecode(given)
-        if "\0" in path:
-            raise ValueError(f"the path holds a zero byte; {_EXPECTED}: {_BYTES}")
+        path = as_path(given, _BYTES if isinstance(given, bytes) else _EXPECTED)
+        self.name = os.path.basename(path)
         try:
-            self._path = os.path.abspath(path)
-            if len(_File.descriptors) < _most_open():
-                self._file = _File(path)
+            self._path = absolute(path)
+            self._file = _File(path)
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
+            if not none_left(error):
                 self._failure = _explained(error) if isinstance(given, bytes) else error
-
-    def _late(self, scope: Scope) -> Any:
-        """Open a path for which there was no descriptor at the call; None if there is none yet."""
-        try:
-            return _File(self._path)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE) or scope.left() < _PAUSE:
-                raise
-        scope.sleep(_PAUSE)
-        return None
+            return
+        if few_left(self._file.fileno()):
+            self._file.close()
+            self._file = None  # it is opened when its turn comes
 
 
 class _File(io.FileIO):
     """A file opened here, which is closed when nobody holds it any more."""
 
-    descriptors: ClassVar[set[int]] = set()  # of all that are open
-
     def __init__(self, path: str) -> None:
         super().__init__(path, opener=_not_waiting)
-        self.descriptors.add(self.fileno())
-
-    def close(self) -> None:
-        if not self.closed:
-            self.descriptors.discard(self.fileno())
-            super().close()
 
     def __del__(self) -> None:
         self.close()
@@ -139,12 +115,23 @@ class _Content:
 READ_INTO = (io.FileIO, _File, _Content)
 
 
-def _most_open() -> int:
-    """Return how many files may be open here: half of the descriptors; the rest is for sockets."""
-    if resource is None:
-        return _WITHOUT_LIMITS // 2
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return sys.maxsize if limit == resource.RLIM_INFINITY else limit // 2
+def as_path(given: str | bytes | os.PathLike[Any], expected: str) -> str:
+    """Return *given* as text; ValueError, which tells what was *expected*, for what is no path."""
+    path = os.fsdecode(given)
+    try:
+        if b"\0" not in os.fsencode(path):
+            return path
+    except UnicodeError:
+        raise ValueError(f"the path has characters that no path has; {expected}") from None
+    raise ValueError(f"the path holds a zero byte; {expected}")
+
+
+def absolute(path: str) -> str:
+    """Return *path* from the root on; OSError where the working directory is gone.
+
+    Nothing else of it is changed: a folder before ``..`` may be a link to another one.
+    """
+    return os.path.join("" if os.path.isabs(path) else os.getcwd(), path)
 
 
 def _not_waiting(name: str, flags: int) -> int:
@@ -162,9 +149,13 @@ def _binary(file: object) -> Any:
     """Return *file* if it is open for reading bytes; TypeError or ValueError if it is not."""
     if not callable(getattr(file, "read", None)):
         raise TypeError(f"the file is {type(file).__name__}; {_EXPECTED}")
+    file_like: Any = file
     nothing: object = b""
     try:
-        nothing = file.read(0)  # type: ignore[attr-defined]  # it was looked for
+        place = file_like.tell()
+        nothing = file_like.read(0)
+        if nothing:  # whatever that file understands by zero
+            file_like.seek(place)
     except ValueError as error:  # of a closed file, or one that is written
         raise ValueError(f"the file is not open for reading ({error}); {_EXPECTED}") from None
     except Exception:  # noqa: BLE001  # it comes again when the file is sent
@@ -176,6 +167,6 @@ def _binary(file: object) -> Any:
 
 def _base_name(name: Text) -> str:
     name = text(name, "the name")
-    if not name or "/" in name or "\\" in name:
+    if name in ("", ".", "..") or set(name) & set("/\\\0"):
         raise ValueError(f"the name is {name!r}; expected a file name, without a folder")
     return name

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -156,7 +157,8 @@ def on_any() -> bool:
 def _join(threads: Iterable[threading.Thread], last: float | None) -> None:
     """Wait for *threads* to end, until *last*."""
     for thread in threads:
-        thread.join(None if last is None else max(0.0, last - time.monotonic()))
+        with suppress(RuntimeError):  # of one that is only just started: it ends by itself
+            thread.join(None if last is None else max(0.0, last - time.monotonic()))
 
 
 def _taken(held: list[Job]) -> Job | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pymdc._internal.again import Busy
 from pymdc._internal.auth import Token
+from pymdc._internal.outcome import without_frames
 from pymdc._internal.scope import Scope
 from pymdc._internal.text import Text, text
 from pymdc.exceptions import ConnectError, IntegrityError, NetworkError, refused
@@ -65,7 +66,7 @@ def _spend_fetched(
             scope.check()
             if not tries_left or isinstance(error, ConnectError):
                 raise
-            _log.warning("%s; trying it with a new token", error)
+            _log.warning("%s; trying it with a new token", without_frames(error))
         else:
             if not tries_left or result != _SPENT:
                 return result

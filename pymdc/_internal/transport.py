@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3 import exceptions as theirs
 
-from pymdc._internal.connection import HTTPPool, HTTPSPool, beside, sending, within
+from pymdc._internal.connection import HTTPPool, HTTPSPool, logs_for_us, within
 from pymdc._internal.dial import Tunnel
 from pymdc._internal.proxy import proxy_for, refusal, through
 from pymdc._internal.request import Request, masked
@@ -114,7 +114,7 @@ class Transport:
             headers.update(self._forwarder.headers)
         body: Any = request.body
         if request.stream is not None:
-            body = beside(scope.progress(request.stream))
+            body = scope.progress(request.stream)
         try:
             with within(scope, self.timeout[1]):
                 response = self._pool.urlopen(
@@ -145,7 +145,7 @@ class Transport:
 
 def _mask(record: logging.LogRecord) -> bool:
     """Mask activation tokens in what urllib3 logs of ours, and what it says about bad headers."""
-    if not sending():
+    if not logs_for_us():
         return True
     record.exc_info = None
     if isinstance(record.args, tuple):

@@ -44,8 +44,10 @@ class Workers:
     def __init__(self, size: int, clock: Clock | None = None) -> None:
         self.threads = Threads()
         self._clock = clock or Clock()
-        self._calls: set[Call] = set()  # whose callbacks have not returned
-        self._waiting: set[Call] = set()  # those of them that nobody has taken
+        self._waiting: set[Call] = set()  # those that nobody has taken
+        self._running: dict[
+            object, Call
+        ] = {}  # what else has a callback, by who is about to take it
         self._guests: set[threading.Thread] = set()  # other clients' workers, on these calls
         self._given_up_on: list[SimpleQueue[Any]] = []  # for the values of blocking calls
         self._keepers: set[threading.Thread] = set()
@@ -86,6 +88,16 @@ class Workers:
         """Say whether the thread that asks works for these calls."""
         return self.threads.current or threading.current_thread() in self._guests
 
+    @property
+    def outstanding(self) -> bool:
+        """Whether callbacks have still to run or to return."""
+        running = self._running.copy().values()
+        return bool(self._guests or self._waiting) or not all(call.done() for call in running)
+
+    @property
+    def _called_back(self) -> bool:
+        return not (self._waiting or self._running)
+
     def start(self, work: Work, deliver: Callback) -> None:
         """Do *work* on a worker, which hands its outcome to *deliver* and keeps neither."""
         held = [work]
@@ -106,7 +118,6 @@ class Workers:
             return call
         try:
             self._waiting.add(call)
-            self._calls.add(call)
             self._keep()  # first: it is for others, too, who may have had nothing left to do
             self._queue.append(call)
         except BaseException:  # Ctrl-C, for nothing else is raised
@@ -116,8 +127,7 @@ class Workers:
 
     def cancel(self, why: str) -> None:
         """Cancel every call, first those that wait, so that none of them is sent instead."""
-        waiting = self._waiting.copy()
-        for call in (*waiting, *(self._calls.copy() - waiting)):
+        for call in (*self._waiting.copy(), *self._running.copy().values()):
             call.cancel()
         self._clock.cancel(why)
 
@@ -140,7 +150,7 @@ class Workers:
         """Wait until every callback has run; in a callback, do not wait. Say whether all have."""
         if self.current:
             timeout = 0
-        return self._changes.wait_for(lambda: not (self._calls or self._guests), timeout)
+        return self._changes.wait_for(lambda: self._called_back and not self._guests, timeout)
 
     def close(self, timeout: float | None = None) -> bool:
         """Wait as `quiet` does, then for the threads to end. Say whether all was done in time."""
@@ -156,15 +166,15 @@ class Workers:
         self.threads.abandon()
         self._queue.abandon()
         self._cancelled.abandon()
-        self._waiting.clear()
-        for call in self._calls:
+        for call in {*self._waiting, *self._running.values()}:
             call.abandon("the call is the parent process's")
-        self._calls.clear()
+        self._waiting.clear()
+        self._running.clear()
 
     def _withdraw(self, call: Call) -> None:
         """Undo what was done for *call*, unless it is taken, and leave its lane to the next."""
         if self._takes(call):
-            self._done(call)
+            self._tell()
             self._queue.look()
 
     def _hasten(self, call: Call) -> None:
@@ -181,10 +191,11 @@ class Workers:
 
     def _finish(self, call: Call) -> None:
         """Take *call* and run it, unless somebody has."""
-        if not self._takes(call):
-            return
-        failure = outcome(call.perform)
-        self._done(call)
+        place = object()
+        self._running[place] = call  # before it waits no more
+        failure = outcome(call.perform) if self._takes(call) else None
+        self._running.pop(place, None)
+        self._tell()
         if failure is not None:  # of what add_done_callback was given: Exceptions are logged there
             outcome(partial(_log.error, "after a callback came %r", failure))
 
@@ -195,9 +206,8 @@ class Workers:
             return False
         return True
 
-    def _done(self, call: Call) -> None:
-        self._calls.discard(call)
-        if not self._calls:
+    def _tell(self) -> None:
+        if self._called_back:
             self._changes.tell()
 
     def _keep(self) -> None:
@@ -219,9 +229,9 @@ class Workers:
             if _interrupted():
                 self.give_up()
             self._clock.look()
-            if self._changes.wait_for(lambda: not self._calls, _PRECISION) or _interrupted():
+            if self._changes.wait_for(lambda: self._called_back, _PRECISION) or _interrupted():
                 self._keepers.discard(keeper)
-                if self._calls and not _interrupted():  # one came before it could see that
+                if not (self._called_back or _interrupted()):  # one came before it could see that
                     self._keepers.add(keeper)
 
 

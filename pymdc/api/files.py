@@ -113,8 +113,8 @@ class Files(Resource):
         *verify* False leaves unsaid, or when the file grew or shrank meanwhile.
         """
         told, granted, put = _progress.checked(progress), _tokens.given(token), self._path
-        fetch, client = self._token("PUSH"), self._client
-        callback, source = checked_callback(callback), Source(path, name)
+        callback, client = checked_callback(callback), self._client
+        fetch, source = self._token(client, "PUSH"), Source(path, name)
 
         def push(scope: Scope) -> Answer:
             aside = client.aside() if verify else None
@@ -181,7 +181,8 @@ class Files(Resource):
         """
         name, (_, bucket_id, _) = text(file_hash, "the file's hash"), self._path
         told, granted = _progress.checked(progress), _tokens.given(token)
-        fetch, client = self._token("PULL"), self._client
+        client = self._client
+        fetch = self._token(client, "PULL")
         request = settle("GET", resource(*self._path, name))
         place = None if to is None else _part.place(to)
 
@@ -223,10 +224,10 @@ class Files(Resource):
     def _path(self) -> tuple[str, ...]:
         return ("buckets", text(self.bucket_id, "the bucket's id"), "files")
 
-    def _token(self, operation: str) -> Callable[[Scope], Answer]:
-        """Return what fetches a token for *operation*."""
+    def _token(self, client: Client, operation: str) -> Callable[[Scope], Answer]:
+        """Return what fetches a token for *operation* by *client*."""
         request = settle("POST", resource(*self._path[:2], "tokens"), {"operation": operation})
-        return partial(self._client.send, request, identify(self.key_pair))
+        return partial(client.send, request, identify(self.key_pair))
 
     def __repr__(self) -> str:
         return f"<Files of bucket {self.bucket_id!r} of {self.key_pair}>"

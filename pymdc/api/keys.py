@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import overload
 
 from pymdc._internal.auth import Identity
@@ -68,7 +69,7 @@ class Keys(Resource):
         """
         key = checked(key_pair).get_public_key()
         call = self._prepared(callback, self.user, "DELETE", "keys", key)
-        if key_pair in self.key_pairs:
+        with suppress(ValueError):  # of one that is not there
             self.key_pairs.remove(key_pair)
         return call()
 
