@@ -35,7 +35,7 @@ def step(name: str, then: Callable[[Any], object]) -> Callable[[Any], None]:
         alive = "still runs" if threading.main_thread().is_alive() else "has ended"
         print(f"{name} (the main thread {alive})\n    {answer!r}", flush=True)
         if isinstance(answer, Exception) or "error" in answer:
-            finish(f"The chain ends here: {name} was answered with an error.")
+            finish(f"The chain ends here: {name} was answered with an error. ({answer})")
         then(answer)
 
     return callback

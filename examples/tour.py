@@ -21,7 +21,7 @@ def show(call: str, answer: Any) -> Any:
     """Print a call and its answer; an answer that is an error ends the tour."""
     print(f">>> {call}\n{pformat(answer, sort_dicts=False)}\n", flush=True)
     if isinstance(answer, Exception) or (isinstance(answer, dict) and "error" in answer):
-        sys.exit(f"The tour ends here: {call} was answered with an error.")
+        sys.exit(f"The tour ends here: {call} was answered with an error. ({answer})")
     return answer
 
 

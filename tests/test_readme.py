@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -55,24 +55,39 @@ def _port() -> Iterator[None]:
 class Newcomer:
     """Types the blocks of the README: a bridge's into one terminal, all else into another."""
 
-    def __init__(self, one: Terminal, two: Terminal) -> None:
-        self._one, self._two = one, two
-        self._prompt = SHELL
+    def __init__(self, open_terminal: Callable[[], Terminal]) -> None:
+        self._open_terminal = open_terminal
+        self._beginning: list[str] = []  # how the lesson was begun
         self.differences: list[str] = []
+        self._open()
+
+    def _open(self) -> None:
+        self._one, self._two = self._open_terminal(), self._open_terminal()
+        self._prompt = SHELL
 
     def follow(self, block: Block) -> None:
         if block.language == "console":
-            self._leave_python()
+            if self._prompt == PYTHON:
+                self._two.type("exit()", SHELL)
+                self._prompt = SHELL
             for command in block.text.split("$ ")[1:]:
-                self._run(command.rstrip("\n").partition("\n")[0])
-        elif block.heading == "The next day":
-            self._leave_python()
-            self._run(".venv/bin/python")
-            self._answer(block)
-        else:
-            self._answer(block)
+                self._run(command.rstrip("\n").partition("\n")[0], block.heading)
+            return
+        if block.heading == "The next day":
+            self.stop()
+            self._open()
+            for command in self._beginning:
+                self._run(command, "")
+        self._answer(block)
 
-    def _run(self, command: str) -> None:
+    def stop(self) -> None:
+        """End the bridge."""
+        self._one.press_ctrl_c()
+        self._one.read_to(SHELL)
+
+    def _run(self, command: str, heading: str) -> None:
+        if heading == "The lesson":
+            self._beginning.append(command)
         if "-m pymdc.bridge" in command:
             self._one.type(command, BRIDGE)
         elif command.endswith("/python"):
@@ -83,11 +98,6 @@ class Newcomer:
             status = self._two.type("echo $?", SHELL)
             if status != "0\n" or "rror" in printed:
                 self.differences.append(f"{command}\n{printed}")
-
-    def _leave_python(self) -> None:
-        if self._prompt == PYTHON:
-            self._two.type("exit()", SHELL)
-            self._prompt = SHELL
 
     def _answer(self, block: Block) -> None:
         for example in doctest.DocTestParser().get_examples(block.text):
@@ -113,13 +123,11 @@ def test_every_block_of_the_readme_works_as_it_is_typed(clone: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {"PATH": path, "PYTHONPATH": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     with ExitStack() as stack:
-        terminals = [stack.enter_context(Terminal(clone, environment)) for _ in range(2)]
-        newcomer = Newcomer(*terminals)
+        newcomer = Newcomer(lambda: stack.enter_context(Terminal(clone, environment)))
         for block in all_blocks(README):
             if TOX not in block.text:  # it runs these tests
                 newcomer.follow(block)
-        terminals[0].press_ctrl_c()
-        terminals[0].read_to(SHELL)
+        newcomer.stop()
     assert newcomer.differences == []
 
 

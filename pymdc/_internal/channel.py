@@ -47,7 +47,7 @@ _silent.disabled = True
 _TOO_MANY_FRAGMENTS = [getattr(theirs, name) for name in {"TooManyFragments"} & {*dir(theirs)}]
 
 _NO_URL = "it is not the URL of a channel"
-_OLD = "farmers older than core 0.3 do that, whose channels cannot be read"
+_OLD = "farmers older than core 0.3 close like this; their protocol is not spoken here"
 
 # What websockets raises, what it becomes, and what it means; the first line that fits decides.
 TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (

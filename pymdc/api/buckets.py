@@ -53,9 +53,10 @@ class Buckets(Resource):
         key_pairs: Iterable[ECDSA],
         callback: Callback | None = None,
     ) -> Answer:
-        """Make a bucket of *storage* and *transfer* GB that *key_pairs* may use. The key signs.
+        """Make a bucket of *storage* and *transfer* GB. The key signs.
 
-        GB are whole: a fraction is cut off.
+        GB are whole: a fraction is cut off. *key_pairs* of people without an account may upload to
+        the bucket and download from it.
         """
         params = {
             "name": text(name, "the name"),
@@ -78,7 +79,7 @@ class Buckets(Resource):
 
 
 class Bucket(Resource):
-    """The bucket *bucket_id* (24 hexadecimal digits), for whom *key_pair* signs, as in `Buckets`.
+    """The bucket *bucket_id* (24 hexadecimal digits); *key_pair* is as in `Buckets`.
 
     Attributes: ``bucket_id``; ``key_pair``; ``files``, a `Files` with an id and a key pair of its
     own.

@@ -29,7 +29,7 @@ from pymdc.exceptions import BridgeError, IntegrityError, refused, unwrap
 
 
 class Files(Resource):
-    """The files of the bucket *bucket_id*, for whom *key_pair* signs, as in `Buckets`.
+    """The files of the bucket *bucket_id*; *key_pair* is as in `Buckets`.
 
     Who has a token needs no key: *key_pair* may be None.
     Attributes: ``bucket_id``, ``key_pair``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import signal
 import sys
@@ -13,20 +14,20 @@ from queue import SimpleQueue
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit status."""
     options = _parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stop: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _frame: stop.put(number))
     try:
-        from pymdc.bridge.server import Bridge
+        from pymdc.bridge import Bridge
 
         bridge = Bridge(announce=_print_link, **vars(options))
         bridge.__enter__()
-    except ImportError as error:
-        # Not by the distribution's name, which on the index may be somebody else's.
-        return _fail(f"{error.name} is missing: pip install '.[bridge]' in a clone of the project")
-    except (OSError, ValueError) as error:
+    except (ImportError, ValueError) as error:
         return _fail(str(error))
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        return _fail(f"{error}{'; --port says another one, and 0 any' if taken else ''}")
     with closing(bridge):
         print(f"Bridge at {bridge.endpoint}", flush=True)
         stop.get()
@@ -42,7 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", help="how users reach it, for the links in mails")
     parser.add_argument("--data", default="metadisk-data", help="folder (./%(default)s)")
     parser.add_argument("--smtp", metavar="URL", help="smtp[s]://[USER:PASSWORD@]HOST[:PORT]")
-    parser.add_argument("--nonce-rule", default="once", choices=["once", "2016"])
+    parser.add_argument(
+        "--nonce-rule",
+        default="once",
+        choices=["once", "2016"],
+        help="which nonces are fresh: each with a signature once, or as in 2016 (%(default)s)",
+    )
     return parser
 
 

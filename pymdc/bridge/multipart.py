@@ -21,7 +21,7 @@ _CHARSETS = {*aliases, *aliases.values()}  # Python would note every unknown one
 
 
 class FilePart:
-    """The first part with a file name or of bytes without one, taken out as a body comes in.
+    """Finds the file in a body: the first part with a file name, or of type octet-stream.
 
     *content_type* is the header of the request.
     *filename* is a base name, perhaps empty, and None until the part has begun.
@@ -49,7 +49,7 @@ class FilePart:
         }
         try:
             self._parser = MultipartParser(options[b"boundary"], callbacks)
-            # So a preamble is to the parser, which takes none, what is in a part that is no file.
+            # The parser accepts no preamble, so it is told that a part that is no file has begun.
             self._parser.write(b"--" + options[b"boundary"] + b"\r\n\r\n\r\n")
         except FormParserError as error:
             raise Refused(400, f"Malformed multipart data: {error}") from None

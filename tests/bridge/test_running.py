@@ -326,18 +326,24 @@ def test_program_says_in_one_line_what_is_wrong(bridge: Bridge, tmp_path: Path) 
         assert "sec" not in errors
 
 
-def test_program_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("import runpy; runpy.run_module('pymdc.bridge', run_name='__main__')", "pymdc.bridge: "),
+        ("from pymdc.bridge import Bridge", "ImportError: "),
+    ],
+    ids=["program", "import"],
+)
+def test_what_is_missing_is_said_in_one_line(tmp_path: Path, code: str, line: str) -> None:
     (tmp_path / "starlette.py").write_text("raise ImportError(name='starlette')")
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:] = []\n"
-        "import runpy; runpy.run_module('pymdc.bridge', run_name='__main__')"
-    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:] = []\n{code}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=MINUTE
     )
     assert (done.returncode, done.stdout) == (1, "")
-    remedy = "pip install '.[bridge]' in a clone of the project"
-    assert done.stderr == f"pymdc.bridge: starlette is missing: {remedy}\n"
+    remedy = f"{sys.executable} -m pip install '.[bridge]' in a clone of the project"
+    assert done.stderr.splitlines()[-1] == f"{line}starlette is missing: {remedy}"
+    assert line.startswith("Import") or done.stderr.count("\n") == 1
 
 
 AFTER_MAIN = """
