@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,7 +16,8 @@ except ImportError:  # on Windows
 Opened = TypeVar("Opened")
 
 _WITHOUT_LIMIT = 512  # descriptors of a process
-_PAUSE = 0.1  # seconds between two tries
+_PAUSE = 0.05  # seconds between two tries
+_PATIENCE = 1.0  # seconds: who has many short calls under way lets one go soon, or not at all
 
 
 def few_left(number: int) -> bool:
@@ -35,13 +37,14 @@ def none_left(error: OSError) -> bool:
 
 
 def when_there_is_one(
-    open_it: Callable[[], Opened], left: Callable[[], float], sleep: Callable[[float], None]
+    open_it: Callable[[], Opened], sleep: Callable[[float], None], seconds: float = _PATIENCE
 ) -> Opened:
-    """Return what *open_it* returns, by *sleep* waiting for a descriptor while time is *left*."""
+    """Return what *open_it* returns; by *sleep* wait up to *seconds* for a descriptor."""
+    last = time.monotonic() + seconds
     while True:
         try:
             return open_it()
         except OSError as error:
-            if not none_left(error) or left() < _PAUSE:
+            if not none_left(error) or time.monotonic() > last:
                 raise
         sleep(_PAUSE)

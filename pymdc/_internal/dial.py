@@ -112,7 +112,7 @@ def _connected(addresses: list[_Address], deadline: Deadline, scope: Scope) -> s
     failure = OSError("the host has no address")
     for place, (family, kind, protocol, _, address) in enumerate(addresses):
         make = partial(socket.socket, family, kind, protocol)
-        sock = when_there_is_one(make, deadline.left, scope.sleep)
+        sock = when_there_is_one(make, scope.sleep)
         try:
             scope.watch(sock)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

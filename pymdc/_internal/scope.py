@@ -113,7 +113,7 @@ class Scope:
         """Take *sock* among those that are shut down when the call is ended."""
         # A duplicate, because the owner may close his, and its number may come to mean another.
         twice = partial(socket.fromfd, sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
-        twin = when_there_is_one(twice, self.left, self.sleep)
+        twin = when_there_is_one(twice, self.sleep)
         with self._lock:
             before = self._sockets.pop(sock.fileno(), None)
             self._sockets[sock.fileno()] = twin

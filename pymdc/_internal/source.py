@@ -53,7 +53,7 @@ class Source:
             raise self._failure
         file, self._file = self._file, None
         if file is None:
-            file = when_there_is_one(partial(_File, self._path), scope.left, scope.sleep)
+            file = when_there_is_one(partial(_File, self._path), scope.sleep, scope.left())
         try:
             yield file
         finally:
