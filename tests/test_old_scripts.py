@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import Account
 from modes import PATIENCE, Ask
-from servers import RawServer
+from servers import RawServer, wait
 
 import pymdc
 from pymdc._internal.hashes import file_hash
@@ -362,7 +362,7 @@ def test_the_repr_of_a_handle_says_what_it_is_and_how_far(
 
     def silence(connection: socket.socket) -> None:
         in_callback.set()
-        connection.recv(1)
+        wait(connection)
 
     with RawServer(silence) as server:
         with pymdc.Client(server.endpoint, workers=1) as silent:
