@@ -324,7 +324,7 @@ def test_what_only_reads_is_sent_again(
         assert ask(mine(bucket_id, account, through).list) == shown
     assert way.methods == ["GET"] * 2
 
-    told = [line.rpartition(", ")[2] for line in lines(log, logging.DEBUG) if "sending" in line]
+    told = [line.rpartition(", ")[2] for line in lines(log, logging.DEBUG) if ", sending " in line]
     assert told == ["sending 1", "sending 2"]
     (warning,) = lines(log, logging.WARNING)
     assert "sending it again in 0." in warning
