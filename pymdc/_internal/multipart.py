@@ -9,11 +9,13 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from pymdc._internal.aside import Aside
+from pymdc._internal.descriptors import when_there_is_one
 from pymdc._internal.foreign import foreign
 from pymdc._internal.hashes import FileHash
 from pymdc._internal.progress import Progress
@@ -42,7 +44,10 @@ def body_of(
     A file that the caller opened stands where it stood, unless the body is ``stored`` at the end.
     """
     with source.opened(scope) as file:
-        body = FileBody(file, source.name, progress, aside, field, fields)
+        # The first time this reads a file of the system.
+        guess = partial(mimetypes.guess_type, source.name)
+        kind = when_there_is_one(guess, scope.sleep, scope.left())[0] or _UNKNOWN_TYPE
+        body = FileBody(file, _Form(source.name, kind, field, fields), progress, aside)
         try:
             yield body
         finally:
@@ -62,15 +67,7 @@ class FileBody:
 
     stored = False
 
-    def __init__(
-        self,
-        file: Any,
-        name: str,
-        progress: Progress,
-        aside: Aside | None,
-        field: str,
-        fields: Mapping[str, str],
-    ) -> None:
+    def __init__(self, file: Any, form: _Form, progress: Progress, aside: Aside | None) -> None:
         self._file = file
         self._progress = progress
         self._aside = aside
@@ -84,7 +81,7 @@ class FileBody:
         progress.total = self.size
         self.hash: FileHash | None = None
         boundary = secrets.token_hex(16)
-        self._head = _head(boundary, name, field, fields)
+        self._head = form.head(boundary)
         self._tail = f"\r\n--{boundary}--\r\n".encode("ascii")
         self.headers = {
             "Content-Type": f"multipart/form-data; boundary={boundary}",
@@ -145,15 +142,27 @@ def _read(file: Any) -> Iterator[memoryview]:
         buffers.reverse()
 
 
-def _head(boundary: str, name: str, field: str, fields: Mapping[str, str]) -> bytes:
-    """Return the parts of *fields*, and the head of the part of the file *name* in *field*."""
-    disposition = f"--{boundary}\r\nContent-Disposition: form-data; name="
-    parts = [f'{disposition}"{_quoted(key)}"\r\n\r\n{value}\r\n' for key, value in fields.items()]
-    parts += (
-        f'{disposition}"{_quoted(field)}"; filename="{_quoted(name)}"\r\n',
-        f"Content-Type: {mimetypes.guess_type(name)[0] or _UNKNOWN_TYPE}\r\n\r\n",
-    )
-    return "".join(parts).encode("utf-8", "surrogateescape")
+@dataclass(frozen=True)
+class _Form:
+    """A form in which the file *name*, of a mime type *kind*, is *field*, after other *fields*."""
+
+    name: str
+    kind: str
+    field: str
+    fields: Mapping[str, str]
+
+    def head(self, boundary: str) -> bytes:
+        """Return the parts before that of the file, and the head of this."""
+        disposition = f"--{boundary}\r\nContent-Disposition: form-data; name="
+        parts = [
+            f'{disposition}"{_quoted(field)}"\r\n\r\n{value}\r\n'
+            for field, value in self.fields.items()
+        ]
+        parts += (
+            f'{disposition}"{_quoted(self.field)}"; filename="{_quoted(self.name)}"\r\n',
+            f"Content-Type: {self.kind}\r\n\r\n",
+        )
+        return "".join(parts).encode("utf-8", "surrogateescape")
 
 
 def _quoted(name: str) -> str:
