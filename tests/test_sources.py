@@ -169,9 +169,6 @@ def test_a_name_is_given_to_what_has_none(
 class Lines:
     """Reads as text, and has nothing else of a text file."""
 
-    def tell(self) -> int:
-        return 0
-
     def read(self, size: int = -1) -> str:
         return "text"[:size]
 
@@ -192,6 +189,7 @@ def test_a_file_that_gives_bytes_when_asked_for_none_is_sent_whole(
 
 
 TEXTS: list[Callable[[str], Any]] = [
+    lambda path: os.popen("echo"),
     lambda path: open(path),
     lambda path: tempfile.NamedTemporaryFile("w+"),
     lambda path: tempfile.TemporaryFile("w+"),
@@ -220,7 +218,7 @@ def test_a_file_that_is_open_as_text_is_told_at_the_call(
 def test_a_target_that_is_open_as_text_is_told_at_the_call(
     bucket: Bucket, tmp_path: Path, more: Any
 ) -> None:
-    writable = [lambda path: open(path, "w"), *TEXTS[1:4]]
+    writable = [lambda path: open(path, "w"), *TEXTS[2:5]]
     for opening in writable:
         with opening(str(tmp_path / "out")) as file:
             with pytest.raises(TypeError, match=r"open as text; .* opened with 'wb'"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -149,20 +149,23 @@ def _binary(file: object) -> Any:
     """Return *file* if it is open for reading bytes; TypeError or ValueError if it is not."""
     if not callable(getattr(file, "read", None)):
         raise TypeError(f"the file is {type(file).__name__}; {_EXPECTED}")
-    file_like: Any = file
+    source: Any = file
     nothing: object = b""
+    place = None
+    with suppress(Exception):  # of a pipe; it comes again when the file is sent
+        place = source.tell()
     try:
-        place = file_like.tell()
-        nothing = file_like.read(0)
-        if nothing:  # whatever that file understands by zero
-            file_like.seek(place)
+        nothing = source.read(0)
     except ValueError as error:  # of a closed file, or one that is written
         raise ValueError(f"the file is not open for reading ({error}); {_EXPECTED}") from None
-    except Exception:  # noqa: BLE001  # it comes again when the file is sent
+    except Exception:  # noqa: BLE001  # as above
         pass
     if isinstance(nothing, str):
         raise TypeError(f"the file is open as text; {_EXPECTED}")
-    return file
+    if nothing and place is not None:  # whatever that file understands by zero
+        with suppress(Exception):
+            source.seek(place)
+    return source
 
 
 def _base_name(name: Text) -> str:
