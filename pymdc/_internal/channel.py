@@ -150,6 +150,9 @@ class Channel:
         """Close the connection."""
         self._scope.release(self.sock)
         self.sock.close()
+        for broken in (self._protocol.handshake_exc, self._protocol.parser_exc):
+            if broken is not None:
+                broken.__traceback__ = None  # which holds the protocol, and who called it
 
     def _take(self, event: object) -> Iterator[Block]:
         if isinstance(event, Response) and self._protocol.handshake_exc is None:
