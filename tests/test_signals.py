@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from processes import python
-from servers import RawServer, answer_all
+from servers import RawServer, answer_all, wait
 
 BEGIN = """
 import faulthandler, os, pymdc, signal, sys, threading
@@ -147,6 +147,30 @@ for other in (False, True):
     assert line > 50, line
 see_that_each_is_told()
 """
+
+# Python goes on with a wait after a handler, and some of its waits then forget their timeout.
+OUTLASTED = """
+import time
+
+def handle(number, frame):
+    while time.monotonic() < last:
+        pass
+
+signal.signal(signal.SIGALRM, handle)
+client = pymdc.Client(sys.argv[1])
+made.append(register(client, told.append))
+last = time.monotonic() + 0.4
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+client.close(timeout=0.3)
+see_that_each_is_told()
+assert isinstance(told[0], pymdc.Cancelled), told
+"""
+
+
+def test_a_signal_handler_that_outlasts_a_close_does_not_hold_it() -> None:
+    with RawServer(wait) as server:
+        ended = python("-c", BEGIN + OUTLASTED, server.endpoint)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
 
 
 @pytest.mark.parametrize(

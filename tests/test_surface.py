@@ -170,6 +170,7 @@ LADDER = [  # an underscore stands for what is internal
         "_text",
         "_secp256k1",
         "_proxy",
+        "_queue",
     },
     {"_outcome", "_response", "_hashes", "_request", "_scope", "_progress", "keypair"},
     {"call", "_threads", "_dial", "_auth", "_source", "_verifier"},

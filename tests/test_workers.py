@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from modes import PATIENCE
 
 from pymdc import Call
 from pymdc._internal.outcome import outcome
+from pymdc._internal.queue import Queue
 from pymdc._internal.scope import Scope
 from pymdc._internal.threads import Threads
 from pymdc._internal.workers import Workers as ScopedWorkers
@@ -372,18 +372,19 @@ def test_close_in_a_callback_does_not_wait_for_itself() -> None:
     workers.close()
 
 
-class Doorstep(SimpleQueue[Any]):
+class Doorstep(Queue[Any]):
     """Calls *meanwhile* when the second job is put; ``watched`` says that one is waited for."""
 
     def __init__(self, meanwhile: Callable[[], object]) -> None:
+        super().__init__()
         self._meanwhile = [meanwhile, dict]
         self.watched = threading.Event()
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+    def get(self, timeout: float | None = None) -> Any:
         self.watched.set()
-        return super().get(block, timeout)
+        return super().get(timeout)
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, item: Any) -> None:
         if item:
             self._meanwhile.pop()()
         super().put(item)

@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any, TypeVar
 
 from pymdc._internal.descriptors import when_there_is_one
 from pymdc._internal.interpreter import DAEMONS, REST
+from pymdc._internal.queue import Queue
 from pymdc.exceptions import Cancelled, PymdcError, Timeout
 
 Block = TypeVar("Block")
@@ -35,7 +36,7 @@ class Scope:
         self._deadline = math.inf
         self._lock = threading.RLock()  # a signal handler may end what it interrupts
         self._sockets: dict[int, socket.socket] = {}  # by the number of the one watched
-        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._wake = Queue[None]()
         self._reason: PymdcError | None = None
         self._settled = False
         self.doing = "a call not yet sent"
@@ -106,7 +107,7 @@ class Scope:
     def sleep(self, seconds: float) -> None:
         """Sleep, unless the call is ended meanwhile; then raise the reason."""
         with suppress(Empty):
-            self._wake.get(timeout=max(0.0, seconds))
+            self._wake.get(seconds)
         self.check()
 
     def watch(self, sock: socket.socket) -> None:
@@ -147,7 +148,7 @@ class Clock:
         self._scopes: dict[Scope, None] = {}
         self._lock = threading.Lock()
         self._stopped = False
-        self._stop: SimpleQueue[None] = SimpleQueue()
+        self._stop = Queue[None]()
         self._thread: threading.Thread | None = None
 
     @contextmanager
@@ -211,7 +212,7 @@ class Clock:
 
     def _stops(self) -> bool:
         with suppress(Empty):
-            self._stop.get(timeout=_PRECISION)
+            self._stop.get(_PRECISION)
         return self._stopped
 
     def _retires(self) -> bool:

@@ -12,6 +12,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from pymdc._internal.interpreter import DAEMONS, REST
+from pymdc._internal.queue import Queue
 
 Job = Callable[[], None]
 
@@ -26,7 +27,7 @@ class Threads:
 
     def __init__(self) -> None:
         self.idle_seconds = REST
-        self._jobs: SimpleQueue[list[Job]] = SimpleQueue()  # an empty list is no job
+        self._jobs = Queue[list[Job]]()  # an empty list is no job
         self._free: set[threading.Thread] = set()  # those that wait for a job, or are about to
         self._all: set[threading.Thread] = set()
         self._closed = False
@@ -65,12 +66,12 @@ class Threads:
         thread = threading.current_thread()
         while True:
             try:
-                held = self._jobs.get(timeout=0 if self._closed else self.idle_seconds)
+                held = self._jobs.get(0 if self._closed else self.idle_seconds)
                 self._free.discard(thread)
                 self._enough()  # somebody may have counted on this thread meanwhile
             except Empty:
                 self._free.discard(thread)
-                if self._jobs.empty():
+                if not self._jobs:
                     return None
             else:
                 if job := _taken(held):
@@ -103,7 +104,7 @@ class Threads:
 
     def abandon(self) -> None:
         """Forget the threads: in a forked child only the one that forked is there, to end."""
-        self._jobs = SimpleQueue()
+        self._jobs = Queue()
         self._closed = True
         self._free.clear()
         self._all.clear()
@@ -115,7 +116,7 @@ class Threads:
 
     def _enough(self) -> bool:
         """See that each job has a thread; say whether that is so."""
-        while self._jobs.qsize() > len(self._free):
+        while len(self._jobs) > len(self._free):
             if not self.begin(_Thread(self)):
                 return False
         return True

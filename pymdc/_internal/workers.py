@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any
 
 from pymdc._internal.outcome import Callback, Work, outcome
+from pymdc._internal.queue import Queue
 from pymdc._internal.scope import Clock, Scope
 from pymdc._internal.threads import Threads, on_any
 from pymdc.call import Call
@@ -49,7 +50,7 @@ class Workers:
             object, Call
         ] = {}  # what else has a callback, by who is about to take it
         self._guests: set[threading.Thread] = set()  # other clients' workers, on these calls
-        self._given_up_on: list[SimpleQueue[Any]] = []  # for the values of blocking calls
+        self._given_up_on: list[Queue[Any]] = []  # for the values of blocking calls
         self._keepers: set[threading.Thread] = set()
         self._given_up = False
         self._changes = _Changes()
@@ -62,13 +63,13 @@ class Workers:
             scope.cancel(_CTRL_C)
         if on_any():
             return self._run_here(work)
-        answers: SimpleQueue[Any] = SimpleQueue()
+        answers = Queue[Any]()
         try:
             self.start(work, answers.put)
             return answers.get()
         except BaseException:
             scope.cancel()
-            left = [other for other in self._given_up_on if other.empty()]
+            left = [other for other in self._given_up_on if not other]
             self._given_up_on = [*left, answers]
             raise
 
@@ -144,7 +145,7 @@ class Workers:
         """Wait for the blocking calls that Ctrl-C ended, until *last*: they may have to tidy up."""
         for answers in self._given_up_on:
             with suppress(Empty):
-                answers.get(timeout=max(0.0, last - time.monotonic()))
+                answers.get(last - time.monotonic())
 
     def quiet(self, timeout: float | None = None) -> bool:
         """Wait until every callback has run; in a callback, do not wait. Say whether all have."""
@@ -298,7 +299,7 @@ class _Changes:
     """Tells those who wait for something that it may be so now; no lock is held meanwhile."""
 
     def __init__(self) -> None:
-        self._waiting: set[SimpleQueue[None]] = set()
+        self._waiting: set[Queue[None]] = set()
 
     def tell(self) -> None:
         """Let everybody who waits look again."""
@@ -308,7 +309,7 @@ class _Changes:
     def wait_for(self, is_so: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until *is_so*, for *timeout* seconds at the most; say whether it is."""
         last = None if timeout is None else time.monotonic() + timeout
-        change: SimpleQueue[None] = SimpleQueue()
+        change = Queue[None]()
         self._waiting.add(change)
         try:
             while not is_so():
@@ -316,7 +317,7 @@ class _Changes:
                 if left is not None and left <= 0:
                     return False
                 with suppress(Empty):
-                    change.get(timeout=left)
+                    change.get(left)
             return True
         finally:
             self._waiting.discard(change)

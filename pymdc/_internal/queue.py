@@ -1,0 +1,54 @@
+"""A queue for threads and signal handlers whose timeouts hold."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from queue import Empty
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Queue(Generic[Item]):
+    """Like `queue.SimpleQueue`, but a timeout always ends ``get``.
+
+    The ``get`` of `queue.SimpleQueue` waits for ever if its timeout is over before it has begun to
+    wait, while a signal handler runs, or while another thread takes the item that woke it.
+
+    As with that one, a signal handler may put an item while the code that it interrupts does.
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[Item] = deque()
+        self._told = threading.Lock()  # held, unless an item came that nobody has looked for yet
+
+    def put(self, item: Item) -> None:
+        """Add *item*, for one of those that wait or come later."""
+        self._items.append(item)
+        self._tell()
+
+    def get(self, timeout: float | None = None) -> Item:
+        """Take the oldest item, waiting *timeout* seconds at the most; `Empty` if none comes."""
+        last = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                item = self._items.popleft()
+            except IndexError:
+                left = -1 if last is None else max(0.0, last - time.monotonic())
+                if not self._told.acquire(timeout=left) and not self._items:
+                    raise Empty from None
+            else:
+                if self._items:  # one telling may stand for several items
+                    self._tell()
+                return item
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def _tell(self) -> None:
+        if self._told.locked():
+            with suppress(RuntimeError):  # somebody else did in between
+                self._told.release()
