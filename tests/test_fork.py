@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -302,8 +303,8 @@ def test_children_draw_digits_for_their_nonces() -> None:
 
 
 def test_a_child_goes_on_after_the_last_nonce_of_its_parent() -> None:
-    far_ahead = float(nonces.next(ahead=1_000))
-    assert float(Child(nonces.next).value()) > far_ahead
+    far_ahead = Decimal(nonces.next(ahead=1_000))
+    assert Decimal(Child(nonces.next).value()) > far_ahead
 
 
 def test_a_child_takes_nonces_whatever_a_thread_of_the_parent_was_at() -> None:

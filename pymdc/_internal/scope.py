@@ -36,7 +36,7 @@ class Scope:
         self._deadline = math.inf
         self._lock = threading.RLock()  # a signal handler may end what it interrupts
         self._sockets: dict[int, socket.socket] = {}  # by the number of the one watched
-        self._wake = Queue[None]()
+        self._wake: Queue[None] = Queue()
         self._reason: PymdcError | None = None
         self._settled = False
         self.doing = "a call not yet sent"
@@ -148,7 +148,7 @@ class Clock:
         self._scopes: dict[Scope, None] = {}
         self._lock = threading.Lock()
         self._stopped = False
-        self._stop = Queue[None]()
+        self._stop: Queue[None] = Queue()
         self._thread: threading.Thread | None = None
 
     @contextmanager

@@ -27,7 +27,7 @@ class Threads:
 
     def __init__(self) -> None:
         self.idle_seconds = REST
-        self._jobs = Queue[list[Job]]()  # an empty list is no job
+        self._jobs: Queue[list[Job]] = Queue()  # an empty list is no job
         self._free: set[threading.Thread] = set()  # those that wait for a job, or are about to
         self._all: set[threading.Thread] = set()
         self._closed = False

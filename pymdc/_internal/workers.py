@@ -63,7 +63,7 @@ class Workers:
             scope.cancel(_CTRL_C)
         if on_any():
             return self._run_here(work)
-        answers = Queue[Any]()
+        answers: Queue[Any] = Queue()
         try:
             self.start(work, answers.put)
             return answers.get()
@@ -309,7 +309,7 @@ class _Changes:
     def wait_for(self, is_so: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until *is_so*, for *timeout* seconds at the most; say whether it is."""
         last = None if timeout is None else time.monotonic() + timeout
-        change = Queue[None]()
+        change: Queue[None] = Queue()
         self._waiting.add(change)
         try:
             while not is_so():
