@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pymdc._internal.outcome import Callback, Work, outcome
+from pymdc._internal.queue import Changes
 from pymdc._internal.scope import Scope
 from pymdc.exceptions import Cancelled
 
@@ -52,13 +53,27 @@ class Call(concurrent.futures.Future[Any]):
         super().__init__()
         self._doing: _Doing | None = _Doing(work, callback, scope, hasten, overtake)
         self._thread: int | None = None
+        self._changes = Changes()
         self._ident = next(_numbers)
         self.name = f"Call-{self._ident}"
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the callback has returned, for *timeout* seconds at the most."""
-        self._prepare_to_wait()
-        concurrent.futures.wait([self], timeout)
+        self._wait(timeout)
+
+    def done(self) -> bool:
+        """Say whether the callback has returned."""
+        # Without the future's lock, which a signal handler that raises would leave held, so that
+        # the worker could not go on; nor does anything else here take it that a script calls.
+        return self._state == "FINISHED"
+
+    def running(self) -> bool:
+        """Say whether a worker has begun it, and the callback has not returned."""
+        return self._state == "RUNNING"
+
+    def cancelled(self) -> bool:
+        """Return False: a call that was cancelled is done, and its value is `Cancelled`."""
+        return False
 
     def is_alive(self) -> bool:
         """Say whether the callback has still to run or to return."""
@@ -66,13 +81,15 @@ class Call(concurrent.futures.Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """Return the value that the callback got, waiting *timeout* seconds at the most."""
-        self._prepare_to_wait()
-        return super().result(timeout)
+        if not self._wait(timeout):
+            raise concurrent.futures.TimeoutError
+        return self._result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return None once the callback has returned: an exception too is a `result`."""
-        self._prepare_to_wait()
-        return super().exception(timeout)
+        if not self._wait(timeout):
+            raise concurrent.futures.TimeoutError
+        return None
 
     def cancel(self) -> bool:
         """Take the call back, unless it has its value; the callback then gets `Cancelled`.
@@ -133,9 +150,12 @@ class Call(concurrent.futures.Future[Any]):
             return f"<Call {self.name}, {doing.scope.doing}>"
         return f"<Call {self.name}, {'done' if self.done() else 'its callback runs'}>"
 
+    def _wait(self, timeout: float | None) -> bool:
+        if not self.done():
+            self._prepare_to_wait()
+        return self._changes.wait_for(self.done, timeout)
+
     def _prepare_to_wait(self) -> None:
-        if self.done():
-            return
         if self._thread == threading.get_ident():
             raise RuntimeError("a callback cannot wait for its own call")
         if sys.is_finalizing():
@@ -174,6 +194,7 @@ class Call(concurrent.futures.Future[Any]):
         try:
             self.set_result(value)
         finally:
+            self._changes.tell()
             self._done_callbacks.clear()  # type: ignore[attr-defined]  # not in typeshed
 
 

@@ -177,6 +177,7 @@ class Client:
         A callback of this client does not wait: from there it closes once that has returned.
         A call made afterwards has `Closed` as its value.
         """
+        timeout = _patience(timeout)
         if sys.is_finalizing():  # other threads stand still for ever
             self._closed = True
             return
@@ -186,8 +187,6 @@ class Client:
             with suppress(RuntimeError):  # none can be had while Python ends, which closes all
                 threading.Thread(target=close, name="pymdc-close").start()
             return
-        if timeout is not None:
-            timeout = min(timeout, _LONGEST)
         if cancel or not self._workers.close(timeout):
             self._closed = self._cancelled = True
             self._workers.cancel("the client was closed")
@@ -288,6 +287,14 @@ def _limit(seconds: Any, what: str) -> float:
     if not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST:
         raise ValueError(f"{what} is {seconds!r}; expected seconds, above zero and {_MOST}")
     return float(seconds)
+
+
+def _patience(timeout: Any) -> float | None:
+    if timeout is None:
+        return None
+    if not isinstance(timeout, int | float):
+        raise TypeError(f"the timeout of close() is {timeout!r}; expected seconds, or None")
+    return min(float(timeout), _LONGEST)
 
 
 def _pair(timeout: Any) -> tuple[float, float]:

@@ -148,6 +148,79 @@ for other in (False, True):
 see_that_each_is_told()
 """
 
+# A handler raises at each line of what a script does with a call, and at each return. None runs at
+# the end of a block that a lock is held for, where tracing shows the line of its `with` once more.
+RAISES = """
+import concurrent.futures, linecache
+
+class Raised(Exception):
+    pass
+
+modules = ("pymdc", "threading", "queue", "concurrent")
+
+def trace(frame, event, arg):
+    global left
+    if not frame.f_globals.get("__name__", "").startswith(modules):
+        return None
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    if event == "return" or (event == "line" and not line.startswith("with ")):
+        left -= 1
+        if left == 0:
+            raise Raised
+    return trace
+
+def in_time(wait):
+    try:
+        wait(timeout=0.001)
+    except concurrent.futures.TimeoutError:  # another class on 3.10
+        pass
+
+def do_both():
+    register(client)
+    made.append(register(client, told.append))
+
+actions = {
+    "is_alive": lambda call: call.is_alive(),
+    "done": lambda call: call.done(),
+    "running": lambda call: call.running() or call.cancelled(),
+    "repr": lambda call: repr(call),
+    "join": lambda call: call.join(0.001),
+    "result": lambda call: in_time(call.result),
+    "exception": lambda call: in_time(call.exception),
+    "cancel": lambda call: call.cancel(),
+    "calls": lambda call: do_both(),
+}
+for name, action in actions.items():
+    step, left = 0, 0
+    while left <= 0:
+        step += 1
+        go = threading.Event()
+        client = pymdc.Client(sys.argv[1], workers=1)
+        calls = [client.run(lambda scope: go.wait(20), told.append) for _ in range(2)]
+        made += calls
+        left = step
+        sys.settrace(trace)
+        try:
+            action(calls[step % 2])  # one that runs, or one that waits for its turn
+        except Raised:
+            pass
+        sys.settrace(None)
+        go.set()
+        for call in calls:
+            call.join(20)
+            assert call.done(), (name, step, call)
+        assert client._workers.quiet(20), (name, step)
+        client.close()
+assert len(told) >= len(made)
+"""
+
+
+def test_a_signal_handler_may_raise_whatever_it_interrupts() -> None:
+    with RawServer(answer_all) as server:
+        ended = python("-c", BEGIN + RAISES, server.endpoint)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
+
+
 # Python goes on with a wait after a handler, and some of its waits then forget their timeout.
 OUTLASTED = """
 import time

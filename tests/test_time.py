@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from certificates import certificate, over_tls
 from channels import DATA, HASH, Serve, pointer, pointing, websocket
-from modes import Ask, blocking
+from modes import PATIENCE, Ask, blocking
 from processes import python
 from servers import Holding, RawServer, Treat, full_port, read_request, some_bytes, wait, written
 from websockets.sync.server import ServerConnection
@@ -261,3 +261,19 @@ def test_a_block_that_gets_away_bit_by_bit_is_progress(tmp_path: Path, secure: b
 
 def test_closing_may_take_for_ever() -> None:
     pymdc.Client("http://127.0.0.1:1").close(float("inf"))
+
+
+def test_closing_takes_seconds() -> None:
+    with pytest.raises(TypeError, match=r"timeout of close\(\) is '3'; expected seconds, or None"):
+        pymdc.Client("http://127.0.0.1:1").close("3")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", [1e20, float("inf")])
+def test_a_call_may_be_waited_for_for_ever(seconds: float) -> None:
+    with pymdc.Client("http://127.0.0.1:1") as client:
+        go = threading.Event()
+        call = client.run(lambda scope: go.wait(PATIENCE), lambda value: None)
+        threading.Timer(0.1, go.set).start()
+        call.join(seconds)
+        assert call.result(seconds) is True
+        assert call.exception(seconds) is None

@@ -1,15 +1,18 @@
-"""A queue for threads and signal handlers whose timeouts hold."""
+"""Waits that signal handlers may interrupt, and end by an exception, and whose timeouts hold."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+
+_PATIENCE = 1.0  # seconds between two looks, for one whose telling a signal handler prevented
 
 
 class Queue(Generic[Item]):
@@ -37,7 +40,7 @@ class Queue(Generic[Item]):
             try:
                 item = self._items.popleft()
             except IndexError:
-                left = -1 if last is None else max(0.0, last - time.monotonic())
+                left = -1 if last is None else _within(last - time.monotonic())
                 if not self._told.acquire(timeout=left) and not self._items:
                     raise Empty from None
             else:
@@ -52,3 +55,35 @@ class Queue(Generic[Item]):
         if self._told.locked():
             with suppress(RuntimeError):  # somebody else did in between
                 self._told.release()
+
+
+class Changes:
+    """Tells those who wait for something that it may be so now; no lock is held meanwhile."""
+
+    def __init__(self) -> None:
+        self._waiting: set[Queue[None]] = set()
+
+    def tell(self) -> None:
+        """Let everybody who waits look again."""
+        for change in self._waiting.copy():
+            change.put(None)
+
+    def wait_for(self, is_so: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until *is_so*, for *timeout* seconds at the most; say whether it is."""
+        last = None if timeout is None else time.monotonic() + timeout
+        change: Queue[None] = Queue()
+        self._waiting.add(change)
+        try:
+            while not is_so():
+                left = _PATIENCE if last is None else last - time.monotonic()
+                if left <= 0:
+                    return False
+                with suppress(Empty):
+                    change.get(min(left, _PATIENCE))
+            return True
+        finally:
+            self._waiting.discard(change)
+
+
+def _within(seconds: float) -> float:
+    return min(max(0.0, seconds), threading.TIMEOUT_MAX)

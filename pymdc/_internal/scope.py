@@ -146,7 +146,7 @@ class Clock:
     def __init__(self) -> None:
         self.idle_seconds = REST
         self._scopes: dict[Scope, None] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler's call may start what it interrupts
         self._stopped = False
         self._stop: Queue[None] = Queue()
         self._thread: threading.Thread | None = None
@@ -199,7 +199,7 @@ class Clock:
                 thread.start()
             except RuntimeError:
                 return  # none can be had while Python ends: whoever holds the process looks
-            self._thread = thread
+            self._thread = self._thread or thread
 
     def _run(self) -> None:
         busy = time.monotonic()

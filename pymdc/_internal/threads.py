@@ -56,7 +56,7 @@ class Threads:
         try:
             # On a thread for that alone: to start one takes locks that each new one takes as well,
             # and a signal handler that interrupts it may wait for a call that needs a new one.
-            _thread.start_new_thread(lambda: told.put(self._start(thread)), ())
+            _thread.start_new_thread(self._start_and_tell, (thread, told))
         except RuntimeError:
             return False
         return told.get()
@@ -120,6 +120,13 @@ class Threads:
             if not self.begin(_Thread(self)):
                 return False
         return True
+
+    def _start_and_tell(self, thread: threading.Thread, told: SimpleQueue[bool]) -> None:
+        begun = False
+        try:
+            begun = self._start(thread)
+        finally:
+            told.put(begun)
 
     def _start(self, thread: threading.Thread) -> bool:
         # What has ended leaves here, not by itself before it ends: `close` shall wait for that.

@@ -16,7 +16,7 @@ from queue import Empty
 from typing import Any
 
 from pymdc._internal.outcome import Callback, Work, outcome
-from pymdc._internal.queue import Queue
+from pymdc._internal.queue import Changes, Queue
 from pymdc._internal.scope import Clock, Scope
 from pymdc._internal.threads import Threads, on_any
 from pymdc.call import Call
@@ -38,8 +38,9 @@ class Workers:
     A call with a callback waits until somebody takes it, and whoever comes later finds it gone:
     so it may stand in the queue, be cancelled and be waited for at the same time.
 
-    Whoever makes, cancels or awaits a call takes no lock: a signal handler may interrupt any line
-    of that, and make a call that needs the thread for which the lock would be held.
+    Whoever makes, cancels or awaits a call takes no lock but that of its scope: a signal handler
+    may interrupt any line of that, and make a call that needs a thread which waits for the lock,
+    or raise, so that nobody releases it.
     """
 
     def __init__(self, size: int, clock: Clock | None = None) -> None:
@@ -53,7 +54,7 @@ class Workers:
         self._given_up_on: list[Queue[Any]] = []  # for the values of blocking calls
         self._keepers: set[threading.Thread] = set()
         self._given_up = False
-        self._changes = _Changes()
+        self._changes = Changes()
         self._queue, self._cancelled = (_Lanes(size, self.threads, self._finish) for _ in range(2))
         _all.add(self)
 
@@ -293,34 +294,6 @@ class _Lanes:
             self._opened += 1
         self._lanes.add(lane)
         return True
-
-
-class _Changes:
-    """Tells those who wait for something that it may be so now; no lock is held meanwhile."""
-
-    def __init__(self) -> None:
-        self._waiting: set[Queue[None]] = set()
-
-    def tell(self) -> None:
-        """Let everybody who waits look again."""
-        for change in self._waiting.copy():
-            change.put(None)
-
-    def wait_for(self, is_so: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until *is_so*, for *timeout* seconds at the most; say whether it is."""
-        last = None if timeout is None else time.monotonic() + timeout
-        change: Queue[None] = Queue()
-        self._waiting.add(change)
-        try:
-            while not is_so():
-                left = None if last is None else last - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                with suppress(Empty):
-                    change.get(left)
-            return True
-        finally:
-            self._waiting.discard(change)
 
 
 def _interrupted() -> bool:
