@@ -102,3 +102,20 @@ def test_an_item_that_an_interrupted_put_left_is_taken_at_the_end_of_the_timeout
     queue.put(1)
     thread.join(PATIENCE)
     assert got == [1]
+
+
+def test_a_wait_without_a_timeout_looks_now_and_then() -> None:
+    class Counted(Queue[int]):
+        def __init__(self) -> None:
+            super().__init__()
+            self._told = self  # type: ignore[assignment]  # what is waited for
+
+        def acquire(self, timeout: float) -> bool:
+            waits.append(timeout)
+            if len(waits) == 3:
+                self._items.append(1)
+            return False
+
+    waits = list[float]()
+    assert Counted().get() == 1
+    assert all(0 < timeout < 5 for timeout in waits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -12,7 +13,9 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-_PATIENCE = 1.0  # seconds between two looks, for one whose telling a signal handler prevented
+# Seconds between two looks: a signal that comes just before a wait does not interrupt it, and a
+# handler that raises may prevent that somebody is told.
+_LOOK = 0.5
 
 
 class Queue(Generic[Item]):
@@ -35,13 +38,13 @@ class Queue(Generic[Item]):
 
     def get(self, timeout: float | None = None) -> Item:
         """Take the oldest item, waiting *timeout* seconds at the most; `Empty` if none comes."""
-        last = None if timeout is None else time.monotonic() + timeout
+        last = _end_of(timeout)
         while True:
             try:
                 item = self._items.popleft()
             except IndexError:
-                left = -1 if last is None else _within(last - time.monotonic())
-                if not self._told.acquire(timeout=left) and not self._items:
+                left = last - time.monotonic()
+                if not self._told.acquire(timeout=min(max(0.0, left), _LOOK)) and left <= 0:
                     raise Empty from None
             else:
                 if self._items:  # one telling may stand for several items
@@ -70,20 +73,20 @@ class Changes:
 
     def wait_for(self, is_so: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until *is_so*, for *timeout* seconds at the most; say whether it is."""
-        last = None if timeout is None else time.monotonic() + timeout
+        last = _end_of(timeout)
         change: Queue[None] = Queue()
         self._waiting.add(change)
         try:
             while not is_so():
-                left = _PATIENCE if last is None else last - time.monotonic()
+                left = last - time.monotonic()
                 if left <= 0:
                     return False
                 with suppress(Empty):
-                    change.get(min(left, _PATIENCE))
+                    change.get(min(left, _LOOK))
             return True
         finally:
             self._waiting.discard(change)
 
 
-def _within(seconds: float) -> float:
-    return min(max(0.0, seconds), threading.TIMEOUT_MAX)
+def _end_of(timeout: float | None) -> float:
+    return math.inf if timeout is None else time.monotonic() + timeout

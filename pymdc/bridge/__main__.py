@@ -7,21 +7,18 @@ import errno
 import logging
 import signal
 import sys
-import threading
-from contextlib import closing, suppress
+from contextlib import closing
 
-# Seconds between two looks for a signal: one that comes just before a wait does not interrupt it.
-_LOOK = 0.5
+from pymdc._internal.queue import Queue
 
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit status."""
     options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    stop = threading.Lock()  # released by a signal
-    stop.acquire()
+    stop: Queue[int] = Queue()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: _release(stop))
+        signal.signal(number, lambda number, _frame: stop.put(number))
     try:
         from pymdc.bridge import Bridge
 
@@ -34,8 +31,7 @@ def main() -> int:
         return _fail(f"{error}{'; --port says another one, and 0 any' if taken else ''}")
     with closing(bridge):
         print(f"Bridge at {bridge.endpoint}", flush=True)
-        while not stop.acquire(timeout=_LOOK):
-            pass
+        stop.get()
         for number in (signal.SIGINT, signal.SIGTERM):  # a second one waits for nothing
             signal.signal(number, signal.SIG_DFL)
     return 0
@@ -55,11 +51,6 @@ def _parser() -> argparse.ArgumentParser:
         help="which nonces are fresh: each with a signature once, or as in 2016 (%(default)s)",
     )
     return parser
-
-
-def _release(lock: threading.Lock) -> None:
-    with suppress(RuntimeError):  # of a second signal
-        lock.release()
 
 
 def _print_link(email: str, link: str) -> None:
