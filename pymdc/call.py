@@ -54,6 +54,8 @@ class Call(concurrent.futures.Future[Any]):
         self._doing: _Doing | None = _Doing(work, callback, scope, hasten, overtake)
         self._thread: int | None = None
         self._changes = Changes()
+        # The first of the functions that are called when it is done, each of which may take long.
+        self.add_done_callback(self._changes.tell)
         self._ident = next(_numbers)
         self.name = f"Call-{self._ident}"
 

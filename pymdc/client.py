@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
@@ -294,7 +295,10 @@ def _patience(timeout: Any) -> float | None:
         return None
     if not isinstance(timeout, int | float):
         raise TypeError(f"the timeout of close() is {timeout!r}; expected seconds, or None")
-    return min(float(timeout), _LONGEST)
+    seconds = float(min(timeout, _LONGEST))
+    if math.isnan(seconds):
+        raise ValueError("the timeout of close() is nan; expected seconds, or None")
+    return seconds
 
 
 def _pair(timeout: Any) -> tuple[float, float]:

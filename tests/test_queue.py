@@ -1,17 +1,19 @@
-"""The queue under workers: every item once, and a timeout that holds."""
+"""The waits under workers: every item once, nobody forgotten, and a timeout that holds."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 from collections import Counter
+from functools import partial
 from queue import Empty
 
 import pytest
 from modes import PATIENCE
 from processes import python
 
-from pymdc._internal.queue import Queue
+from pymdc._internal import queue as queues
+from pymdc._internal.queue import Changes, Queue
 
 OUTLASTED = """
 import faulthandler, queue, signal, time
@@ -24,8 +26,8 @@ def handle(number, frame):
         pass
 
 signal.signal(signal.SIGALRM, handle)
-signal.setitimer(signal.ITIMER_REAL, 0.1)
 last = time.monotonic() + 0.4
+signal.setitimer(signal.ITIMER_REAL, 0.1)
 try:
     Queue().get(timeout=0.3)
 except queue.Empty:
@@ -45,12 +47,19 @@ def test_a_timeout_that_is_over_at_once_ends(timeout: float) -> None:
             Queue[None]().get(timeout)
 
 
+@pytest.fixture
+def _no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody who was not told look all the same."""
+    monkeypatch.setattr(queues, "_LOOK", 1e6)
+
+
+@pytest.mark.usefixtures("_no_looks")
 def test_one_that_loses_its_item_to_another_waits_no_longer_than_it_said() -> None:
     queue, got = Queue[int](), list[object]()
 
     def take() -> None:
         try:
-            got.append(queue.get(0.3))
+            got.append(queue.get(3.0))
         except Empty:
             got.append(None)
 
@@ -64,6 +73,7 @@ def test_one_that_loses_its_item_to_another_waits_no_longer_than_it_said() -> No
     assert Counter(got) == {1: 1, 2: 1, None: 6}
 
 
+@pytest.mark.usefixtures("_no_looks")
 def test_each_item_is_taken_once_in_its_order() -> None:
     queue, got = Queue[int](), [list[int]() for _ in range(4)]
 
@@ -85,6 +95,64 @@ def test_each_item_is_taken_once_in_its_order() -> None:
     assert len(queue) == 0
 
 
+@pytest.mark.usefixtures("_no_looks")
+def test_one_that_waits_is_told_of_each_item() -> None:
+    questions, answers = Queue[int](), Queue[int]()
+
+    def answer() -> None:
+        while (question := questions.get()) >= 0:
+            answers.put(question)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    for number in range(1_000):
+        questions.put(number)
+        assert answers.get(PATIENCE) == number
+    questions.put(-1)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+@pytest.mark.usefixtures("_no_looks")
+def test_everybody_who_waits_is_told_of_each_change() -> None:
+    changes, most = Changes(), 300
+    numbers = [0] * 4
+
+    def follow(place: int) -> None:
+        for number in range(1, most):
+            if changes.wait_for(partial(all_have_come_to, number - 1), PATIENCE):
+                numbers[place] = number
+                changes.tell()
+
+    def all_have_come_to(number: int) -> bool:
+        return min(numbers) >= number
+
+    threads = [threading.Thread(target=follow, args=[place]) for place in range(len(numbers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert numbers == [most - 1] * len(numbers)
+    assert not changes.wait_for(lambda: False, 0)
+
+
+def test_what_is_raised_while_one_waits_has_nothing_to_do_with_the_queue() -> None:
+    class Interrupted(Queue[int]):
+        def __init__(self) -> None:
+            super().__init__()
+            self._told = self  # type: ignore[assignment]  # what is waited for
+
+        def acquire(self, timeout: float) -> bool:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        Interrupted().get()
+    assert caught.value.__context__ is None
+    with pytest.raises(Empty) as empty:
+        Queue[int]().get(0)
+    assert empty.value.__context__ is None
+
+
 def test_an_item_that_an_interrupted_put_left_is_taken_at_the_end_of_the_timeout() -> None:
     class Interrupted(Queue[int]):
         def _tell(self) -> None:
@@ -94,7 +162,7 @@ def test_an_item_that_an_interrupted_put_left_is_taken_at_the_end_of_the_timeout
 
     def take() -> None:
         waits.set()
-        got.append(queue.get(0.3))
+        got.append(queue.get(3.0))
 
     thread = threading.Thread(target=take)
     thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import socket
 import ssl
 import threading
@@ -20,7 +21,8 @@ from servers import Holding, RawServer, Treat, full_port, read_request, some_byt
 from websockets.sync.server import ServerConnection
 
 import pymdc
-from pymdc import exceptions
+from pymdc import Call, exceptions
+from pymdc._internal import queue
 from pymdc._internal.connection import HTTPPool, HTTPSPool, within
 from pymdc._internal.hashes import file_hash
 from pymdc._internal.scope import Scope
@@ -259,21 +261,63 @@ def test_a_block_that_gets_away_bit_by_bit_is_progress(tmp_path: Path, secure: b
     assert len(received) == size
 
 
-def test_closing_may_take_for_ever() -> None:
-    pymdc.Client("http://127.0.0.1:1").close(float("inf"))
+FOR_EVER = pytest.mark.parametrize(
+    "seconds", [1e20, 10**400, math.inf], ids=["1e20", "huge", "inf"]
+)
+
+
+@FOR_EVER
+def test_closing_may_take_for_ever(seconds: float) -> None:
+    pymdc.Client("http://127.0.0.1:1").close(seconds)
 
 
 def test_closing_takes_seconds() -> None:
     with pytest.raises(TypeError, match=r"timeout of close\(\) is '3'; expected seconds, or None"):
         pymdc.Client("http://127.0.0.1:1").close("3")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"timeout of close\(\) is nan; expected seconds, or None"):
+        pymdc.Client("http://127.0.0.1:1").close(float("nan"))
 
 
-@pytest.mark.parametrize("seconds", [1e20, float("inf")])
-def test_a_call_may_be_waited_for_for_ever(seconds: float) -> None:
+WAITS = [Call.join, Call.result, Call.exception]
+
+
+@pytest.mark.parametrize("wait", WAITS)
+@FOR_EVER
+def test_a_call_may_be_waited_for_for_ever(
+    seconds: float, wait: Callable[[Call, float], object]
+) -> None:
     with pymdc.Client("http://127.0.0.1:1") as client:
         go = threading.Event()
         call = client.run(lambda scope: go.wait(PATIENCE), lambda value: None)
         threading.Timer(0.1, go.set).start()
-        call.join(seconds)
-        assert call.result(seconds) is True
-        assert call.exception(seconds) is None
+        assert wait(call, seconds) is (True if wait is Call.result else None)
+        assert call.done()
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_call_is_not_waited_for_by_what_is_no_number(
+    wait: Callable[[Call, float], object],
+) -> None:
+    go = threading.Event()
+    with pymdc.Client("http://127.0.0.1:1") as client:
+        call = client.run(lambda scope: go.wait(PATIENCE), lambda value: None)
+        with pytest.raises(ValueError, match="the timeout is nan; expected seconds"):
+            wait(call, float("nan"))
+        go.set()
+
+
+def test_waiting_for_a_call_does_not_last_as_long_as_what_is_done_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue, "_LOOK", 1e6)  # so that nothing else wakes who waits
+    go, go_on = threading.Event(), threading.Event()
+    with pymdc.Client("http://127.0.0.1:1") as client:
+        call = client.run(lambda scope: go.wait(PATIENCE), lambda value: None)
+        call.add_done_callback(lambda call: go_on.wait(PATIENCE))
+        told = list[bool]()
+        waiting = threading.Thread(target=lambda: told.append(call.result(PATIENCE)))
+        waiting.start()
+        go.set()
+        waiting.join(PATIENCE)
+        assert told == [True]
+        go_on.set()

@@ -16,6 +16,7 @@ Item = TypeVar("Item")
 # Seconds between two looks: a signal that comes just before a wait does not interrupt it, and a
 # handler that raises may prevent that somebody is told.
 _LOOK = 0.5
+_LONGEST = 1e9  # seconds; a lock's own bound is not far above it
 
 
 class Queue(Generic[Item]):
@@ -29,7 +30,7 @@ class Queue(Generic[Item]):
 
     def __init__(self) -> None:
         self._items: deque[Item] = deque()
-        self._told = threading.Lock()  # held, unless an item came that nobody has looked for yet
+        self._told = _untold()  # until an item comes that nobody has looked for yet
 
     def put(self, item: Item) -> None:
         """Add *item*, for one of those that wait or come later."""
@@ -43,50 +44,71 @@ class Queue(Generic[Item]):
             try:
                 item = self._items.popleft()
             except IndexError:
-                left = last - time.monotonic()
-                if not self._told.acquire(timeout=min(max(0.0, left), _LOOK)) and left <= 0:
-                    raise Empty from None
+                pass  # what is raised while it waits came of nothing else
             else:
                 if self._items:  # one telling may stand for several items
                     self._tell()
                 return item
+            left = last - time.monotonic()
+            if not _wait(self._told, left) and left <= 0:
+                raise Empty
 
     def __len__(self) -> int:
         return len(self._items)
 
     def _tell(self) -> None:
-        if self._told.locked():
-            with suppress(RuntimeError):  # somebody else did in between
-                self._told.release()
+        _tell(self._told)
 
 
 class Changes:
     """Tells those who wait for something that it may be so now; no lock is held meanwhile."""
 
     def __init__(self) -> None:
-        self._waiting: set[Queue[None]] = set()
+        self._waiting: set[threading.Lock] = set()
 
-    def tell(self) -> None:
+    def tell(self, _about: object = None) -> None:
         """Let everybody who waits look again."""
-        for change in self._waiting.copy():
-            change.put(None)
+        for told in self._waiting.copy():
+            _tell(told)
 
     def wait_for(self, is_so: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until *is_so*, for *timeout* seconds at the most; say whether it is."""
         last = _end_of(timeout)
-        change: Queue[None] = Queue()
-        self._waiting.add(change)
+        told = _untold()
         try:
+            self._waiting.add(told)
             while not is_so():
                 left = last - time.monotonic()
                 if left <= 0:
                     return False
-                with suppress(Empty):
-                    change.get(min(left, _LOOK))
+                _wait(told, left)
             return True
         finally:
-            self._waiting.discard(change)
+            self._waiting.discard(told)
+
+
+def _untold() -> threading.Lock:
+    """Return a lock that is held until somebody is told."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+def _tell(told: threading.Lock) -> None:
+    if told.locked():
+        with suppress(RuntimeError):  # somebody else did in between
+            told.release()
+
+
+def _wait(told: threading.Lock, seconds: float) -> bool:
+    """Wait to be told, until it is time to look; say whether it happened."""
+    return told.acquire(timeout=min(max(0.0, seconds), _LOOK))
 
 
 def _end_of(timeout: float | None) -> float:
-    return math.inf if timeout is None else time.monotonic() + timeout
+    if timeout is None:
+        return math.inf
+    seconds = min(timeout, _LONGEST)
+    if math.isnan(seconds):
+        raise ValueError("the timeout is nan; expected seconds")
+    return time.monotonic() + seconds
