@@ -226,36 +226,6 @@ def test_a_forked_program_ends_well_on_both_sides(bridge: Bridge) -> None:
     assert sorted(done.stdout.splitlines()) == ["child dict"] + ["parent dict"] * 3
 
 
-HELD = """
-import os, pymdc, signal, sys, threading
-
-client = pymdc.Client(sys.argv[1])
-user = pymdc.api.Users("a@b.com", "pass", client=client)
-user.register()
-pool, held = client._transport._pool, threading.Event()
-
-def put_back():
-    with pool.pool.mutex:
-        held.set()
-        threading.Event().wait()
-
-threading.Thread(target=put_back, daemon=True).start()
-held.wait()
-child = os.fork()
-if child:
-    print(os.waitpid(child, 0)[1], flush=True)
-    os._exit(0)
-signal.alarm(20)
-print(user.register(), flush=True)
-"""
-
-
-def test_a_child_ends_though_a_thread_of_the_parent_was_putting_a_connection_back() -> None:
-    with Noting() as server:
-        done = python(*FORKS, "-c", HELD, server.endpoint)
-    assert (done.stdout, done.stderr) == ("[]\n0\n", "")
-
-
 def test_a_child_makes_a_client_while_a_thread_of_the_parent_reads_certificates(
     tmp_path: Path,
 ) -> None:

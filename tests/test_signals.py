@@ -151,12 +151,16 @@ see_that_each_is_told()
 # A handler raises at each line of what a script does with a call, and at each return. None runs at
 # the end of a block that a lock is held for, where tracing shows the line of its `with` once more.
 RAISES = """
-import concurrent.futures, linecache
+import concurrent.futures, itertools, linecache, warnings
+import pymdc.client
+
+warnings.simplefilter("ignore", ResourceWarning)  # of a connection that was about to be closed
 
 class Raised(Exception):
     pass
 
-modules = ("pymdc", "threading", "queue", "concurrent")
+pymdc.client._CONNECTIONS = 2  # each of them is closed by the same lines
+modules = ("pymdc", "threading", "queue", "concurrent", "urllib3")
 
 def trace(frame, event, arg):
     global left
@@ -177,7 +181,11 @@ def in_time(wait):
 
 def do_both():
     register(client)
-    made.append(register(client, told.append))
+    register(client, lambda value: told.append("another"))
+
+def leave():
+    with client:
+        register(client)
 
 actions = {
     "is_alive": lambda call: call.is_alive(),
@@ -189,19 +197,31 @@ actions = {
     "exception": lambda call: in_time(call.exception),
     "cancel": lambda call: call.cancel(),
     "calls": lambda call: do_both(),
+    "close": lambda call: client.close(),
+    "close and cancel": lambda call: client.close(cancel=True),
+    "with": lambda call: leave(),
 }
-for name, action in actions.items():
+ends = {"close", "close and cancel", "with"}
+for name, which in itertools.product(actions, (0, 1)):
+    if which and name in {"calls", *ends}:  # these do nothing with the call
+        continue
     step, left = 0, 0
     while left <= 0:
         step += 1
+        told.clear()
         go = threading.Event()
         client = pymdc.Client(sys.argv[1], workers=1)
-        calls = [client.run(lambda scope: go.wait(20), told.append) for _ in range(2)]
-        made += calls
+        register(client)  # so that there is a connection
+        calls = [
+            client.run(lambda scope: go.wait(20), lambda value, place=place: told.append(place))
+            for place in ("first", "second")
+        ]
+        if name in ends:
+            go.set()
         left = step
         sys.settrace(trace)
         try:
-            action(calls[step % 2])  # one that runs, or one that waits for its turn
+            actions[name](calls[which])  # one that runs, or one that waits for its turn
         except Raised:
             pass
         sys.settrace(None)
@@ -211,7 +231,9 @@ for name, action in actions.items():
             assert call.done(), (name, step, call)
         assert client._workers.quiet(20), (name, step)
         client.close()
-assert len(told) >= len(made)
+        assert {*told} >= {"first", "second"}, (name, step, told)
+        assert len(told) == len({*told}), (name, step, told)
+        del client, call, calls
 """
 
 

@@ -6,9 +6,11 @@ import socket
 import ssl
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from queue import Empty, Full
 from types import FrameType
 from typing import Any
 
@@ -166,10 +168,40 @@ class _HTTPSConnection(_Scoped, connection.HTTPSConnection):
         self.is_verified = True
 
 
+class Kept:
+    """The connections of a pool that no call uses, like `queue.LifoQueue` but without its lock.
+
+    A signal handler that raises while a client is closed would leave that one held for ever; so
+    might a thread that a forked child does not have.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.queue: deque[Any] = deque()
+        self._most = most
+
+    def put(self, item: Any, block: bool = False, timeout: float | None = None) -> None:
+        """Keep *item*; `queue.Full` at once where there is no room."""
+        if len(self.queue) >= self._most:
+            raise Full
+        self.queue.append(item)
+
+    def get(self, block: bool = False, timeout: float | None = None) -> Any:
+        """Return the item that was put last; `queue.Empty` at once where there is none."""
+        try:
+            return self.queue.pop()
+        except IndexError:
+            raise Empty from None
+
+    def qsize(self) -> int:
+        """Return the number of items."""
+        return len(self.queue)
+
+
 class HTTPPool(urllib3.HTTPConnectionPool):
     """Connections to one host."""
 
     ConnectionCls = _Scoped
+    QueueCls = Kept  # type: ignore[assignment]  # which has what urllib3 uses
 
     def _put_conn(self, conn: Any) -> None:
         if _here.scope is not None:  # from here on the connection may be another call's

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import ssl
-from queue import LifoQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,10 +58,7 @@ class Transport:
 
     def renew(self) -> None:
         """Begin without connections, as at first: in a forked child those are the parent's."""
-        connections = filter(None, self._kept.queue)
-        # A thread that is not there may hold its lock, which the end of the process waits for.
-        LifoQueue.__init__(self._kept)
-        for connection in connections:
+        for connection in filter(None, self._kept.queue):
             connection.close()
         self._begin()
 

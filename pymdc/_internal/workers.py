@@ -299,7 +299,7 @@ class _Lanes:
 def _interrupted() -> bool:
     """Say whether Ctrl-C has ended the main thread; at a prompt it ends but a line."""
     return (
-        not threading.main_thread().is_alive()
+        _main_has_ended()
         and getattr(sys, "last_type", None) is KeyboardInterrupt
         and not hasattr(sys, "ps1")
     )
@@ -307,8 +307,15 @@ def _interrupted() -> bool:
 
 def _late() -> bool:
     """Say whether the program's last functions run, after which no thread is waited for."""
+    return threading.current_thread() is threading.main_thread() and _main_has_ended()
+
+
+def _main_has_ended() -> bool:
     main = threading.main_thread()
-    return threading.current_thread() is main and not main.is_alive()
+    # Up to Python 3.12 a signal handler that raises in is_alive() of the thread that it interrupts
+    # lets that one count as ended.
+    ended = getattr(main, "_is_stopped", None)
+    return not main.is_alive() if ended is None else bool(ended)
 
 
 def _everybody() -> tuple[Workers, ...]:
