@@ -135,6 +135,39 @@ def test_a_callback_may_fork_and_return_on_both_sides() -> None:
     assert (ended.stdout, ended.stderr) == ("0\n", "")
 
 
+# A handler forks while `close` waits for a callback that the worker of another client runs.
+CLOSING = """
+import os, pymdc, signal, sys, threading
+
+one, other = pymdc.Client(sys.argv[1]), pymdc.Client(sys.argv[1])
+begun, go_on = threading.Event(), threading.Event()
+
+def work(scope):
+    begun.set()
+    go_on.wait(20)
+
+def fork(number, frame):
+    pid = os.fork()
+    if pid:
+        print(os.waitpid(pid, 0)[1], flush=True)
+        go_on.set()
+    else:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(10)
+
+one.run(lambda scope: None, lambda value: other.run(work, None))
+begun.wait(20)
+signal.signal(signal.SIGALRM, fork)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+other.close()
+"""
+
+
+def test_a_child_forked_while_a_client_is_closed_does_not_wait_for_its_parents_threads() -> None:
+    ended = python(*FORKS, "-c", CLOSING, "http://127.0.0.1:1")
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("0\n", "", 0)
+
+
 def test_a_child_needs_the_files_and_variables_of_its_parent_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

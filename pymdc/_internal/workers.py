@@ -172,6 +172,7 @@ class Workers:
             call.abandon("the call is the parent process's")
         self._waiting.clear()
         self._running.clear()
+        self._guests &= {threading.current_thread()}
 
     def _withdraw(self, call: Call) -> None:
         """Undo what was done for *call*, unless it is taken, and leave its lane to the next."""
