@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -27,6 +28,20 @@ _silent.disabled = True
 
 
 @contextmanager
+def serving(treat: Serve, **options: Any) -> Iterator[int]:
+    """Serve WebSockets with *treat*, and give the port; nothing is left of it."""
+    with serve(treat, "127.0.0.1", 0, **options) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.socket.getsockname()[1]
+        server.shutdown()
+        thread.join()
+    for end in (server.shutdown_watcher, server.shutdown_notifier):
+        if isinstance(end, int):  # up to websockets 16 they stay open
+            os.close(end)
+
+
+@contextmanager
 def websocket(treat: Serve, asks: bool = False) -> Iterator[str]:
     """Serve WebSockets with *treat*, which reads the message if it *asks*; give their URL."""
 
@@ -34,12 +49,8 @@ def websocket(treat: Serve, asks: bool = False) -> Iterator[str]:
         connection.recv()
         treat(connection)
 
-    with serve(treat if asks else ignoring, "127.0.0.1", 0, logger=_silent) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        server.shutdown()
-        thread.join()
+    with serving(treat if asks else ignoring, logger=_silent) as port:
+        yield f"ws://127.0.0.1:{port}"
 
 
 @contextmanager

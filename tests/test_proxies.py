@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import io
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import certificate, context, over_tls
-from channels import blocks
+from channels import blocks, serving
 from modes import Ask
 from proxies import Proxy
 from servers import RawServer, Treat, answering, echoing, read_request
-from websockets.sync.server import serve
 
 import pymdc
 from pymdc import exceptions
@@ -77,12 +75,8 @@ def secure_bridge(certificates: dict[str, Path]) -> Iterator[int]:
 def secure_channel(certificates: dict[str, Path]) -> Iterator[int]:
     """Serve a shard over TLS as bridge.invalid, and give the port."""
     tls = context(certificates["bridge.invalid"])
-    with serve(lambda channel: channel.send(b"shard"), "127.0.0.1", 0, ssl=tls) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.socket.getsockname()[1]
-        server.shutdown()
-        thread.join()
+    with serving(lambda channel: channel.send(b"shard"), ssl=tls) as port:
+        yield port
 
 
 def listing(ask: Ask, endpoint: str, ca_certs: Path | None = None, times: int = 1) -> Any:

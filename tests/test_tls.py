@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 
 import pytest
 from certificates import certificate, context, expired, over_tls
-from channels import blocks
+from channels import blocks, serving
 from modes import Ask
 from processes import python
 from servers import RawServer, Treat, answering
-from websockets.sync.server import serve
 
 import pymdc
 from pymdc import exceptions
@@ -38,14 +36,8 @@ def bridge(certificate: Path) -> Iterator[int]:
 @contextmanager
 def channel(certificate: Path) -> Iterator[int]:
     """Serve a shard, the bytes of ``shard``, behind *certificate*, and give the port."""
-    with serve(
-        lambda connection: connection.send(b"shard"), "127.0.0.1", 0, ssl=context(certificate)
-    ) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.socket.getsockname()[1]
-        server.shutdown()
-        thread.join()
+    with serving(lambda connection: connection.send(b"shard"), ssl=context(certificate)) as port:
+        yield port
 
 
 def listing(ask: Ask, host: str, port: int, ca_certs: Path | None) -> Any:
