@@ -35,8 +35,7 @@ setup(
     long_description_content_type="text/x-rst",
     license="MIT",
     license_files=["LICENSE"],
-    # No __init__.py, so that help(pymdc) does not list what is internal.
-    packages=[*find_packages(include=["pymdc", "pymdc.*"]), "pymdc._internal"],
+    packages=find_packages(include=["pymdc", "pymdc.*"]),
     package_data={"pymdc": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=REQUIRES,

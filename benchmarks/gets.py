@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from figures import Figures, Scale, number, spread
 from parts import Account, address, bridge
 
-from pymdc._internal.auth import Signature
-from pymdc._internal.request import resource, settle
+from pymdc._http.auth import Signature
+from pymdc._http.request import resource, settle
 
 CONNECTIONS = 16
 _PATIENCE = 30  # seconds for an answer

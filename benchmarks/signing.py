@@ -7,7 +7,7 @@ import time
 from figures import Figures, Scale, compared, pairs
 from programs import libsecp256k1
 
-from pymdc._internal import secp256k1 as _secp256k1
+from pymdc._crypto import secp256k1 as _secp256k1
 
 SECRET = b"\x11" * 32
 MESSAGE = b"GET\n/buckets/6b02b0fd5a7c8c5a831850a5\n__nonce=1453222669376"

@@ -16,7 +16,7 @@ from parts import Account, bridge, delete_files, random_file, renew
 from programs import curl, nginx
 
 import pymdc
-from pymdc._internal.hashes import FileHash
+from pymdc._crypto.file_hash import FileHash
 
 BUCKET = "6b02b0fd5a7c8c5a831850a5"
 TOKEN = "0" * 64  # given, so that the upload is the one request

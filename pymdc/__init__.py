@@ -21,7 +21,7 @@ What goes wrong is returned, not raised: `exceptions` draws the tree, and `unwra
 from __future__ import annotations
 
 from pymdc import api, keypair, rest, unirest
-from pymdc.call import Call
+from pymdc._calls.call import Call
 from pymdc.client import Client
 from pymdc.exceptions import BridgeError, Cancelled, PymdcError, unwrap
 from pymdc.keypair import ECDSA

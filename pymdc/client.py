@@ -15,21 +15,21 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn
 
-from pymdc._internal.again import Sendings, pauses
-from pymdc._internal.aside import Aside
-from pymdc._internal.auth import Auth
-from pymdc._internal.channel import Channel
-from pymdc._internal.hashes import Block
-from pymdc._internal.outcome import Callback, checked, outcome, without_frames
-from pymdc._internal.pull import side_by_side
-from pymdc._internal.request import Request
-from pymdc._internal.response import Response
-from pymdc._internal.scope import Clock, Scope
-from pymdc._internal.shards import Pointer
-from pymdc._internal.text import Text, text
-from pymdc._internal.transport import Transport
-from pymdc._internal.turn import Turn
-from pymdc._internal.workers import Workers
+from pymdc._arguments import Text, text
+from pymdc._calls.background import Aside
+from pymdc._calls.cancel_scope import Clock, Scope
+from pymdc._calls.capture import Callback, checked, outcome, without_frames
+from pymdc._calls.pool import Workers
+from pymdc._crypto.file_hash import Block
+from pymdc._http.auth import Auth
+from pymdc._http.request import Request
+from pymdc._http.response import Response
+from pymdc._http.retry import Sendings, pauses
+from pymdc._http.transport import Transport
+from pymdc._http.turn import Turn
+from pymdc._transfers.channel import Channel
+from pymdc._transfers.download import Pointer
+from pymdc._transfers.pull import side_by_side
 from pymdc.exceptions import CertificateError, Closed, ConnectError, NetworkError, NoEndpoint
 
 WORKERS = 32

@@ -11,10 +11,10 @@ from typing import Literal, ParamSpec, TypeVar, overload
 
 import ecdsa
 
-from pymdc._internal import secp256k1 as _secp256k1
-from pymdc._internal.ripemd160 import ripemd160
-from pymdc._internal.text import Text as Key
-from pymdc._internal.text import raw, text
+from pymdc._arguments import Text as Key
+from pymdc._arguments import raw, text
+from pymdc._crypto import secp256k1 as _secp256k1
+from pymdc._crypto.ripemd160 import ripemd160
 
 _AsText = Literal["hex", "base64", "b64"]
 

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, overload
 
-from pymdc._internal.auth import identify
-from pymdc._internal.default import checked, default
-from pymdc._internal.multipart import body_of
-from pymdc._internal.outcome import Callback
-from pymdc._internal.outcome import checked as checked_callback
-from pymdc._internal.progress import Progress
-from pymdc._internal.request import NOTHING, masked, settle
-from pymdc._internal.scope import Scope
-from pymdc._internal.source import Source
-from pymdc._internal.text import Text, text
-from pymdc.call import Call
+from pymdc._arguments import Text, text
+from pymdc._calls.call import Call
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.capture import Callback
+from pymdc._calls.capture import checked as checked_callback
+from pymdc._default import checked, default
+from pymdc._http.auth import identify
+from pymdc._http.request import NOTHING, masked, settle
+from pymdc._transfers.multipart import body_of
+from pymdc._transfers.progress import Progress
+from pymdc._transfers.source import Source
 from pymdc.client import Answer, Client
 from pymdc.exceptions import refused
 from pymdc.keypair import ECDSA

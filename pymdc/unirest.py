@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pymdc._internal.default import set_timeout
+from pymdc._default import set_timeout
 
 
 def timeout(seconds: float) -> None:

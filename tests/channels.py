@@ -14,8 +14,8 @@ from servers import RawServer, answering
 from websockets.sync.server import ServerConnection, serve
 
 import pymdc
-from pymdc._internal.hashes import file_hash
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
+from pymdc._crypto.file_hash import file_hash
 
 DATA = b"a shard of a file"
 HASH = file_hash(DATA)

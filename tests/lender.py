@@ -14,7 +14,7 @@ from channels import websocket
 from servers import RawServer, read_request, written
 from websockets.sync.server import ServerConnection
 
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
 
 SHARD = 4096
 DATA = random.Random(4).randbytes(10 * SHARD + 100)

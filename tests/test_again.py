@@ -24,10 +24,10 @@ from ways import ANSWERING, BUSY, FORWARDED, HEAD, STAGES, Way
 
 import pymdc
 from pymdc import exceptions
-from pymdc._internal.again import MOST_NONCES, Busy, Outcome, Sendings
-from pymdc._internal.auth import Auth, Basic, Nobody, Signature, Token
-from pymdc._internal.request import settle
-from pymdc._internal.response import Response
+from pymdc._http.auth import Auth, Basic, Nobody, Signature, Token
+from pymdc._http.request import settle
+from pymdc._http.response import Response
+from pymdc._http.retry import MOST_NONCES, Busy, Outcome, Sendings
 from pymdc.api import Bucket, Buckets, Keys, Users
 from pymdc.bridge import Bridge
 from pymdc.rest import REST

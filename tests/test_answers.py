@@ -27,12 +27,12 @@ from servers import RawServer, Treat, answering, full_port, read_request, wait, 
 
 import pymdc
 from pymdc import exceptions
-from pymdc._internal import again as _again
-from pymdc._internal import channel as _channel
-from pymdc._internal import response as _response
-from pymdc._internal import translation as _translation
-from pymdc._internal.dial import Deadline, _connected
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
+from pymdc._http import errors as _translation
+from pymdc._http import response as _response
+from pymdc._http import retry as _again
+from pymdc._http.connect import Deadline, _connected
+from pymdc._transfers import channel as _channel
 
 
 def listing(endpoint: str, ask: Ask, read: float = 30) -> Any:

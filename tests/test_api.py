@@ -17,7 +17,7 @@ from modes import PATIENCE, Ask
 from servers import RawServer, read_request
 
 import pymdc
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
 from pymdc.api import Bucket, Buckets, Files, Keys, Users
 from pymdc.bridge import Bridge
 from pymdc.exceptions import IntegrityError

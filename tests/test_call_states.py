@@ -17,7 +17,7 @@ from modes import PATIENCE
 
 import pymdc
 from pymdc import Cancelled
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
 from pymdc.exceptions import Closed, ConnectionLost, Timeout
 
 # Python warns of a fork among threads, which is what is tried here.

@@ -22,9 +22,9 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
-from pymdc._internal.channel import Channel
-from pymdc._internal.hashes import file_hash
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
+from pymdc._crypto.file_hash import file_hash
+from pymdc._transfers.channel import Channel
 
 
 def download(ask: Ask, pointers: Any, to: Path | io.BytesIO, name: str = HASH) -> Any:

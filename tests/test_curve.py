@@ -11,9 +11,9 @@ from ecdsa.util import sigencode_der
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pymdc._internal import secp256k1 as _secp256k1
-from pymdc._internal.contract import contract
-from pymdc._internal.ripemd160 import pure_ripemd160, ripemd160
+from pymdc._crypto import secp256k1 as _secp256k1
+from pymdc._crypto.ripemd160 import pure_ripemd160, ripemd160
+from pymdc._crypto.signing import contract
 
 BACKENDS = (_secp256k1.PythonECDSA, _secp256k1.Libsecp256k1)
 secrets = st.integers(1, _secp256k1.ORDER - 1).map(lambda number: number.to_bytes(32, "big"))

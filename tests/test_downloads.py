@@ -24,7 +24,7 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
 
 ALL = list(range(len(SHARDS)))
 

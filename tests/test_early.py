@@ -21,8 +21,8 @@ from ways import length, read_head
 
 import pymdc
 from pymdc import exceptions
-from pymdc._internal.answer import Early
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
+from pymdc._http.early_answer import Early
 
 REFUSAL = written("413 Content Too Large", b'{"error": "Storage quota exceeded"}')
 REFUSED = {"error": "Storage quota exceeded"}

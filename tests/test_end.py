@@ -23,7 +23,7 @@ from servers import ANSWER, Holding, RawServer, answer_all, read_request, wait
 
 import pymdc
 from pymdc import Cancelled
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
 from pymdc.exceptions import Closed
 
 SOON = 20  # seconds, on a busy machine, for what takes about five

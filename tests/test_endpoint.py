@@ -18,8 +18,7 @@ from processes import python
 from servers import RawServer, answering, written
 
 import pymdc
-from pymdc import unirest
-from pymdc._internal import default as _default
+from pymdc import _default, unirest
 from pymdc.api import REST, Bucket, Buckets, Files, Keys, Users
 from pymdc.bridge import Bridge
 from pymdc.exceptions import NoEndpoint, Timeout

@@ -56,7 +56,7 @@ from ecdsa.util import sigencode_der
 from websockets.exceptions import ConnectionClosedOK, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 
 Fields = dict[str, Any]

@@ -25,7 +25,7 @@ from steps import at_each_step
 
 import pymdc
 from pymdc import Cancelled
-from pymdc._internal.nonces import nonces
+from pymdc._crypto.nonces import nonces
 from pymdc.bridge import Bridge
 
 # Python warns of a fork among threads, which is what is tried here.

@@ -14,8 +14,8 @@ from servers import RawServer, Treat, read_request
 
 import pymdc
 from pymdc import exceptions
-from pymdc._internal.channel import _told
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
+from pymdc._transfers.channel import _told
 from pymdc.api import Files, Keys, Users
 
 GARBAGE: list[Any] = [[], "", None, 5, {}, "error", {"token": 5, "hash": 5}]

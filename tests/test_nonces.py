@@ -24,12 +24,12 @@ from processes import MINUTE, bridge_process, python
 from steps import at_each_step
 
 import pymdc
-from pymdc._internal.again import Sendings
-from pymdc._internal.auth import Signature
-from pymdc._internal.nonces import Nonces
-from pymdc._internal.request import settle
-from pymdc._internal.scope import Scope
-from pymdc._internal.turn import Turn
+from pymdc._calls.cancel_scope import Scope
+from pymdc._crypto.nonces import Nonces
+from pymdc._http.auth import Signature
+from pymdc._http.request import settle
+from pymdc._http.retry import Sendings
+from pymdc._http.turn import Turn
 from pymdc.bridge import Bridge
 
 CALLS = 1_000
@@ -255,7 +255,7 @@ def test_a_nonce_that_another_one_interrupts_is_not_the_same() -> None:
 
 SIGNALLED = """
 import faulthandler, signal
-from pymdc._internal.nonces import nonces
+from pymdc._crypto.nonces import nonces
 
 faulthandler.dump_traceback_later(20, exit=True)
 found = []

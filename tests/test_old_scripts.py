@@ -16,7 +16,7 @@ from modes import PATIENCE, Ask
 from servers import RawServer, wait
 
 import pymdc
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
 from pymdc.api import REST, Bucket, Buckets, Files, Keys, Users
 from pymdc.bridge import Bridge
 

@@ -15,7 +15,7 @@ from processes import MINUTE, ROOT, bridge_process, python
 from readme import blocks
 
 import pymdc
-from pymdc._internal.default import _VARIABLES
+from pymdc._default import _VARIABLES
 from pymdc.bridge import Bridge
 
 README = ROOT / "README.rst"
@@ -256,7 +256,7 @@ def test_a_wrong_variable_is_named(name: str, value: str, outside: Path) -> None
 
 def test_variables_set_the_default_client(outside: Path) -> None:
     script = (
-        "from pymdc._internal.default import default; d = default()\n"
+        "from pymdc._default import default; d = default()\n"
         "print(d.endpoint, d._transport.timeout, d._workers._queue._size, d is default())"
     )
     settings = {

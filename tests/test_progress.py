@@ -14,7 +14,7 @@ from modes import Ask
 
 import pymdc
 from pymdc import exceptions
-from pymdc._internal.progress import Progress
+from pymdc._transfers.progress import Progress
 from pymdc.api import Bucket
 
 MANY = bytes(5_000_000)

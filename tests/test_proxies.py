@@ -17,8 +17,8 @@ from servers import RawServer, Treat, answering, echoing, read_request
 
 import pymdc
 from pymdc import exceptions
-from pymdc._internal.auth import Nobody
-from pymdc._internal.request import settle
+from pymdc._http.auth import Nobody
+from pymdc._http.request import settle
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
 

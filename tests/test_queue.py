@@ -12,12 +12,12 @@ import pytest
 from modes import PATIENCE
 from processes import python
 
-from pymdc._internal import queue as queues
-from pymdc._internal.queue import Changes, Queue
+from pymdc._calls import waiting as queues
+from pymdc._calls.waiting import Changes, Queue
 
 OUTLASTED = """
 import faulthandler, queue, signal, time
-from pymdc._internal.queue import Queue
+from pymdc._calls.waiting import Queue
 
 faulthandler.dump_traceback_later(30, exit=True)
 

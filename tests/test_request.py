@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl
 import pytest
 
 from pymdc import ECDSA
-from pymdc._internal.auth import Basic, Nobody, Signature, Token, identify
-from pymdc._internal.contract import contract
-from pymdc._internal.nonces import Nonces
-from pymdc._internal.request import resource, settle
+from pymdc._crypto.nonces import Nonces
+from pymdc._crypto.signing import contract
+from pymdc._http.auth import Basic, Nobody, Signature, Token, identify
+from pymdc._http.request import resource, settle
 from pymdc.api import Users
 
 PAIR = ECDSA(private_key=b"\x11" * 32)

@@ -29,7 +29,7 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
-from pymdc._internal.request import settle
+from pymdc._http.request import settle
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
 

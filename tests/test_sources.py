@@ -23,9 +23,9 @@ from modes import PATIENCE, Ask
 from processes import python
 
 import pymdc
-from pymdc._internal.hashes import file_hash
-from pymdc._internal.scope import Scope
-from pymdc._internal.source import Source
+from pymdc._calls.cancel_scope import Scope
+from pymdc._crypto.file_hash import file_hash
+from pymdc._transfers.source import Source
 from pymdc.api import Bucket, Files
 from pymdc.bridge import Bridge
 

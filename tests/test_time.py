@@ -22,10 +22,10 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import Call, exceptions
-from pymdc._internal import queue
-from pymdc._internal.connection import HTTPPool, HTTPSPool, within
-from pymdc._internal.hashes import file_hash
-from pymdc._internal.scope import Scope
+from pymdc._calls import waiting as queue
+from pymdc._calls.cancel_scope import Scope
+from pymdc._crypto.file_hash import file_hash
+from pymdc._http.connection import HTTPPool, HTTPSPool, within
 
 LIMIT = 0.3
 LONG = 60

@@ -144,7 +144,7 @@ def test_what_breaks_in_the_handshake_has_not_arrived_and_is_tried_three_times(
 
 SCRIPT = """
 import sys, pymdc
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
 bridge, channel = sys.argv[1:]
 with pymdc.Client(bridge) as client:
     print(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list())

@@ -20,11 +20,11 @@ from ways import STAGES, UNREAD, Way, read_head
 
 import pymdc
 from pymdc import exceptions
-from pymdc._internal.hashes import file_hash
-from pymdc._internal.multipart import body_of
-from pymdc._internal.progress import Progress
-from pymdc._internal.scope import Scope
-from pymdc._internal.source import Source
+from pymdc._calls.cancel_scope import Scope
+from pymdc._crypto.file_hash import file_hash
+from pymdc._transfers.multipart import body_of
+from pymdc._transfers.progress import Progress
+from pymdc._transfers.source import Source
 from pymdc.api import Bucket, Files
 from pymdc.bridge import Bridge
 

@@ -15,11 +15,11 @@ import pytest
 from modes import PATIENCE
 
 from pymdc import Call
-from pymdc._internal.outcome import outcome
-from pymdc._internal.queue import Queue
-from pymdc._internal.scope import Scope
-from pymdc._internal.threads import Threads
-from pymdc._internal.workers import Workers as ScopedWorkers
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.capture import outcome
+from pymdc._calls.pool import Workers as ScopedWorkers
+from pymdc._calls.threads import Threads
+from pymdc._calls.waiting import Queue
 from pymdc.exceptions import Cancelled
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from pymdc._internal.auth import Identity, identify
-from pymdc._internal.default import checked, default
-from pymdc._internal.outcome import Callback
-from pymdc._internal.outcome import checked as checked_callback
-from pymdc._internal.request import NOTHING, resource, settle
+from pymdc._calls.capture import Callback
+from pymdc._calls.capture import checked as checked_callback
+from pymdc._default import checked, default
+from pymdc._http.auth import Identity, identify
+from pymdc._http.request import NOTHING, resource, settle
 from pymdc.client import Client
 
 

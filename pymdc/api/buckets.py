@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, overload
 
-from pymdc._internal.auth import Identity
-from pymdc._internal.auth import checked as checked_identity
-from pymdc._internal.outcome import Callback
-from pymdc._internal.text import Gigabytes, Text, gigabytes, text
+from pymdc._arguments import Gigabytes, Text, gigabytes, text
+from pymdc._calls.call import Call
+from pymdc._calls.capture import Callback
+from pymdc._http.auth import Identity
+from pymdc._http.auth import checked as checked_identity
 from pymdc.api._resource import Resource
 from pymdc.api.files import Files
 from pymdc.api.keys import public_keys
-from pymdc.call import Call
 from pymdc.client import Answer, Client
 from pymdc.keypair import ECDSA
 

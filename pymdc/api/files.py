@@ -7,23 +7,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO, overload
 
-from pymdc._internal import part as _part
-from pymdc._internal import progress as _progress
-from pymdc._internal import shards as _shards
-from pymdc._internal import tokens as _tokens
-from pymdc._internal.auth import Identity, Token, identify
-from pymdc._internal.auth import checked as checked_identity
-from pymdc._internal.multipart import FileBody, body_of
-from pymdc._internal.outcome import Callback
-from pymdc._internal.outcome import checked as checked_callback
-from pymdc._internal.part import Target
-from pymdc._internal.progress import Function as Told
-from pymdc._internal.request import Request, resource, settle
-from pymdc._internal.scope import Scope
-from pymdc._internal.source import Given, Source
-from pymdc._internal.text import Text, text
+from pymdc._arguments import Text, text
+from pymdc._calls.call import Call
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.capture import Callback
+from pymdc._calls.capture import checked as checked_callback
+from pymdc._http import tokens as _tokens
+from pymdc._http.auth import Identity, Token, identify
+from pymdc._http.auth import checked as checked_identity
+from pymdc._http.request import Request, resource, settle
+from pymdc._transfers import download as _shards
+from pymdc._transfers import progress as _progress
+from pymdc._transfers import target as _part
+from pymdc._transfers.multipart import FileBody, body_of
+from pymdc._transfers.progress import Function as Told
+from pymdc._transfers.source import Given, Source
+from pymdc._transfers.target import Target
 from pymdc.api._resource import Resource
-from pymdc.call import Call
 from pymdc.client import Answer, Client
 from pymdc.exceptions import BridgeError, IntegrityError, refused, unwrap
 

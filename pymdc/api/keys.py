@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import overload
 
-from pymdc._internal.auth import Identity
-from pymdc._internal.auth import checked as checked_identity
-from pymdc._internal.outcome import Callback
+from pymdc._calls.call import Call
+from pymdc._calls.capture import Callback
+from pymdc._http.auth import Identity
+from pymdc._http.auth import checked as checked_identity
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users
-from pymdc.call import Call
 from pymdc.client import Answer, Client
 from pymdc.keypair import ECDSA
 

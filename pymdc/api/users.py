@@ -6,10 +6,10 @@ import secrets
 from hashlib import sha256
 from typing import overload
 
-from pymdc._internal.outcome import Callback
-from pymdc._internal.text import Text, raw, text
+from pymdc._arguments import Text, raw, text
+from pymdc._calls.call import Call
+from pymdc._calls.capture import Callback
 from pymdc.api._resource import Resource
-from pymdc.call import Call
 from pymdc.client import Answer, Client
 
 

@@ -9,7 +9,7 @@ import signal
 import sys
 from contextlib import closing
 
-from pymdc._internal.queue import Queue
+from pymdc._calls.waiting import Queue
 
 
 def main() -> int:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from pymdc._internal.contract import contract
-from pymdc._internal.secp256k1 import parse_signature, point, verify
+from pymdc._crypto.secp256k1 import parse_signature, point, verify
+from pymdc._crypto.signing import contract
 from pymdc.bridge.asked import Asked
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.metadata import find_bucket, public_keys, spend, tokens, users

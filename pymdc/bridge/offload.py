@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from pymdc._internal.outcome import outcome
-from pymdc._internal.workers import Workers
+from pymdc._calls.capture import outcome
+from pymdc._calls.pool import Workers
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from modes import PATIENCE
 from servers import RawServer, answering, written
 
 from bridge.asking import PASSWORD, User
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
 
 CHROMIUM = shutil.which("chromium")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.asking import BOUNDARY, Reply, User, ask, form, upload_headers
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
 
 DATA = b"the file"
 FIELD = 'form-data; name="f"'

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from bridge.asking import PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.nonces import RULES, Once
 from pymdc.bridge.routes import ROUTES

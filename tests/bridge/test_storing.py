@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from bridge.asking import Clock, Reply, User, ask, form, pull, upload_headers
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 
 DATA = random.Random(3).randbytes(2500)

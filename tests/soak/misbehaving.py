@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from servers import RawServer, read_request
 
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
 
 DATA = b"what is stored" * 1_000
 GAP = 0.05  # seconds for which connections are refused

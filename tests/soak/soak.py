@@ -33,7 +33,7 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import Call, Cancelled
-from pymdc._internal.hashes import file_hash
+from pymdc._crypto.file_hash import file_hash
 from pymdc.api import Bucket, Buckets, Keys, Users
 from pymdc.rest import REST
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pymdc._internal.hashes import FileHash
+from pymdc._crypto.file_hash import FileHash
 from pymdc.bridge.asked import Answer, Asked
 from pymdc.bridge.auth import Who
 from pymdc.bridge.errors import Refused

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from pymdc._internal.secp256k1 import point
+from pymdc._crypto.secp256k1 import point
 from pymdc.bridge.asked import Answer, Asked
 from pymdc.bridge.auth import Who
 from pymdc.bridge.errors import Refused

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from pymdc._internal.text import text
+from pymdc._arguments import text
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 _IN_BODY = frozenset({"POST", "PATCH", "PUT"})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from pymdc._internal.outcome import Callback, Work
+from pymdc._calls.capture import Callback, Work
 
 Start = Callable[[Work, Callback], None]
 

@@ -14,13 +14,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from pymdc._internal.aside import Aside
-from pymdc._internal.descriptors import when_there_is_one
-from pymdc._internal.foreign import foreign
-from pymdc._internal.hashes import FileHash
-from pymdc._internal.progress import Progress
-from pymdc._internal.scope import Scope
-from pymdc._internal.source import READ_INTO, Source
+from pymdc._calls.background import Aside
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.descriptors import when_there_is_one
+from pymdc._calls.user_code import foreign
+from pymdc._crypto.file_hash import FileHash
+from pymdc._transfers.progress import Progress
+from pymdc._transfers.source import READ_INTO, Source
 from pymdc.exceptions import IntegrityError
 
 _BLOCK = 1024 * 1024

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from pymdc._internal.again import Busy
-from pymdc._internal.auth import Token
-from pymdc._internal.outcome import without_frames
-from pymdc._internal.scope import Scope
-from pymdc._internal.text import Text, text
+from pymdc._arguments import Text, text
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.capture import without_frames
+from pymdc._http.auth import Token
+from pymdc._http.retry import Busy
 from pymdc.exceptions import ConnectError, IntegrityError, NetworkError, refused
 
 _TRIES = 3

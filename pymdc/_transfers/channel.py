@@ -15,10 +15,10 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
-from pymdc._internal.dial import Tunnel, dial, distrust, secured
-from pymdc._internal.hashes import Block, file_hash
-from pymdc._internal.proxy import Proxy, proxy_for, through
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
+from pymdc._crypto.file_hash import Block, file_hash
+from pymdc._http.connect import Tunnel, dial, distrust, secured
+from pymdc._http.proxy import Proxy, proxy_for, through
 from pymdc.exceptions import (
     CertificateError,
     ChannelError,

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypedDict
 
-from pymdc._internal.aside import Aside
-from pymdc._internal.channel import parsed
-from pymdc._internal.foreign import Foreign
-from pymdc._internal.hashes import Block
-from pymdc._internal.outcome import Work, without_frames
-from pymdc._internal.part import Part, Stream
-from pymdc._internal.progress import Progress
-from pymdc._internal.verifier import Verifier
+from pymdc._calls.background import Aside
+from pymdc._calls.capture import Work, without_frames
+from pymdc._calls.user_code import Foreign
+from pymdc._crypto.file_hash import Block
+from pymdc._transfers.channel import parsed
+from pymdc._transfers.progress import Progress
+from pymdc._transfers.target import Part, Stream
+from pymdc._transfers.verifier import Verifier
 from pymdc.exceptions import ChannelError, IntegrityError, NetworkError, PymdcError
 
 _AT_ONCE = 1024 * 1024  # bytes that are written, and hashed aside

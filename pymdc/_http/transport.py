@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3 import exceptions as theirs
 
-from pymdc._internal.connection import HTTPPool, HTTPSPool, logs_for_us, within
-from pymdc._internal.dial import Tunnel
-from pymdc._internal.proxy import proxy_for, refusal, through
-from pymdc._internal.request import Request, masked
-from pymdc._internal.response import Response, whole_body
-from pymdc._internal.scope import Scope
-from pymdc._internal.translation import translated
+from pymdc._calls.cancel_scope import Scope
+from pymdc._http.connect import Tunnel
+from pymdc._http.connection import HTTPPool, HTTPSPool, logs_for_us, within
+from pymdc._http.errors import translated
+from pymdc._http.proxy import proxy_for, refusal, through
+from pymdc._http.request import Request, masked
+from pymdc._http.response import Response, whole_body
 from pymdc.exceptions import Closed, ConnectError
 
 _PROXY_AUTHENTICATION_REQUIRED = 407

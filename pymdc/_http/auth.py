@@ -7,10 +7,10 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeGuard
 
-from pymdc._internal.contract import contract
-from pymdc._internal.nonces import Nonces, nonces
-from pymdc._internal.request import Request
-from pymdc._internal.text import Text, text
+from pymdc._arguments import Text, text
+from pymdc._crypto.nonces import Nonces, nonces
+from pymdc._crypto.signing import contract
+from pymdc._http.request import Request
 from pymdc.keypair import ECDSA
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from pymdc._internal.ripemd160 import ripemd160
+from pymdc._crypto.ripemd160 import ripemd160
 
 Block = bytes | bytearray | memoryview
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
 
-from pymdc._internal.foreign import Foreign
+from pymdc._calls.user_code import Foreign
 
 Work = Callable[[], Any]
 Callback = Callable[[Any], object]

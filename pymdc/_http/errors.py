@@ -7,9 +7,9 @@ import ssl
 
 from urllib3 import exceptions as theirs
 
-from pymdc._internal.answer import Switched
-from pymdc._internal.dial import distrust
-from pymdc._internal.request import masked
+from pymdc._http.connect import distrust
+from pymdc._http.early_answer import Switched
+from pymdc._http.request import masked
 from pymdc.exceptions import (
     CertificateError,
     ConnectError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from pymdc._internal.hashes import Block, FileHash
+from pymdc._crypto.file_hash import Block, FileHash
 from pymdc.exceptions import IntegrityError
 
 Read = Callable[[int, int, int], Iterable[Block]]

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pymdc._internal.outcome import Callback, Work, outcome
-from pymdc._internal.queue import Changes
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.capture import Callback, Work, outcome
+from pymdc._calls.waiting import Changes
 from pymdc.exceptions import Cancelled
 
 _numbers = itertools.count(1)
@@ -41,6 +41,8 @@ class Call(concurrent.futures.Future[Any]):
     It also has what the `threading.Thread` had that 0.0.1 returned: ``name``, ``ident``,
     ``daemon``, which cannot be set since it runs, and their old methods.
     """
+
+    __module__ = "pymdc"  # where it is public
 
     def __init__(
         self,

@@ -11,8 +11,8 @@ from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from pymdc._internal.interpreter import DAEMONS, REST
-from pymdc._internal.queue import Queue
+from pymdc._calls.interpreter import DAEMONS, REST
+from pymdc._calls.waiting import Queue
 
 Job = Callable[[], None]
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from pymdc._internal.foreign import foreign
+from pymdc._calls.user_code import foreign
 
 Function = Callable[[int, int | None], object]
 

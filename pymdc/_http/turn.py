@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pymdc._internal.again import Sendings
-from pymdc._internal.auth import Signature
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
+from pymdc._http.auth import Signature
+from pymdc._http.retry import Sendings
 
 # Seconds between two looks at whether a call that waits for its turn was ended.
 _PATIENCE = 0.25

@@ -14,9 +14,9 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from pymdc._internal.foreign import foreign
-from pymdc._internal.hashes import Block
-from pymdc._internal.source import absolute, as_path
+from pymdc._calls.user_code import foreign
+from pymdc._crypto.file_hash import Block
+from pymdc._transfers.source import absolute, as_path
 
 try:
     import fcntl

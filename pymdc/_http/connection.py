@@ -19,9 +19,9 @@ from urllib3 import connection, exceptions
 from urllib3.util import wait_for_read
 from urllib3.util.wait import wait_for_socket
 
-from pymdc._internal.answer import Answer, Early
-from pymdc._internal.dial import Tunnel, dial, secured
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
+from pymdc._http.connect import Tunnel, dial, secured
+from pymdc._http.early_answer import Answer, Early
 
 _RECEIVE = 2**14  # bytes
 _THEIRS = ("urllib3.connection", "urllib3.connectionpool")

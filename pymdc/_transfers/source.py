@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO
 
-from pymdc._internal.descriptors import few_left, none_left, when_there_is_one
-from pymdc._internal.scope import Scope
-from pymdc._internal.text import Text, text
+from pymdc._arguments import Text, text
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.descriptors import few_left, none_left, when_there_is_one
 
 Given = str | os.PathLike[str] | os.PathLike[bytes] | bytes | bytearray | memoryview | BinaryIO
 

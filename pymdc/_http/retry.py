@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
 
-from pymdc._internal.auth import Auth, Basic, Signature, Token
-from pymdc._internal.request import Request
-from pymdc._internal.response import Response
+from pymdc._http.auth import Auth, Basic, Signature, Token
+from pymdc._http.request import Request
+from pymdc._http.response import Response
 from pymdc.exceptions import CertificateError, ConnectError, HTTPError, NetworkError, refused
 
 MOST_SENDINGS = 3

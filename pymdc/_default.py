@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pymdc._internal.outcome import Callback
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.capture import Callback
 from pymdc.client import Client
 from pymdc.exceptions import NoEndpoint
 

@@ -13,9 +13,9 @@ from functools import partial
 from queue import Empty
 from typing import Any, TypeVar
 
-from pymdc._internal.descriptors import when_there_is_one
-from pymdc._internal.interpreter import DAEMONS, REST
-from pymdc._internal.queue import Queue
+from pymdc._calls.descriptors import when_there_is_one
+from pymdc._calls.interpreter import DAEMONS, REST
+from pymdc._calls.waiting import Queue
 from pymdc.exceptions import Cancelled, PymdcError, Timeout
 
 Block = TypeVar("Block")

@@ -15,11 +15,11 @@ from functools import partial
 from queue import Empty
 from typing import Any
 
-from pymdc._internal.outcome import Callback, Work, outcome
-from pymdc._internal.queue import Changes, Queue
-from pymdc._internal.scope import Clock, Scope
-from pymdc._internal.threads import Threads, on_any
-from pymdc.call import Call
+from pymdc._calls.call import Call
+from pymdc._calls.cancel_scope import Clock, Scope
+from pymdc._calls.capture import Callback, Work, outcome
+from pymdc._calls.threads import Threads, on_any
+from pymdc._calls.waiting import Changes, Queue
 
 _PRECISION = 0.25  # seconds between two looks at whether Ctrl-C ended the main thread
 _LAST_SECONDS = 5.0  # for callbacks to hear that they are cancelled, after Ctrl-C

@@ -5,10 +5,10 @@ from __future__ import annotations
 import selectors
 from collections.abc import Callable, Generator, Iterable
 
-from pymdc._internal.channel import Channel
-from pymdc._internal.hashes import Block
-from pymdc._internal.outcome import without_frames
-from pymdc._internal.shards import Pointer
+from pymdc._calls.capture import without_frames
+from pymdc._crypto.file_hash import Block
+from pymdc._transfers.channel import Channel
+from pymdc._transfers.download import Pointer
 from pymdc.exceptions import ChannelError, NetworkError
 
 # Bytes that are read of a shard while an earlier one is not whole: an interruption costs them.

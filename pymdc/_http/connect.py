@@ -13,9 +13,9 @@ from typing import Any, cast
 
 from urllib3.util import ssl_wrap_socket
 
-from pymdc._internal.descriptors import when_there_is_one
-from pymdc._internal.proxy import Proxy, refusal
-from pymdc._internal.scope import Scope
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.descriptors import when_there_is_one
+from pymdc._http.proxy import Proxy, refusal
 
 _LONGEST_ANSWER = 64 * 1024  # bytes, of a proxy that is asked for a tunnel
 

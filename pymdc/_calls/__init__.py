@@ -1,0 +1,4 @@
+"""One call from its beginning to its end: workers, deadlines, cancellation, the value.
+
+It knows nothing of HTTP, keys or files.
+"""
