@@ -5,9 +5,9 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
+from accounts import Account
 from modes import MODES, Ask
 
 import pymdc
@@ -20,14 +20,6 @@ os.environ["PYMDC_ENDPOINT"] = "http://127.0.0.1:1"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Account:
-    """A registered, activated user with one key pair."""
-
-    user: pymdc.api.Users
-    key_pair: pymdc.ECDSA
 
 
 @pytest.fixture(params=MODES)

@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from asking import Clock, User
 
-from bridge.asking import Clock, User
 from pymdc.bridge import Bridge
 
 SHARD_SIZE = 1000

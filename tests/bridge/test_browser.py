@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import PASSWORD, User
 from modes import PATIENCE
 from servers import RawServer, answering, written
 
-from bridge.asking import PASSWORD, User
 from pymdc._crypto.file_hash import file_hash
 
 CHROMIUM = shutil.which("chromium")

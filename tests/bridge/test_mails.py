@@ -12,8 +12,8 @@ from email import message_from_bytes, policy
 from pathlib import Path
 
 import pytest
+from asking import PASSWORD, ask
 
-from bridge.asking import PASSWORD, ask
 from pymdc.bridge import Bridge
 
 FIELDS = json.dumps({"email": "Alice@example.com", "password": PASSWORD})

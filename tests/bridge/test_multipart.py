@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from asking import BOUNDARY, Reply, User, ask, form, upload_headers
 
-from bridge.asking import BOUNDARY, Reply, User, ask, form, upload_headers
 from pymdc._crypto.file_hash import file_hash
 
 DATA = b"the file"

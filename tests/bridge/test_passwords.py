@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import PASSWORD, Reply, User, ask
 
-from bridge.asking import PASSWORD, Reply, User, ask
 from pymdc.bridge import Bridge
 from pymdc.bridge.passwords import Passwords
 

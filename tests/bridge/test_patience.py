@@ -12,9 +12,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from asking import Reply, User, ask, form, upload_headers
 from websockets.frames import Frame, Opcode
 
-from bridge.asking import Reply, User, ask, form, upload_headers
 from pymdc.bridge import Bridge
 
 MiB = 1024 * 1024

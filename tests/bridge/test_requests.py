@@ -13,8 +13,8 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import pytest
+from asking import PASSWORD, User, ask, form, upload_headers
 
-from bridge.asking import PASSWORD, User, ask, form, upload_headers
 from pymdc.bridge import Bridge
 from pymdc.bridge.auth import token_holder
 from pymdc.bridge.routes import ROUTES, Route

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import PASSWORD, User, ask, form, upload_headers
+from processes import SUPPORT
 from websockets.sync.client import connect
 
-from bridge.asking import PASSWORD, User, ask, form, upload_headers
 from pymdc.bridge import Bridge
 from pymdc.bridge.server import _listen
 
@@ -349,7 +350,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, code: str, line: st
 AFTER_MAIN = """
 import sys, threading
 sys.path.insert(0, {here!r})
-from bridge.asking import User
+from asking import User
 from pymdc.bridge import Bridge
 
 def work(main=threading.main_thread()):
@@ -369,7 +370,7 @@ threading.Thread(target=work).start()
 
 
 def test_bridge_serves_after_the_main_thread_has_ended() -> None:
-    code = AFTER_MAIN.format(here=str(Path(__file__).parent.parent))
+    code = AFTER_MAIN.format(here=str(SUPPORT))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=MINUTE
     )

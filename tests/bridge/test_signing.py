@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from asking import Clock, Key, Reply, User, ask
 from ecdsa import SECP256k1
 from ecdsa.der import encode_integer, encode_sequence, remove_integer, remove_sequence
 
-from bridge.asking import Clock, Key, Reply, User, ask
 from pymdc.bridge import Bridge
 from pymdc.bridge.metadata import Database, used_nonces
 from pymdc.bridge.nonces import AsIn2016, Once, Rule

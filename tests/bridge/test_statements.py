@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from asking import PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
 
-from bridge.asking import PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.nonces import RULES, Once

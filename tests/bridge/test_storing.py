@@ -15,10 +15,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from asking import Clock, Reply, User, ask, form, pull, upload_headers
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from bridge.asking import Clock, Reply, User, ask, form, pull, upload_headers
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Account
+from accounts import Account
 from modes import PATIENCE, Ask
 from processes import python
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Account
+from accounts import Account
 from modes import PATIENCE, Ask
 from processes import python
 from servers import RawServer, answering, written

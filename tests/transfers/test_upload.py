@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pytest
-from conftest import Account
+from accounts import Account
 from modes import Ask
 from servers import Holding, RawServer, answering, read_request
 from ways import STAGES, UNREAD, Way, read_head

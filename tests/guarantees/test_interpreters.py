@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Account
+from accounts import Account
 from processes import python
 from servers import RawServer, wait
 

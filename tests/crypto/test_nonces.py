@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
-from conftest import Account
+from accounts import Account
 from modes import PATIENCE
 from processes import MINUTE, bridge_process, python
 from steps import at_each_step

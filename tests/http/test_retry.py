@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from accounts import Account
 from certificates import certificate, over_tls
-from conftest import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modes import Ask

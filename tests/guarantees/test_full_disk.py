@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Account
+from accounts import Account
 from modes import Ask
 
 import pymdc

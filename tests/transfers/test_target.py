@@ -17,10 +17,9 @@ from typing import Any
 
 import pytest
 from filesystems import SOMEBODY, as_somebody_else, everybodys_folder, without_flock
-from lender import DATA, HASH, SHARD, SHARDS, Lender, damaged
+from lender import DATA, HASH, SHARD, SHARDS, Lender, damaged, download, part
 from modes import PATIENCE, Ask
-from processes import MINUTE
-from test_downloads import download, part
+from processes import MINUTE, SUPPORT
 from websockets.sync.server import ServerConnection
 
 from pymdc import exceptions
@@ -147,7 +146,7 @@ def held(lender: Lender, number: int) -> Iterator[threading.Event]:
 def test_ctrl_c_leaves_nothing_where_files_cannot_be_locked(tmp_path: Path) -> None:
     with Lender() as lender, held(lender, 6) as reached:
         command = [sys.executable, "-c", CANCELLED, lender.endpoint, HASH, str(tmp_path / "out")]
-        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path}
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
             assert reached.wait(PATIENCE)

@@ -16,8 +16,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
+from accounts import Account
 from certificates import certificate, over_tls
-from conftest import Account
 from modes import PATIENCE, Ask, register
 from processes import python
 from servers import ANSWER, Holding, RawServer, answer_all, read_request

@@ -8,12 +8,15 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from channels import websocket
+from modes import PATIENCE, Ask
 from servers import RawServer, read_request, written
 from websockets.sync.server import ServerConnection
 
+import pymdc
 from pymdc._crypto.file_hash import file_hash
 
 SHARD = 4096
@@ -99,3 +102,14 @@ def dropped(connection: ServerConnection) -> None:
     """Send a part, and vanish."""
     connection.send(bytes(10))
     connection.socket.shutdown(socket.SHUT_RDWR)
+
+
+def download(ask: Ask, lender: Lender, to: Any, token: str | None = None, **more: Any) -> Any:
+    channels = more.pop("channels", 4)
+    with pymdc.Client(lender.endpoint, timeout=(5, PATIENCE), channels=channels) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        return ask(files.download, HASH, token, to=to, **more)
+
+
+def part(folder: Path) -> Path:
+    return folder / f".pymdc-{HASH}.part"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Account
+from accounts import Account
 from modes import PATIENCE, Ask
 from servers import RawServer, read_request
 

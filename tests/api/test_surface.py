@@ -151,4 +151,3 @@ def test_all_names_what_is_there(module: Any) -> None:
     assert sorted(module.__all__) == sorted(set(module.__all__))
     for name in module.__all__:
         assert hasattr(module, name)
-

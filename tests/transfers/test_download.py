@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lender import DATA, HASH, SHARD, SHARDS, Lender, Treat, damaged, dropped, refused
+from lender import (
+    DATA,
+    HASH,
+    SHARD,
+    SHARDS,
+    Lender,
+    Treat,
+    damaged,
+    download,
+    dropped,
+    part,
+    refused,
+)
 from modes import PATIENCE, Ask
 from processes import MINUTE
 from servers import written
@@ -27,13 +39,6 @@ from pymdc import exceptions
 from pymdc._calls.cancel_scope import Scope
 
 ALL = list(range(len(SHARDS)))
-
-
-def download(ask: Ask, lender: Lender, to: Any, token: str | None = None, **more: Any) -> Any:
-    channels = more.pop("channels", 4)
-    with pymdc.Client(lender.endpoint, timeout=(5, PATIENCE), channels=channels) as client:
-        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        return ask(files.download, HASH, token, to=to, **more)
 
 
 def test_shards_come_side_by_side(ask: Ask, tmp_path: Path) -> None:
@@ -80,10 +85,6 @@ def test_a_file_that_cannot_seek_gets_the_bytes_in_order(ask: Ask) -> None:
     assert value == {"bucket": "b", "hash": HASH, "size": len(DATA), "path": None}
     assert pipe.got == DATA
     assert lender.pulled == ALL
-
-
-def part(folder: Path) -> Path:
-    return folder / f".pymdc-{HASH}.part"
 
 
 def in_place(folder: Path) -> list[int]:
