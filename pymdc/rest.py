@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any
 
 from pymdc._arguments import Text, text
-from pymdc._calls.call import Call
 from pymdc._calls.cancel_scope import Scope
 from pymdc._calls.capture import Callback
 from pymdc._calls.capture import checked as checked_callback
@@ -22,39 +21,6 @@ from pymdc.exceptions import refused
 from pymdc.keypair import ECDSA
 
 
-@overload
-def REST(
-    method: Text,
-    resource: Text,
-    params: Mapping[Any, Any] = ...,
-    auth: object = ...,
-    headers: Mapping[Any, Any] = ...,
-    callback: None = None,
-    *,
-    client: Client | None = None,
-) -> Answer: ...
-@overload
-def REST(
-    method: Text,
-    resource: Text,
-    params: Mapping[Any, Any],
-    auth: object,
-    headers: Mapping[Any, Any],
-    callback: Callback,
-    *,
-    client: Client | None = None,
-) -> Call: ...
-@overload
-def REST(
-    method: Text,
-    resource: Text,
-    params: Mapping[Any, Any] = ...,
-    auth: object = ...,
-    headers: Mapping[Any, Any] = ...,
-    *,
-    callback: Callback,
-    client: Client | None = None,
-) -> Call: ...
 def REST(  # noqa: N802  # the name of 2016
     method: Text,
     resource: Text,
@@ -71,6 +37,7 @@ def REST(  # noqa: N802  # the name of 2016
     A PUT with an open binary file among them is sent as a multipart form, the file last.
     *auth* is a `Users` or what has its ``username`` and ``password_hash()`` (password), an `ECDSA`
     (signature and nonce), or nothing.
+    With *callback*, return a `Call` at once.
     """
     path = text(resource, "the resource")
     if "#" in path:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, overload
+from typing import Any
 
 from pymdc._arguments import Gigabytes, Text, gigabytes, text
-from pymdc._calls.call import Call
 from pymdc._calls.capture import Callback
 from pymdc._http.auth import Identity
 from pymdc._http.auth import checked as checked_identity
@@ -27,24 +26,6 @@ class Buckets(Resource):
         super().__init__(client)
         self.key_pair = checked_identity(key_pair)
 
-    @overload
-    def create(
-        self,
-        name: Text,
-        storage: Gigabytes,
-        transfer: Gigabytes,
-        key_pairs: Iterable[ECDSA],
-        callback: None = None,
-    ) -> Answer: ...
-    @overload
-    def create(
-        self,
-        name: Text,
-        storage: Gigabytes,
-        transfer: Gigabytes,
-        key_pairs: Iterable[ECDSA],
-        callback: Callback,
-    ) -> Call: ...
     def create(
         self,
         name: Text,
@@ -57,6 +38,7 @@ class Buckets(Resource):
 
         GB are whole: a fraction is cut off. *key_pairs* of people without an account may upload to
         the bucket and download from it.
+        With *callback*, return a `Call` at once.
         """
         params = {
             "name": text(name, "the name"),
@@ -66,12 +48,11 @@ class Buckets(Resource):
         }
         return self._call(callback, self.key_pair, "POST", "buckets", params=params)
 
-    @overload
-    def list(self, callback: None = None) -> Answer: ...
-    @overload
-    def list(self, callback: Callback) -> Call: ...
     def list(self, callback: Callback | None = None) -> Answer:
-        """Return the user's buckets. The key signs."""
+        """Return the user's buckets. The key signs.
+
+        With *callback*, return a `Call` at once.
+        """
         return self._call(callback, self.key_pair, "GET", "buckets")
 
     def __repr__(self) -> str:
@@ -93,28 +74,25 @@ class Bucket(Resource):
         self.key_pair = checked_identity(key_pair)
         self.files = Files(bucket_id, key_pair, client=client)
 
-    @overload
-    def list(self, callback: None = None) -> Answer: ...
-    @overload
-    def list(self, callback: Callback) -> Call: ...
     def list(self, callback: Callback | None = None) -> Answer:
-        """Return this bucket's metadata. The key signs."""
+        """Return this bucket's metadata. The key signs.
+
+        With *callback*, return a `Call` at once.
+        """
         return self._call(callback, self.key_pair, "GET", *self._path)
 
-    @overload
-    def patch(self, params: Mapping[str, Any], callback: None = None) -> Answer: ...
-    @overload
-    def patch(self, params: Mapping[str, Any], callback: Callback) -> Call: ...
     def patch(self, params: Mapping[str, Any], callback: Callback | None = None) -> Answer:
-        """Change *params*, of name, storage, transfer and pubkeys. The key signs."""
+        """Change *params*, of name, storage, transfer and pubkeys. The key signs.
+
+        With *callback*, return a `Call` at once.
+        """
         return self._call(callback, self.key_pair, "PATCH", *self._path, params=params)
 
-    @overload
-    def delete(self, callback: None = None) -> Answer: ...
-    @overload
-    def delete(self, callback: Callback) -> Call: ...
     def delete(self, callback: Callback | None = None) -> Answer:
-        """Remove the bucket and its files; the value is ''. The key signs."""
+        """Remove the bucket and its files; the value is ''. The key signs.
+
+        With *callback*, return a `Call` at once.
+        """
         return self._call(callback, self.key_pair, "DELETE", *self._path)
 
     @property

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import BinaryIO, overload
+from typing import BinaryIO
 
 from pymdc._arguments import Text, text
-from pymdc._calls.call import Call
 from pymdc._calls.cancel_scope import Scope
 from pymdc._calls.capture import Callback
 from pymdc._calls.capture import checked as checked_callback
@@ -42,56 +41,21 @@ class Files(Resource):
         self.bucket_id = text(bucket_id, "the bucket's id")
         self.key_pair = checked_identity(key_pair)
 
-    @overload
-    def list(self, callback: None = None) -> Answer: ...
-    @overload
-    def list(self, callback: Callback) -> Call: ...
     def list(self, callback: Callback | None = None) -> Answer:
-        """Return the entries: ``[{bucket, mimetype, filename, size, hash}]``. The key signs."""
+        """Return the entries: ``[{bucket, mimetype, filename, size, hash}]``. The key signs.
+
+        With *callback*, return a `Call` at once.
+        """
         return self._call(callback, self.key_pair, "GET", *self._path)
 
-    @overload
-    def token(self, operation: Text, callback: None = None) -> Answer: ...
-    @overload
-    def token(self, operation: Text, callback: Callback) -> Call: ...
     def token(self, operation: Text, callback: Callback | None = None) -> Answer:
-        """Return a token for one *operation*, "PUSH" or "PULL", within 5 minutes. The key signs."""
+        """Return a token for one *operation*, "PUSH" or "PULL", within 5 minutes. The key signs.
+
+        With *callback*, return a `Call` at once.
+        """
         params = {"operation": text(operation, "the operation")}
         return self._call(callback, self.key_pair, "POST", *self._path[:2], "tokens", params=params)
 
-    @overload
-    def upload(
-        self,
-        path: Given,
-        token: Text | None = None,
-        callback: None = None,
-        *,
-        progress: Told | None = None,
-        verify: bool = True,
-        name: Text | None = None,
-    ) -> Answer: ...
-    @overload
-    def upload(
-        self,
-        path: Given,
-        token: Text | None,
-        callback: Callback,
-        *,
-        progress: Told | None = None,
-        verify: bool = True,
-        name: Text | None = None,
-    ) -> Call: ...
-    @overload
-    def upload(
-        self,
-        path: Given,
-        token: Text | None = None,
-        *,
-        callback: Callback,
-        progress: Told | None = None,
-        verify: bool = True,
-        name: Text | None = None,
-    ) -> Call: ...
     def upload(
         self,
         path: Given,
@@ -111,6 +75,7 @@ class Files(Resource):
         the worker; what it raises ends the transfer.
         The value is the entry; an `IntegrityError` when the bridge names it by another hash, which
         *verify* False leaves unsaid, or when the file grew or shrank meanwhile.
+        With *callback*, return a `Call` at once.
         """
         told, granted, put = _progress.checked(progress), _tokens.given(token), self._path
         callback, client = checked_callback(callback), self._client
@@ -130,36 +95,6 @@ class Files(Resource):
 
         return client.run(push, callback, transfer=True)
 
-    @overload
-    def download(
-        self,
-        file_hash: Text,
-        token: Text | None = None,
-        callback: None = None,
-        *,
-        to: Target | BinaryIO | None = None,
-        progress: Told | None = None,
-    ) -> Answer: ...
-    @overload
-    def download(
-        self,
-        file_hash: Text,
-        token: Text | None,
-        callback: Callback,
-        *,
-        to: Target | BinaryIO | None = None,
-        progress: Told | None = None,
-    ) -> Call: ...
-    @overload
-    def download(
-        self,
-        file_hash: Text,
-        token: Text | None = None,
-        *,
-        callback: Callback,
-        to: Target | BinaryIO | None = None,
-        progress: Told | None = None,
-    ) -> Call: ...
     def download(
         self,
         file_hash: Text,
@@ -178,6 +113,7 @@ class Files(Resource):
         *progress* is called with the bytes that are verified and written and their total (None
         where the bridge tells no sizes), at most 20 times a second, on the worker; what it raises
         ends the transfer.
+        With *callback*, return a `Call` at once.
         """
         name, (_, bucket_id, _) = text(file_hash, "the file's hash"), self._path
         told, granted = _progress.checked(progress), _tokens.given(token)
@@ -211,12 +147,11 @@ class Files(Resource):
 
         return client.run(pull, callback, transfer=True)
 
-    @overload
-    def delete(self, file_hash: Text, callback: None = None) -> Answer: ...
-    @overload
-    def delete(self, file_hash: Text, callback: Callback) -> Call: ...
     def delete(self, file_hash: Text, callback: Callback | None = None) -> Answer:
-        """Remove the file; the value is ''. The key signs."""
+        """Remove the file; the value is ''. The key signs.
+
+        With *callback*, return a `Call` at once.
+        """
         name = text(file_hash, "the file's hash")
         return self._call(callback, self.key_pair, "DELETE", *self._path, name)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import overload
 
-from pymdc._calls.call import Call
 from pymdc._calls.capture import Callback
 from pymdc._http.auth import Identity
 from pymdc._http.auth import checked as checked_identity
@@ -32,24 +30,18 @@ class Keys(Resource):
         of_user = self.user._given if isinstance(self.user, Users) else None
         return self._given or of_user or super()._client
 
-    @overload
-    def list(self, callback: None = None) -> Answer: ...
-    @overload
-    def list(self, callback: Callback) -> Call: ...
     def list(self, callback: Callback | None = None) -> Answer:
-        """Return the registered keys: ``[{user, key, id}]``. The user asks."""
+        """Return the registered keys: ``[{user, key, id}]``. The user asks.
+
+        With *callback*, return a `Call` at once.
+        """
         return self._call(callback, self.user, "GET", "keys")
 
-    @overload
-    def create(self, key_pair: ECDSA | None = None, callback: None = None) -> Answer: ...
-    @overload
-    def create(self, key_pair: ECDSA | None, callback: Callback) -> Call: ...
-    @overload
-    def create(self, key_pair: ECDSA | None = None, *, callback: Callback) -> Call: ...
     def create(self, key_pair: ECDSA | None = None, callback: Callback | None = None) -> Answer:
         """Register the public key of *key_pair*, or of a new one. The user asks.
 
         The key pair is added to ``key_pairs`` at once, whatever the answer will be.
+        With *callback*, return a `Call` at once.
         """
         pair = ECDSA() if key_pair is None else checked(key_pair)
         params = {"key": pair.get_public_key()}
@@ -58,14 +50,11 @@ class Keys(Resource):
             self.key_pairs.append(pair)
         return call()
 
-    @overload
-    def delete(self, key_pair: ECDSA, callback: None = None) -> Answer: ...
-    @overload
-    def delete(self, key_pair: ECDSA, callback: Callback) -> Call: ...
     def delete(self, key_pair: ECDSA, callback: Callback | None = None) -> Answer:
         """Remove the public key of *key_pair*; the value is ''. The user asks.
 
         The key pair is taken out of ``key_pairs`` at once, whatever the answer will be.
+        With *callback*, return a `Call` at once.
         """
         key = checked(key_pair).get_public_key()
         call = self._prepared(callback, self.user, "DELETE", "keys", key)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import secrets
 from hashlib import sha256
-from typing import overload
 
 from pymdc._arguments import Text, raw, text
-from pymdc._calls.call import Call
 from pymdc._calls.capture import Callback
 from pymdc.api._resource import Resource
 from pymdc.client import Answer, Client
@@ -33,21 +31,19 @@ class Users(Resource):
         """Return SHA-256 of the password, the 64 hexadecimal digits that the bridge is sent."""
         return sha256(raw(self.password, "the password")).hexdigest()
 
-    @overload
-    def register(self, callback: None = None) -> Answer: ...
-    @overload
-    def register(self, callback: Callback) -> Call: ...
     def register(self, callback: Callback | None = None) -> Answer:
-        """Make the account; the bridge mails a token that `activate` takes. Nobody signs."""
+        """Make the account; the bridge mails a token that `activate` takes. Nobody signs.
+
+        With *callback*, return a `Call` at once.
+        """
         params = {"email": text(self.username, "the username"), "password": self.password_hash()}
         return self._call(callback, None, "POST", "users", params=params)
 
-    @overload
-    def activate(self, token: Text, callback: None = None) -> Answer: ...
-    @overload
-    def activate(self, token: Text, callback: Callback) -> Call: ...
     def activate(self, token: Text, callback: Callback | None = None) -> Answer:
-        """Activate the account with the *token* from the mail, once. Nobody signs."""
+        """Activate the account with the *token* from the mail, once. Nobody signs.
+
+        With *callback*, return a `Call` at once.
+        """
         path = ("activations", text(token, "the activation token"))
         return self._call(callback, None, "GET", *path)
 

@@ -337,10 +337,10 @@ def test_the_callback_may_be_passed_by_position(bridge: Bridge, account: Account
     [
         (lambda: Users(5), TypeError, "the username is int"),  # type: ignore[arg-type]
         (lambda: Users("a", 5), TypeError, "the password is int"),  # type: ignore[arg-type]
-        (lambda: Users("a").activate(None), TypeError, "token"),  # type: ignore[call-overload]
+        (lambda: Users("a").activate(None), TypeError, "token"),  # type: ignore[arg-type]
         (lambda: Keys("a"), TypeError, "expected Users, ECDSA or None"),  # type: ignore[arg-type]
-        (lambda: Keys(Users("a")).create("k"), TypeError, "ECDSA"),  # type: ignore[call-overload]
-        (lambda: Keys(Users("a")).delete("k"), TypeError, "ECDSA"),  # type: ignore[call-overload]
+        (lambda: Keys(Users("a")).create("k"), TypeError, "ECDSA"),  # type: ignore[arg-type]
+        (lambda: Keys(Users("a")).delete("k"), TypeError, "ECDSA"),  # type: ignore[arg-type]
         (lambda: Buckets("k"), TypeError, "expected Users, ECDSA or None"),  # type: ignore[arg-type]
         (lambda: BUCKETS.create("n", "x", 1, []), ValueError, "storage is 'x'"),
         (lambda: BUCKETS.create("n", "1.5", 1, []), ValueError, "storage is '1.5'"),

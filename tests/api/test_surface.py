@@ -128,6 +128,7 @@ def test_every_public_method_of_the_api_takes_a_callback_last() -> None:
             if not method.startswith("_") and method != "password_hash":
                 assert f"{function.__module__}.{name}.{method}" in SURFACE
                 assert positional(function).endswith("callback=None)")
+                assert "`Call`" in str(function.__doc__)
 
 
 def test_classes_are_found_directly_under_api_too() -> None:

@@ -40,7 +40,8 @@ Ask = Callable[[pymdc.Client, Callable[[Any], object]], Call]
 
 def upload(client: pymdc.Client, callback: Callable[[Any], object]) -> Call:
     files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-    return files.upload(io.BytesIO(bytes(32 * 1024 * 1024)), "token", callback)
+    call: Call = files.upload(io.BytesIO(bytes(32 * 1024 * 1024)), "token", callback)
+    return call
 
 
 def taken_back(call: Call, got: list[Any]) -> None:
@@ -245,7 +246,8 @@ class Asking(io.BytesIO):
 
 def upload_while_asking(client: pymdc.Client, callback: Callable[[Any], object]) -> Call:
     files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-    return files.upload(Asking(b"data"), "token", callback)
+    call: Call = files.upload(Asking(b"data"), "token", callback)
+    return call
 
 
 @pytest.mark.parametrize("ask", [register, upload_while_asking])

@@ -73,7 +73,7 @@ def methods(
     names = itertools.count()
 
     def download() -> tuple[Any, ...]:
-        to = choose.choice([io.BytesIO(), folder / f"file{next(names)}"])
+        to: Any = choose.choice([io.BytesIO(), folder / f"file{next(names)}"])
         return partial(files.download, to=to), file_hash(FILE), choose.choice([None, token])
 
     return [
@@ -99,7 +99,7 @@ def methods(
 
 def rest(client: pymdc.Client) -> Method:
     def request(*args: Any, callback: Any = None) -> Any:
-        return REST(*args, callback=callback, client=client)
+        return REST(*args, callback, client=client)
 
     return request
 

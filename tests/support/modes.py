@@ -32,7 +32,8 @@ def with_callback(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def register(client: pymdc.Client, callback: Callable[[Any], object]) -> pymdc.Call:
     """Make some call with *callback*."""
-    return pymdc.api.Users("a@b.com", "pass", client=client).register(callback)
+    call: pymdc.Call = pymdc.api.Users("a@b.com", "pass", client=client).register(callback)
+    return call
 
 
 MODES = {"blocking": blocking, "callback": with_callback}

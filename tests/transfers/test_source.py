@@ -284,7 +284,7 @@ def test_files_of_calls_that_never_ran_are_closed(bridge: Bridge, photo: Path) -
         assert len(held(photo)) == 5
         assert all(call.cancel() for call in calls[:4])
         with pytest.raises(TypeError, match="the callback is int"):
-            files.upload(photo, "token", 5)  # type: ignore[call-overload]
+            files.upload(photo, "token", 5)  # type: ignore[arg-type]
         release()
     assert held(photo) == []
 
