@@ -98,8 +98,8 @@ def methods(
 
 
 def rest(client: pymdc.Client) -> Method:
-    def request(*args: Any, callback: Any = None) -> Any:
-        return REST(*args, callback, client=client)
+    def request(method: str, path: str, *args: Any, callback: Any = None) -> Any:
+        return REST(method, path, *args, callback=callback, client=client)  # type: ignore[misc]
 
     return request
 
