@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
@@ -23,14 +22,12 @@ from pymdc._calls.pool import Workers
 from pymdc._crypto.file_hash import Block
 from pymdc._http.auth import Auth
 from pymdc._http.request import Request
-from pymdc._http.response import Response
-from pymdc._http.retry import Sendings, pauses
+from pymdc._http.retry import backoff_delays, send
 from pymdc._http.transport import Transport
-from pymdc._http.turn import Turn
 from pymdc._transfers.channel import Channel
 from pymdc._transfers.download import Pointer
 from pymdc._transfers.pull import side_by_side
-from pymdc.exceptions import CertificateError, Closed, ConnectError, NetworkError, NoEndpoint
+from pymdc.exceptions import CertificateError, Closed, ConnectError, NoEndpoint
 
 WORKERS = 32
 TIMEOUT = (10.0, 60.0)
@@ -129,18 +126,7 @@ class Client:
 
     def send(self, request: Request, auth: Auth, scope: Scope) -> Answer:
         """Sign and send *request* on this thread, again where that is right; return or raise."""
-        sendings = Sendings(request, auth)
-        while True:
-            outcome = self._send_once(sendings, scope)
-            scope.check()
-            wait = sendings.again(outcome)
-            if wait is None or wait > scope.left():
-                break
-            _log.warning("%s; sending it again in %.3g s", _told(outcome, scope), wait)
-            scope.sleep(wait)
-        if isinstance(outcome, NetworkError):
-            raise outcome
-        return "" if sendings.done_before(outcome) else outcome.decode()
+        return send(self._transport, request, auth, scope)
 
     def pull(
         self, pointers: Iterable[tuple[int, Pointer]], scope: Scope, in_order: bool
@@ -157,7 +143,7 @@ class Client:
         """Connect to a channel, again where nothing was sent yet."""
         message = {"token": pointer["token"], "hash": pointer["hash"], "operation": "PULL"}
         transport = self._transport
-        for wait in pauses():
+        for wait in backoff_delays():
             try:
                 return Channel(
                     pointer["channel"], message, transport.timeout, lambda: transport.tls, scope
@@ -199,7 +185,6 @@ class Client:
     def _begin(self) -> None:
         self._clock = Clock()
         self._workers = Workers(self._size, self._clock)
-        self._turn = Turn()
 
     def _in_scope(self, work: Callable[[Scope], Any], scope: Scope) -> Any:
         def begun() -> Any:
@@ -210,20 +195,6 @@ class Client:
 
         with self._clock.watching(scope):
             return outcome(partial(scope.settle, outcome(begun)))
-
-    def _send_once(self, sendings: Sendings, scope: Scope) -> Response | NetworkError:
-        began = time.monotonic()
-        result: Response | NetworkError
-        with self._turn.of(sendings, scope):
-            try:
-                result = self._transport.send(
-                    sendings.asks.sign(sendings.request, sendings.stale), scope
-                )
-            except NetworkError as error:
-                result = without_frames(error)
-        seconds, number = time.monotonic() - began, sendings.count + 1
-        _log.debug("%s, after %.3f s, sending %d", _told(result, scope), seconds, number)
-        return result
 
     def renew(self) -> None:
         """Leave the parent its calls and connections: what a fork does to the child's client."""
@@ -251,12 +222,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self.endpoint}>"
-
-
-def _told(outcome: Response | NetworkError, scope: Scope) -> str:
-    if isinstance(outcome, NetworkError):
-        return str(outcome)
-    return f"{scope.doing} answered {outcome.status}"
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
