@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from pymdc._crypto.secp256k1 import parse_signature, point, verify
 from pymdc._crypto.signing import contract
-from pymdc.bridge.asked import Asked
+from pymdc.bridge.context import State
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.metadata import find_bucket, public_keys, spend, tokens, users
-from pymdc.bridge.number import number
-from pymdc.bridge.state import State
+from pymdc.bridge.js_number import number
+from pymdc.bridge.serving.request import Asked
+from pymdc.bridge.storage.database import find_bucket, public_keys, spend, tokens, users
 
 _HEX = re.compile(r"([0-9a-fA-F]{2})+")
 _USER_BY_KEY = sa.select(users).join(public_keys).where(public_keys.c.key == sa.bindparam("key"))

@@ -20,7 +20,7 @@ from processes import SUPPORT
 from websockets.sync.client import connect
 
 from pymdc.bridge import Bridge
-from pymdc.bridge.server import _listen
+from pymdc.bridge.bridge import _listen
 
 PROGRAM = [sys.executable, "-W", "error", "-m", "pymdc.bridge", "--port", "0"]
 MINUTE = 60

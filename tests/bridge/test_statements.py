@@ -16,8 +16,8 @@ from asking import PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
-from pymdc.bridge.nonces import RULES, Once
 from pymdc.bridge.routes import ROUTES
+from pymdc.bridge.storage.nonces import RULES, Once
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge.rst"
 STATED = dict(re.findall(r"^``(\w+.*?)``.*? (\d+)$", DOCUMENT.read_text("utf-8"), re.MULTILINE))

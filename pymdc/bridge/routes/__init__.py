@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-from pymdc.bridge.asked import Answer, Asked
 from pymdc.bridge.auth import Who, anybody, token_holder, user, user_or_listed_key
+from pymdc.bridge.context import State
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.routes import buckets, files, uploads, users
-from pymdc.bridge.state import State
+from pymdc.bridge.serving.request import Answer, Asked
 
 _API_VERSION = "0.3.0"  # of the bridge of 2016 whose protocol this is
 _PARAMETER = r"{(\w+)}"

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from pymdc.bridge.asked import Answer, Asked
 from pymdc.bridge.auth import Who
+from pymdc.bridge.context import State
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.metadata import (
+from pymdc.bridge.serving.request import Answer, Asked
+from pymdc.bridge.storage.database import (
     BATCH,
     TOKEN_LIFETIME,
     file_shards,
@@ -20,7 +21,6 @@ from pymdc.bridge.metadata import (
     pointers,
     shards,
 )
-from pymdc.bridge.state import State
 
 _REFUSALS = {
     "PUSH": "Not authorized to store in bucket",

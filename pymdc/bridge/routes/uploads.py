@@ -10,10 +10,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from pymdc._crypto.file_hash import FileHash
-from pymdc.bridge.asked import Answer, Asked
 from pymdc.bridge.auth import Who
+from pymdc.bridge.context import State
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.metadata import (
+from pymdc.bridge.js_number import number
+from pymdc.bridge.routes.files import permit
+from pymdc.bridge.routes.multipart import FilePart
+from pymdc.bridge.serving.request import Answer, Asked
+from pymdc.bridge.storage.database import (
     INSERTS,
     file_shards,
     files,
@@ -22,10 +26,6 @@ from pymdc.bridge.metadata import (
     named,
     shards,
 )
-from pymdc.bridge.multipart import FilePart
-from pymdc.bridge.number import number
-from pymdc.bridge.routes.files import permit
-from pymdc.bridge.state import State
 
 
 async def upload(state: State, asked: Asked, who: Who, body: AsyncIterable[bytes]) -> Answer:

@@ -9,11 +9,11 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from pymdc._crypto.secp256k1 import point
-from pymdc.bridge.asked import Answer, Asked
 from pymdc.bridge.auth import Who
+from pymdc.bridge.context import State, iso
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.metadata import insert_new, public_keys, users
-from pymdc.bridge.state import State, iso
+from pymdc.bridge.serving.request import Answer, Asked
+from pymdc.bridge.storage.database import insert_new, public_keys, users
 
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _PASSWORD = re.compile(r"[0-9a-fA-F]{64}")

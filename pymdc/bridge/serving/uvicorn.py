@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from pymdc.bridge.app import App
+from pymdc.bridge.serving.app import App
 
 _HEAD = 64 * 1024  # bytes, and what comes with the last of them
 _SHARDS_BEFORE = 5  # times the patience, since a client may take other shards first

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from pymdc.bridge.mail import Mail
-from pymdc.bridge.metadata import Database
-from pymdc.bridge.nonces import Rule
-from pymdc.bridge.offload import Offload
 from pymdc.bridge.passwords import Passwords
-from pymdc.bridge.shards import Shards
+from pymdc.bridge.serving.threads import Offload
+from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.nonces import Rule
+from pymdc.bridge.storage.objects import Shards
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from pymdc.bridge.asked import Answer, Asked
+from pymdc.bridge.context import State
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.routes import Route, find
-from pymdc.bridge.routes.channel import Channels
-from pymdc.bridge.state import State
+from pymdc.bridge.routes.channels import Channels
+from pymdc.bridge.serving.request import Answer, Asked
 
 _MOST = 1024 * 1024  # bytes of a body that is no file
 _DRAIN = 60  # seconds for what is left of a body that nobody wants

@@ -10,9 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from pymdc.bridge.context import State
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.metadata import pointers, shards, spend
-from pymdc.bridge.state import State
+from pymdc.bridge.storage.database import pointers, shards, spend
 
 _FRAME = 65536  # bytes at the most, as the protocol says
 _BLOCK = 8 * _FRAME

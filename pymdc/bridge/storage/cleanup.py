@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from pymdc.bridge.metadata import Database, named
-from pymdc.bridge.shards import Shards
+from pymdc.bridge.storage.database import Database, named
+from pymdc.bridge.storage.objects import Shards
 
 try:
     import fcntl

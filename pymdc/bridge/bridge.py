@@ -15,16 +15,16 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from pymdc.bridge.app import App
+from pymdc.bridge.context import State
 from pymdc.bridge.mail import Announce, Mail
-from pymdc.bridge.metadata import Database, users
-from pymdc.bridge.nonces import RULES
-from pymdc.bridge.offload import Offload
 from pymdc.bridge.passwords import Passwords
-from pymdc.bridge.serving import Server
-from pymdc.bridge.shards import Shards
-from pymdc.bridge.state import State
-from pymdc.bridge.sweeping import serving
+from pymdc.bridge.serving.app import App
+from pymdc.bridge.serving.threads import Offload
+from pymdc.bridge.serving.uvicorn import Server
+from pymdc.bridge.storage.cleanup import serving
+from pymdc.bridge.storage.database import Database, users
+from pymdc.bridge.storage.nonces import RULES
+from pymdc.bridge.storage.objects import Shards
 
 
 class Bridge:
