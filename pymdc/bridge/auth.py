@@ -13,7 +13,7 @@ from pymdc.bridge.context import State
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import number
 from pymdc.bridge.serving.request import Asked
-from pymdc.bridge.storage.database import find_bucket, public_keys, spend, tokens, users
+from pymdc.bridge.storage.tables import find_bucket, public_keys, spend, tokens, users
 
 _HEX = re.compile(r"([0-9a-fA-F]{2})+")
 _USER_BY_KEY = sa.select(users).join(public_keys).where(public_keys.c.key == sa.bindparam("key"))

@@ -22,9 +22,10 @@ from pymdc.bridge.serving.app import App
 from pymdc.bridge.serving.threads import Offload
 from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.storage.cleanup import serving
-from pymdc.bridge.storage.database import Database, users
+from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import Shards
+from pymdc.bridge.storage.tables import users
 
 
 class Bridge:

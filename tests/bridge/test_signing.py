@@ -16,8 +16,9 @@ from ecdsa import SECP256k1
 from ecdsa.der import encode_integer, encode_sequence, remove_integer, remove_sequence
 
 from pymdc.bridge import Bridge
-from pymdc.bridge.storage.database import Database, used_nonces
+from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.nonces import AsIn2016, Once, Rule
+from pymdc.bridge.storage.tables import used_nonces
 
 NOT_FRESH = (401, "Invalid nonce supplied")
 NO_BUCKET = (404, "Bucket not found")

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from pymdc.bridge.auth import Who, anybody, token_holder, user, user_or_listed_key
 from pymdc.bridge.context import State
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.routes import buckets, files, uploads, users
+from pymdc.bridge.routes import buckets, files, keys, uploads, users
 from pymdc.bridge.serving.request import Answer, Asked
 
 _API_VERSION = "0.3.0"  # of the bridge of 2016 whose protocol this is
@@ -90,9 +90,9 @@ ROUTES = (
     Route("GET", "/", describe, anybody),
     Route("POST", "/users", users.register, anybody, brief=False),
     Route("GET", "/activations/{token}", users.activate, anybody),
-    Route("GET", "/keys", users.list_keys, user),
-    Route("POST", "/keys", users.register_key, user),
-    Route("DELETE", "/keys/{key}", users.remove_key, user),
+    Route("GET", "/keys", keys.list_keys, user),
+    Route("POST", "/keys", keys.register_key, user),
+    Route("DELETE", "/keys/{key}", keys.remove_key, user),
     Route("GET", "/buckets", buckets.list_buckets, user),
     Route("POST", "/buckets", buckets.create, user),
     Route("GET", "/buckets/{id}", buckets.show, user),

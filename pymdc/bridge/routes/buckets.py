@@ -12,9 +12,9 @@ from pymdc.bridge.context import State, iso
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import number, plain
 from pymdc.bridge.routes.files import remove_files
-from pymdc.bridge.routes.users import public_key
+from pymdc.bridge.routes.keys import public_key
 from pymdc.bridge.serving.request import Answer, Asked
-from pymdc.bridge.storage.database import TOKEN_LIFETIME, buckets, find_bucket, issue, tokens
+from pymdc.bridge.storage.tables import TOKEN_LIFETIME, buckets, find_bucket, issue, tokens
 
 _OWNED = buckets.c.user == sa.bindparam("user")
 _USERS_BUCKETS = sa.select(buckets).where(_OWNED).order_by(buckets.c.number)

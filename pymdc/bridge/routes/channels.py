@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pymdc.bridge.context import State
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.storage.database import pointers, shards, spend
+from pymdc.bridge.storage.tables import pointers, shards, spend
 
 _FRAME = 65536  # bytes at the most, as the protocol says
 _BLOCK = 8 * _FRAME

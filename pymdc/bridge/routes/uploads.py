@@ -17,15 +17,8 @@ from pymdc.bridge.js_number import number
 from pymdc.bridge.routes.files import permit
 from pymdc.bridge.routes.multipart import FilePart
 from pymdc.bridge.serving.request import Answer, Asked
-from pymdc.bridge.storage.database import (
-    INSERTS,
-    file_shards,
-    files,
-    find_bucket,
-    insert_new,
-    named,
-    shards,
-)
+from pymdc.bridge.storage.database import INSERTS, insert_new
+from pymdc.bridge.storage.tables import file_shards, files, find_bucket, named, shards
 
 
 async def upload(state: State, asked: Asked, who: Who, body: AsyncIterable[bytes]) -> Answer:

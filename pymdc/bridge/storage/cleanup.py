@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from pymdc.bridge.storage.database import Database, named
+from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import Shards
+from pymdc.bridge.storage.tables import named
 
 try:
     import fcntl

@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 import sqlalchemy as sa
 
-from pymdc.bridge.storage.database import INSERTS, nonce_floors, old_nonces, used_nonces
+from pymdc.bridge.storage.database import INSERTS
+from pymdc.bridge.storage.tables import nonce_floors, old_nonces, used_nonces
 
 _WHO = sa.bindparam("who", type_=sa.String)
 _NONCE = sa.bindparam("fresh", type_=sa.Float)
