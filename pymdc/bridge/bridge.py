@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -16,11 +15,12 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from pymdc.bridge.context import State
-from pymdc.bridge.mail import Announce, Mail
+from pymdc.bridge.mail import Mail
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.serving.app import App
 from pymdc.bridge.serving.threads import Offload
 from pymdc.bridge.serving.uvicorn import Server
+from pymdc.bridge.settings import Announce, Settings
 from pymdc.bridge.storage.cleanup import serving
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.nonces import RULES
@@ -46,58 +46,58 @@ class Bridge:
 
     def __init__(
         self,
-        data: str | os.PathLike[str] | None = None,
+        data: str | os.PathLike[str] | None = Settings.data,
         *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        url: str | None = None,
-        smtp: str | None = None,
-        nonce_rule: str = "once",
-        shard_size: int = 8 * 1024 * 1024,
-        grace: float = 10,
-        patience: float = 60,
-        clock: Callable[[], float] = time.time,
-        announce: Announce | None = None,
+        host: str = Settings.host,
+        port: int = Settings.port,
+        url: str | None = Settings.url,
+        smtp: str | None = Settings.smtp,
+        nonce_rule: str = Settings.nonce_rule,
+        shard_size: int = Settings.shard_size,
+        grace: float = Settings.grace,
+        patience: float = Settings.patience,
+        clock: Callable[[], float] = Settings.clock,
+        announce: Announce | None = Settings.announce,
     ) -> None:
-        if nonce_rule not in RULES:
-            raise ValueError(f"nonce_rule is {nonce_rule!r}; expected one of {', '.join(RULES)}")
-        if type(port) is not int or not 0 <= port <= 65535:
-            raise ValueError(f"port is {port!r}; expected 0 to 65535")
-        if not host:
-            raise ValueError("host is empty; expected an address, such as 127.0.0.1")
-        if shard_size < 1:
-            raise ValueError(f"shard_size is {shard_size}; expected bytes, one or more")
+        self._settings = Settings(
+            data=data,
+            host=host,
+            port=port,
+            url=url,
+            smtp=smtp,
+            nonce_rule=nonce_rule,
+            shard_size=shard_size,
+            grace=grace,
+            patience=patience,
+            clock=clock,
+            announce=announce,
+        )
         self.endpoint = ""
-        self._url = url
-        self._data = data
-        self._address = host, port
-        self._mail = smtp, announce
-        self._rules = nonce_rule, shard_size, clock
-        self._seconds = grace, patience
         self._closing = threading.Lock()
         self._undo = ExitStack()
 
     def __enter__(self) -> Bridge:
+        settings = self._settings
         with ExitStack() as undo:
-            folder = _folder(self._data, undo)
-            listener = undo.enter_context(_listen(*self._address))
-            self.endpoint = _url(self._address[0], listener.getsockname()[1])
+            folder = _folder(settings.data, undo)
+            listener = undo.enter_context(_listen(settings.host, settings.port))
+            self.endpoint = _url(settings.host, listener.getsockname()[1])
             shards = Shards(_usable(folder / "shards"))
             self._database = undo.enter_context(closing(_open(folder, shards)))
             undo.enter_context(serving(folder, self._database, shards))
-            nonce_rule, shard_size, clock = self._rules
             state = State(
-                endpoint=(self._url or self.endpoint).rstrip("/"),
+                endpoint=(settings.url or self.endpoint).rstrip("/"),
                 database=self._database,
                 shards=shards,
-                mail=Mail(folder / "outbox", *self._mail),
+                mail=Mail(folder / "outbox", settings.smtp, settings.announce),
                 passwords=Passwords(),
-                nonces=RULES[nonce_rule](),
+                nonces=RULES[settings.nonce_rule](),
                 offload=undo.enter_context(closing(Offload())),
-                shard_size=shard_size,
-                clock=clock,
+                shard_size=settings.shard_size,
+                clock=settings.clock,
             )
-            undo.enter_context(Server(App(state), *self._seconds).on(listener))
+            server = Server(App(state), settings.grace, settings.patience)
+            undo.enter_context(server.on(listener))
             self._undo = undo.pop_all()
         return self
 

@@ -7,16 +7,14 @@ import os
 import secrets
 import smtplib
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
 from email import policy
 from email.message import EmailMessage
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-Announce = Callable[[str, str], object]
+from pymdc.bridge.settings import SMTP_SECONDS, Announce
 
-_TIMEOUT = 10  # seconds
 _PORTS = {"smtp": 25, "smtps": 465}
 _TEXT = "This address was registered with a Metadisk bridge. To activate the account, open\n\n{}\n"
 _UNBROKEN = policy.SMTP.clone(max_line_length=998)  # else a link is cut after 78 characters
@@ -80,7 +78,7 @@ def _send(server: SplitResult, message: EmailMessage) -> None:
     kind = smtplib.SMTP_SSL if server.scheme == "smtps" else smtplib.SMTP
     user, password = unquote(server.username or ""), unquote(server.password or "")
     with kind(
-        server.hostname or "", server.port or _PORTS[server.scheme], timeout=_TIMEOUT
+        server.hostname or "", server.port or _PORTS[server.scheme], timeout=SMTP_SECONDS
     ) as smtp:
         smtp.ehlo_or_helo_if_needed()
         # A password never goes out in the clear: where TLS is not offered, this raises.

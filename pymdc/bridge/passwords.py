@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from pymdc.bridge.settings import MAX_PASSWORD_HASHES
+
 _COST = {"n": 2**14, "r": 8, "p": 1}
-_MOST_AT_ONCE = 4  # each takes 16 MiB
 _NOBODY = "scrypt$16384$8$1$" + 32 * "0" + "$" + 128 * "0"
 
 
@@ -19,7 +20,7 @@ class Passwords:
 
     def __init__(self, scrypt: Callable[..., bytes] = hashlib.scrypt) -> None:
         self._scrypt = scrypt
-        self._turns = threading.BoundedSemaphore(_MOST_AT_ONCE)
+        self._turns = threading.BoundedSemaphore(MAX_PASSWORD_HASHES)
 
     def hash(self, password: str) -> str:
         """Return a new salted hash of *password*, with its parameters before it."""

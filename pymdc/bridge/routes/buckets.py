@@ -14,7 +14,8 @@ from pymdc.bridge.js_number import number, plain
 from pymdc.bridge.routes.files import remove_files
 from pymdc.bridge.routes.keys import public_key
 from pymdc.bridge.serving.request import Answer, Asked
-from pymdc.bridge.storage.tables import TOKEN_LIFETIME, buckets, find_bucket, issue, tokens
+from pymdc.bridge.settings import TOKEN_LIFETIME
+from pymdc.bridge.storage.tables import buckets, find_bucket, issue, tokens
 
 _OWNED = buckets.c.user == sa.bindparam("user")
 _USERS_BUCKETS = sa.select(buckets).where(_OWNED).order_by(buckets.c.number)

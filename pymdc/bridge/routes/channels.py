@@ -12,11 +12,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pymdc.bridge.context import State
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS
 from pymdc.bridge.storage.tables import pointers, shards, spend
 
 _FRAME = 65536  # bytes at the most, as the protocol says
 _BLOCK = 8 * _FRAME
-_PATIENCE = 30  # seconds for the first message
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -31,7 +31,7 @@ class Channels:
         """Send the shard that the first message asks for, or say why not, and close."""
         try:
             await socket.accept()
-            message = await asyncio.wait_for(socket.receive(), _PATIENCE)
+            message = await asyncio.wait_for(socket.receive(), FIRST_MESSAGE_SECONDS)
             if message["type"] == "websocket.receive":
                 await self._answer(socket, message.get("text") or message.get("bytes") or b"")
                 await socket.close()

@@ -11,9 +11,9 @@ from pymdc.bridge.auth import Who
 from pymdc.bridge.context import State
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.serving.request import Answer, Asked
+from pymdc.bridge.settings import TOKEN_LIFETIME
 from pymdc.bridge.storage.tables import (
     BATCH,
-    TOKEN_LIFETIME,
     file_shards,
     files,
     find_bucket,

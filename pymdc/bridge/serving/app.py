@@ -16,9 +16,8 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.routes import Route, find
 from pymdc.bridge.routes.channels import Channels
 from pymdc.bridge.serving.request import Answer, Asked
+from pymdc.bridge.settings import DRAIN_SECONDS, MAX_BODY
 
-_MOST = 1024 * 1024  # bytes of a body that is no file
-_DRAIN = 60  # seconds for what is left of a body that nobody wants
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
 _METHODS = (("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"),)
 _log = logging.getLogger("pymdc.bridge")
@@ -52,7 +51,7 @@ class Body:
         whole = bytearray()
         async for chunk in self:
             whole += chunk
-            if len(whole) > _MOST:
+            if len(whole) > MAX_BODY:
                 raise Refused(413, "Request body is too large")
         return bytes(whole)
 
@@ -145,5 +144,5 @@ async def _reply(answer: Answer, request: Request, body: Body, send: Send) -> No
     if unread:
         over = asyncio.TimeoutError, ClientDisconnect, Refused, asyncio.CancelledError
         with contextlib.suppress(*over):  # the last when the bridge stops, and waits no longer
-            await asyncio.wait_for(body.drain(), _DRAIN)
+            await asyncio.wait_for(body.drain(), DRAIN_SECONDS)
         await send({"type": "http.response.body", "more_body": False})

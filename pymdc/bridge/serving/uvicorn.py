@@ -16,11 +16,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pymdc.bridge.serving.app import App
-
-_HEAD = 64 * 1024  # bytes, and what comes with the last of them
-_SHARDS_BEFORE = 5  # times the patience, since a client may take other shards first
-_FIRST_MESSAGE = 64 * 1024  # bytes that a channel may be sent
-_LOOKS = 4  # at a client, in the time that it may stand still
+from pymdc.bridge.settings import (
+    CHANNEL_PATIENCE_FACTOR,
+    IDLE_CHECKS,
+    KEEP_ALIVE_SECONDS,
+    MAX_CHANNEL_MESSAGE,
+    MAX_HEAD,
+)
 
 _log = logging.getLogger("pymdc.bridge.channel")
 _log.setLevel(logging.WARNING)  # at INFO there are three lines for each shard
@@ -55,7 +57,7 @@ class _Requests(HttpToolsProtocol):
         self._stood = 0
         self._unfinished += len(data)
         super().data_received(data)
-        if self._unfinished > _HEAD and not self.transport.is_closing():
+        if self._unfinished > MAX_HEAD and not self.transport.is_closing():
             self.send_400_response("Request head is too large")
 
     def on_headers_complete(self) -> None:
@@ -67,12 +69,12 @@ class _Requests(HttpToolsProtocol):
         super().on_body(body)
 
     def _look_later(self) -> None:
-        self._looking = self.loop.call_later(self.config.patience / _LOOKS, self._look)
+        self._looking = self.loop.call_later(self.config.patience / IDLE_CHECKS, self._look)
 
     def _look(self) -> None:
         """Give up a client that stands still; a timer for each piece would cost too much."""
         self._stood = self._stood + 1 if self._waits() else 0
-        if self._stood > _LOOKS:
+        if self._stood > IDLE_CHECKS:
             if self._between_requests():
                 self.transport.close()
             else:
@@ -116,7 +118,7 @@ class _Channel(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         # Not closed, which waits until all is taken.
-        patience = _SHARDS_BEFORE * self.config.patience
+        patience = CHANNEL_PATIENCE_FACTOR * self.config.patience
         self._giving_up = self.loop.call_later(patience, self.transport.abort)
 
     def resume_writing(self) -> None:
@@ -154,8 +156,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=75,
-                ws_max_size=_FIRST_MESSAGE,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                ws_max_size=MAX_CHANNEL_MESSAGE,
                 ws_per_message_deflate=False,
                 ws_ping_interval=None,  # who takes other shards first has no time to answer
             )

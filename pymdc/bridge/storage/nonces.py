@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import sqlalchemy as sa
 
+from pymdc.bridge.settings import NONCE_WINDOW
 from pymdc.bridge.storage.database import INSERTS
 from pymdc.bridge.storage.tables import nonce_floors, old_nonces, used_nonces
 
@@ -34,7 +35,7 @@ class Once:
     *prune_every* uses.
     """
 
-    def __init__(self, window: int = 10_000, prune_every: int = 1_000) -> None:
+    def __init__(self, window: int = NONCE_WINDOW, prune_every: int = 1_000) -> None:
         self._window = window
         self._prune_every = prune_every
 

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 
 from pymdc.bridge.errors import Refused
 
-TOKEN_LIFETIME = 300_000
 BATCH = 500  # below the number of parameters that a statement may have
 
 metadata = sa.MetaData()
