@@ -1,4 +1,4 @@
-"""The bridge as something to start and to stop."""
+"""The bridge: start and stop."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from pymdc.bridge.context import State
-from pymdc.bridge.mail import Mail
+from pymdc.bridge.context import Context
+from pymdc.bridge.mail import Mailer
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.serving.app import App
-from pymdc.bridge.serving.threads import Offload
+from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import Announce, Settings
-from pymdc.bridge.storage.cleanup import serving
+from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.nonces import RULES
-from pymdc.bridge.storage.objects import Shards
+from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import users
 
 
 class Bridge:
-    """A bridge, which serves from the beginning of its ``with`` block to the end.
+    """A bridge that serves while its ``with`` block runs.
 
-    *data* is the folder of what it stores; without one it has a temporary folder.
-    *host* and *port* are where it listens; port 0 is any free one.
-    *url* is how its users reach it, for the links in mails, where that is not its endpoint.
-    *smtp* is the URL of a mail server; without one, activation messages go to the folder
-    ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
-    *nonce_rule* is "once" or "2016", *shard_size* is in bytes, *clock* gives seconds,
-    *grace* is how many of them there are for what is in flight when the bridge is closed, and
-    *patience* for how many a client may stand still.
+    *data* is the folder that it stores everything in; without one it makes a temporary folder.
+    *host* and *port* are the address to listen on; port 0 means any free port.
+    *url* is the address for the links in mails, if users do not reach the bridge at `endpoint`.
+    *smtp* is the URL of a mail server. Without one, activation messages are written to the
+    folder ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
+    *nonce_rule* is "once" or "2016". *shard_size* is in bytes. *clock* returns seconds.
+    *grace* is the time in seconds for requests in flight when the bridge is closed.
+    *patience* is the time in seconds that a client may stall.
 
-    Entering raises OSError when the port is taken, the folder can't be used, or its database
-    is lost and the shards are not.
+    Entering raises OSError if the port is taken, if the folder cannot be used, or if the folder
+    has shards but no database.
     """
 
     def __init__(
@@ -82,22 +82,22 @@ class Bridge:
             folder = _folder(settings.data, undo)
             listener = undo.enter_context(_listen(settings.host, settings.port))
             self.endpoint = _url(settings.host, listener.getsockname()[1])
-            shards = Shards(_usable(folder / "shards"))
-            self._database = undo.enter_context(closing(_open(folder, shards)))
-            undo.enter_context(serving(folder, self._database, shards))
-            state = State(
+            objects = ObjectStore(_usable(folder / "shards"))
+            self._database = undo.enter_context(closing(_open_database(folder, objects)))
+            undo.enter_context(cleaned_and_locked(folder, self._database, objects))
+            context = Context(
                 endpoint=(settings.url or self.endpoint).rstrip("/"),
                 database=self._database,
-                shards=shards,
-                mail=Mail(folder / "outbox", settings.smtp, settings.announce),
+                objects=objects,
+                mailer=Mailer(folder / "outbox", settings.smtp, settings.announce),
                 passwords=Passwords(),
-                nonces=RULES[settings.nonce_rule](),
-                offload=undo.enter_context(closing(Offload())),
+                nonce_rule=RULES[settings.nonce_rule](),
+                threads=undo.enter_context(closing(Threads())),
                 shard_size=settings.shard_size,
                 clock=settings.clock,
             )
-            server = Server(App(state), settings.grace, settings.patience)
-            undo.enter_context(server.on(listener))
+            server = Server(App(context), settings.grace, settings.patience)
+            undo.enter_context(server.serving(listener))
             self._undo = undo.pop_all()
         return self
 
@@ -105,15 +105,15 @@ class Bridge:
         self.close()
 
     def close(self) -> None:
-        """Take no more requests, finish those in flight (within the grace), and free everything.
+        """Accept no more requests, finish those in flight within *grace*, and free everything.
 
-        It may be called more than once, and on any thread but the bridge's own.
+        May be called more than once, from any thread except the bridge's own.
         """
         with self._closing:
             self._undo.close()
 
     def activation_key(self, email: str) -> str:
-        """Return the activation token that waits for *email*; KeyError when none does."""
+        """Return the activation token of *email*; KeyError if there is none."""
         if not self.endpoint:
             raise RuntimeError("the bridge has not begun to serve; enter it first")
         statement = sa.select(users.c.activation).where(users.c.email == email.lower())
@@ -132,22 +132,22 @@ def _folder(data: str | os.PathLike[str] | None, undo: ExitStack) -> Path:
 
 
 def _usable(folder: Path) -> Path:
-    """Return *folder*, made when missing, which can be written to; OSError if it can't."""
+    """Return *folder*, created if missing; OSError if it cannot be written to."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
     return folder
 
 
-def _open(folder: Path, shards: Shards) -> Database:
-    """Open the database in *folder*; a new one is made where there are no *shards* yet."""
+def _open_database(folder: Path, objects: ObjectStore) -> Database:
+    """Open the database in *folder*; create one only if there are no *objects*."""
     path = folder / "metadata.sqlite"
-    # One without a byte is as good as none, and by a new one all shards would be swept.
-    if not (path.exists() and path.stat().st_size) and any(shards.names()):
+    # With a new database, the cleanup would delete every object.
+    if not (path.exists() and path.stat().st_size) and any(objects.names()):
         raise OSError(
             f"{path} is missing or empty, but shards are in {folder / 'shards'}:"
             " bring the database back, or remove the folder shards"
         )
-    if path.exists() and not os.access(path, os.W_OK):  # it would be found out by a user
+    if path.exists() and not os.access(path, os.W_OK):  # else the first write fails
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     try:
         return Database(sa.URL.create("sqlite", database=str(path)))
@@ -158,7 +158,7 @@ def _open(folder: Path, shards: Shards) -> Database:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family)
-    # asyncio does so only where the socket names its protocol; answers would wait for 40 ms.
+    # asyncio sets it only on sockets that name their protocol. Responses would be 40 ms late.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

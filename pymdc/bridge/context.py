@@ -1,4 +1,4 @@
-"""What the routes work with."""
+"""What every route works with."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from pymdc.bridge.mail import Mail
+from pymdc.bridge.mail import Mailer
 from pymdc.bridge.passwords import Passwords
-from pymdc.bridge.serving.threads import Offload
+from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.nonces import Rule
-from pymdc.bridge.storage.objects import Shards
+from pymdc.bridge.storage.nonces import NonceRule
+from pymdc.bridge.storage.objects import ObjectStore
 
 
 @dataclass(frozen=True)
-class State:
-    """The stores and the rules of one bridge. *clock* gives seconds, *shard_size* is in bytes."""
+class Context:
+    """The parts of one running bridge. *clock* gives seconds, *shard_size* is in bytes."""
 
     endpoint: str
     database: Database
-    shards: Shards
-    mail: Mail
+    objects: ObjectStore
+    mailer: Mailer
     passwords: Passwords
-    nonces: Rule
-    offload: Offload
+    nonce_rule: NonceRule
+    threads: Threads
     shard_size: int
     clock: Callable[[], float]
 
@@ -33,7 +33,7 @@ class State:
         return int(self.clock() * 1000)
 
 
-def iso(time: int) -> str:
-    """Return *time* as the API writes it, ``2026-11-22T07:54:51.978Z``."""
-    moment = datetime.fromtimestamp(time / 1000, timezone.utc)
+def iso_time(milliseconds: int) -> str:
+    """Return a time as the API writes it, ``2026-11-22T07:54:51.978Z``."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -78,7 +78,7 @@ def test_head_is_answered_as_get_without_the_body(alice: User, route: Route) -> 
     path, host = route.path.format(**parameters), alice.bridge.endpoint.removeprefix("http://")
 
     def headers() -> dict[str, str]:
-        if route.admits is token_holder:
+        if route.authenticate is token_holder:
             return {"x-token": alice.token(parameters["id"], "PULL")}
         pair = f"{alice.email}:{PASSWORD}".encode()
         return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}

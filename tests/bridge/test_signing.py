@@ -17,7 +17,7 @@ from ecdsa.der import encode_integer, encode_sequence, remove_integer, remove_se
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.nonces import AsIn2016, Once, Rule
+from pymdc.bridge.storage.nonces import AsIn2016, NonceRule, Once
 from pymdc.bridge.storage.tables import used_nonces
 
 NOT_FRESH = (401, "Invalid nonce supplied")
@@ -188,13 +188,13 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def used(
-    database: Database, rule: Rule, owner: str, *nonces: float, r: str | None = None
+    database: Database, rule: NonceRule, owner: str, *nonces: float, r: str | None = None
 ) -> list[bool]:
     """Use each nonce, with *r* or one that nobody had before; say which were fresh."""
     result = []
     for nonce in nonces:
         with database.write() as connection:
-            result.append(rule.spend(connection, [owner], nonce, r or secrets.token_hex(32)))
+            result.append(rule.use(connection, [owner], nonce, r or secrets.token_hex(32)))
     return result
 
 

@@ -7,45 +7,47 @@ import re
 import sqlalchemy as sa
 
 from pymdc._crypto.secp256k1 import point
-from pymdc.bridge.auth import Who
-from pymdc.bridge.context import State
+from pymdc.bridge.auth import Identity
+from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.serving.request import Answer, Asked
+from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.storage.database import insert_new
 from pymdc.bridge.storage.tables import public_keys
 
 _KEY = re.compile(r"[0-9a-fA-F]{66}|[0-9a-fA-F]{130}")
 
 
-def list_keys(state: State, _asked: Asked, who: Who) -> Answer:
+def list_keys(context: Context, _request: Request, identity: Identity) -> Response:
     """List the user's public keys."""
-    statement = sa.select(public_keys.c.key).where(public_keys.c.user == who.email)
-    with state.database.read() as connection:
+    statement = sa.select(public_keys.c.key).where(public_keys.c.user == identity.email)
+    with context.database.read() as connection:
         keys = connection.execute(statement.order_by(public_keys.c.number)).scalars().all()
-    return Answer([_present_key(who, key) for key in keys])
+    return Response([_key_json(identity, key) for key in keys])
 
 
-def register_key(state: State, asked: Asked, who: Who) -> Answer:
+def register_key(context: Context, request: Request, identity: Identity) -> Response:
     """Register a public key."""
-    key = public_key(asked.fields.get("key"))
-    with state.database.write() as connection:
-        if not insert_new(connection, public_keys, user=who.email, key=key):
+    key = public_key(request.fields.get("key"))
+    with context.database.write() as connection:
+        if not insert_new(connection, public_keys, user=identity.email, key=key):
             raise Refused(400, "Public key is already registered")
-    return Answer(_present_key(who, key))
+    return Response(_key_json(identity, key))
 
 
-def remove_key(state: State, asked: Asked, who: Who) -> Answer:
+def remove_key(context: Context, request: Request, identity: Identity) -> Response:
     """Remove a public key."""
-    mine = public_keys.c.user == who.email
-    statement = sa.delete(public_keys).where(mine, public_keys.c.key == asked.parameters["key"])
-    with state.database.write() as connection:
+    mine = public_keys.c.user == identity.email
+    statement = sa.delete(public_keys).where(
+        mine, public_keys.c.key == request.path_parameters["key"]
+    )
+    with context.database.write() as connection:
         if connection.execute(statement).rowcount != 1:
             raise Refused(404, "Public key was not found")
-    return Answer()
+    return Response()
 
 
 def public_key(value: object) -> str:
-    """Return *value*, as it is spelled, if it is a point of the curve in 33 or 65 bytes of hex."""
+    """Return *value* unchanged if it is a public key in hexadecimal; else refuse it."""
     try:
         if not isinstance(value, str) or not _KEY.fullmatch(value):
             raise ValueError("not the hexadecimal digits of a key")
@@ -55,5 +57,5 @@ def public_key(value: object) -> str:
     return value
 
 
-def _present_key(who: Who, key: str) -> dict[str, str]:
-    return {"user": who.email, "key": key, "id": key}
+def _key_json(identity: Identity, key: str) -> dict[str, str]:
+    return {"user": identity.email, "key": key, "id": key}

@@ -1,4 +1,4 @@
-"""The application: how a request finds its way to its route, and the answer back."""
+"""The application: finds the route of a request, runs it, and sends the response."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import contextlib
 import logging
 from dataclasses import replace
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from pymdc.bridge.context import State
+from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.routes import Route, find
+from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
-from pymdc.bridge.serving.request import Answer, Asked
+from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import DRAIN_SECONDS, MAX_BODY
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
@@ -24,7 +25,7 @@ _log = logging.getLogger("pymdc.bridge")
 
 
 class Body:
-    """The body of a request as it comes in; *begun* and *ended* say how far it was read."""
+    """The body of a request; *begun* and *ended* say how far it has been read."""
 
     def __init__(self, receive: Receive) -> None:
         self.begun = self.ended = False
@@ -42,12 +43,12 @@ class Body:
             raise ClientDisconnect
         piece, more = bytes(message.get("body", b"")), message.get("more_body", False)
         self.ended = not (piece and more)
-        if more and not piece:  # the server's word for a client that stands still
+        if more and not piece:  # how the server says that the client stalls
             raise Refused(408, "Request body stands still", Connection="close")
         return piece
 
     async def read(self) -> bytes:
-        """Return the whole body; refuse a large one."""
+        """Return the whole body; refuse one above the limit."""
         whole = bytearray()
         async for chunk in self:
             whole += chunk
@@ -56,7 +57,7 @@ class Body:
         return bytes(whole)
 
     async def drain(self) -> None:
-        """Read what is left, and throw it away."""
+        """Read the rest and discard it."""
         async for _ in self:
             pass
 
@@ -64,85 +65,92 @@ class Body:
 class App:
     """The bridge as an ASGI application."""
 
-    def __init__(self, state: State) -> None:
-        self.channels = Channels(state)
-        self._state = state
+    def __init__(self, context: Context) -> None:
+        self.channels = Channels(context)
+        self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; a WebSocket is a channel at the path /, and refused elsewhere."""
+        """Serve a request or a channel; a channel is a WebSocket at the path /."""
         if scope["type"] == "http":
-            await self._http(Request(scope), Body(receive), send)
+            await self._serve_http(scope, Body(receive), send)
         elif scope["path"] == "/":
             await self.channels.serve(WebSocket(scope, receive, send))
         else:
             await WebSocket(scope, receive, send).close()
 
-    async def _http(self, request: Request, body: Body, send: Send) -> None:
+    async def _serve_http(self, scope: Scope, body: Body, send: Send) -> None:
+        headers = Headers(scope=scope)
         try:
-            answer = await self._answer(request, body)
+            response = await self._respond(scope, headers, body)
         except ClientDisconnect:
             return
-        except asyncio.CancelledError:  # the bridge stops, and waits no longer
+        except asyncio.CancelledError:  # the grace is over
             body.ended = True
-            answer = Answer({"error": "The bridge is stopping"}, 503, (("Connection", "close"),))
+            close = (("Connection", "close"),)
+            response = Response({"error": "The bridge is stopping"}, 503, close)
         except Refused as refused:
-            answer = Answer({"error": refused.message}, refused.status, refused.headers)
-        except Exception:  # noqa: BLE001  # whatever it is, it is logged and answered
-            # Without the path, in which there may be an activation token.
-            _log.exception("a %s request failed", request.method)
-            answer = Answer({"error": "Internal error"}, 500)
-        await _reply(answer, request, body, send)
+            response = Response({"error": refused.message}, refused.status, refused.headers)
+        except Exception:  # noqa: BLE001  # every error is logged and answered
+            # The path is not logged: it may contain an activation token.
+            _log.exception("a %s request failed", scope["method"])
+            response = Response({"error": "Internal error"}, 500)
+        await _send(response, headers, body, send)
 
-    async def _answer(self, request: Request, body: Body) -> Answer:
-        if request.method == "OPTIONS":
-            wanted = request.headers.get("access-control-request-headers")
+    async def _respond(self, scope: Scope, headers: Headers, body: Body) -> Response:
+        if scope["method"] == "OPTIONS":
+            wanted = headers.get("access-control-request-headers")
             allowed = (("Access-Control-Allow-Headers", wanted),) if wanted else ()
-            return Answer(status=204, headers=_METHODS + allowed)
-        path = request.scope["raw_path"].decode("ascii")
-        route, parameters = find(request.method, path)
-        scheme = "wss" if request.scope["scheme"] == "https" else "ws"
-        host = request.headers.get("host") or self._state.endpoint.partition("//")[2]
-        query = request.scope["query_string"].decode("latin-1")
-        asked = Asked(
-            request.method, path, query, request.headers, parameters, f"{scheme}://{host}"
-        )
+            return Response(status=204, headers=_METHODS + allowed)
+        context = self._context
+        path = scope["raw_path"].decode("ascii")
+        route, parameters = find_route(scope["method"], path)
+        query = scope["query_string"].decode("latin-1")
+        channel_url = self._channel_url(scope, headers)
+        request = Request(scope["method"], path, query, headers, parameters, channel_url)
         if not route.streamed:
-            asked = replace(asked, body=await body.read())
-            # To check a password takes long, too.
-            brief = route.brief and "authorization" not in asked.headers
-            offload = self._state.offload.briefly if brief else self._state.offload
-            return await offload(_handle, route, self._state, asked)
-        who = await self._state.offload.briefly(route.admits, self._state, asked)
-        answer: Answer = await route.handler(self._state, asked, who, body)
-        return answer
+            request = replace(request, body=await body.read())
+            # Checking a password takes long, too.
+            db_only = route.db_only and "authorization" not in headers
+            run = context.threads.run_db_only if db_only else context.threads.run
+            return await run(_handle, route, context, request)
+        identity = await context.threads.run_db_only(route.authenticate, context, request)
+        response: Response = await route.handler(context, request, identity, body)
+        return response
+
+    def _channel_url(self, scope: Scope, headers: Headers) -> str:
+        scheme = "wss" if scope["scheme"] == "https" else "ws"
+        host = headers.get("host") or self._context.endpoint.partition("//")[2]
+        return f"{scheme}://{host}"
 
 
-def _handle(route: Route, state: State, asked: Asked) -> Answer:
-    answer: Answer = route.handler(state, asked, route.admits(state, asked))
-    return answer
+def _handle(route: Route, context: Context, request: Request) -> Response:
+    identity = route.authenticate(context, request)
+    response: Response = route.handler(context, request, identity)
+    return response
 
 
-async def _reply(answer: Answer, request: Request, body: Body, send: Send) -> None:
-    """Send *answer* at once, and end it when the rest of the body was read.
+async def _send(response: Response, headers: Headers, body: Body, send: Send) -> None:
+    """Send *response* at once, but end it only when the rest of *body* has been read.
 
-    So a sender who is still writing finds it, and the connection can be used again.
+    So a client that is still sending can read the response, and use the connection again.
     """
-    content, unread = answer.encode(), not body.ended
-    headers = [*answer.headers, *_CORS]
-    if "origin" in request.headers:
-        headers.append(("Access-Control-Allow-Origin", request.headers["origin"]))
+    content, unread = response.encode(), not body.ended
+    fields = [*response.headers, *_CORS]
+    if "origin" in headers:
+        fields.append(("Access-Control-Allow-Origin", headers["origin"]))
     if content:
-        headers.append(("Content-Type", "application/json; charset=utf-8"))
-    if answer.status != 204:
-        headers.append(("Content-Length", str(len(content))))
-    if not body.begun and "expect" in request.headers:
-        headers.append(("Connection", "close"))  # nobody asked for the body, so it won't come
+        fields.append(("Content-Type", "application/json; charset=utf-8"))
+    if response.status != 204:
+        fields.append(("Content-Length", str(len(content))))
+    if not body.begun and "expect" in headers:
+        fields.append(("Connection", "close"))  # the client waits for a 100, and sends no body
         unread = False
-    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
+    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+    await send({"type": "http.response.start", "status": response.status, "headers": encoded})
     await send({"type": "http.response.body", "body": content, "more_body": unread})
     if unread:
+        # CancelledError: the grace is over.
         over = asyncio.TimeoutError, ClientDisconnect, Refused, asyncio.CancelledError
-        with contextlib.suppress(*over):  # the last when the bridge stops, and waits no longer
+        with contextlib.suppress(*over):
             await asyncio.wait_for(body.drain(), DRAIN_SECONDS)
         await send({"type": "http.response.body", "more_body": False})

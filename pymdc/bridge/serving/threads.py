@@ -16,12 +16,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Offload:
-    """``await offload(function, ...)`` gives what ``function(...)`` does, on another thread.
+class Threads:
+    """Runs blocking functions on threads.
 
-    ``await offload.briefly(function, ...)`` does the same in turn with others that are brief,
-    of which a thread takes all that wait: where each had its own, they would spend most of
-    their time on waking each other.
+    ``run`` gives each function a thread. ``run_db_only`` is for functions that take milliseconds:
+    one thread runs all that wait, since with a thread each they would spend most of their time
+    on waking each other.
 
     Executors of the standard library take no work once the main thread has ended, and a
     bridge serves until it is closed.
@@ -31,10 +31,10 @@ class Offload:
         self._workers = Workers(1)
         self._quiet = threading.Condition()
         self._running = 0
-        self._brief: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._db_jobs: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._turns: asyncio.Task[None] | None = None
 
-    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run *function* on a thread, and return or raise what it does."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Any] = loop.create_future()
@@ -51,19 +51,21 @@ class Offload:
         self._workers.start(partial(function, *args, **kwargs), deliver)
         return _unwrapped(await done)  # type: ignore[no-any-return]  # it is what *function* returned
 
-    async def briefly(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run_db_only(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Run *function*, which takes milliseconds, in its turn; return or raise what it does."""
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._brief.append((partial(function, *args, **kwargs), done))
+        self._db_jobs.append((partial(function, *args, **kwargs), done))
         if self._turns is None:
             self._turns = asyncio.create_task(self._take_turns())
         return _unwrapped(await done)  # type: ignore[no-any-return]  # as above
 
     async def _take_turns(self) -> None:
-        while self._brief:
-            works, waiting = zip(*self._brief, strict=True)
-            self._brief = []
-            outcomes = await self(_do, list(works))
+        while self._db_jobs:
+            works, waiting = zip(*self._db_jobs, strict=True)
+            self._db_jobs = []
+            outcomes = await self.run(_do, list(works))
             for done, result in zip(waiting, outcomes, strict=True):
                 _settle(done, result)
         self._turns = None

@@ -1,4 +1,4 @@
-"""What the bridge keeps: rows in a database, and the bytes of shards as objects.
+"""What the bridge stores: rows in a database, and the bytes of shards as objects.
 
-It knows nothing of HTTP, and not who may ask for what.
+It knows nothing of HTTP requests, nor of who may do what.
 """

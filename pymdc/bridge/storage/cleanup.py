@@ -1,4 +1,4 @@
-"""Objects that no row names: an upload left them that ended with its process."""
+"""Deletes objects without a row: those of uploads that ended with their process."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from pathlib import Path
 from typing import IO
 
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.objects import Shards
-from pymdc.bridge.storage.tables import named
+from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.tables import objects_in_use
 
 try:
     import fcntl
-except ImportError:  # there is no such lock on Windows
+except ImportError:  # Windows has no such lock
     fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
-def serving(folder: Path, database: Database, shards: Shards) -> Iterator[None]:
-    """Sweep *shards*, then serve from *folder* in the block.
+def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -> Iterator[None]:
+    """Delete the *objects* without a row, then share a lock on *folder* while the block runs.
 
-    Not while another bridge serves from it: the shards of its uploads have no rows yet.
+    Nothing is deleted while another bridge has the lock: the shards of its uploads have no rows
+    yet.
     """
     with open(folder / "serving", "wb") as file:
-        if _alone(file):
-            _sweep(database, shards)
+        if _try_lock(file):
+            _delete_orphans(database, objects)
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
-def _alone(file: IO[bytes]) -> bool:
+def _try_lock(file: IO[bytes]) -> bool:
     if fcntl is None:
         return False
     try:
@@ -41,9 +42,9 @@ def _alone(file: IO[bytes]) -> bool:
     return True
 
 
-def _sweep(database: Database, shards: Shards) -> None:
-    shards.delete_half_written()
-    for names in shards.names():
+def _delete_orphans(database: Database, objects: ObjectStore) -> None:
+    objects.delete_half_written()
+    for names in objects.names():
         with database.read() as connection:
-            kept = named(connection, names)
-        shards.delete({*names} - kept)
+            used = objects_in_use(connection, names)
+        objects.delete({*names} - used)

@@ -1,6 +1,6 @@
-"""The tables, and what is asked of them in more than one place.
+"""The tables, and the queries that several modules need.
 
-Where two requests at once must not both win, one statement and its row count decide.
+Where only one of two simultaneous requests may succeed, one statement and its row count decide.
 Times are whole milliseconds since 1970.
 """
 
@@ -31,7 +31,7 @@ users = _table(
     _key("email", sa.String),
     _column("password", sa.String),
     _column("created", sa.BigInteger),
-    sa.Column("activation", sa.String, unique=True),  # none when it has been used
+    sa.Column("activation", sa.String, unique=True),  # NULL once it is used
 )
 public_keys = _table(
     "public_keys",
@@ -39,11 +39,11 @@ public_keys = _table(
     _column("key", sa.String, unique=True),
     _column("user", sa.ForeignKey("users.email"), index=True),
 )
-# The owner of a nonce is a user, by e-mail, or a key, by the point that it is.
+# The owner of a nonce is a user's e-mail address, or the point of a key.
 used_nonces = _table(
     "used_nonces", _key("owner", sa.String), _key("nonce", sa.Float), _key("r", sa.String)
 )
-# Written by older bridges, by which a nonce was used up whatever was signed with it.
+# Written by older bridges, for which a nonce was used up whatever was signed with it.
 old_nonces = _table("nonces", _key("owner", sa.String), _key("nonce", sa.Float))
 nonce_floors = _table("nonce_floors", _key("owner", sa.String), _column("floor", sa.Float))
 buckets = _table(
@@ -93,13 +93,13 @@ file_shards = _table(
     _column("shard", sa.ForeignKey("shards.hash"), index=True),
 )
 
-# Statements that many requests need are built once; to build one costs as much as to run it.
+# Statements that many requests need are built once: building one costs as much as running it.
 _BUCKET = sa.select(buckets).where(buckets.c.id == sa.bindparam("id"))
 _USERS_BUCKET = _BUCKET.where(buckets.c.user == sa.bindparam("user"))
 
 
 def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.RowMapping:
-    """Return a bucket, *user*'s where one is given; 404 when there is none."""
+    """Return a bucket, of *user* if given; refuse with 404 if there is none."""
     statement, values = _USERS_BUCKET if user else _BUCKET, {"id": bucket, "user": user}
     row = connection.execute(statement, values).mappings().first()
     if row is None:
@@ -107,8 +107,8 @@ def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.Ro
     return row
 
 
-def named(connection: sa.Connection, objects: Sequence[str]) -> set[str]:
-    """Return those of *objects* in which a shard is."""
+def objects_in_use(connection: sa.Connection, objects: Sequence[str]) -> set[str]:
+    """Return those of *objects* that a shard refers to."""
     found: set[str] = set()
     for start in range(0, len(objects), BATCH):
         batch = shards.c.object.in_(objects[start : start + BATCH])
@@ -116,17 +116,19 @@ def named(connection: sa.Connection, objects: Sequence[str]) -> set[str]:
     return found
 
 
-def issue(
+def insert_tokens(
     connection: sa.Connection, table: sa.Table, now: int, rows: Sequence[dict[str, Any]]
 ) -> None:
-    """Insert tokens, and clear away those that ended before *now*."""
+    """Insert tokens, and delete those that expired before *now*."""
     connection.execute(sa.delete(table).where(table.c.expires <= now))
     if rows:
         connection.execute(sa.insert(table), rows)
 
 
-def spend(connection: sa.Connection, table: sa.Table, token: str, now: int) -> sa.RowMapping | None:
-    """Take *token* away and return what it was for; None if there was none, or it was too old."""
+def redeem_token(
+    connection: sa.Connection, table: sa.Table, token: str, now: int
+) -> sa.RowMapping | None:
+    """Delete *token* and return its row; None if there is none, or it has expired."""
     statement = sa.delete(table).where(table.c.token == token).returning(table)
     row = connection.execute(statement).mappings().first()
     return row if row is not None and row["expires"] > now else None
