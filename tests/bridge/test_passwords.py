@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import sqlite3
@@ -11,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import PASSWORD, Reply, User, ask
+from asking import PASSWORD, Reply, User, ask, basic
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.passwords import Passwords
 
 
 def by_password(bridge: Bridge, email: str, password: str) -> Reply:
-    encoded = base64.b64encode(f"{email}:{password}".encode()).decode()
-    return ask(bridge, "GET", "/keys", headers={"Authorization": f"Basic {encoded}"})
+    return ask(bridge, "GET", "/keys", headers=basic(email, password))
 
 
 def test_password_lets_in_and_another_does_not(alice: User) -> None:

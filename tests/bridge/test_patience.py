@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from asking import Reply, User, ask, form, upload_headers
+from asking import Reply, User, address, ask, form, upload_headers
 from websockets.frames import Frame, Opcode
 
 from pymdc.bridge import Bridge
@@ -35,7 +35,7 @@ def send(bridge: Bridge, sent: bytes = b"") -> socket.socket:
     wire = socket.socket()
     wire.settimeout(20)
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    wire.connect(("127.0.0.1", int(bridge.endpoint.rpartition(":")[2])))
+    wire.connect(address(bridge))
     wire.sendall(sent)
     return wire
 

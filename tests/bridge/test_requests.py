@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import socket
@@ -13,17 +12,13 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import pytest
-from asking import PASSWORD, User, ask, form, upload_headers
+from asking import PASSWORD, User, address, ask, basic, form, head, upload_headers
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.auth import token_holder
 from pymdc.bridge.routes import ROUTES, Route
 
 MiB = 1024 * 1024
-
-
-def address(bridge: Bridge) -> tuple[str, int]:
-    return "127.0.0.1", int(bridge.endpoint.rpartition(":")[2])
 
 
 @pytest.fixture
@@ -36,10 +31,6 @@ def read_reply(wire: socket.socket) -> tuple[int, bytes]:
     with closing(HTTPResponse(wire)) as response:
         response.begin()
         return response.status, response.read()
-
-
-def head(line: str, *fields: str) -> bytes:
-    return "\r\n".join([f"{line} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
 
 
 @pytest.mark.parametrize("path", ["/keys", "/KEYS", "/Keys/"])
@@ -80,8 +71,7 @@ def test_head_is_answered_as_get_without_the_body(alice: User, route: Route) -> 
     def headers() -> dict[str, str]:
         if route.authenticate is token_holder:
             return {"x-token": alice.token(parameters["id"], "PULL")}
-        pair = f"{alice.email}:{PASSWORD}".encode()
-        return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+        return basic(alice.email, PASSWORD)
 
     with closing(HTTPConnection(host, timeout=20)) as connection:
         connection.request("HEAD", path, headers=headers())
@@ -226,10 +216,8 @@ def test_body_that_was_not_asked_for_is_not_waited_for(wire: socket.socket) -> N
 
 def test_body_that_was_asked_for_is_asked_for(alice: User, wire: socket.socket) -> None:
     bucket = alice.bucket()
-    body, fields = form(b"abc"), upload_headers(alice.token(bucket, "PUSH"), 3)
-    lines = [f"{name}: {value}" for name, value in fields.items()]
-    lines += [f"Content-Length: {len(body)}", "Expect: 100-continue"]
-    wire.sendall(head(f"PUT /buckets/{bucket}/files", *lines))
+    body = form(b"abc")
+    wire.sendall(alice.upload_head(bucket, 3, len(body), "Expect: 100-continue"))
     assert wire.recv(1000).startswith(b"HTTP/1.1 100 ")
     wire.sendall(body)
     assert read_reply(wire)[0] == 200

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import PASSWORD, User, ask, form, upload_headers
+from asking import PASSWORD, User, address, ask, form, head, upload_headers
 from processes import SUPPORT
 from websockets.sync.client import connect
 
@@ -38,10 +38,6 @@ def program(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def address(bridge: Bridge) -> tuple[str, int]:
-    return "127.0.0.1", int(bridge.endpoint.rpartition(":")[2])
-
-
 def run(*arguments: str | Path) -> tuple[int, str, str]:
     done = subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, timeout=MINUTE)
     return done.returncode, done.stdout, done.stderr
@@ -59,11 +55,8 @@ def test_what_was_stored_is_there_after_a_restart(data: Path) -> None:
 
 
 def upload_in_flight(user: User, bucket: str, body: bytes, size: int) -> socket.socket:
-    headers = {"Host": "x", **upload_headers(user.token(bucket, "PUSH"), size)}
-    lines = [f"PUT /buckets/{bucket}/files HTTP/1.1", f"Content-Length: {len(form(bytes(size)))}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
     wire = socket.create_connection(address(user.bridge), timeout=MINUTE)
-    wire.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+    wire.sendall(user.upload_head(bucket, size, len(form(bytes(size)))) + body)
     return wire
 
 
@@ -138,7 +131,7 @@ def test_closing_leaves_no_thread_and_no_temporary_folder() -> None:
 
 
 def test_taken_port_is_an_error_where_it_is_entered(bridge: Bridge, tmp_path: Path) -> None:
-    port = int(bridge.endpoint.rpartition(":")[2])
+    _, port = address(bridge)
     threads = set(threading.enumerate())
     with pytest.raises(OSError, match="in use"), Bridge(tmp_path / "other", port=port):
         pass
@@ -186,13 +179,12 @@ def test_address_of_ipv6() -> None:
 
 
 def test_idle_connections_do_not_delay_the_end(bridge: Bridge) -> None:
-    host, port = bridge.endpoint.removeprefix("http://").split(":")
     with (
-        socket.create_connection((host, int(port))) as used,
+        socket.create_connection(address(bridge)) as used,
         connect(bridge.endpoint.replace("http", "ws"), compression=None),
-        socket.create_connection((host, int(port))),
+        socket.create_connection(address(bridge)),
     ):
-        used.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        used.sendall(head("GET /"))
         assert used.recv(10)
         closing_thread = threading.Thread(target=bridge.close)
         closing_thread.start()
@@ -248,11 +240,10 @@ def accepts(bridge: Bridge) -> bool:
     return True
 
 
-def refused(endpoint: str) -> socket.socket:
-    """Have an upload refused whose body does not come."""
-    host, _, port = endpoint.removeprefix("http://").partition(":")
-    wire = socket.create_connection((host, int(port)))
-    wire.sendall(b"PUT /buckets/x/files HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+def refused_upload(bridge: Bridge) -> socket.socket:
+    """Send the head of an upload, which is refused, and no body."""
+    wire = socket.create_connection(address(bridge))
+    wire.sendall(head("PUT /buckets/x/files", "Content-Length: 1000"))
     assert wire.recv(5000).startswith(b"HTTP/1.1 4")
     return wire
 
@@ -260,7 +251,7 @@ def refused(endpoint: str) -> socket.socket:
 def test_body_that_nobody_wants_does_not_trouble_the_end(
     data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Bridge(data, grace=1) as bridge, refused(bridge.endpoint):
+    with Bridge(data, grace=1) as bridge, refused_upload(bridge):
         bridge.close()
     assert [record for record in caplog.records if record.exc_info] == []
 
@@ -268,7 +259,9 @@ def test_body_that_nobody_wants_does_not_trouble_the_end(
 def test_second_signal_ends_the_program_at_once(data: Path) -> None:
     with program("--data", data) as process:
         assert process.stdout
-        with refused(process.stdout.readline().split()[-1]):
+        bridge = Bridge()
+        bridge.endpoint = process.stdout.readline().split()[-1]
+        with refused_upload(bridge):
             process.send_signal(signal.SIGINT)
             assert process.stderr
             while "Waiting for" not in process.stderr.readline():
@@ -313,7 +306,7 @@ def test_program_ends_well_by_a_signal(data: Path, number: signal.Signals) -> No
 
 def test_program_says_in_one_line_what_is_wrong(bridge: Bridge, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    port = bridge.endpoint.rpartition(":")[2]
+    port = str(address(bridge)[1])
     for arguments in (
         ("--data", tmp_path / "file"),
         ("--data", tmp_path / "other", "--port", port),

@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from asking import Clock, Reply, User, ask, form, pull, upload_headers
+from asking import Clock, Reply, User, address, ask, form, pull, upload_headers
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -141,13 +141,9 @@ def test_declared_size_takes_no_memory(data: Path) -> None:
         user = User(bridge, "alice")
         bucket, before = user.bucket(), resident()
         for _ in range(10):
-            headers = upload_headers(user.token(bucket, "PUSH"), 10**15)
-            headers |= {"Host": "x", "Content-Length": "9" * 15, "Expect": "100-continue"}
-            lines = [f"{name}: {value}" for name, value in headers.items()]
-            head = "\r\n".join([f"PUT /buckets/{bucket}/files HTTP/1.1", *lines, "", ""])
-            address = ("127.0.0.1", int(bridge.endpoint.rpartition(":")[2]))
-            wire = wires.enter_context(socket.create_connection(address, timeout=20))
-            wire.sendall(head.encode())
+            head = user.upload_head(bucket, 10**15, 10**15 - 1, "Expect: 100-continue")
+            wire = wires.enter_context(socket.create_connection(address(bridge), timeout=20))
+            wire.sendall(head)
             assert wire.recv(1000).startswith(b"HTTP/1.1 100 "), "it waits for the body"
         assert resident() - before < 16 * MiB
 
@@ -158,12 +154,8 @@ def resident() -> int:
 
 
 def test_broken_upload_leaves_nothing(alice: User, bucket: str, objects: Count, rows: Rows) -> None:
-    headers = upload_headers(alice.token(bucket, "PUSH"), 2500)
-    lines = [f"PUT /buckets/{bucket}/files HTTP/1.1", "Host: x", "Content-Length: 5000"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    host, port = alice.bridge.endpoint.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall("\r\n".join([*lines, "", ""]).encode() + form(DATA)[:-50])
+    with socket.create_connection(address(alice.bridge)) as connection:
+        connection.sendall(alice.upload_head(bucket, 2500, 5000) + form(DATA)[:-50])
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b"", "it has read all that there is"
     alice.bridge.close()
@@ -277,12 +269,9 @@ def test_upload_that_does_not_end_is_told_that_the_bridge_stops(data: Path) -> N
     with Bridge(data, grace=1) as bridge:
         user = User(bridge, "alice")
         bucket = user.bucket()
-        headers = {"Host": "x", **upload_headers(user.token(bucket, "PUSH"), 9_000_000)}
-        lines = [f"PUT /buckets/{bucket}/files HTTP/1.1", "Content-Length: 9000200"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        address = bridge.endpoint.removeprefix("http://").split(":")
-        with socket.create_connection((address[0], int(address[1])), timeout=20) as wire:
-            wire.sendall("\r\n".join([*lines, "", ""]).encode() + form(b"x" * 8_500_000)[:-20])
+        with socket.create_connection(address(bridge), timeout=20) as wire:
+            head = user.upload_head(bucket, 9_000_000, 9_000_200)
+            wire.sendall(head + form(b"x" * 8_500_000)[:-20])
             bridge.close()
             answer = wire.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 503 ")
