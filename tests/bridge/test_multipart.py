@@ -11,11 +11,6 @@ DATA = b"the file"
 FIELD = 'form-data; name="f"'
 
 
-@pytest.fixture
-def bucket(alice: User) -> str:
-    return alice.bucket()
-
-
 def part(disposition: str, kind: str = "", data: bytes = DATA) -> bytes:
     lines = [f"--{BOUNDARY}", f"Content-Disposition: {disposition}"]
     lines += [f"Content-Type: {kind}"] if kind else []

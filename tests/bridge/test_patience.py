@@ -7,21 +7,19 @@ import select
 import socket
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from asking import Reply, User, address, ask, form, upload_headers
+from asking import Count, Reply, Rows, User, address, ask, form, upload_headers
+from processes import MINUTE
 from websockets.frames import Frame, Opcode
 
 from pymdc.bridge import Bridge
 
 MiB = 1024 * 1024
-MINUTE = 60
 DATA = bytes(range(250)) * 10
-Count = Callable[[], int]
-Rows = Callable[[str], int]
 
 
 @pytest.fixture

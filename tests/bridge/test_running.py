@@ -9,22 +9,20 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import PASSWORD, User, address, ask, form, head, upload_headers
-from processes import SUPPORT
+from asking import PASSWORD, Count, User, address, ask, form, head, refused_upload, upload_headers
+from processes import MINUTE, SUPPORT, bridge_process, python
 from websockets.sync.client import connect
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.bridge import _listen
 
 PROGRAM = [sys.executable, "-W", "error", "-m", "pymdc.bridge", "--port", "0"]
-MINUTE = 60
-Count = Callable[[], int]
 
 
 @contextmanager
@@ -36,11 +34,6 @@ def program(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
-
-
-def run(*arguments: str | Path) -> tuple[int, str, str]:
-    done = subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, timeout=MINUTE)
-    return done.returncode, done.stdout, done.stderr
 
 
 def test_what_was_stored_is_there_after_a_restart(data: Path) -> None:
@@ -66,9 +59,7 @@ def test_what_a_killed_bridge_had_not_entered_is_swept(data: Path, objects: Coun
         bucket = user.bucket()
         stored = user.upload(bucket, b"abc").json["hash"]
     (data / "shards" / "notes.txt").touch()
-    with program("--data", data) as process:
-        assert process.stdout
-        bridge.endpoint = process.stdout.readline().split()[-1]
+    with bridge_process(data) as (bridge.endpoint, process):
         with upload_in_flight(user, bucket, form(bytes(9_000_000))[:-20], 9_000_000):
             while objects() == 2:
                 pass
@@ -106,9 +97,9 @@ def test_bridge_does_not_start_where_shards_have_lost_their_database(
     line = f"{database} is missing or empty, but shards are in {shards}: bring the database back"
     for lose in (lambda: database.rename(data / "elsewhere"), database.touch):
         lose()
-        status, output, errors = run("--data", data)
-        assert (status, output) == (1, "")
-        assert re.fullmatch(rf"pymdc\.bridge: {re.escape(line)}, .+\n", errors)
+        done = python("-m", "pymdc.bridge", "--port", "0", "--data", data)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch(rf"pymdc\.bridge: {re.escape(line)}, .+\n", done.stderr)
         with pytest.raises(OSError, match=re.escape(line)), Bridge(data):
             pass
         assert objects() == 1
@@ -240,14 +231,6 @@ def accepts(bridge: Bridge) -> bool:
     return True
 
 
-def refused_upload(bridge: Bridge) -> socket.socket:
-    """Send the head of an upload, which is refused, and no body."""
-    wire = socket.create_connection(address(bridge))
-    wire.sendall(head("PUT /buckets/x/files", "Content-Length: 1000"))
-    assert wire.recv(5000).startswith(b"HTTP/1.1 4")
-    return wire
-
-
 def test_body_that_nobody_wants_does_not_trouble_the_end(
     data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -314,10 +297,10 @@ def test_program_says_in_one_line_what_is_wrong(bridge: Bridge, tmp_path: Path) 
         ("--data", tmp_path / "other", "--smtp", "http://user:secret@x"),
         ("--data", tmp_path / "other", "--smtp", "smtp://user:sec/ret@x"),
     ):
-        status, output, errors = run(*arguments)
-        assert (status, output) == (1, "")
-        assert re.fullmatch(r"pymdc\.bridge: .+\n", errors)
-        assert "sec" not in errors
+        done = python("-m", "pymdc.bridge", "--port", "0", *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch(r"pymdc\.bridge: .+\n", done.stderr)
+        assert "sec" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -364,7 +347,5 @@ threading.Thread(target=work).start()
 
 def test_bridge_serves_after_the_main_thread_has_ended() -> None:
     code = AFTER_MAIN.format(here=str(SUPPORT))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=MINUTE
-    )
+    done = python("-c", code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

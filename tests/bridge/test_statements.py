@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from asking import PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
+from asking import DATA, PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
@@ -21,7 +20,6 @@ from pymdc.bridge.storage.nonces import RULES, Once
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge.rst"
 STATED = dict(re.findall(r"^``(\w+.*?)``.*? (\d+)$", DOCUMENT.read_text("utf-8"), re.MULTILINE))
-DATA = random.Random(3).randbytes(2500)
 FILE = file_hash(DATA)
 
 Ask = Callable[[User, str], Reply | bytes]

@@ -9,29 +9,20 @@ import random
 import socket
 import sqlite3
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from asking import Clock, Reply, User, address, ask, form, pull, upload_headers
+from asking import DATA, Clock, Count, Reply, Rows, User, address, ask, form, pull, upload_headers
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 
-DATA = random.Random(3).randbytes(2500)
 MiB = 1024 * 1024
 RESIDENT = Path("/proc/self/statm")
-Count = Callable[[], int]
-Rows = Callable[[str], int]
-
-
-@pytest.fixture
-def bucket(alice: User) -> str:
-    return alice.bucket()
 
 
 def test_file_is_cut_into_shards_and_comes_back(alice: User, bucket: str, objects: Count) -> None:

@@ -6,9 +6,10 @@ import base64
 import hashlib
 import itertools
 import json
+import random
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -26,6 +27,10 @@ from pymdc.bridge import Bridge
 
 BOUNDARY = "limit"
 PASSWORD = hashlib.sha256(b"pass").hexdigest()
+DATA = random.Random(3).randbytes(2500)
+
+Count = Callable[[], int]
+Rows = Callable[[str], int]  # how many rows a table has
 
 
 class Clock:
@@ -77,6 +82,14 @@ def address(bridge: Bridge) -> tuple[str, int]:
 def head(line: str, *fields: str) -> bytes:
     """Return the head of a request as it is sent: *line* is the method and the path."""
     return "\r\n".join([f"{line} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
+
+
+def refused_upload(bridge: Bridge) -> socket.socket:
+    """Send the head of an upload and no body; return the connection once it is refused."""
+    wire = socket.create_connection(address(bridge))
+    wire.sendall(head("PUT /buckets/x/files", "Content-Length: 1000"))
+    assert wire.recv(5000).startswith(b"HTTP/1.1 4")
+    return wire
 
 
 def basic(email: str, password: str) -> dict[str, str]:
