@@ -1,4 +1,4 @@
-"""Clients that stand still, and those that only seem to."""
+"""Limits on what a client may send, and how long it may stall."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ MiB = 1024 * 1024
 DATA = bytes(range(250)) * 10
 
 
+@pytest.mark.parametrize(
+    "start", ["GET /", "GET / HTTP/1.1\r\nX: ", "{chunked}0\r\nX: ", "{chunked}1;x="]
+)
+def test_endless_head_is_refused(bridge: Bridge, start: str) -> None:
+    start = start.format(chunked="POST /users HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with socket.create_connection(address(bridge), timeout=20) as wire:
+        wire.sendall(start.encode())
+        with pytest.raises(ConnectionError):
+            wire.sendall(20 * MiB * b"x")
+
+
 @pytest.fixture
 def bridge(data: Path) -> Iterator[Bridge]:
     with Bridge(data, shard_size=1000, patience=1) as running:
@@ -38,7 +49,7 @@ def send(bridge: Bridge, sent: bytes = b"") -> socket.socket:
     return wire
 
 
-def test_upload_that_stands_still_is_answered_and_leaves_nothing(
+def test_stalled_upload_gets_408_and_leaves_nothing(
     alice: User, objects: Count, rows: Rows
 ) -> None:
     bucket, body = alice.bucket(), form(DATA)
@@ -50,12 +61,12 @@ def test_upload_that_stands_still_is_answered_and_leaves_nothing(
     assert (objects(), rows("files"), rows("shards")) == (0, 0, 0)
 
 
-def test_small_body_that_stands_still_is_answered(bridge: Bridge) -> None:
+def test_stalled_small_body_gets_408(bridge: Bridge) -> None:
     reply = ask(bridge, "POST", "/users", b"{", {"Content-Length": "100"})
     assert reply.error == (408, "Request body stands still")
 
 
-def test_head_that_stands_still_is_given_up(bridge: Bridge) -> None:
+def test_stalled_head_is_disconnected(bridge: Bridge) -> None:
     with send(bridge) as silent, send(bridge, b"GET / HTTP/1.1\r\nHo") as begun:
         with send(bridge, b"OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n") as second:
             assert second.recv(5000).startswith(b"HTTP/1.1 204 ")
@@ -63,7 +74,7 @@ def test_head_that_stands_still_is_given_up(bridge: Bridge) -> None:
             assert [wire.recv(1) for wire in (silent, begun, second)] == [b"", b"", b""]
 
 
-def test_body_that_comes_slowly_is_taken(bridge: Bridge) -> None:
+def test_slow_body_is_accepted(bridge: Bridge) -> None:
     def pieces() -> Iterator[bytes]:
         with send(bridge) as silent:
             for _ in range(400):
@@ -95,9 +106,7 @@ def text(message: str) -> bytes:
     return Frame(Opcode.TEXT, message.encode()).serialize(mask=True)
 
 
-def test_channel_whose_client_takes_nothing_more_is_given_up(
-    data: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_stalled_channel_is_disconnected(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Bridge(data, patience=0.2, grace=MINUTE) as bridge:
         with stuck_channel(User(bridge, "alice")) as wire, pytest.raises(ConnectionError):
             wire.sendall(5000 * text(9000 * "x"))
@@ -108,7 +117,7 @@ def test_channel_whose_client_takes_nothing_more_is_given_up(
     assert caplog.records == []
 
 
-def test_stuck_channel_is_cut_off_when_the_bridge_stops(
+def test_stalled_channel_is_disconnected_on_close(
     data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Bridge(data, grace=1) as bridge:
@@ -117,7 +126,7 @@ def test_stuck_channel_is_cut_off_when_the_bridge_stops(
     assert caplog.records == []
 
 
-def test_client_is_not_blamed_while_the_bridge_is_busy(alice: User, data: Path) -> None:
+def test_waiting_client_is_kept_while_the_bridge_is_busy(alice: User, data: Path) -> None:
     bucket, large, replies = alice.bucket(), bytes(MiB), list[Reply]()
     headers = upload_headers(alice.token(bucket, "PUSH"), len(large))
     arguments = (alice.bridge, "PUT", f"/buckets/{bucket}/files", form(large), headers)

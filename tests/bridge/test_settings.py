@@ -1,0 +1,24 @@
+"""The settings of a bridge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pymdc.bridge import Bridge
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"host": ""}, "host is empty; expected an address"),
+        ({"port": 65536}, "port is 65536; expected 0 to 65535"),
+        ({"port": "80"}, "port is '80'; expected 0 to 65535"),
+        ({"nonce_rule": "2017"}, "nonce_rule is '2017'; expected one of once, 2016"),
+        ({"shard_size": 0}, "shard_size is 0; expected bytes, one or more"),
+    ],
+)
+def test_wrong_setting_is_a_value_error(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Bridge(**given)
