@@ -103,10 +103,10 @@ def test_idle_connections_do_not_delay_the_close(bridge: Bridge) -> None:
     ):
         used.sendall(head("GET /"))
         assert used.recv(10)
-        closing_thread = threading.Thread(target=bridge.close)
-        closing_thread.start()
-        closing_thread.join(5)
-        assert not closing_thread.is_alive()
+        stop = threading.Thread(target=bridge.close)
+        stop.start()
+        stop.join(5)
+        assert not stop.is_alive()
 
 
 def test_upload_in_flight_is_finished_on_close(alice: User) -> None:
@@ -119,7 +119,7 @@ def test_upload_in_flight_is_finished_on_close(alice: User) -> None:
         yield body[:-10]
         with listening:
             stop.start()
-            assert listening.recv(1) == b"", "idle connections are closed: it is stopping"
+            assert listening.recv(1) == b"", "the bridge is not stopping"
         yield body[-10:]
 
     reply = ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", chunks(), headers)
@@ -130,7 +130,7 @@ def test_upload_in_flight_is_finished_on_close(alice: User) -> None:
 def test_shard_in_flight_is_finished_on_close(data: Path) -> None:
     with Bridge(data) as bridge:
         user = User(bridge, "alice")
-        shard = bytes(8_000_000)  # more than the sockets hold
+        shard = bytes(8_000_000)  # more than the buffers of the sockets
         bucket = user.bucket()
         [pointer] = user.pointers(bucket, user.upload(bucket, shard).json["hash"]).json
         fields = {name: pointer[name] for name in ("token", "hash", "operation")}

@@ -74,6 +74,22 @@ def test_signal_ends_the_program_with_status_0(data: Path, number: signal.Signal
         assert process.wait(MINUTE) == 0
 
 
+SIGNAL_BEFORE_WAIT = """
+import signal
+from pymdc.bridge.__main__ import _stop_signals
+
+with _stop_signals() as wait_for_signal:
+    signal.raise_signal(signal.SIGTERM)
+    wait_for_signal()
+print("done")
+"""
+
+
+def test_signal_before_the_wait_ends_it() -> None:
+    done = python("-c", SIGNAL_BEFORE_WAIT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
 def test_startup_error_is_one_line(bridge: Bridge, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     port = str(address(bridge)[1])

@@ -25,10 +25,9 @@ DATA = bytes(range(250)) * 10
 @pytest.mark.parametrize(
     "start", ["GET /", "GET / HTTP/1.1\r\nX: ", "{chunked}0\r\nX: ", "{chunked}1;x="]
 )
-def test_endless_head_is_refused(bridge: Bridge, start: str) -> None:
+def test_endless_head_is_refused(data: Path, start: str) -> None:
     start = start.format(chunked="POST /users HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
-    with socket.create_connection(address(bridge), timeout=20) as wire:
-        wire.sendall(start.encode())
+    with Bridge(data) as bridge, send(bridge, start.encode()) as wire:
         with pytest.raises(ConnectionError):
             wire.sendall(20 * MiB * b"x")
 
@@ -40,7 +39,7 @@ def bridge(data: Path) -> Iterator[Bridge]:
 
 
 def send(bridge: Bridge, sent: bytes = b"") -> socket.socket:
-    """Connect, send *sent*, and stand still."""
+    """Connect, send *sent*, and stall."""
     wire = socket.socket()
     wire.settimeout(20)
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
@@ -87,8 +86,8 @@ def test_slow_body_is_accepted(bridge: Bridge) -> None:
     assert reply.error == (400, "Password must be hex encoded SHA-256 hash")
 
 
-def stuck_channel(user: User) -> socket.socket:
-    """Ask for a shard that is more than the sockets hold, take a frame, and stand still."""
+def stalled_channel(user: User) -> socket.socket:
+    """Ask for a shard that is larger than the sockets' buffers, read a frame, and stall."""
     bucket = user.bucket()
     [pointer] = user.pointers(bucket, user.upload(bucket, bytes(8 * MiB)).json["hash"]).json
     fields = {name: pointer[name] for name in ("token", "hash", "operation")}
@@ -108,12 +107,12 @@ def text(message: str) -> bytes:
 
 def test_stalled_channel_is_disconnected(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Bridge(data, patience=0.2, grace=MINUTE) as bridge:
-        with stuck_channel(User(bridge, "alice")) as wire, pytest.raises(ConnectionError):
+        with stalled_channel(User(bridge, "alice")) as wire, pytest.raises(ConnectionError):
             wire.sendall(5000 * text(9000 * "x"))
         stop = threading.Thread(target=bridge.close)
         stop.start()
         stop.join(5)
-        assert not stop.is_alive(), "no task is left for which it waits"
+        assert not stop.is_alive(), "a task is left"
     assert caplog.records == []
 
 
@@ -121,7 +120,7 @@ def test_stalled_channel_is_disconnected_on_close(
     data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Bridge(data, grace=1) as bridge:
-        with stuck_channel(User(bridge, "alice")):
+        with stalled_channel(User(bridge, "alice")):
             bridge.close()
     assert caplog.records == []
 
