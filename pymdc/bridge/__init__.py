@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pymdc.bridge.server import Bridge
+    from pymdc.bridge.bridge import Bridge
 
 __all__ = ["Bridge"]
 
@@ -16,7 +16,7 @@ def __getattr__(name: str) -> object:
     if name != "Bridge":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from pymdc.bridge.server import Bridge
+        from pymdc.bridge.bridge import Bridge
     except ImportError as error:
         # Not by the distribution's name, which on the index may be somebody else's.
         install = f"{sys.executable} -m pip install '.[bridge]'"

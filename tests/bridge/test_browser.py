@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import PASSWORD, User
+from asking import PASSWORD, User, basic
 from modes import PATIENCE
 from servers import RawServer, answering, written
 
@@ -87,16 +86,15 @@ def answers(alice: User, folder: Path, calls: list[Call]) -> list[Any]:
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 def test_page_from_elsewhere_makes_every_kind_of_call(alice: User, tmp_path: Path) -> None:
     bucket, data = alice.bucket(), "the file"
-    pair = base64.b64encode(f"{alice.email}:{PASSWORD}".encode()).decode()
-    basic = {"Authorization": f"Basic {pair}"}
+    by_password = basic(alice.email, PASSWORD)
     pushing = {"x-token": alice.token(bucket, "PUSH"), "x-filesize": str(len(data))}
     path = f"/buckets/{bucket}/files"
     calls: list[Call] = [
         signed(alice, "GET", "/keys"),
         signed(alice, "POST", "/buckets", name="of a page"),
         signed(alice, "PATCH", f"/buckets/{bucket}", name="changed"),
-        ["GET", "/keys", basic],
-        ["GET", f"/buckets/{24 * '0'}", basic],
+        ["GET", "/keys", by_password],
+        ["GET", f"/buckets/{24 * '0'}", by_password],
         ["GET", "/keys", {}],
         ["PUT", path, pushing, None, data],
         signed(alice, "DELETE", f"{path}/{file_hash(data.encode())}"),
