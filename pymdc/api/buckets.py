@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pymdc._arguments import Gigabytes, Text, gigabytes, text
-from pymdc._calls.capture import Callback
+from pymdc._arguments import Callback, Gigabytes, Text, gigabytes, text
 from pymdc._http.auth import Identity, check_identity
 from pymdc.api._resource import Resource
 from pymdc.api.files import Files

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO
 
-from pymdc._arguments import Text, text
+from pymdc._arguments import Callback, Text, check_callback, text
 from pymdc._calls.cancel_scope import Scope
-from pymdc._calls.capture import Callback
-from pymdc._calls.capture import checked as checked_callback
 from pymdc._http.auth import FetchedToken, Identity, Token, check_identity, check_token, identify
 from pymdc._http.request import Request, resource, settle
 from pymdc._transfers import download as _shards
@@ -76,7 +74,7 @@ class Files(Resource):
         With *callback*, return a `Call` at once.
         """
         told, granted, put = _progress.checked(progress), _given(token), self._path
-        callback, client = checked_callback(callback), self._client
+        callback, client = check_callback(callback), self._client
         fetch, source = self._token(client, "PUSH"), Source(path, name)
 
         def push(scope: Scope) -> Answer:

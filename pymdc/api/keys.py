@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from pymdc._calls.capture import Callback
+from pymdc._arguments import Callback
 from pymdc._http.auth import Identity, check_identity
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users

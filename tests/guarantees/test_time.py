@@ -251,7 +251,7 @@ def test_a_block_that_gets_away_bit_by_bit_is_progress(tmp_path: Path, secure: b
         here = ssl.create_default_context(cafile=pem).wrap_socket(here, server_hostname="localhost")
     here.settimeout(wait)
     scope = Scope(wait, renews=True)
-    scope.begin()
+    scope.start()
     with here, there, within(scope, wait):
         connection = pool.ConnectionCls("x")
         connection.sock = here

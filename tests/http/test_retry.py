@@ -25,7 +25,7 @@ from ways import ANSWERING, BUSY, FORWARDED, HEAD, STAGES, Way
 import pymdc
 from pymdc import exceptions
 from pymdc._calls.cancel_scope import Scope
-from pymdc._calls.capture import outcome as capture
+from pymdc._calls.capture import capture
 from pymdc._http.auth import Auth, Basic, FetchedToken, NoAuth, Signature, Token
 from pymdc._http.request import settle
 from pymdc._http.response import Response
