@@ -11,7 +11,7 @@ from ecdsa.der import encode_integer, encode_sequence, remove_integer, remove_se
 
 from pymdc.bridge import Bridge
 
-NOT_FRESH = (401, "Invalid nonce supplied")
+INVALID_NONCE = (401, "Invalid nonce supplied")
 NO_BUCKET = (404, "Bucket not found")
 ORDER = SECP256k1.order
 
@@ -33,7 +33,7 @@ def test_header_that_is_not_hexadecimal_is_no_signature(
 
 
 def spellings(signature: str) -> Iterator[str]:
-    """Give what still may pass for the signature when whoever has no key writes it anew."""
+    """Yield the signature as anybody without the key may re-encode it."""
     yield signature
     yield signature.upper()
     yield " ".join(signature[start : start + 2] for start in range(0, len(signature), 2))
@@ -67,7 +67,7 @@ def test_replay_with_the_other_form_of_the_key_is_refused(alice: User, bridge: B
     assert alice.ask("GET", "/keys", nonce=5).status == 200
     signature = alice.key.sign("GET\n/keys\n__nonce=5")
     headers = {"x-pubkey": alice.key.uncompressed, "x-signature": signature}
-    assert ask(bridge, "GET", "/keys?__nonce=5", None, headers).error == NOT_FRESH
+    assert ask(bridge, "GET", "/keys?__nonce=5", None, headers).error == INVALID_NONCE
 
 
 def test_signed_query_is_not_a_body_nor_a_body_a_query(alice: User) -> None:
@@ -81,7 +81,7 @@ def test_signed_query_is_not_a_body_nor_a_body_a_query(alice: User) -> None:
 
 @pytest.mark.parametrize("nonce", ["", "0", "-1"])
 def test_nonce_of_zero_or_less_is_refused(alice: User, nonce: str) -> None:
-    assert alice.ask("GET", "/keys", nonce=nonce).error == NOT_FRESH
+    assert alice.ask("GET", "/keys", nonce=nonce).error == INVALID_NONCE
 
 
 @pytest.mark.parametrize("nonce", ["abc", "1_000", "nan", "inf", "1e400", 10**400, True, [1]])
@@ -94,8 +94,8 @@ def test_listed_key_creates_tokens_with_new_nonces(alice: User, rows: Callable[[
     path = f"/buckets/{alice.bucket(pubkeys=[guest.public])}/tokens"
     fields = {"operation": "PULL"}
     assert alice.ask("POST", path, fields, key=guest, nonce=5).status == 200
-    assert alice.ask("POST", path, fields, key=guest, nonce=5).error == NOT_FRESH
-    assert alice.ask("POST", path, fields, nonce=5).status == 200, "the owner's nonces are others"
+    assert alice.ask("POST", path, fields, key=guest, nonce=5).error == INVALID_NONCE
+    assert alice.ask("POST", path, fields, nonce=5).status == 200, "the owner has nonces of her own"
     before = rows("used_nonces")
     assert alice.ask("POST", path, fields, key=stranger).error == NO_BUCKET
     assert rows("used_nonces") == before, "a stranger leaves nothing behind"
@@ -107,5 +107,5 @@ def test_replay_is_refused_after_its_key_was_removed(alice: User) -> None:
     path, fields = f"/buckets/{bucket}/tokens", {"operation": "PULL"}
     assert alice.ask("POST", path, fields, nonce=5).status == 200
     assert alice.ask("DELETE", f"/keys/{alice.key.public}").status == 200
-    assert alice.ask("POST", path, fields, nonce=5).error == NOT_FRESH
+    assert alice.ask("POST", path, fields, nonce=5).error == INVALID_NONCE
     assert alice.ask("POST", path, fields).status == 200, "the bucket still lists it"

@@ -1,4 +1,4 @@
-"""Calls of a page in Chromium, which comes from elsewhere."""
+"""Calls of a page of another origin, in Chromium."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium")
 
 SWITCHES = [
     "--headless",
-    "--no-sandbox",  # which the superuser cannot have
+    "--no-sandbox",  # the superuser cannot have one
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
@@ -58,7 +58,7 @@ Call = list[Any]
 
 
 def signed(alice: User, method: str, path: str, **fields: object) -> Call:
-    """Return a call with a signature; with *fields* in its body, else with a query."""
+    """Return a signed call, with *fields* in its body or with a query string."""
     nonce = next(alice.nonces)
     body = json.dumps({**fields, "__nonce": nonce}) if fields else None
     query = f"__nonce={nonce}"
@@ -70,7 +70,7 @@ def signed(alice: User, method: str, path: str, **fields: object) -> Call:
 
 
 def answers(alice: User, folder: Path, calls: list[Call]) -> list[Any]:
-    """Return the status and the text that a page gets for each of *calls*, or its error."""
+    """Return what a page gets for each of *calls*: the status and the text, or an error."""
     page = PAGE.replace("CALLS", json.dumps(calls))
     page = page.replace("BRIDGE", json.dumps(alice.bridge.endpoint))
     kind = "Content-Type: text/html; charset=utf-8"
@@ -84,7 +84,7 @@ def answers(alice: User, folder: Path, calls: list[Call]) -> list[Any]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
-def test_page_from_elsewhere_makes_every_kind_of_call(alice: User, tmp_path: Path) -> None:
+def test_page_of_another_origin_makes_every_kind_of_call(alice: User, tmp_path: Path) -> None:
     bucket, data = alice.bucket(), "the file"
     by_password = basic(alice.email, PASSWORD)
     pushing = {"x-token": alice.token(bucket, "PUSH"), "x-filesize": str(len(data))}

@@ -29,7 +29,7 @@ def test_objects_of_a_killed_bridge_are_deleted(data: Path, objects: Count) -> N
                 pass
             process.kill()
             process.wait(MINUTE)
-    (data / "shards" / f"{32 * 'f'}#1").touch()  # as a shard is called while it is written
+    (data / "shards" / f"{32 * 'f'}#1").touch()  # the name of an object while it is written
     with Bridge(data) as user.bridge:
         assert objects() == 2
         assert user.download(bucket, stored) == b"abc"

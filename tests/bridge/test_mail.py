@@ -22,7 +22,7 @@ REPLIES = {b"EHLO": b"250-me\r\n250 AUTH PLAIN LOGIN", b"DATA": b"354 go on", b"
 
 @contextmanager
 def mail_server(received: list[bytes]) -> Iterator[str]:
-    """Take one message into *received*, and passwords, by SMTP; give the URL of the server."""
+    """Run an SMTP server that puts passwords and one message into *received*; yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=take, args=[listener, received])
         thread.start()

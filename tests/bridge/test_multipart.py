@@ -18,7 +18,7 @@ def part(disposition: str, kind: str = "", data: bytes = DATA) -> bytes:
 
 
 def send(alice: User, bucket: str, body: bytes, *, cut: int | None = None) -> Reply:
-    """Upload what is in *body*, which may be cut into chunks of so many bytes."""
+    """Upload *body*, at once or in chunks of *cut* bytes."""
     headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
     size = cut or len(body)
     chunks = (body[start : start + size] for start in range(0, len(body), size))

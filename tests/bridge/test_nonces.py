@@ -18,13 +18,13 @@ from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.nonces import AsIn2016, NonceRule, Once
 from pymdc.bridge.storage.tables import used_nonces
 
-NOT_FRESH = (401, "Invalid nonce supplied")
+INVALID_NONCE = (401, "Invalid nonce supplied")
 NO_BUCKET = (404, "Bucket not found")
 
 
 def test_replay_is_refused(alice: User) -> None:
     assert alice.ask("GET", "/keys", nonce=5).status == 200
-    assert alice.ask("GET", "/keys", nonce=5).error == NOT_FRESH
+    assert alice.ask("GET", "/keys", nonce=5).error == INVALID_NONCE
 
 
 @pytest.mark.parametrize("nonce", [1458820800, 1458820800123])
@@ -37,7 +37,7 @@ def test_requests_may_share_a_nonce_and_none_may_be_repeated(alice: User, nonce:
         assert {reply.status for reply in pool.map(create, names)} == {200}
         for high_s in (False, True):
             replays = pool.map(create, names, [high_s] * 100)
-            assert {reply.error for reply in replays} == {NOT_FRESH}
+            assert {reply.error for reply in replays} == {INVALID_NONCE}
     created = alice.ask("GET", "/buckets").json
     assert sorted(bucket["name"] for bucket in created) == sorted(names)
 
@@ -52,13 +52,13 @@ def test_one_of_simultaneous_replays_succeeds(alice: User) -> None:
 def test_nonce_of_a_failed_request_is_used_up(alice: User) -> None:
     path = f"/buckets/{24 * '0'}"
     assert alice.ask("GET", path, nonce=5).error == NO_BUCKET
-    assert alice.ask("GET", path, nonce=5).error == NOT_FRESH
+    assert alice.ask("GET", path, nonce=5).error == INVALID_NONCE
 
 
 def test_nonce_in_another_spelling_is_the_same(alice: User) -> None:
     assert alice.ask("POST", "/buckets", {}, nonce=16, k=99).status == 200
     for spelling in ("16", "0x10", 16.0, "1.6e1"):
-        assert alice.ask("POST", "/buckets", {}, nonce=spelling, k=99).error == NOT_FRESH
+        assert alice.ask("POST", "/buckets", {}, nonce=spelling, k=99).error == INVALID_NONCE
         assert alice.ask("POST", "/buckets", {}, nonce=spelling).status == 200, "another r"
     assert alice.ask("POST", "/buckets", {}, nonce=17, k=99).status == 200, "another nonce"
 
@@ -76,9 +76,9 @@ def test_rule_of_2016_accepts_a_replay_and_locks_out(tmp_path: Path) -> None:
     with Bridge(tmp_path, nonce_rule="2016") as bridge:
         user = User(bridge, "alice")
         assert [user.ask("GET", "/keys", nonce=9).status for _ in "12"] == [200, 200]
-        assert user.ask("GET", "/keys", nonce=8).error == NOT_FRESH
+        assert user.ask("GET", "/keys", nonce=8).error == INVALID_NONCE
         assert user.ask("GET", "/keys", nonce=2**53).status == 200
-        assert user.ask("GET", "/keys").error == NOT_FRESH
+        assert user.ask("GET", "/keys").error == INVALID_NONCE
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def used(
     database: Database, rule: NonceRule, owner: str, *nonces: float, r: str | None = None
 ) -> list[bool]:
-    """Use each nonce, with *r* or one that nobody had before; say which were fresh."""
+    """Use each nonce, with *r* or a new r; return which ones were accepted."""
     result = []
     for nonce in nonces:
         with database.write() as connection:
@@ -102,10 +102,10 @@ def test_window_keeps_the_largest_and_refuses_smaller_ones(database: Database) -
     rule = Once(window=3, prune_every=1)
     assert used(database, rule, "a", 10, 20, 30, 40, 50, r="r") == [True] * 5
     assert used(database, rule, "a", 5, 10, 20, r="r") == [False] * 3, "below the window"
-    assert used(database, rule, "a", 10, 20) == [False] * 2, "below it, whatever is signed"
-    assert used(database, rule, "a", 30, 40, 50, r="r") == [False] * 3, "in it, but used"
-    assert used(database, rule, "a", 25, 45, r="r") == [True] * 2, "in it"
-    assert used(database, rule, "b", 5, r="r") == [True], "another's"
+    assert used(database, rule, "a", 10, 20) == [False] * 2, "below the window, with another r"
+    assert used(database, rule, "a", 30, 40, 50, r="r") == [False] * 3, "in the window, but used"
+    assert used(database, rule, "a", 25, 45, r="r") == [True] * 2, "in the window"
+    assert used(database, rule, "b", 5, r="r") == [True], "the nonces of another owner"
 
 
 @pytest.mark.parametrize("last", [[50] * 9, [40] * 5 + [50] * 2, [30, 40, 40, 40, 50]])
@@ -115,7 +115,7 @@ def test_window_forgets_all_uses_of_a_nonce_or_none(database: Database, last: li
     assert used(database, rule, "a", 40, 50, r="r") == [True] * 2
     assert used(database, rule, "a", *last) == [True] * len(last)
     assert used(database, rule, "a", 10, 20, 40, 50, r="r") == [False] * 4, "a replay"
-    assert used(database, rule, "a", max(last)) == [True], "as fresh as can be"
+    assert used(database, rule, "a", max(last)) == [True], "a new r"
 
 
 def test_uses_below_the_window_are_deleted(database: Database) -> None:
@@ -131,13 +131,13 @@ def test_rule_can_be_changed_between_runs(database: Database) -> None:
 
 def test_nonce_used_with_an_older_bridge_is_refused(data: Path) -> None:
     data.mkdir()
-    # Made by a bridge that kept no r: alice, and her GETs of /keys with these nonces.
+    # Written by a bridge that stored no r: alice, and the nonces of her requests.
     with closing(sqlite3.connect(data / "metadata.sqlite")) as older:
         older.executescript((Path(__file__).parent / "old_nonces.sql").read_text("utf-8"))
     with Bridge(data) as bridge:
         alice = User(bridge, "alice", known=True)
         for nonce in (5, 7, "1e300"):
-            assert alice.ask("GET", "/keys", nonce=nonce).error == NOT_FRESH
+            assert alice.ask("GET", "/keys", nonce=nonce).error == INVALID_NONCE
         assert [alice.ask("GET", "/keys", nonce=nonce).status for nonce in (6, 8)] == [200, 200]
         assert alice.ask("GET", "/keys").status == 200
 

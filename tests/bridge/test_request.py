@@ -16,5 +16,5 @@ def test_body_without_a_json_object_counts_as_empty(bridge: Bridge, body: bytes)
 
 
 def test_half_of_a_surrogate_pair_counts_as_no_json(alice: User) -> None:
-    assert alice.ask("POST", "/buckets", {"name": "\ud800"}).status == 401  # no nonce was read
+    assert alice.ask("POST", "/buckets", {"name": "\ud800"}).status == 401  # the nonce is not read
     assert alice.ask("POST", "/buckets", {"name": "☃😀"}).json["name"] == "☃😀"

@@ -33,7 +33,7 @@ def test_wrong_method_gets_405_with_the_allowed_ones(bridge: Bridge) -> None:
 
 
 def prepared(alice: User) -> dict[str, str]:
-    """Return what stands for the parameters in the paths of GET: each is there."""
+    """Return values for the parameters in the paths of GET; everything that they name exists."""
     bucket = alice.bucket()
     link = {"email": "bob@example.com", "password": PASSWORD}
     assert ask(alice.bridge, "POST", "/users", json.dumps(link)).status == 200
@@ -58,7 +58,7 @@ def test_head_is_answered_as_get_without_the_body(alice: User, route: Route) -> 
         connection.request("HEAD", path, headers=headers())
         told = connection.getresponse()
         assert (told.status, told.read()) == (200, b"")
-        # What is read next on the connection would begin with a body that was sent.
+        # A body after HEAD would be read here as the beginning of the next response.
         connection.request("GET", path, headers=headers())
         got = connection.getresponse()
         body = got.read()

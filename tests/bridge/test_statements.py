@@ -38,7 +38,7 @@ def register(alice: User, _bucket: str) -> Reply:
 
 
 def prepared(alice: User, bucket: str) -> dict[str, Ask]:
-    """Return what asks each route, with all that must be there before."""
+    """Return a request for each route; everything that they need exists."""
     key, pulling = Key("other").public, {"x-token": alice.token(bucket, "PULL")}
     pushing = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
     alice.upload(bucket, DATA[::-1])

@@ -120,12 +120,12 @@ def test_declared_size_takes_no_memory(data: Path) -> None:
             head = user.upload_head(bucket, 10**15, 10**15 - 1, "Expect: 100-continue")
             wire = wires.enter_context(socket.create_connection(address(bridge), timeout=20))
             wire.sendall(head)
-            assert wire.recv(1000).startswith(b"HTTP/1.1 100 "), "it waits for the body"
+            assert wire.recv(1000).startswith(b"HTTP/1.1 100 "), "the body is not waited for"
         assert resident() - before < 16 * MiB
 
 
 def resident() -> int:
-    """Return the bytes of memory that this process takes."""
+    """Return the bytes of memory that this process occupies."""
     return int(RESIDENT.read_text().split()[1]) * mmap.PAGESIZE
 
 
@@ -133,7 +133,7 @@ def test_broken_upload_leaves_nothing(alice: User, bucket: str, objects: Count, 
     with socket.create_connection(address(alice.bridge)) as connection:
         connection.sendall(alice.upload_head(bucket, 2500, 5000) + form(DATA)[:-50])
         connection.shutdown(socket.SHUT_WR)
-        assert connection.recv(1) == b"", "it has read all that there is"
+        assert connection.recv(1) == b"", "the connection is still open"
     alice.bridge.close()
     assert (objects(), rows("files"), rows("shards")) == (0, 0, 0)
 

@@ -82,8 +82,9 @@ class IncomingFile:
 
     async def discard(self) -> None:
         """Delete all objects, also the one that is being stored."""
-        if self._storing is not None:
-            await asyncio.gather(self._storing, return_exceptions=True)
+        storing, self._storing = self._storing, None  # breaks a cycle with its exception
+        if storing is not None:
+            await asyncio.gather(storing, return_exceptions=True)
         await self._context.threads.run(self._context.objects.delete, self.objects)
 
     async def _start_storing(self) -> None:

@@ -54,7 +54,7 @@ class Threads:
         try:
             return await job.future  # type: ignore[no-any-return]  # the result of *function*
         finally:
-            del job  # it leads to the exception, whose traceback leads to this frame
+            del job  # else a cycle: its exception has a traceback, which has this frame
 
     async def run_db_only(
         self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
