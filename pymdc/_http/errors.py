@@ -9,7 +9,7 @@ from urllib3 import exceptions as theirs
 
 from pymdc._http.connect import distrust
 from pymdc._http.early_answer import Switched
-from pymdc._http.request import masked
+from pymdc._http.request import redact
 from pymdc.exceptions import (
     CertificateError,
     ConnectError,
@@ -92,4 +92,4 @@ def _told(error: Exception) -> Exception:
 def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return masked(str(error)) or type(error).__name__
+    return redact(str(error)) or type(error).__name__

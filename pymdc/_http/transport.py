@@ -16,7 +16,7 @@ from pymdc._http.connect import Tunnel
 from pymdc._http.connection import HTTPPool, HTTPSPool, logs_for_us, within
 from pymdc._http.errors import translated
 from pymdc._http.proxy import proxy_for, refusal, through
-from pymdc._http.request import Request, masked
+from pymdc._http.request import Request, redact
 from pymdc._http.response import Response, whole_body
 from pymdc.exceptions import Closed, ConnectError
 
@@ -102,7 +102,7 @@ class Transport:
 
     def send(self, request: Request, scope: Scope) -> Response:
         """Send *request* once and return the whole answer, whatever its status."""
-        url, target = self.endpoint + request.shown, request.target
+        url, target = self.endpoint + request.safe_path, request.target
         tried = scope.doing = f"{request.method} {url}{self._way}"
         headers = {**_HEADERS, **request.headers}
         if self._forwarder:
@@ -152,7 +152,7 @@ def _mask(record: logging.LogRecord) -> bool:
 def _safe(arg: object) -> object:
     if isinstance(arg, Exception):
         return type(arg).__name__
-    return masked(arg) if isinstance(arg, str) else arg
+    return redact(arg) if isinstance(arg, str) else arg
 
 
 for _name in ("urllib3.connection", "urllib3.connectionpool"):
