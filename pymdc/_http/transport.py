@@ -131,7 +131,7 @@ class Transport:
             scope.release()
         if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
             raise ConnectError(f"{tried}: {refusal(response.status)}")
-        plain = whole_body(response, request.method, tried)
+        plain = whole_body(response, tried)
         return Response(url, response.status, response.headers, plain, self._way)
 
     def close(self) -> None:

@@ -15,7 +15,6 @@ import time
 import traceback
 import urllib.error
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,7 +28,6 @@ import pymdc
 from pymdc import exceptions
 from pymdc._calls.cancel_scope import Scope
 from pymdc._http import errors as _translation
-from pymdc._http import response as _response
 from pymdc._http import retry as _again
 from pymdc._http.connect import Deadline, _connected
 from pymdc._transfers import channel as _channel
@@ -60,9 +58,8 @@ GZIP = gzip.compress(b"[1]", mtime=0)
         (written("200 OK", b"\xff"), "\ufffd"),
         (written("400 Bad Request", b'{"error": "no"}'), {"error": "no"}),
         (written("500 Internal Server Error", b'{"error": "no"}'), {"error": "no"}),
-        (written("200 OK", GZIP, "Content-Encoding: gzip"), [1]),
-        (written("200 OK", zlib.compress(b"[1]"), "Content-Encoding: Deflate"), [1]),
-        (written("200 OK", b"[1]", "Content-Encoding: identity"), [1]),
+        (written("200 OK", b"[1]", "Content-Encoding: Identity"), [1]),
+        (written("200 OK", b"[1]", "Content-Encoding:"), [1]),
         (b"HTTP/1.1 204 No Content\r\nContent-Encoding: gzip\r\n\r\n", ""),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[2]\r\n0\r\n\r\n", [2]),
         (b"HTTP/1.0 200 OK\r\n\r\n[3]", [3]),
@@ -138,11 +135,6 @@ BROKEN: list[tuple[Treat, type[exceptions.NetworkError], str]] = [
         "",
     ),
     (answering(b"220 smtp.example.com ESMTP\r\n"), exceptions.GarbledAnswer, "not HTTP"),
-    (
-        answering(written("200 OK", b"not gzip", "Content-Encoding: gzip")),
-        exceptions.GarbledAnswer,
-        "decompressed",
-    ),
     (
         answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n[]"),
         exceptions.GarbledAnswer,
@@ -314,43 +306,20 @@ def test_an_answer_longer_than_it_says_does_not_reach_the_next_call(ask: Ask) ->
         assert [ask(keys.list) for _ in range(3)] == [[1]] * 3
 
 
-@pytest.mark.parametrize("packed", [GZIP, zlib.compress(b"[1]")], ids=["gzip", "deflate"])
-def test_a_compressed_answer_is_whole_or_none(ask: Ask, packed: bytes) -> None:
-    parts = [packed[:length] for length in range(1, len(packed))] + [packed * 2, packed + b"\0"]
-    remaining = iter(parts)
-
-    def treat(connection: socket.socket) -> None:
-        for part in remaining:
-            read_request(connection)
-            connection.sendall(written("200 OK", part, "Content-Encoding: gzip"))
-
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
-        user = pymdc.api.Users("a@b.com", "pass", client=client)
-        for part in parts:
-            value = ask(user.register)
-            assert type(value) is exceptions.GarbledAnswer, part
-            assert "decompressed" in str(value)
-
-
 def test_an_empty_answer_is_empty_in_every_encoding(ask: Ask) -> None:
     assert treated(answering(written("200 OK", b"", "Content-Encoding: gzip")), ask) == ""
 
 
-def test_an_answer_that_grows_beyond_all_bounds_is_none(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_response, "_LARGEST", 1_000)
-    for size, kind in ((998, str), (999, exceptions.GarbledAnswer)):
-        packed = zlib.compress(b'"' + bytes(size) + b'"')
-        value = treated(answering(written("200 OK", packed, "Content-Encoding: deflate")), ask)
-        assert type(value) is kind, size
-
-
 @pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
-def test_an_encoding_that_nobody_asked_for_is_named(ask: Ask, status: str) -> None:
-    value = treated(answering(written(status, b"\x0b\x01", "Content-Encoding: br")), ask)
+@pytest.mark.parametrize("encoding", ["gzip", "Deflate", "br", "gzip, br"])
+def test_compressed_answer_that_nobody_asked_for_is_refused(
+    ask: Ask, status: str, encoding: str
+) -> None:
+    coded = written(status, GZIP, f"Content-Encoding: {encoding}")
+    value = treated(answering(coded), ask)
     assert type(value) is exceptions.GarbledAnswer
-    assert f"answered {status[:3]} in the encoding 'br'" in str(value)
+    what = f"answered {status[:3]} in the encoding {encoding.lower()!r}, which is not read here"
+    assert f"/keys {what}" in str(value)
 
 
 def test_no_compression_is_asked_for(ask: Ask) -> None:
