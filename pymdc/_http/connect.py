@@ -65,20 +65,6 @@ def secured(sock: socket.socket, tls: ssl.SSLContext, host: str) -> socket.socke
     return cast(socket.socket, wrapped)
 
 
-def distrust(error: ssl.SSLCertVerificationError) -> str:
-    """Say why a certificate was refused, and what to check."""
-    check = _CHECKS.get(error.verify_code, "for a CA of one's own there is Client(ca_certs=...)")
-    return f"the certificate is not to be trusted; {check}"
-
-
-_CHECKS = {  # by OpenSSL's number
-    9: "check the clock of this machine",
-    10: "it is the other side's to renew, unless the clock of this machine is wrong",
-    62: "check the name of the host",
-    64: "check the name of the host",
-}
-
-
 class Deadline:
     """A moment *seconds* from now."""
 

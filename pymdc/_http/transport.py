@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3 import exceptions as theirs
+from urllib3.exceptions import ClosedPoolError
 
 from pymdc._calls.cancel_scope import Scope
 from pymdc._http.connect import Tunnel
 from pymdc._http.connection import HTTPPool, HTTPSPool, logs_for_us, within
-from pymdc._http.errors import translated
+from pymdc._http.errors import ROWS, map_exceptions
 from pymdc._http.proxy import proxy_for, refusal, through
 from pymdc._http.request import Request, redact
 from pymdc._http.response import Response, whole_body
@@ -103,7 +103,7 @@ class Transport:
     def send(self, request: Request, scope: Scope) -> Response:
         """Send *request* once and return the whole answer, whatever its status."""
         url, target = self.endpoint + request.safe_path, request.target
-        tried = scope.doing = f"{request.method} {url}{self._way}"
+        operation = scope.doing = f"{request.method} {url}{self._way}"
         headers = {**_HEADERS, **request.headers}
         if self._forwarder:
             target = self.endpoint + target
@@ -111,27 +111,26 @@ class Transport:
         body: Any = request.body
         if request.stream is not None:
             body = scope.progress(request.stream)
-        try:
-            with within(scope, self.timeout[1]):
-                response = self._pool.urlopen(
-                    request.method,
-                    target,
-                    body=body,
-                    headers=headers,
-                    redirect=False,
-                    assert_same_host=False,
-                    decode_content=False,  # of what is cut short urllib3 makes an answer
-                )
-        except theirs.ClosedPoolError:
-            raise Closed(f"{tried}: the client is closed") from None
-        except theirs.HTTPError as error:
-            # What the other side sent is among the causes, and may be what it was sent.
-            raise translated(error, tried, self.timeout) from None
-        finally:
-            scope.release()
+        connect, read = self.timeout
+        with map_exceptions(ROWS, operation, connect=connect, read=read):
+            try:
+                with within(scope, read):
+                    response = self._pool.urlopen(
+                        request.method,
+                        target,
+                        body=body,
+                        headers=headers,
+                        redirect=False,
+                        assert_same_host=False,
+                        decode_content=False,  # of what is cut short urllib3 makes an answer
+                    )
+            except ClosedPoolError:
+                raise Closed(f"{operation}: the client is closed") from None
+            finally:
+                scope.release()
         if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
-            raise ConnectError(f"{tried}: {refusal(response.status)}")
-        plain = whole_body(response, tried)
+            raise ConnectError(f"{operation}: {refusal(response.status)}")
+        plain = whole_body(response, operation)
         return Response(url, response.status, response.headers, plain, self._way)
 
     def close(self) -> None:

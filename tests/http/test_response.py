@@ -509,7 +509,10 @@ def test_what_a_protocol_error_wraps_decides(inner: Exception) -> None:
         http.client.BadStatusLine: exceptions.GarbledAnswer,
         TimeoutError: exceptions.Timeout,
     }.get(type(inner), exceptions.ConnectionLost)
-    assert type(_translation.translated(error, "GET http://x/", (1, 2))) is ours
+    with pytest.raises(ours) as caught:
+        with _translation.map_exceptions(_translation.ROWS, "GET http://x/", connect=1, read=2):
+            raise error
+    assert type(caught.value) is ours
 
 
 EXAMPLES: list[pymdc.PymdcError] = [
