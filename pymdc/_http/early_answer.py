@@ -17,7 +17,7 @@ class Switched(http.client.HTTPException):
     """The other side speaks another protocol from here on, for which nobody asked."""
 
 
-class Early:
+class EarlyBytes:
     """The bytes of an answer that are received while its request is still being sent.
 
     ``began`` is true once the first line of the final answer is known, interim answers (1xx) being
@@ -43,7 +43,7 @@ class Early:
         self.accepts = self.began and bool(self._SUCCESS.match(self.data))
 
 
-class Answer(http.client.HTTPResponse):
+class RawResponse(http.client.HTTPResponse):
     """An answer whose first bytes, *early*, are already received.
 
     Unless the request was sent *whole*, the connection is closed after the answer.

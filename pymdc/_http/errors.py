@@ -126,8 +126,6 @@ def map_exceptions(
 def _innermost(error: Exception) -> Exception:
     """Return the exception that urllib3 wrapped, where that tells more than its own."""
     inner = error.args[-1] if error.args else None
-    if isinstance(error, theirs.ProtocolError) and isinstance(inner, Exception):
-        return inner
     if isinstance(error, theirs.SSLError) and isinstance(inner, ssl.SSLCertVerificationError):
         return inner
     return error

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPMessage
 from typing import Any
 
-import urllib3
-
+from pymdc._http.early_answer import RawResponse
 from pymdc.exceptions import ConnectionLost, GarbledAnswer, HTTPError
 
 _NO_CONTENT = 204
@@ -49,19 +49,18 @@ class Response:
         return HTTPError(self.url, self.status, msg + came, self.headers, self.body)
 
 
-def whole_body(response: urllib3.BaseHTTPResponse, operation: str) -> bytes:
-    """Return the body of *response*; raise unless it came whole, and as it was asked for."""
-    if not response.data and _cut(response.status, response.headers):
+def check_whole(response: RawResponse, body: bytes, operation: str) -> None:
+    """Raise unless *body*, that of *response*, came whole, and as it was asked for."""
+    if not body and _cut(response.status, response.headers):
         raise ConnectionLost(f"{operation}: the connection ended in the middle of the headers")
     encoding = response.headers.get("Content-Encoding", "").lower() or "identity"
-    if response.data and encoding != "identity":
+    if body and encoding != "identity":
         named = repr(encoding) if len(encoding) <= _LONGEST_ENCODING else "with a long name"
         message = f"answered {response.status} in the encoding {named}, which is not read here"
         raise GarbledAnswer(f"{operation} {message}")
-    return response.data
 
 
-def _cut(status: int, headers: Mapping[str, str]) -> bool:
+def _cut(status: int, headers: HTTPMessage) -> bool:
     """Say whether *headers* without a body may have been cut short, which looks like their end.
 
     What is no success is an exception anyhow, and its own tells more.

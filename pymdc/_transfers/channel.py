@@ -17,14 +17,13 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from pymdc._calls.cancel_scope import Scope
 from pymdc._crypto.file_hash import Block, file_hash
-from pymdc._http.connect import Tunnel, dial, secured
+from pymdc._http.connection import connection_to
 from pymdc._http.errors import CONNECTING, Row, map_exceptions
 from pymdc._http.proxy import Proxy, proxy_for, through
 from pymdc.exceptions import (
     ChannelError,
     ConnectError,
     ConnectionLost,
-    ConnectTimeout,
     GarbledAnswer,
     IntegrityError,
     NetworkError,
@@ -36,7 +35,6 @@ _LARGEST_FRAME = 16 * 1024 * 1024
 _NORMAL = 1000
 _DONE = 200  # the code by which farmers of core 0.6 say that the shard was sent
 _EMPTY = file_hash(b"")
-_PORTS = {False: 80, True: 443}
 
 # At DEBUG a protocol writes its frames to the log, and the first one holds a token.
 _silent = logging.Logger("pymdc.channel")
@@ -107,7 +105,9 @@ class Channel:
         proxy = _proxy_for(url, self._operation)
         self._operation = scope.doing = self._operation + through(proxy)
         with self._mapped():
-            self.sock = _connect(uri, proxy, self._operation, timeout[0], tls, scope)
+            connection = connection_to(uri.host, uri.port, tls, secure=uri.secure, proxy=proxy)
+            connection.open(scope, timeout)
+            self.sock = connection.sock
             self._protocol = ClientProtocol(uri, max_size=_LARGEST_FRAME, logger=_silent)
             self._protocol.send_request(self._protocol.connect())
             try:
@@ -220,8 +220,8 @@ def parsed(url: str) -> WebSocketURI:
 def _shown(uri: WebSocketURI) -> str:
     """Return as much of *uri* as may be shown: no credentials, path or query."""
     host = f"[{uri.host}]" if ":" in uri.host else uri.host
-    port = "" if uri.port == _PORTS[uri.secure] else f":{uri.port}"
-    return f"{'wss' if uri.secure else 'ws'}://{host}{port}"
+    scheme, usual = ("wss", 443) if uri.secure else ("ws", 80)
+    return f"{scheme}://{host}" if uri.port == usual else f"{scheme}://{host}:{uri.port}"
 
 
 def _proxy_for(url: str, operation: str) -> Proxy | None:
@@ -229,27 +229,6 @@ def _proxy_for(url: str, operation: str) -> Proxy | None:
         return proxy_for(url)
     except ValueError as error:
         raise ConnectError(f"{operation}: {error}") from None
-
-
-def _connect(
-    uri: WebSocketURI,
-    proxy: Proxy | None,
-    operation: str,
-    timeout: float,
-    tls: Callable[[], ssl.SSLContext],
-    scope: Scope,
-) -> socket.socket:
-    try:
-        sock = dial(uri.host, uri.port, timeout, scope, Tunnel(proxy, tls) if proxy else None)
-        return secured(sock, tls(), uri.host) if uri.secure else sock
-    except TimeoutError as error:
-        raise ConnectTimeout(f"{operation}: no connection within {timeout:g} s") from error
-    except ssl.SSLCertVerificationError:
-        raise
-    except OSError as error:
-        raise ConnectError(
-            f"{operation}: no connection could be made; does anything listen there? ({error})"
-        ) from error
 
 
 def _error_in(url: str, data: bytes | bytearray, token: str) -> ChannelError | None:

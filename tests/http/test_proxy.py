@@ -97,6 +97,11 @@ def pulled(channel: str, ca_certs: Path | None = None) -> Any:
             return error
 
 
+def tunnels(proxy: Proxy) -> list[str]:
+    """Return what *proxy* was asked for, in HTTP/1.0 up to Python 3.11 and in HTTP/1.1 after."""
+    return [asked.rpartition(" ")[0] for asked in proxy.asked if asked.startswith("CONNECT")]
+
+
 @pytest.mark.parametrize("password", ["p/w", "12/34", "p#w", "p?w", "p[w", "p]w", "p:w", "p@w", ""])
 def test_a_password_may_hold_what_ends_the_host_of_other_addresses(
     settings: Set, hosts: dict[str, int], password: str
@@ -138,7 +143,7 @@ def test_a_whole_lesson_goes_through_a_proxy(
     methods = " ".join(request.split(" ")[0] for request in proxy.asked)
     assert methods == "POST GET POST POST PATCH POST PUT POST GET CONNECT DELETE"
     assert proxy.asked[0] == "POST http://bridge.invalid/users HTTP/1.1"
-    assert "CONNECT bridge.invalid:80 HTTP/1.1" in proxy.asked
+    assert tunnels(proxy) == ["CONNECT bridge.invalid:80"]
     assert proxy.refused == 0
 
 
@@ -182,7 +187,8 @@ def test_https_goes_through_a_tunnel(
         known = f"{QUOTED}@" if credentials else ""
         settings(https_proxy=f"{scheme}://{known}{proxy.address}")
         assert listing(ask, "https://bridge.invalid", certificates["both"], times=2) == []
-    assert proxy.asked == ["CONNECT bridge.invalid:443 HTTP/1.1"]
+    assert tunnels(proxy) == ["CONNECT bridge.invalid:443"]
+    assert len(proxy.asked) == 1
 
 
 def test_plain_http_goes_through_a_proxy_spoken_to_over_tls(
@@ -203,7 +209,7 @@ def test_a_secure_channel_goes_through_a_tunnel(
     with Proxy({"bridge.invalid": secure_channel}, CREDENTIALS, own) as proxy:
         settings(https_proxy=f"{scheme}://{QUOTED}@{proxy.address}")
         assert pulled("wss://bridge.invalid:9", certificates["both"]) == b"shard"
-    assert proxy.asked == ["CONNECT bridge.invalid:9 HTTP/1.1"]
+    assert tunnels(proxy) == ["CONNECT bridge.invalid:9"]
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"])

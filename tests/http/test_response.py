@@ -29,7 +29,7 @@ from pymdc import exceptions
 from pymdc._calls.cancel_scope import Scope
 from pymdc._http import errors as _translation
 from pymdc._http import retry as _again
-from pymdc._http.connect import Deadline, _connected
+from pymdc._http.connect import Deadline, connect_tcp
 from pymdc._transfers import channel as _channel
 
 
@@ -261,14 +261,14 @@ def scope() -> Iterator[Scope]:
 def test_all_addresses_of_a_host_together_get_the_time_for_connecting(scope: Scope) -> None:
     began = time.monotonic()
     with full_port() as port, pytest.raises(TimeoutError):
-        _connected(addresses(port) * 5, Deadline(0.8), scope)
+        connect_tcp(addresses(port) * 5, Deadline(0.8), scope)
     assert time.monotonic() - began < 5 * 0.8
 
 
 def test_an_address_after_one_that_is_silent_is_reached(scope: Scope) -> None:
     with full_port() as silent, RawServer(wait) as server:
         several = addresses(silent) + addresses(server.port)
-        with _connected(several, Deadline(0.8), scope) as sock:
+        with connect_tcp(several, Deadline(0.8), scope) as sock:
             assert sock.getpeername()[1] == server.port
             assert 0 < (sock.gettimeout() or 0) < 0.8
 
@@ -495,24 +495,34 @@ def test_no_line_of_a_translation_is_out_of_reach(table: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "inner",
+    ("error", "ours"),
     [
-        http.client.BadStatusLine("x"),
-        TimeoutError("t"),
-        BrokenPipeError(32, "pipe"),
-        ssl.SSLError(),
+        (http.client.BadStatusLine("x"), exceptions.GarbledAnswer),
+        (TimeoutError("t"), exceptions.Timeout),
+        (BrokenPipeError(32, "pipe"), exceptions.ConnectionLost),
+        (ssl.SSLError(), exceptions.ConnectionLost),
+        (urllib3.exceptions.SSLError(ssl.SSLError()), exceptions.ConnectError),
+        (urllib3.exceptions.SSLError(ssl.SSLCertVerificationError()), exceptions.CertificateError),
     ],
 )
-def test_what_a_protocol_error_wraps_decides(inner: Exception) -> None:
-    error = urllib3.exceptions.ProtocolError("Connection aborted.", inner)
-    ours = {
-        http.client.BadStatusLine: exceptions.GarbledAnswer,
-        TimeoutError: exceptions.Timeout,
-    }.get(type(inner), exceptions.ConnectionLost)
-    with pytest.raises(ours) as caught:
+def test_exception_below_urllib3_is_translated(
+    error: Exception, ours: type[exceptions.NetworkError]
+) -> None:
+    with pytest.raises(exceptions.NetworkError) as caught:
         with _translation.map_exceptions(_translation.ROWS, "GET http://x/", connect=1, read=2):
             raise error
     assert type(caught.value) is ours
+    assert str(caught.value).startswith("GET http://x/: ")
+
+
+def test_exception_of_a_later_urllib3_is_a_network_error() -> None:
+    class Later(urllib3.exceptions.HTTPError):
+        pass
+
+    with pytest.raises(exceptions.NetworkError, match="GET http://x/: text") as caught:
+        with _translation.map_exceptions(_translation.ROWS, "GET http://x/", connect=1, read=2):
+            raise Later("text")
+    assert type(caught.value) is exceptions.NetworkError
 
 
 EXAMPLES: list[pymdc.PymdcError] = [
