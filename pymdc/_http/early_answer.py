@@ -8,8 +8,9 @@ import re
 from http import HTTPStatus
 from typing import Any
 
-from urllib3 import exceptions
+from urllib3 import HTTPHeaderDict, exceptions
 
+_BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _LONGEST = 2**14  # bytes of a first line, and of an interim answer, that are waited for
 
 
@@ -46,8 +47,12 @@ class EarlyBytes:
 class RawResponse(http.client.HTTPResponse):
     """An answer whose first bytes, *early*, are already received.
 
-    Unless the request was sent *whole*, the connection is closed after the answer.
+    ``framed`` says whether its headers tell where its body ends. Unless the request was sent
+    *whole*, the connection is closed after the answer.
     """
+
+    fields: HTTPHeaderDict
+    framed: bool
 
     def __init__(self, *args: Any, early: bytes = b"", whole: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,32 +61,54 @@ class RawResponse(http.client.HTTPResponse):
             self.fp = io.BufferedReader(_Resumed(early, self.fp.detach()))
 
     def begin(self) -> None:
-        """Read the headers; equal Content-Lengths count as one (RFC 9110, 8.6)."""
-        super().begin()
-        lines = self.headers.get_all("Content-Length", [])
-        lengths = [length.strip() for line in lines for length in line.split(",")]
-        if len(lengths) < 2 or self.chunked:
-            return
-        if not all(map(str.isdecimal, lengths)) or len(set(map(int, lengths))) > 1:
-            raise exceptions.InvalidHeader("several different Content-Lengths")
-        del self.headers["Content-Length"]
-        self.headers["Content-Length"] = lengths[0]
-        if self.length is None:
-            self.length = int(lengths[0])
-            self.will_close = self._check_close()
+        """Read the head, as http.client does, but without the email package, which is slow.
 
-    def _read_status(self) -> tuple[str, int, str]:
-        """Pass over every interim answer as http.client does over 100 alone.
-
-        Taken for the answer itself, one would leave that to the connection's next request.
+        Interim answers are passed over: taken for the answer itself, one would leave that to the
+        connection's next request.
         """
-        version, status, reason = super()._read_status()  # type: ignore[misc]  # not in typeshed
-        if status == HTTPStatus.SWITCHING_PROTOCOLS:
-            raise Switched
-        return version, HTTPStatus.CONTINUE if status < HTTPStatus.OK else status, reason
+        status = 0
+        while status < HTTPStatus.OK:
+            version, status, self.reason = self._read_status()  # type: ignore[attr-defined]
+            if status == HTTPStatus.SWITCHING_PROTOCOLS:
+                raise Switched
+            lines = http.client._read_headers(self.fp)  # type: ignore[attr-defined]
+        if not version.startswith("HTTP/1."):
+            raise http.client.UnknownProtocol(version)
+        self.code = self.status = status
+        self.version = 10 if version == "HTTP/1.0" else 11
+        self.fields = self.headers = self.msg = _fields(lines)  # type: ignore[assignment]
+        self.chunked = self.fields.get("Transfer-Encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        length = None if self.chunked else _length(self.fields)
+        self.framed = self.chunked or length is not None
+        bodiless = self._method == "HEAD" or status in _BODILESS  # type: ignore[attr-defined]
+        self.length = 0 if bodiless else length
+        self.will_close = self._check_close() or not (self.chunked or self.length is not None)
 
     def _check_close(self) -> bool:
         return not self._whole or super()._check_close()  # type: ignore[misc]  # not in typeshed
+
+
+def _fields(lines: list[bytes]) -> HTTPHeaderDict:
+    """Return the headers in *lines*; what is no header is passed over."""
+    pairs: list[tuple[str, str]] = []
+    for line in lines:
+        name, colon, value = line.decode("latin-1").partition(":")
+        if name.startswith((" ", "\t")):
+            if pairs:  # it goes on with the line before
+                pairs[-1] = pairs[-1][0], f"{pairs[-1][1]} {name}{colon}{value}".strip()
+        elif colon:
+            pairs.append((name, value.strip()))
+    return HTTPHeaderDict(pairs)
+
+
+def _length(fields: HTTPHeaderDict) -> int | None:
+    """Return the Content-Length; equal ones count as one (RFC 9110, 8.6)."""
+    lengths = [length.strip() for length in fields.get("Content-Length", "").split(",")]
+    numbers = {int(length) if length.isdecimal() else None for length in lengths}
+    if len(lengths) > 1 and (len(numbers) > 1 or None in numbers):
+        raise exceptions.InvalidHeader("several different Content-Lengths")
+    return numbers.pop()
 
 
 class _Resumed(io.RawIOBase):

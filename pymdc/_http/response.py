@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPMessage
 from typing import Any
 
 from pymdc._http.early_answer import RawResponse
@@ -50,21 +49,16 @@ class Response:
 
 
 def check_whole(response: RawResponse, body: bytes, operation: str) -> None:
-    """Raise unless *body*, that of *response*, came whole, and as it was asked for."""
-    if not body and _cut(response.status, response.headers):
+    """Raise unless *body*, that of *response*, came whole, and as it was asked for.
+
+    Headers without a body may have been cut short, which looks like their end. What is no success
+    is an exception anyhow, and its own tells more.
+    """
+    status = response.status
+    if not body and not response.framed and status < 300 and status != _NO_CONTENT:
         raise ConnectionLost(f"{operation}: the connection ended in the middle of the headers")
-    encoding = response.headers.get("Content-Encoding", "").lower() or "identity"
+    encoding = response.fields.get("Content-Encoding", "").lower() or "identity"
     if body and encoding != "identity":
         named = repr(encoding) if len(encoding) <= _LONGEST_ENCODING else "with a long name"
-        message = f"answered {response.status} in the encoding {named}, which is not read here"
+        message = f"answered {status} in the encoding {named}, which is not read here"
         raise GarbledAnswer(f"{operation} {message}")
-
-
-def _cut(status: int, headers: HTTPMessage) -> bool:
-    """Say whether *headers* without a body may have been cut short, which looks like their end.
-
-    What is no success is an exception anyhow, and its own tells more.
-    """
-    coding = headers.get("Transfer-Encoding", "").lower()
-    framed = headers.get("Content-Length", "").isdecimal() or coding.endswith("chunked")
-    return status < 300 and status != _NO_CONTENT and not framed

@@ -6,8 +6,7 @@ import re
 import ssl
 import weakref
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from pymdc._calls.cancel_scope import Scope
@@ -96,8 +95,7 @@ class Transport:
         if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
             raise ConnectError(f"{operation}: {refusal(response.status)}")
         check_whole(response, body, operation)
-        fields = cast(Mapping[str, str], response.headers)
-        return Response(url, response.status, fields, body, self._way)
+        return Response(url, response.status, response.fields, body, self._way)
 
     def _exchange(
         self, request: Request, scope: Scope, timeout: tuple[float, float]
