@@ -6,9 +6,10 @@ import errno
 import http.client
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, cast
 
 from urllib3 import connection, exceptions
@@ -23,6 +24,8 @@ from pymdc._http.proxy import Proxy
 _RECEIVE = 2**14  # bytes
 _ENDED = (errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE)  # the last one on macOS
 
+Body = bytes | Iterable[bytes | memoryview] | None
+
 
 class Connection(connection.HTTPConnection):
     """A connection of urllib3's on a socket that is ours.
@@ -34,7 +37,6 @@ class Connection(connection.HTTPConnection):
     _scope: Scope
     _wait: float  # seconds
     _deadline: Deadline  # of connecting
-    _early: EarlyBytes | None = None  # while it is connected
 
     def __init__(
         self, *args: Any, tunnel: tuple[str, int, Proxy] | None = None, **kwargs: Any
@@ -48,7 +50,7 @@ class Connection(connection.HTTPConnection):
         *timeout* is a pair of seconds: for connecting, and for each wait for bytes.
         Raises urllib3's exceptions for when nothing was sent.
         """
-        self._scope, self._wait, self._early = scope, timeout[1], None
+        self._scope, self._wait = scope, timeout[1]
         try:
             with self._connecting():
                 if self.sock is None:
@@ -60,7 +62,6 @@ class Connection(connection.HTTPConnection):
         except BaseException:
             self.close()
             raise
-        self._early = EarlyBytes()
 
     @contextmanager
     def _connecting(self) -> Iterator[None]:
@@ -94,36 +95,41 @@ class Connection(connection.HTTPConnection):
         self.sock.settimeout(self._deadline.left())
 
     def exchange(
-        self, method: str, target: str, body: Any, headers: Mapping[str, str]
+        self, method: str, target: str, headers: Mapping[str, str], body: Body
     ) -> tuple[RawResponse, bytes]:
-        """Send a request; return the head and the body of its answer, which is whole."""
-        assert self._early is not None
-        whole = self._send_request(method, target, body, headers)
+        """Send a request; return the head and the body of its answer, which is whole.
+
+        Where the *body* is in several parts, the *headers* tell its length.
+        """
+        early, parts = EarlyBytes(), _parts(method, target, headers, body)
+        # Sending does not block, so that it can wait for an answer as well; urllib3's TLS within
+        # TLS would lose bytes without blocking.
+        self.sock.settimeout(0 if isinstance(self.sock, socket.socket) else self._wait)
+        whole = self._send_parts(parts, early)
         self.sock.settimeout(self._wait)
-        answer = partial(RawResponse, early=self._early.data, whole=whole)
-        self.response_class = answer  # type: ignore[assignment]  # it is only called
         try:
-            with http.client.HTTPConnection.getresponse(self) as response:  # urllib3's copies all
-                return response, response.read()  # type: ignore[return-value]
+            with RawResponse(self.sock, method, early.data, whole) as response:
+                response.begin()
+                content = response.read()
         except TimeoutError as error:
             text = str(error)
             raise exceptions.ReadTimeoutError(self, "", text) from error  # type: ignore[arg-type]
         except (ValueError, OverflowError, MemoryError) as error:
             # http.client believes what the other side says of its lengths.
             raise exceptions.ResponseError(str(error)) from error
+        if response.will_close:
+            self.close()
+        return response, content
 
-    def _send_request(
-        self, method: str, target: str, body: Any, headers: Mapping[str, str]
-    ) -> bool:
-        """Send a request, and say whether the whole of it; what is not may have an answer."""
-        # Sending does not block, so that `send` can wait for an answer as well; urllib3's TLS
-        # within TLS would lose bytes without blocking.
-        self.timeout = 0 if isinstance(self.sock, socket.socket) else self._wait
+    def _send_parts(self, parts: Iterable[bytes | memoryview], early: EarlyBytes) -> bool:
+        """Send *parts*; say whether all of them, for there may be an answer if not."""
         try:
-            self.request(method, target, body, headers)
+            for number, part in enumerate(parts):
+                if number and not early.accepts and wait_for_read(self.sock, 0):
+                    self._listen(early)
+                self._send(part, early)
         except TimeoutError:
-            assert self._early is not None
-            if not (self._early.began or wait_for_read(self.sock, 0)):
+            if not (early.began or wait_for_read(self.sock, 0)):
                 raise
             return False
         except OSError as error:
@@ -132,25 +138,20 @@ class Connection(connection.HTTPConnection):
             return False
         return True
 
-    def send(self, data: Any) -> None:
+    def _send(self, data: bytes | memoryview, early: EarlyBytes) -> None:
         """Send *data*, each part of which that gets away is a sign of progress.
 
         If a final answer begins that is no success, or the other side closes, raise
         BrokenPipeError.
         """
-        if self._early is None:  # it is a proxy that is asked for a tunnel
-            super().send(data)
-            return
         left = memoryview(data).cast("B")
-        if not self._early.accepts and wait_for_read(self.sock, 0):
-            self._listen(self._early)
         while left:
-            if self.timeout:  # it would block, and not hear an answer
-                self._await_room(self._early)
+            if self.sock.gettimeout():  # it would block, and not hear an answer
+                self._await_room(early)
             try:
                 left = left[self.sock.send(left[: self._at_once]) :]
             except (BlockingIOError, ssl.SSLWantWriteError):
-                self._await_room(self._early)
+                self._await_room(early)
             except ssl.SSLWantReadError:  # the other side negotiates anew
                 wait_for_read(self.sock, self._wait)
             else:
@@ -166,6 +167,7 @@ class Connection(connection.HTTPConnection):
 
     def _listen(self, early: EarlyBytes) -> None:
         """Receive what is there of an answer; nothing, where it was a message of TLS alone."""
+        blocking = self.sock.gettimeout()
         self.sock.settimeout(0)
         try:
             while not early.began:
@@ -176,9 +178,24 @@ class Connection(connection.HTTPConnection):
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         finally:
-            self.sock.settimeout(self.timeout)
+            self.sock.settimeout(blocking)
         if not early.accepts:
             raise BrokenPipeError(errno.EPIPE, "there is an answer")
+
+
+def _parts(
+    method: str, target: str, headers: Mapping[str, str], body: Body
+) -> Iterable[bytes | memoryview]:
+    """Return a request as it is sent; a body of one part comes with the head."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
+    if isinstance(body, bytes):
+        lines.append(f"Content-Length: {len(body)}")
+    head = "\r\n".join([*lines, "", ""]).encode("ascii")
+    if head.count(b"\n") != len(lines) + 1:
+        raise ValueError("a header or the path has more than one line")
+    if isinstance(body, bytes):
+        return [head + body]
+    return chain([head], body or ())
 
 
 class _TLSConnection(Connection, connection.HTTPSConnection):

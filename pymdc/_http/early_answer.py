@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import re
+import socket
 from http import HTTPStatus
 from typing import Any
 
@@ -54,9 +55,11 @@ class RawResponse(http.client.HTTPResponse):
     fields: HTTPHeaderDict
     framed: bool
 
-    def __init__(self, *args: Any, early: bytes = b"", whole: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._whole = whole
+    def __init__(
+        self, sock: socket.socket, method: str, early: bytes = b"", whole: bool = True
+    ) -> None:
+        super().__init__(sock, method=method)
+        self._bodiless, self._whole = method == "HEAD", whole
         if early:
             self.fp = io.BufferedReader(_Resumed(early, self.fp.detach()))
 
@@ -81,8 +84,7 @@ class RawResponse(http.client.HTTPResponse):
         self.chunk_left = None
         length = None if self.chunked else _length(self.fields)
         self.framed = self.chunked or length is not None
-        bodiless = self._method == "HEAD" or status in _BODILESS  # type: ignore[attr-defined]
-        self.length = 0 if bodiless else length
+        self.length = 0 if self._bodiless or status in _BODILESS else length
         self.will_close = self._check_close() or not (self.chunked or self.length is not None)
 
     def _check_close(self) -> bool:

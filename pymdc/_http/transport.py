@@ -6,7 +6,6 @@ import re
 import ssl
 import weakref
 from collections import deque
-from typing import Any
 from urllib.parse import urlsplit
 
 from pymdc._calls.cancel_scope import Scope
@@ -20,7 +19,7 @@ from pymdc._http.response import Response, check_whole
 from pymdc.exceptions import Closed, ConnectError
 
 _PROXY_AUTHENTICATION_REQUIRED = 407
-_HEADERS = {"User-Agent": "metadisk-client-python"}
+_HEADERS = {"User-Agent": "metadisk-client-python", "Accept-Encoding": "identity"}
 
 
 class Transport:
@@ -49,6 +48,9 @@ class Transport:
         self._way = through(proxy)
         # A proxy for plain HTTP is told the whole URL; the way through to HTTPS is a tunnel.
         self._forwarder = proxy if self.endpoint.startswith("http:") else None
+        self._headers = {"Host": _host(self.endpoint), **_HEADERS}
+        if self._forwarder:
+            self._headers.update(self._forwarder.headers)
         # Without a lock, which a handler that raises, or a thread that a forked child does not
         # have, might leave held.
         self._idle: deque[Connection] = deque()
@@ -100,17 +102,16 @@ class Transport:
     def _exchange(
         self, request: Request, scope: Scope, timeout: tuple[float, float]
     ) -> tuple[RawResponse, bytes]:
-        target, headers = request.target, {**_HEADERS, **request.headers}
-        if self._forwarder:
-            target = self.endpoint + target
-            headers.update(self._forwarder.headers)
-        body: Any = request.body
+        target = self.endpoint + request.target if self._forwarder else request.target
+        given = {name.lower() for name in request.headers}
+        own = {name: self._headers[name] for name in self._headers if name.lower() not in given}
+        body = request.body
         if request.stream is not None:
             body = scope.progress(request.stream)
         connection = self._take()
         try:
             connection.open(scope, timeout)
-            answer = connection.exchange(request.method, target, body, headers)
+            answer = connection.exchange(request.method, target, {**own, **request.headers}, body)
         except BaseException:
             connection.close()
             raise
@@ -160,6 +161,11 @@ def _pop(connections: deque[Connection]) -> Connection | None:
 def _close(connections: deque[Connection]) -> None:
     while (connection := _pop(connections)) is not None:
         connection.close()
+
+
+def _host(endpoint: str) -> str:
+    host = endpoint.partition("//")[2]
+    return host if host.isascii() else host.encode("idna").decode("ascii")
 
 
 def _checked(endpoint: str) -> str:

@@ -26,6 +26,7 @@ from pymdc._calls import waiting as queue
 from pymdc._calls.cancel_scope import Scope
 from pymdc._crypto.file_hash import file_hash
 from pymdc._http.connection import connection_to
+from pymdc._http.early_answer import EarlyBytes
 
 LIMIT = 0.3
 LONG = 60
@@ -256,7 +257,8 @@ def test_a_block_that_gets_away_bit_by_bit_is_progress(tmp_path: Path, secure: b
         connection = connection_to("x", 1, lambda: tls, secure=secure)
         connection.sock = here
         connection.open(scope, (wait, wait))
-        connection.send(memoryview(bytes(size)))
+        connection.sock.settimeout(0)
+        connection._send(memoryview(bytes(size)), EarlyBytes())
         assert scope.left() > 0
         reading.join()
         scope.release()
