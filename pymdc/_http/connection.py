@@ -80,8 +80,8 @@ class Connection(connection.HTTPConnection):
     def _set_tunnel(self) -> None:
         if self._tunnel_to is not None:
             host, port, proxy = self._tunnel_to
-            name = host.encode("idna").decode("ascii")
-            self.set_tunnel(name, port, proxy.headers, "https" if proxy.secure else "http")
+            name, scheme = host.encode("idna").decode("ascii"), "https" if proxy.secure else "http"
+            self.set_tunnel(name, port, dict(proxy.headers), scheme)
 
     def _new_conn(self) -> socket.socket:
         addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)

@@ -6,12 +6,15 @@ import http.client
 import io
 import re
 import socket
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import IO, Any
 
 from urllib3 import HTTPHeaderDict, exceptions
 
 _BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+_LONGEST_LINE = 2**16  # bytes of a header
+_MOST_FIELDS = 100
 _LONGEST = 2**14  # bytes of a first line, and of an interim answer, that are waited for
 
 
@@ -74,12 +77,12 @@ class RawResponse(http.client.HTTPResponse):
             version, status, self.reason = self._read_status()  # type: ignore[attr-defined]
             if status == HTTPStatus.SWITCHING_PROTOCOLS:
                 raise Switched
-            lines = http.client._read_headers(self.fp)  # type: ignore[attr-defined]
+            fields = _read_fields(self.fp)
         if not version.startswith("HTTP/1."):
             raise http.client.UnknownProtocol(version)
         self.code = self.status = status
         self.version = 10 if version == "HTTP/1.0" else 11
-        self.fields = self.headers = self.msg = _fields(lines)  # type: ignore[assignment]
+        self.fields = self.headers = self.msg = fields  # type: ignore[assignment]
         self.chunked = self.fields.get("Transfer-Encoding", "").lower() == "chunked"
         self.chunk_left = None
         length = None if self.chunked else _length(self.fields)
@@ -91,14 +94,19 @@ class RawResponse(http.client.HTTPResponse):
         return not self._whole or super()._check_close()  # type: ignore[misc]  # not in typeshed
 
 
-def _fields(lines: list[bytes]) -> HTTPHeaderDict:
-    """Return the headers in *lines*; what is no header is passed over."""
+def _read_fields(stream: IO[bytes]) -> HTTPHeaderDict:
+    """Return the headers; a line that is none is passed over."""
     pairs: list[tuple[str, str]] = []
-    for line in lines:
-        name, colon, value = line.decode("latin-1").partition(":")
-        if name.startswith((" ", "\t")):
+    for line in iter(partial(stream.readline, _LONGEST_LINE + 1), b""):
+        if line in (b"\r\n", b"\n"):
+            break
+        if len(line) > _LONGEST_LINE or len(pairs) == _MOST_FIELDS:
+            raise http.client.HTTPException("the head is too long")
+        text = line.decode("latin-1")
+        name, colon, value = text.partition(":")
+        if text.startswith((" ", "\t")):
             if pairs:  # it goes on with the line before
-                pairs[-1] = pairs[-1][0], f"{pairs[-1][1]} {name}{colon}{value}".strip()
+                pairs[-1] = pairs[-1][0], f"{pairs[-1][1]} {text.strip()}"
         elif colon:
             pairs.append((name, value.strip()))
     return HTTPHeaderDict(pairs)

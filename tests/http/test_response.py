@@ -221,6 +221,23 @@ def test_beside_chunks_no_length_counts(ask: Ask, told: str) -> None:
     assert treated(answering(answer.encode()), ask) == [2]
 
 
+def test_header_that_goes_on_in_the_next_line_is_one(ask: Ask) -> None:
+    page = b"HTTP/1.1 502 Bad\r\n : first\r\nX: a\r\n\tb:\r\n c\r\nContent-Length: 0\r\n\r\n"
+    value = treated(answering(page), ask)
+    assert dict(value.headers) == {"X": "a b: c", "Content-Length": "0"}
+
+
+def test_line_that_is_no_header_is_passed_over(ask: Ask) -> None:
+    answer = b"HTTP/1.1 200 OK\nno header\nx-\xe9: \xe9\nContent-Length: 2\n\n[]"
+    assert treated(answering(answer), ask) == []
+
+
+@pytest.mark.parametrize("head", [b"A: b\r\n" * 101, b"A: " + b"b" * 2**16 + b"\r\n"])
+def test_head_without_end_is_a_garbled_answer(ask: Ask, head: bytes) -> None:
+    value = treated(answering(b"HTTP/1.1 200 OK\r\n" + head + b"Content-Length: 0\r\n\r\n"), ask)
+    assert type(value) is exceptions.GarbledAnswer
+
+
 CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
 
 
