@@ -14,7 +14,7 @@ from urllib3 import HTTPHeaderDict, exceptions
 
 _BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _LONGEST_LINE = 2**16  # bytes of a header
-_MOST_FIELDS = 100
+_MOST_LINES = 100  # of headers
 _LONGEST = 2**14  # bytes of a first line, and of an interim answer, that are waited for
 
 
@@ -97,10 +97,10 @@ class RawResponse(http.client.HTTPResponse):
 def _read_fields(stream: IO[bytes]) -> HTTPHeaderDict:
     """Return the headers; a line that is none is passed over."""
     pairs: list[tuple[str, str]] = []
-    for line in iter(partial(stream.readline, _LONGEST_LINE + 1), b""):
+    for count, line in enumerate(iter(partial(stream.readline, _LONGEST_LINE + 1), b"")):
         if line in (b"\r\n", b"\n"):
             break
-        if len(line) > _LONGEST_LINE or len(pairs) == _MOST_FIELDS:
+        if len(line) > _LONGEST_LINE or count == _MOST_LINES:
             raise http.client.HTTPException("the head is too long")
         text = line.decode("latin-1")
         name, colon, value = text.partition(":")

@@ -232,7 +232,9 @@ def test_line_that_is_no_header_is_passed_over(ask: Ask) -> None:
     assert treated(answering(answer), ask) == []
 
 
-@pytest.mark.parametrize("head", [b"A: b\r\n" * 101, b"A: " + b"b" * 2**16 + b"\r\n"])
+@pytest.mark.parametrize(
+    "head", [b"A: b\r\n" * 101, b"A\r\n" * 101, b"A: " + b"b" * 2**16 + b"\r\n"]
+)
 def test_head_without_end_is_a_garbled_answer(ask: Ask, head: bytes) -> None:
     value = treated(answering(b"HTTP/1.1 200 OK\r\n" + head + b"Content-Length: 0\r\n\r\n"), ask)
     assert type(value) is exceptions.GarbledAnswer
