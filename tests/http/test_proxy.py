@@ -297,7 +297,7 @@ def silence(connection: socket.socket) -> None:
         (answering(b"HTTP/1.1 2OO OK\r\n\r\n"), "the proxy's answer is not HTTP"),
         (answering(b"HTTP/1.1 200 OK\r\nA: b\r\n"), "the proxy gave no whole answer"),
         (
-            answering(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 20_000),
+            answering(b"HTTP/1.1 200 OK" + (b"\r\nA: " + b"b" * 40_000) * 2),
             "the proxy gave no whole answer",
         ),
         (answering(b"x" * 70_000), "the proxy gave no whole answer"),
