@@ -10,7 +10,7 @@ from pymdc._arguments import Callback, Text, check_callback, text
 from pymdc._calls.cancel_scope import Scope
 from pymdc._default import checked, default
 from pymdc._http.auth import identify
-from pymdc._http.request import NOTHING, masked, settle
+from pymdc._http.request import NOTHING, redact, settle
 from pymdc._transfers.multipart import body_of
 from pymdc._transfers.progress import Progress
 from pymdc._transfers.source import Source
@@ -39,7 +39,7 @@ def REST(  # noqa: N802  # the name of 2016
     """
     path = text(resource, "the resource")
     if "#" in path:
-        shown = masked(path.partition("?")[0])
+        shown = redact(path.partition("?")[0])
         raise ValueError(f"the resource is {shown!r}; expected a path, and perhaps a query")
     method, path = text(method, "the method").upper(), "/" + path.lstrip("/")
     if method == "PUT" and isinstance(params, Mapping) and any(map(_is_file, params.values())):

@@ -1,82 +1,22 @@
-"""Sockets that a scope can end: directly to a host, or through a proxy, with TLS and without."""
+"""A socket that a scope can end, connected to a host, and a tunnel through a proxy over it."""
 
 from __future__ import annotations
 
-import re
+import http.client
+import io
 import socket
-import ssl
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
-
-from urllib3.util import ssl_wrap_socket
+from http import HTTPStatus
+from typing import Any
 
 from pymdc._calls.cancel_scope import Scope
 from pymdc._calls.descriptors import when_there_is_one
-from pymdc._http.proxy import Proxy, refusal
 
 _LONGEST_ANSWER = 64 * 1024  # bytes, of a proxy that is asked for a tunnel
 
-
-@dataclass(frozen=True)
-class Tunnel:
-    """The way through *proxy*; *tls* is for one that is itself spoken to over TLS."""
-
-    proxy: Proxy
-    tls: Callable[[], ssl.SSLContext]
-
-
-def dial(
-    host: str, port: int, timeout: float, scope: Scope, tunnel: Tunnel | None = None
-) -> socket.socket:
-    """Connect to *host* within *timeout* seconds once its name is looked up; raise OSError.
-
-    The socket's timeout is what is left of them.
-    """
-    if tunnel is None:
-        return _connected(_addresses(host, port), Deadline(timeout), scope)
-    proxy, target = tunnel.proxy, _target(host, port)
-    addresses, deadline = _addresses(proxy.host, proxy.port), Deadline(timeout)
-    sock = _connected(addresses, deadline, scope)
-    try:
-        if proxy.secure:
-            sock = secured(sock, tunnel.tls(), proxy.host)
-        _ask_for_tunnel(sock, target, proxy, deadline)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def secured(sock: socket.socket, tls: ssl.SSLContext, host: str) -> socket.socket:
-    """Return *sock* with TLS, once it is certain that it leads to *host*; else close it."""
-    try:
-        wrapped = ssl_wrap_socket(
-            sock,
-            ssl_context=tls,
-            server_hostname=host.rstrip("."),
-            tls_in_tls=isinstance(sock, ssl.SSLSocket),
-        )
-    except BaseException:
-        sock.close()
-        raise
-    return cast(socket.socket, wrapped)
-
-
-def distrust(error: ssl.SSLCertVerificationError) -> str:
-    """Say why a certificate was refused, and what to check."""
-    check = _CHECKS.get(error.verify_code, "for a CA of one's own there is Client(ca_certs=...)")
-    return f"the certificate is not to be trusted; {check}"
-
-
-_CHECKS = {  # by OpenSSL's number
-    9: "check the clock of this machine",
-    10: "it is the other side's to renew, unless the clock of this machine is wrong",
-    62: "check the name of the host",
-    64: "check the name of the host",
-}
+Address = tuple[Any, ...]  # as `socket.getaddrinfo` gives it
 
 
 class Deadline:
@@ -93,22 +33,11 @@ class Deadline:
         return left
 
 
-_Address = tuple[Any, ...]
+def connect_tcp(addresses: Sequence[Address], deadline: Deadline, scope: Scope) -> socket.socket:
+    """Connect to one of *addresses*; each gets an equal share of the time that is left.
 
-
-def _addresses(host: str, port: int) -> list[_Address]:
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:
-        raise _no_host(error) from error
-
-
-def _no_host(error: UnicodeError) -> socket.gaierror:
-    return socket.gaierror(socket.EAI_NONAME, str(error))
-
-
-def _connected(addresses: list[_Address], deadline: Deadline, scope: Scope) -> socket.socket:
-    """Connect to one of *addresses*; each gets an equal share of what the others left."""
+    The socket's timeout is what is left of the time then.
+    """
     failure = OSError("the host has no address")
     for place, (family, kind, protocol, _, address) in enumerate(addresses):
         make = partial(socket.socket, family, kind, protocol)
@@ -127,27 +56,45 @@ def _connected(addresses: list[_Address], deadline: Deadline, scope: Scope) -> s
     raise failure
 
 
-def _target(host: str, port: int) -> str:
-    try:
-        name = host.encode("idna").decode("ascii")
-    except UnicodeError as error:
-        raise _no_host(error) from error
-    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+class TunnelResponse(http.client.HTTPResponse):
+    """A proxy's answer to CONNECT, received until *deadline*.
+
+    Nothing of it is in an exception, since it may repeat what was sent.
+    """
+
+    def __init__(self, sock: socket.socket, *args: Any, deadline: Deadline, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Bounded(sock, deadline))
+
+    def _read_status(self) -> tuple[str, int, str]:
+        try:
+            version, status, _ = super()._read_status()  # type: ignore[misc]  # not in typeshed
+        except http.client.HTTPException:
+            raise OSError("the proxy's answer is not HTTP") from None
+        if not 200 <= status < 300:
+            raise OSError(refusal(status))
+        return version, HTTPStatus.OK, ""  # the one success that http.client knows
 
 
-def _ask_for_tunnel(sock: socket.socket, target: str, proxy: Proxy, deadline: Deadline) -> None:
-    headers = {"Host": target, **proxy.headers}
-    lines = [f"CONNECT {target} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
-    sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
-    answer = b""
-    while not answer.endswith((b"\n\r\n", b"\n\n")):
-        sock.settimeout(deadline.left())
-        byte = sock.recv(1)  # what follows is the other side's
-        if not byte or len(answer) == _LONGEST_ANSWER:
+class _Bounded(io.RawIOBase):
+    """What *sock* receives until *deadline*, and no more than an answer may have."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock, self._deadline, self._left = sock, deadline, _LONGEST_ANSWER
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(self._deadline.left())
+        count = self._sock.recv_into(buffer)
+        self._left -= count
+        if not count or self._left < 0:
             raise OSError("the proxy gave no whole answer")
-        answer += byte
-    status = re.match(rb"HTTP/\d\.\d (\d{3})\b", answer)
-    if status is None:  # nor is it shown, since it may repeat what was sent
-        raise OSError("the proxy's answer is not HTTP")
-    if not status[1].startswith(b"2"):
-        raise OSError(refusal(int(status[1])))
+        return count
+
+
+def refusal(status: int) -> str:
+    """Say that a proxy refused; in its own words may be what it was sent."""
+    return f"the proxy refused: {status} {http.client.responses.get(status, '')}".rstrip()

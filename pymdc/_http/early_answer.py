@@ -5,11 +5,16 @@ from __future__ import annotations
 import http.client
 import io
 import re
+import socket
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import IO, Any
 
-from urllib3 import exceptions
+from urllib3 import HTTPHeaderDict, exceptions
 
+_BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+_LONGEST_LINE = 2**16  # bytes of a header
+_MOST_LINES = 100  # of headers
 _LONGEST = 2**14  # bytes of a first line, and of an interim answer, that are waited for
 
 
@@ -17,7 +22,7 @@ class Switched(http.client.HTTPException):
     """The other side speaks another protocol from here on, for which nobody asked."""
 
 
-class Early:
+class EarlyBytes:
     """The bytes of an answer that are received while its request is still being sent.
 
     ``began`` is true once the first line of the final answer is known, interim answers (1xx) being
@@ -43,45 +48,77 @@ class Early:
         self.accepts = self.began and bool(self._SUCCESS.match(self.data))
 
 
-class Answer(http.client.HTTPResponse):
+class RawResponse(http.client.HTTPResponse):
     """An answer whose first bytes, *early*, are already received.
 
-    Unless the request was sent *whole*, the connection is closed after the answer.
+    ``framed`` says whether its headers tell where its body ends. Unless the request was sent
+    *whole*, the connection is closed after the answer.
     """
 
-    def __init__(self, *args: Any, early: bytes = b"", whole: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._whole = whole
+    fields: HTTPHeaderDict
+    framed: bool
+
+    def __init__(
+        self, sock: socket.socket, method: str, early: bytes = b"", whole: bool = True
+    ) -> None:
+        super().__init__(sock, method=method)
+        self._bodiless, self._whole = method == "HEAD", whole
         if early:
             self.fp = io.BufferedReader(_Resumed(early, self.fp.detach()))
 
     def begin(self) -> None:
-        """Read the headers; equal Content-Lengths count as one (RFC 9110, 8.6)."""
-        super().begin()
-        lines = self.headers.get_all("Content-Length", [])
-        lengths = [length.strip() for line in lines for length in line.split(",")]
-        if len(lengths) < 2 or self.chunked:
-            return
-        if not all(map(str.isdecimal, lengths)) or len(set(map(int, lengths))) > 1:
-            raise exceptions.InvalidHeader("several different Content-Lengths")
-        del self.headers["Content-Length"]
-        self.headers["Content-Length"] = lengths[0]
-        if self.length is None:
-            self.length = int(lengths[0])
-            self.will_close = self._check_close()
+        """Read the head, as http.client does, but without the email package, which is slow.
 
-    def _read_status(self) -> tuple[str, int, str]:
-        """Pass over every interim answer as http.client does over 100 alone.
-
-        Taken for the answer itself, one would leave that to the connection's next request.
+        Interim answers are passed over: taken for the answer itself, one would leave that to the
+        connection's next request.
         """
-        version, status, reason = super()._read_status()  # type: ignore[misc]  # not in typeshed
-        if status == HTTPStatus.SWITCHING_PROTOCOLS:
-            raise Switched
-        return version, HTTPStatus.CONTINUE if status < HTTPStatus.OK else status, reason
+        status = 0
+        while status < HTTPStatus.OK:
+            version, status, self.reason = self._read_status()  # type: ignore[attr-defined]
+            if status == HTTPStatus.SWITCHING_PROTOCOLS:
+                raise Switched
+            fields = _read_fields(self.fp)
+        if not version.startswith("HTTP/1."):
+            raise http.client.UnknownProtocol(version)
+        self.code = self.status = status
+        self.version = 10 if version == "HTTP/1.0" else 11
+        self.fields = self.headers = self.msg = fields  # type: ignore[assignment]
+        self.chunked = self.fields.get("Transfer-Encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        length = None if self.chunked else _length(self.fields)
+        self.framed = self.chunked or length is not None
+        self.length = 0 if self._bodiless or status in _BODILESS else length
+        self.will_close = self._check_close() or not (self.chunked or self.length is not None)
 
     def _check_close(self) -> bool:
         return not self._whole or super()._check_close()  # type: ignore[misc]  # not in typeshed
+
+
+def _read_fields(stream: IO[bytes]) -> HTTPHeaderDict:
+    """Return the headers; a line that is none is passed over."""
+    pairs: list[tuple[str, str]] = []
+    for count, line in enumerate(iter(partial(stream.readline, _LONGEST_LINE + 1), b"")):
+        if line in (b"\r\n", b"\n"):
+            break
+        if len(line) > _LONGEST_LINE or count == _MOST_LINES:
+            raise http.client.HTTPException("the head is too long")
+        text = line.decode("latin-1")
+        name, colon, value = text.partition(":")
+        if text.startswith((" ", "\t")):
+            if pairs:  # it goes on with the line before
+                pairs[-1] = pairs[-1][0], f"{pairs[-1][1]} {text.strip()}"
+        elif colon:
+            pairs.append((name, value.strip()))
+    return HTTPHeaderDict(pairs)
+
+
+def _length(fields: HTTPHeaderDict) -> int | None:
+    """Return the Content-Length; equal ones count as one (RFC 9110, 8.6)."""
+    lengths = [length.strip() for length in fields.get("Content-Length", "").split(",")]
+    numbers = {int(length) if length.isdecimal() else None for length in lengths}
+    if len(lengths) > 1 and (len(numbers) > 1 or None in numbers):
+        raise exceptions.InvalidHeader("several different Content-Lengths")
+    return numbers.pop()
 
 
 class _Resumed(io.RawIOBase):

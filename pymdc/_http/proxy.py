@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.client import responses
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-_PORTS = {"http": 80, "https": 443}
+PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def _parsed(url: str) -> Proxy:
     scheme, _, rest = url.partition("://")
     user, _, rest = rest.rpartition("@")
     parts = urlsplit(f"{scheme}://{rest}")
-    if parts.scheme not in _PORTS or not parts.hostname:
+    if parts.scheme not in PORTS or not parts.hostname:
         raise ValueError("no proxy's")
     headers: Mapping[str, str] = {}
     if user:
@@ -59,14 +58,9 @@ def _parsed(url: str) -> Proxy:
     return Proxy(
         f"{parts.scheme}://{parts.netloc}",
         parts.hostname,
-        parts.port or _PORTS[parts.scheme],
+        parts.port or PORTS[parts.scheme],
         headers,
     )
-
-
-def refusal(status: int) -> str:
-    """Say that a proxy refused; in its own words may be what it was sent."""
-    return f"the proxy refused: {status} {responses.get(status, '')}".rstrip()
 
 
 def through(proxy: Proxy | None) -> str:

@@ -42,9 +42,9 @@ class Request:
     query: str = field(default="", repr=False)
 
     @property
-    def shown(self) -> str:
-        """The path as it may be shown: without an activation token."""
-        return masked(self.path)
+    def safe_path(self) -> str:
+        """The path without an activation token: it may be logged."""
+        return redact(self.path)
 
     @property
     def target(self) -> str:
@@ -103,7 +103,7 @@ def settle(
     return Request(method, _escaped(path), both, own)
 
 
-def masked(path: str) -> str:
+def redact(path: str) -> str:
     """Return *path*, or a text with paths in it, without activation tokens."""
     return _ACTIVATION.sub("/activations/...", path)
 

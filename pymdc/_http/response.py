@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import urllib3
-
+from pymdc._http.early_answer import RawResponse
 from pymdc.exceptions import ConnectionLost, GarbledAnswer, HTTPError
 
 _NO_CONTENT = 204
-_NOT_MODIFIED = 304
-_LARGEST = 2**28  # bytes of an answer that came compressed
 _LONGEST_ENCODING = 12  # characters; what is longer may be something that was sent
 
 _STRANGE = "not the bridge's JSON; is something else listening at the endpoint?"
@@ -52,42 +48,17 @@ class Response:
         return HTTPError(self.url, self.status, msg + came, self.headers, self.body)
 
 
-def whole_body(response: urllib3.BaseHTTPResponse, method: str, tried: str) -> bytes:
-    """Return the body of *response*, to a *method*, decompressed; raise unless it came whole."""
-    if not response.data and _cut(response.status, response.headers):
-        raise ConnectionLost(f"{tried}: the connection ended in the middle of the headers")
-    if method == "HEAD" or response.status in (_NO_CONTENT, _NOT_MODIFIED):
-        return response.data
-    return _plain(response, tried)
+def check_whole(response: RawResponse, body: bytes, operation: str) -> None:
+    """Raise unless *body*, that of *response*, came whole, and as it was asked for.
 
-
-def _cut(status: int, headers: Mapping[str, str]) -> bool:
-    """Say whether *headers* without a body may have been cut short, which looks like their end.
-
-    What is no success is an exception anyhow, and its own tells more.
+    Headers without a body may have been cut short, which looks like their end. What is no success
+    is an exception anyhow, and its own tells more.
     """
-    coding = headers.get("Transfer-Encoding", "").lower()
-    framed = headers.get("Content-Length", "").isdecimal() or coding.endswith("chunked")
-    return status < 300 and status != _NO_CONTENT and not framed
-
-
-def _plain(response: urllib3.BaseHTTPResponse, tried: str) -> bytes:
-    """Return the body as it was before somebody on the way compressed it, which is not asked for.
-
-    Raises `GarbledAnswer` unless exactly one whole body comes out.
-    """
-    encoding = response.headers.get("Content-Encoding", "").lower()
-    if encoding in ("", "identity") or not response.data:
-        return response.data
-    if encoding not in ("gzip", "x-gzip", "deflate"):
+    status = response.status
+    if not body and not response.framed and status < 300 and status != _NO_CONTENT:
+        raise ConnectionLost(f"{operation}: the connection ended in the middle of the headers")
+    encoding = response.fields.get("Content-Encoding", "").lower() or "identity"
+    if body and encoding != "identity":
         named = repr(encoding) if len(encoding) <= _LONGEST_ENCODING else "with a long name"
-        told = f"answered {response.status} in the encoding {named}, which is not read here"
-        raise GarbledAnswer(f"{tried} {told}")
-    unpacking = zlib.decompressobj(32 + zlib.MAX_WBITS)  # the one or the other, by its beginning
-    try:
-        plain = unpacking.decompress(response.data, _LARGEST)
-        if not unpacking.eof or unpacking.unused_data:
-            raise zlib.error("it is cut short, goes on after its end, or is too large")
-    except zlib.error as error:
-        raise GarbledAnswer(f"{tried}: the answer could not be decompressed ({error})") from None
-    return plain
+        message = f"answered {status} in the encoding {named}, which is not read here"
+        raise GarbledAnswer(f"{operation} {message}")

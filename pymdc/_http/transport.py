@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import ssl
-from typing import Any
+import weakref
+from collections import deque
 from urllib.parse import urlsplit
 
-import urllib3
-from urllib3 import exceptions as theirs
-
 from pymdc._calls.cancel_scope import Scope
-from pymdc._http.connect import Tunnel
-from pymdc._http.connection import HTTPPool, HTTPSPool, logs_for_us, within
-from pymdc._http.errors import translated
-from pymdc._http.proxy import proxy_for, refusal, through
-from pymdc._http.request import Request, masked
-from pymdc._http.response import Response, whole_body
+from pymdc._http.connect import refusal
+from pymdc._http.connection import Connection, connection_to
+from pymdc._http.early_answer import RawResponse
+from pymdc._http.errors import ROWS, map_exceptions
+from pymdc._http.proxy import PORTS, proxy_for, through
+from pymdc._http.request import Request
+from pymdc._http.response import Response, check_whole
 from pymdc.exceptions import Closed, ConnectError
 
 _PROXY_AUTHENTICATION_REQUIRED = 407
-_HEADERS = {"User-Agent": "metadisk-client-python"}
+_HEADERS = {"User-Agent": "metadisk-client-python", "Accept-Encoding": "identity"}
 
 
 class Transport:
     """The connections to *endpoint*, kept alive and shared by all threads.
 
+    At most *connections* are kept that no call uses.
     *timeout* is a pair of seconds: for connecting, and for each wait for bytes.
     *ca_certs* is a file of further certificates to trust.
     """
@@ -43,29 +42,29 @@ class Transport:
         self._connections = connections
         self._ca_certs = ca_certs
         self._tls: ssl.SSLContext | None = None
-        if ca_certs is not None:
+        if ca_certs is not None or self.endpoint.startswith("https:"):
             _ = self.tls  # so that a wrong file is told at once
         self._proxy = proxy = proxy_for(self.endpoint)
         self._way = through(proxy)
         # A proxy for plain HTTP is told the whole URL; the way through to HTTPS is a tunnel.
         self._forwarder = proxy if self.endpoint.startswith("http:") else None
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pool = self._connect()
-        assert self._pool.pool is not None
-        self._kept = self._pool.pool  # at hand when the pool is closed, too
+        self._headers = {"Host": _host(self.endpoint), **_HEADERS}
+        if self._forwarder:
+            self._headers.update(self._forwarder.headers)
+        # Without a lock, which a handler that raises, or a thread that a forked child does not
+        # have, might leave held.
+        self._idle: deque[Connection] = deque()
+        self._closed = False
+        weakref.finalize(self, _close, self._idle)
 
     def renew(self) -> None:
         """Begin without connections, as at first: in a forked child those are the parent's."""
-        for connection in filter(None, self._kept.queue):
-            connection.close()
-        self._begin()
+        _close(self._idle)
+        self._closed = False
 
     def set_timeout(self, timeout: tuple[float, float]) -> None:
         """Let what is sent from now on take these seconds."""
         self.timeout = timeout
-        self._pool.timeout = urllib3.Timeout(*timeout)
 
     @property
     def tls(self) -> ssl.SSLContext:
@@ -86,77 +85,87 @@ class Transport:
                 ) from error
         return context
 
-    def _connect(self) -> urllib3.HTTPConnectionPool:
-        proxy = self._proxy
-        parts = urlsplit(self._forwarder.url if self._forwarder else self.endpoint)
-        options: dict[str, Any] = {
-            "maxsize": self._connections,
-            "timeout": urllib3.Timeout(connect=self.timeout[0], read=self.timeout[1]),
-            "retries": False,
-        }
-        if proxy and not self._forwarder:
-            options["through"] = Tunnel(proxy, lambda: self.tls)
-        if parts.scheme == "https":
-            return HTTPSPool(parts.hostname or "", parts.port, ssl_context=self.tls, **options)
-        return HTTPPool(parts.hostname or "", parts.port, **options)
-
     def send(self, request: Request, scope: Scope) -> Response:
         """Send *request* once and return the whole answer, whatever its status."""
-        url, target = self.endpoint + request.shown, request.target
-        tried = scope.doing = f"{request.method} {url}{self._way}"
-        headers = {**_HEADERS, **request.headers}
-        if self._forwarder:
-            target = self.endpoint + target
-            headers.update(self._forwarder.headers)
-        body: Any = request.body
+        url = self.endpoint + request.safe_path
+        operation = scope.doing = f"{request.method} {url}{self._way}"
+        if self._closed:
+            raise Closed(f"{operation}: the client is closed")
+        timeout = connect, read = self.timeout
+        with map_exceptions(ROWS, operation, connect=connect, read=read):
+            response, body = self._exchange(request, scope, timeout)
+        if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
+            raise ConnectError(f"{operation}: {refusal(response.status)}")
+        check_whole(response, body, operation)
+        return Response(url, response.status, response.fields, body, self._way)
+
+    def _exchange(
+        self, request: Request, scope: Scope, timeout: tuple[float, float]
+    ) -> tuple[RawResponse, bytes]:
+        target = self.endpoint + request.target if self._forwarder else request.target
+        given = {name.lower() for name in request.headers}
+        own = {name: self._headers[name] for name in self._headers if name.lower() not in given}
+        body = request.body
         if request.stream is not None:
             body = scope.progress(request.stream)
+        connection = self._take()
         try:
-            with within(scope, self.timeout[1]):
-                response = self._pool.urlopen(
-                    request.method,
-                    target,
-                    body=body,
-                    headers=headers,
-                    redirect=False,
-                    assert_same_host=False,
-                    decode_content=False,  # of what is cut short urllib3 makes an answer
-                )
-        except theirs.ClosedPoolError:
-            raise Closed(f"{tried}: the client is closed") from None
-        except theirs.HTTPError as error:
-            # What the other side sent is among the causes, and may be what it was sent.
-            raise translated(error, tried, self.timeout) from None
-        finally:
+            connection.open(scope, timeout)
+            answer = connection.exchange(request.method, target, {**own, **request.headers}, body)
+        except BaseException:
+            connection.close()
+            raise
+        finally:  # from here on the connection may be another call's
             scope.release()
-        if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
-            raise ConnectError(f"{tried}: {refusal(response.status)}")
-        plain = whole_body(response, request.method, tried)
-        return Response(url, response.status, response.headers, plain, self._way)
+        self._keep(connection)
+        return answer
+
+    def _take(self) -> Connection:
+        """Return a connection that was kept and is not dropped, or else a new one."""
+        while (connection := _pop(self._idle)) is not None:
+            if connection.is_connected:
+                return connection
+            connection.close()
+        parts = urlsplit(self._forwarder.url if self._forwarder else self.endpoint)
+        return connection_to(
+            parts.hostname or "",
+            parts.port or PORTS[parts.scheme],
+            lambda: self.tls,
+            secure=parts.scheme == "https",
+            proxy=None if self._forwarder else self._proxy,
+        )
+
+    def _keep(self, connection: Connection) -> None:
+        if connection.is_closed:
+            return
+        if len(self._idle) < self._connections:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        if self._closed:
+            _close(self._idle)
 
     def close(self) -> None:
         """Close the connections; what is sent afterwards is `Closed`."""
-        self._pool.close()
+        self._closed = True
+        _close(self._idle)
 
 
-def _mask(record: logging.LogRecord) -> bool:
-    """Mask activation tokens in what urllib3 logs of ours, and what it says about bad headers."""
-    if not logs_for_us():
-        return True
-    record.exc_info = None
-    if isinstance(record.args, tuple):
-        record.args = tuple(_safe(arg) for arg in record.args)
-    return True
+def _pop(connections: deque[Connection]) -> Connection | None:
+    try:
+        return connections.pop()
+    except IndexError:
+        return None
 
 
-def _safe(arg: object) -> object:
-    if isinstance(arg, Exception):
-        return type(arg).__name__
-    return masked(arg) if isinstance(arg, str) else arg
+def _close(connections: deque[Connection]) -> None:
+    while (connection := _pop(connections)) is not None:
+        connection.close()
 
 
-for _name in ("urllib3.connection", "urllib3.connectionpool"):
-    logging.getLogger(_name).addFilter(_mask)
+def _host(endpoint: str) -> str:
+    host = endpoint.partition("//")[2]
+    return host if host.isascii() else host.encode("idna").decode("ascii")
 
 
 def _checked(endpoint: str) -> str:

@@ -7,7 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 
 from websockets import exceptions as theirs
 from websockets.client import ClientProtocol
@@ -17,18 +17,16 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from pymdc._calls.cancel_scope import Scope
 from pymdc._crypto.file_hash import Block, file_hash
-from pymdc._http.connect import Tunnel, dial, distrust, secured
+from pymdc._http.connection import connection_to
+from pymdc._http.errors import CONNECTING, Row, map_exceptions
 from pymdc._http.proxy import Proxy, proxy_for, through
 from pymdc.exceptions import (
-    CertificateError,
     ChannelError,
     ConnectError,
     ConnectionLost,
-    ConnectTimeout,
     GarbledAnswer,
     IntegrityError,
     NetworkError,
-    PymdcError,
     Timeout,
 )
 
@@ -37,7 +35,6 @@ _LARGEST_FRAME = 16 * 1024 * 1024
 _NORMAL = 1000
 _DONE = 200  # the code by which farmers of core 0.6 say that the shard was sent
 _EMPTY = file_hash(b"")
-_PORTS = {False: 80, True: 443}
 
 # At DEBUG a protocol writes its frames to the log, and the first one holds a token.
 _silent = logging.Logger("pymdc.channel")
@@ -46,26 +43,39 @@ _silent.disabled = True
 # Known to websockets from its release 17 on.
 _TOO_MANY_FRAGMENTS = [getattr(theirs, name) for name in {"TooManyFragments"} & {*dir(theirs)}]
 
+_SILENT = "nothing came for {read:g} s"
 _NO_URL = "it is not the URL of a channel"
 _OLD = "farmers older than core 0.3 close like this; their protocol is not spoken here"
 
-# What websockets raises, what it becomes, and what it means; the first line that fits decides.
-TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
+_CLOSED = "it closed before the shard was whole"
+_NO_PROXY = "the proxy could not be used; check its address ({reason})"
+
+# What connecting, websockets and the socket raise, as rows for `map_exceptions`.
+TRANSLATIONS: tuple[Row, ...] = (
+    *CONNECTING,
     (theirs.InvalidURI, ConnectError, _NO_URL),
-    (theirs.InvalidProxy, ConnectError, "the proxy could not be used; check its address"),
-    (theirs.ProxyError, ConnectError, "the proxy could not be used; check its address"),
+    (theirs.InvalidProxy, ConnectError, _NO_PROXY),
+    (theirs.ProxyError, ConnectError, _NO_PROXY),
     (
         theirs.InvalidHandshake,
         ConnectError,
-        "no WebSocket answered; is something else listening there?",
+        "no WebSocket answered; is something else listening there? ({reason})",
     ),
-    (theirs.ConnectionClosed, ConnectionLost, "it closed before the shard was whole"),
-    (theirs.ProtocolError, GarbledAnswer, "what came is not a WebSocket's"),
-    (theirs.PayloadTooBig, GarbledAnswer, "a frame is too large"),
-    *((kind, GarbledAnswer, "a message has too many frames") for kind in _TOO_MANY_FRAGMENTS),
-    (theirs.InvalidState, ConnectionLost, "it closed before the shard was whole"),
-    (theirs.ConcurrencyError, NetworkError, "it was used twice at once"),
+    (theirs.ConnectionClosed, ConnectionLost, _CLOSED + " ({reason})"),
+    (theirs.ProtocolError, GarbledAnswer, "what came is not a WebSocket's ({reason})"),
+    (theirs.PayloadTooBig, GarbledAnswer, "a frame is too large ({reason})"),
+    *(
+        (kind, GarbledAnswer, "a message has too many frames ({reason})")
+        for kind in _TOO_MANY_FRAGMENTS
+    ),
+    (theirs.InvalidState, ConnectionLost, _CLOSED + " ({reason})"),
+    (theirs.ConcurrencyError, NetworkError, "it was used twice at once ({reason})"),
+    (EOFError, ConnectionLost, _CLOSED),
+    (TimeoutError, Timeout, _SILENT),
+    (OSError, ConnectionLost, "it broke ({reason})"),
 )
+_OTHER: Row = (theirs.WebSocketException, NetworkError, "{reason}")
+_ROWS = (*TRANSLATIONS, _OTHER)
 
 
 class Channel:
@@ -86,16 +96,18 @@ class Channel:
         scope: Scope,
     ) -> None:
         self.wait, self.ended, self.came = timeout[1], False, 0
-        self._message, self._scope = message, scope
+        self._message, self._timeout, self._scope = message, timeout, scope
         self._brought = False
         self._text: bytearray | None = None  # of a message of text that has begun
         uri = parsed(url)
         self.url = _shown(uri)
-        self._tried = scope.doing = f"the channel {self.url}"
-        with self._translating():
-            proxy = _proxy_for(url, self._tried)
-            self._tried = scope.doing = self._tried + through(proxy)
-            self.sock = _connect(uri, proxy, self._tried, timeout[0], tls, scope)
+        self._operation = scope.doing = f"the channel {self.url}"
+        proxy = _proxy_for(url, self._operation)
+        self._operation = scope.doing = self._operation + through(proxy)
+        with self._mapped():
+            connection = connection_to(uri.host, uri.port, tls, secure=uri.secure, proxy=proxy)
+            connection.open(scope, timeout)
+            self.sock = connection.sock
             self._protocol = ClientProtocol(uri, max_size=_LARGEST_FRAME, logger=_silent)
             self._protocol.send_request(self._protocol.connect())
             try:
@@ -116,7 +128,7 @@ class Channel:
         That can be where it does not *wait*, though its socket tells that there is something: it
         may be TLS's own.
         """
-        with self._translating():
+        with self._mapped():
             try:
                 data = self._receive(waits)
             except (BlockingIOError, ssl.SSLWantReadError):
@@ -144,7 +156,7 @@ class Channel:
 
     def silent(self) -> Timeout:
         """Return the exception for a wait in which nothing came."""
-        return Timeout(f"{self._tried}: nothing came for {self.wait:g} s")
+        return Timeout(f"{self._operation}: {_SILENT.format(read=self.wait)}")
 
     def close(self) -> None:
         """Close the connection."""
@@ -169,49 +181,32 @@ class Channel:
         """Add *frame* to a message of text; raise the error that the whole of it tells."""
         text += frame.data
         self._text = None if frame.fin else text
-        if frame.fin and (error := _told(self.url, text, self._message["token"])):
+        if frame.fin and (error := _error_in(self.url, text, self._message["token"])):
             raise error
 
     def _check(self) -> None:
         broken = self._protocol.handshake_exc or self._protocol.parser_exc
-        if isinstance(broken, EOFError):
-            raise ConnectionLost(f"{self._tried}: it closed before the shard was whole")
         if broken is not None:
             raise broken
         closed = self._protocol.close_rcvd
         with suppress(OSError):
             self._send()
         if closed is not None and closed.code != _NORMAL:
-            raise ConnectionLost(f"{self._tried}: it closed with code {closed.code}")
+            raise ConnectionLost(f"{self._operation}: it closed with code {closed.code}")
         self.ended = closed is not None
         if self.ended and not self._brought and self._message["hash"] != _EMPTY:
-            raise IntegrityError(f"{self._tried}: it closed without a byte of the shard; {_OLD}")
+            raise IntegrityError(
+                f"{self._operation}: it closed without a byte of the shard; {_OLD}"
+            )
 
     def _send(self) -> None:
         for data in self._protocol.data_to_send():
             if data:
                 self.sock.sendall(data)
 
-    @contextmanager
-    def _translating(self) -> Iterator[None]:
-        try:
-            yield
-        except theirs.WebSocketException as error:
-            raise translated(error, self._tried) from error
-        except PymdcError:
-            raise
-        except TimeoutError as error:
-            raise self.silent() from error
-        except OSError as error:
-            raise ConnectionLost(f"{self._tried}: it broke ({error})") from error
-
-
-def translated(error: Exception, tried: str) -> NetworkError:
-    """Return our exception for one of websockets'; *tried* says what was on its way."""
-    for kind, ours, meaning in TRANSLATIONS:
-        if isinstance(error, kind):
-            return ours(f"{tried}: {meaning} ({error})")
-    return NetworkError(f"{tried}: {error}")
+    def _mapped(self) -> AbstractContextManager[None]:
+        connect, read = self._timeout
+        return map_exceptions(_ROWS, self._operation, connect=connect, read=read)
 
 
 def parsed(url: str) -> WebSocketURI:
@@ -225,46 +220,25 @@ def parsed(url: str) -> WebSocketURI:
 def _shown(uri: WebSocketURI) -> str:
     """Return as much of *uri* as may be shown: no credentials, path or query."""
     host = f"[{uri.host}]" if ":" in uri.host else uri.host
-    port = "" if uri.port == _PORTS[uri.secure] else f":{uri.port}"
-    return f"{'wss' if uri.secure else 'ws'}://{host}{port}"
+    scheme, usual = ("wss", 443) if uri.secure else ("ws", 80)
+    return f"{scheme}://{host}" if uri.port == usual else f"{scheme}://{host}:{uri.port}"
 
 
-def _proxy_for(url: str, tried: str) -> Proxy | None:
+def _proxy_for(url: str, operation: str) -> Proxy | None:
     try:
         return proxy_for(url)
     except ValueError as error:
-        raise ConnectError(f"{tried}: {error}") from None
+        raise ConnectError(f"{operation}: {error}") from None
 
 
-def _connect(
-    uri: WebSocketURI,
-    proxy: Proxy | None,
-    tried: str,
-    timeout: float,
-    tls: Callable[[], ssl.SSLContext],
-    scope: Scope,
-) -> socket.socket:
-    try:
-        sock = dial(uri.host, uri.port, timeout, scope, Tunnel(proxy, tls) if proxy else None)
-        return secured(sock, tls(), uri.host) if uri.secure else sock
-    except TimeoutError as error:
-        raise ConnectTimeout(f"{tried}: no connection within {timeout:g} s") from error
-    except ssl.SSLCertVerificationError as error:
-        raise CertificateError(f"{tried}: {distrust(error)} ({error})") from error
-    except OSError as error:
-        raise ConnectError(
-            f"{tried}: no connection could be made; does anything listen there? ({error})"
-        ) from error
-
-
-def _told(url: str, data: bytes | bytearray, token: str) -> ChannelError | None:
+def _error_in(url: str, data: bytes | bytearray, token: str) -> ChannelError | None:
     """Return the error that *data* tells, without the *token*, which it may repeat."""
     try:
-        told = json.loads(bytes(data))
-        code = int(told["code"])
+        answer = json.loads(bytes(data))
+        code = int(answer["code"])
         if code == _DONE:
             return None
-        message = str(told["message"])
+        message = str(answer["message"])
         if token:
             message = message.replace(token, "...")
         return ChannelError(url, code, message)

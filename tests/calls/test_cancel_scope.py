@@ -8,10 +8,10 @@ import logging
 import socket
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from queue import LifoQueue
 from typing import Any
 
 import pytest
@@ -221,15 +221,15 @@ def test_a_call_that_is_done_is_not_changed() -> None:
     assert got == [[]]
 
 
-class Lingering(LifoQueue[Any]):
+class Lingering(deque[Any]):
     """Connections that are kept; who puts back the first one is held until it may ``go_on``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.put_back, self.go_on = threading.Event(), threading.Event()
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        super().put(item, block, timeout)
+    def append(self, item: Any) -> None:
+        super().append(item)
         if not self.put_back.is_set():
             self.put_back.set()
             self.go_on.wait(PATIENCE)
@@ -263,7 +263,7 @@ def test_a_call_cancelled_after_its_answer_leaves_its_connection_to_the_next(ask
         connection.sendall(ANSWER)
 
     with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
-        client._transport._pool.pool = kept = Lingering()
+        client._transport._idle = kept = Lingering()
         cancelled = ask(client, lambda value: None)
         assert kept.put_back.wait(PATIENCE)
         following = register(client, lambda value: None)

@@ -15,7 +15,7 @@ from servers import RawServer, Treat, read_request
 import pymdc
 from pymdc import exceptions
 from pymdc._crypto.file_hash import file_hash
-from pymdc._transfers.channel import _told
+from pymdc._transfers.channel import _error_in
 from pymdc.api import Files, Keys, Users
 
 GARBAGE: list[Any] = [[], "", None, 5, {}, "error", {"token": 5, "hash": 5}]
@@ -100,6 +100,6 @@ def test_a_channel_that_is_none_is_no_connection(channel: str) -> None:
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("code", ["1e999", "null", "[]", '"x"', NESTED.decode()], ids=len)
 def test_a_channels_error_without_a_number_is_an_error_too(code: str) -> None:
-    error = _told("ws://x", f'{{"code":{code},"message":"m"}}'.encode(), "token")
+    error = _error_in("ws://x", f'{{"code":{code},"message":"m"}}'.encode(), "token")
     assert type(error) is exceptions.ChannelError
     assert error.code == 0

@@ -25,7 +25,8 @@ from pymdc import Call, exceptions
 from pymdc._calls import waiting as queue
 from pymdc._calls.cancel_scope import Scope
 from pymdc._crypto.file_hash import file_hash
-from pymdc._http.connection import HTTPPool, HTTPSPool, within
+from pymdc._http.connection import connection_to
+from pymdc._http.early_answer import EarlyBytes
 
 LIMIT = 0.3
 LONG = 60
@@ -246,18 +247,21 @@ def test_a_block_that_gets_away_bit_by_bit_is_progress(tmp_path: Path, secure: b
     serve = over_tls(pem, receive) if secure else receive
     reading = threading.Thread(target=serve, args=(there,))
     reading.start()
-    pool: HTTPPool = HTTPSPool("x") if secure else HTTPPool("x")
+    tls = ssl.create_default_context(cafile=pem)
     if secure:
-        here = ssl.create_default_context(cafile=pem).wrap_socket(here, server_hostname="localhost")
+        here = tls.wrap_socket(here, server_hostname="localhost")
     here.settimeout(wait)
     scope = Scope(wait, renews=True)
     scope.start()
-    with here, there, within(scope, wait):
-        connection = pool.ConnectionCls("x")
+    with here, there:
+        connection = connection_to("x", 1, lambda: tls, secure=secure)
         connection.sock = here
-        connection.send(memoryview(bytes(size)))
+        connection.open(scope, (wait, wait))
+        connection.sock.settimeout(0)
+        connection._send(memoryview(bytes(size)), EarlyBytes())
         assert scope.left() > 0
         reading.join()
+        scope.release()
     assert len(received) == size
 
 

@@ -22,7 +22,7 @@ from ways import length, read_head
 import pymdc
 from pymdc import exceptions
 from pymdc._crypto.file_hash import file_hash
-from pymdc._http.early_answer import Early
+from pymdc._http.early_answer import EarlyBytes
 
 REFUSAL = written("413 Content Too Large", b'{"error": "Storage quota exceeded"}')
 REFUSED = {"error": "Storage quota exceeded"}
@@ -243,7 +243,7 @@ def test_what_has_begun_is_known_whatever_the_pieces(
     came: bytes, began: bool, accepts: bool
 ) -> None:
     for size in (1 if len(came) < 1_000 else 1_000, 10_000_000):
-        early = Early()
+        early = EarlyBytes()
         for place in range(0, len(came), size):
             if not early.began:
                 early.take(came[place : place + size])

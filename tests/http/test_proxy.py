@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,13 +89,22 @@ def listing(ask: Ask, endpoint: str, ca_certs: Path | None = None, times: int = 
 
 def pulled(channel: str, ca_certs: Path | None = None) -> Any:
     """Return the shard of *channel*, or what is raised instead."""
-    pointer = {"hash": "h", "token": "t", "channel": channel}
     trusted = str(ca_certs) if ca_certs else None
     with pymdc.Client("https://elsewhere.invalid", ca_certs=trusted) as client:
-        try:
-            return b"".join(blocks(client, pointer))
-        except pymdc.PymdcError as error:
-            return error
+        return shard(client, channel)
+
+
+def shard(client: pymdc.Client, channel: str) -> Any:
+    """Return the shard that *client* pulls from *channel*, or what is raised instead."""
+    try:
+        return b"".join(blocks(client, {"hash": "h", "token": "t", "channel": channel}))
+    except pymdc.PymdcError as error:
+        return error
+
+
+def tunnels(proxy: Proxy) -> list[str]:
+    """Return what *proxy* was asked for, in HTTP/1.0 up to Python 3.11 and in HTTP/1.1 after."""
+    return [asked.rpartition(" ")[0] for asked in proxy.asked if asked.startswith("CONNECT")]
 
 
 @pytest.mark.parametrize("password", ["p/w", "12/34", "p#w", "p?w", "p[w", "p]w", "p:w", "p@w", ""])
@@ -138,7 +148,7 @@ def test_a_whole_lesson_goes_through_a_proxy(
     methods = " ".join(request.split(" ")[0] for request in proxy.asked)
     assert methods == "POST GET POST POST PATCH POST PUT POST GET CONNECT DELETE"
     assert proxy.asked[0] == "POST http://bridge.invalid/users HTTP/1.1"
-    assert "CONNECT bridge.invalid:80 HTTP/1.1" in proxy.asked
+    assert tunnels(proxy) == ["CONNECT bridge.invalid:80"]
     assert proxy.refused == 0
 
 
@@ -182,7 +192,8 @@ def test_https_goes_through_a_tunnel(
         known = f"{QUOTED}@" if credentials else ""
         settings(https_proxy=f"{scheme}://{known}{proxy.address}")
         assert listing(ask, "https://bridge.invalid", certificates["both"], times=2) == []
-    assert proxy.asked == ["CONNECT bridge.invalid:443 HTTP/1.1"]
+    assert tunnels(proxy) == ["CONNECT bridge.invalid:443"]
+    assert len(proxy.asked) == 1
 
 
 def test_plain_http_goes_through_a_proxy_spoken_to_over_tls(
@@ -203,7 +214,17 @@ def test_a_secure_channel_goes_through_a_tunnel(
     with Proxy({"bridge.invalid": secure_channel}, CREDENTIALS, own) as proxy:
         settings(https_proxy=f"{scheme}://{QUOTED}@{proxy.address}")
         assert pulled("wss://bridge.invalid:9", certificates["both"]) == b"shard"
-    assert proxy.asked == ["CONNECT bridge.invalid:9 HTTP/1.1"]
+    assert tunnels(proxy) == ["CONNECT bridge.invalid:9"]
+
+
+def test_plain_channel_goes_through_a_proxy_spoken_to_over_tls(
+    certificates: dict[str, Path], settings: Set
+) -> None:
+    with serving(lambda channel: channel.send(b"shard")) as port:
+        with Proxy({"bridge.invalid": port}, CREDENTIALS, certificates["localhost"]) as proxy:
+            settings(http_proxy=f"https://{QUOTED}@{proxy.address}")
+            assert pulled("ws://bridge.invalid:9", certificates["both"]) == b"shard"
+    assert tunnels(proxy) == ["CONNECT bridge.invalid:9"]
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"])
@@ -273,6 +294,12 @@ def silence(connection: socket.socket) -> None:
         (answering(b"220 smtp.x ESMTP\r\n\r\n"), "the proxy's answer is not HTTP"),
         (echoing(b"HTTP/1.1 407 "), "the proxy refused: 407 Proxy Authentication Required)"),
         (echoing(b""), "the proxy's answer is not HTTP"),
+        (answering(b"HTTP/1.1 2OO OK\r\n\r\n"), "the proxy's answer is not HTTP"),
+        (answering(b"HTTP/1.1 200 OK\r\nA: b\r\n"), "the proxy gave no whole answer"),
+        (
+            answering(b"HTTP/1.1 200 OK" + (b"\r\nA: " + b"b" * 40_000) * 2),
+            "the proxy gave no whole answer",
+        ),
         (answering(b"x" * 70_000), "the proxy gave no whole answer"),
     ],
 )
@@ -294,6 +321,27 @@ def test_a_silent_proxy_is_a_timeout_of_the_connection(ask: Ask, settings: Set) 
             value = ask(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list)
     assert type(value) is exceptions.ConnectTimeout
     assert f"through the proxy {server.endpoint}: no connection within 0.1 s" in str(value)
+
+
+@pytest.mark.parametrize("url", ["https://bridge.invalid", "ws://bridge.invalid"])
+def test_proxy_that_answers_byte_by_byte_is_a_timeout_of_the_connection(
+    ask: Ask, settings: Set, url: str
+) -> None:
+    def drip(connection: socket.socket) -> None:
+        read_request(connection)
+        for byte in b"HTTP/1.1 200 " + b"x" * 1_000:
+            connection.sendall(bytes([byte]))
+            threading.Event().wait(0.02)
+
+    with RawServer(drip) as server:
+        settings(http_proxy=server.endpoint, https_proxy=server.endpoint)
+        with pymdc.Client("https://bridge.invalid", timeout=(0.3, 30)) as client:
+            if url.startswith("ws"):
+                value = shard(client, url)
+            else:
+                value = ask(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list)
+    assert type(value) is exceptions.ConnectTimeout
+    assert f"through the proxy {server.endpoint}: no connection within 0.3 s" in str(value)
 
 
 def test_a_proxy_with_an_unknown_certificate_is_refused(
