@@ -1,4 +1,7 @@
-"""A shard's data channel: a WebSocket that takes one message and sends the shard."""
+"""A shard's data channel: a WebSocket that takes one message and sends the shard.
+
+Another protocol of channels is another `open_shard`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import json
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from typing import TypedDict
 
 from websockets import exceptions as theirs
 from websockets.client import ClientProtocol
@@ -16,9 +20,12 @@ from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
 from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.capture import without_frames
 from pymdc._crypto.file_hash import Block, file_hash
 from pymdc._http.connect import Tunnel, dial, distrust, secured
 from pymdc._http.proxy import Proxy, proxy_for, through
+from pymdc._http.retry import pauses
+from pymdc._http.transport import Transport
 from pymdc.exceptions import (
     CertificateError,
     ChannelError,
@@ -38,6 +45,8 @@ _NORMAL = 1000
 _DONE = 200  # the code by which farmers of core 0.6 say that the shard was sent
 _EMPTY = file_hash(b"")
 _PORTS = {False: 80, True: 443}
+
+_log = logging.getLogger("pymdc")
 
 # At DEBUG a protocol writes its frames to the log, and the first one holds a token.
 _silent = logging.Logger("pymdc.channel")
@@ -68,11 +77,50 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[NetworkError], str], ...] = (
 )
 
 
+class Pointer(TypedDict, total=False):
+    """Where one shard is; the bridge of 2016 sent no ``size``."""
+
+    hash: str
+    token: str
+    channel: str
+    size: int
+
+
+def open_shard(
+    pointer: Pointer, transport: Transport, scope: Scope
+) -> Generator[Block, None, None]:
+    """Give the bytes of the shard behind *pointer* as they come, from its first to its last.
+
+    It connects with the timeouts and certificates of *transport*, and ends when *scope* does.
+    Raises what `Channel` raises.
+    """
+    with closing(_open_channel(pointer, transport, scope)) as channel:
+        while not channel.ended:
+            yield from channel.read()
+
+
+def _open_channel(pointer: Pointer, transport: Transport, scope: Scope) -> Channel:
+    """Connect to the channel of *pointer*, again where nothing was sent yet."""
+    message = {"token": pointer["token"], "hash": pointer["hash"], "operation": "PULL"}
+    for wait in pauses():
+        try:
+            return Channel(
+                pointer["channel"], message, transport.timeout, lambda: transport.tls, scope
+            )
+        except ConnectError as error:
+            scope.check()
+            if wait is None or isinstance(error, CertificateError):
+                raise
+            _log.warning("%s; trying it again in %.3g s", without_frames(error), wait)
+        scope.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
 class Channel:
     """An open channel, which is asked for one shard.
 
     *url* is the channel's, *message* what it is sent, and *timeout* a pair of seconds: for
-    connecting, and for each wait for bytes. ``came`` counts the bytes that it has received.
+    connecting, and for each wait for bytes.
     Each method raises `ChannelError` for an error that the channel tells, `IntegrityError` where
     it ends well without a byte of a shard that has some, else a `NetworkError`.
     """
@@ -85,8 +133,8 @@ class Channel:
         tls: Callable[[], ssl.SSLContext],
         scope: Scope,
     ) -> None:
-        self.wait, self.ended, self.came = timeout[1], False, 0
-        self._message, self._scope = message, scope
+        self.ended = False
+        self._message, self._wait, self._scope = message, timeout[1], scope
         self._brought = False
         self._text: bytearray | None = None  # of a message of text that has begun
         uri = parsed(url)
@@ -95,33 +143,20 @@ class Channel:
         with self._translating():
             proxy = _proxy_for(url, self._tried)
             self._tried = scope.doing = self._tried + through(proxy)
-            self.sock = _connect(uri, proxy, self._tried, timeout[0], tls, scope)
+            self._sock = _connect(uri, proxy, self._tried, timeout[0], tls, scope)
             self._protocol = ClientProtocol(uri, max_size=_LARGEST_FRAME, logger=_silent)
             self._protocol.send_request(self._protocol.connect())
             try:
-                self.sock.settimeout(self.wait)
+                self._sock.settimeout(self._wait)
                 self._send()
             except BaseException:
                 self.close()
                 raise
 
-    @property
-    def tells(self) -> bool:
-        """Say whether its socket tells when there is something to read: not TLS within TLS."""
-        return isinstance(self.sock, socket.socket)
-
-    def read(self, *, waits: bool = True) -> list[Block]:
-        """Return the blocks of the shard that the next bytes bring; none if there are no bytes yet.
-
-        That can be where it does not *wait*, though its socket tells that there is something: it
-        may be TLS's own.
-        """
+    def read(self) -> list[Block]:
+        """Wait for bytes, and return the blocks of the shard in them, which may be none."""
         with self._translating():
-            try:
-                data = self._receive(waits)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                return []
-            self.came += len(data)
+            data = self._sock.recv(_RECEIVE)
             if data:
                 self._protocol.receive_data(data)
             else:
@@ -133,23 +168,10 @@ class Channel:
             self._check()
         return blocks
 
-    def _receive(self, waits: bool) -> bytes:
-        if waits or not isinstance(self.sock, ssl.SSLSocket):
-            return self.sock.recv(_RECEIVE)
-        self.sock.settimeout(0)
-        try:
-            return self.sock.recv(_RECEIVE)
-        finally:
-            self.sock.settimeout(self.wait)
-
-    def silent(self) -> Timeout:
-        """Return the exception for a wait in which nothing came."""
-        return Timeout(f"{self._tried}: nothing came for {self.wait:g} s")
-
     def close(self) -> None:
         """Close the connection."""
-        self._scope.release(self.sock)
-        self.sock.close()
+        self._scope.release(self._sock)
+        self._sock.close()
         for broken in (self._protocol.handshake_exc, self._protocol.parser_exc):
             if broken is not None:
                 broken.__traceback__ = None  # which holds the protocol, and who called it
@@ -190,7 +212,7 @@ class Channel:
     def _send(self) -> None:
         for data in self._protocol.data_to_send():
             if data:
-                self.sock.sendall(data)
+                self._sock.sendall(data)
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
@@ -201,7 +223,7 @@ class Channel:
         except PymdcError:
             raise
         except TimeoutError as error:
-            raise self.silent() from error
+            raise Timeout(f"{self._tried}: nothing came for {self._wait:g} s") from error
         except OSError as error:
             raise ConnectionLost(f"{self._tried}: it broke ({error})") from error
 

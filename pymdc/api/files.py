@@ -15,16 +15,14 @@ from pymdc._http import tokens as _tokens
 from pymdc._http.auth import Identity, Token, identify
 from pymdc._http.auth import checked as checked_identity
 from pymdc._http.request import Request, resource, settle
-from pymdc._transfers import download as _shards
-from pymdc._transfers import progress as _progress
-from pymdc._transfers import target as _part
+from pymdc._transfers.download import download_file
 from pymdc._transfers.multipart import FileBody, body_of
-from pymdc._transfers.progress import Function as Told
+from pymdc._transfers.progress import ProgressCallback, check_progress
 from pymdc._transfers.source import Given, Source
-from pymdc._transfers.target import Target
+from pymdc._transfers.target import Target, check_target
 from pymdc.api._resource import Resource
 from pymdc.client import Answer, Client
-from pymdc.exceptions import BridgeError, IntegrityError, refused, unwrap
+from pymdc.exceptions import IntegrityError, refused
 
 
 class Files(Resource):
@@ -62,7 +60,7 @@ class Files(Resource):
         token: Text | None = None,
         callback: Callback | None = None,
         *,
-        progress: Told | None = None,
+        progress: ProgressCallback | None = None,
         verify: bool = True,
         name: Text | None = None,
     ) -> Answer:
@@ -77,7 +75,7 @@ class Files(Resource):
         *verify* False leaves unsaid, or when the file grew or shrank meanwhile.
         With *callback*, return a `Call` at once.
         """
-        told, granted, put = _progress.checked(progress), _tokens.given(token), self._path
+        told, granted, put = check_progress(progress), _tokens.given(token), self._path
         callback, client = checked_callback(callback), self._client
         fetch, source = self._token(client, "PUSH"), Source(path, name)
 
@@ -102,7 +100,7 @@ class Files(Resource):
         callback: Callback | None = None,
         *,
         to: Target | BinaryIO | None = None,
-        progress: Told | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Answer:
         """Return the pointers to the shards, ``[{hash, size, token, operation, channel}]``.
 
@@ -115,37 +113,21 @@ class Files(Resource):
         ends the transfer.
         With *callback*, return a `Call` at once.
         """
-        name, (_, bucket_id, _) = text(file_hash, "the file's hash"), self._path
-        told, granted = _progress.checked(progress), _tokens.given(token)
+        name, path = text(file_hash, "the file's hash"), self._path
+        told, granted = check_progress(progress), _tokens.given(token)
         client = self._client
-        fetch = self._token(client, "PULL")
-        request = settle("GET", resource(*self._path, name))
-        place = None if to is None else _part.place(to)
+        request = settle("GET", resource(*path, name))
+        use = partial(client.send, request)
+        ask = partial(_tokens.spend, granted, self._token(client, "PULL"), use)
+        if to is None:
+            return client.run(ask, callback, transfer=True)
+        target = check_target(to)
 
-        def ask(scope: Scope) -> Answer:
-            return _tokens.spend(granted, fetch, partial(client.send, request), scope)
+        def fetch(scope: Scope) -> Answer:
+            value = download_file(client, name, target, told, ask, granted is None, scope)
+            return value if refused(value) else {"bucket": path[1], "hash": name, **value}
 
-        def again(scope: Scope) -> _shards.Pointers:
-            scope.check()
-            return _shards.checked(unwrap(ask(scope)), scope.doing)
-
-        def pull(scope: Scope) -> Answer:
-            pointers = ask(scope)
-            if place is None or refused(pointers):
-                return pointers
-            pointers = _shards.checked(pointers, scope.doing)
-            renew = partial(again, scope) if granted is None else None
-            try:
-                with _part.target(place, name) as out:
-                    file = _shards.Assembly(pointers, name, out, told, scope.step, client.aside())
-                    shards = partial(client.pull, scope=scope, in_order=file.in_order)
-                    size = _shards.assemble(file, pointers, shards, renew)
-            except BridgeError as refusal:  # of other pointers
-                return refusal.answer
-            told.finish(size)
-            return {"bucket": bucket_id, "hash": name, "size": size, "path": out.path}
-
-        return client.run(pull, callback, transfer=True)
+        return client.run(fetch, callback, transfer=True)
 
     def delete(self, file_hash: Text, callback: Callback | None = None) -> Answer:
         """Remove the file; the value is ''. The key signs.
