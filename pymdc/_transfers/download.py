@@ -16,7 +16,7 @@ from pymdc._crypto.file_hash import Block, FileHash
 from pymdc._transfers.pointers import Pointers, check_pointers, sizes_of
 from pymdc._transfers.progress import Progress
 from pymdc._transfers.shard import Shard, ShardScope, check_hash
-from pymdc._transfers.target import OrderedOutput, Output, PartialFile, TargetPath, open_target
+from pymdc._transfers.target import Output, PartialFile, TargetPath, open_target
 from pymdc.client import Answer, Client
 from pymdc.exceptions import (
     BridgeError,
@@ -98,7 +98,6 @@ class Download:
         self._file_hash = FileHash()
         self._hashed = 0  # shards that are in the file hash
         self._blocks: Iterator[Block] | None = None  # of the shard that is being added to it
-        self._resumed = False
 
     def run(self, pointers: Pointers, renew: Callable[[], Pointers] | None) -> int:
         """Fetch the file and return its size in bytes.
@@ -106,38 +105,41 @@ class Download:
         When a channel fails, *renew* returns new pointers, as long as the last ones have brought a
         shard. The first ones need not, because they may expire while the part file is checked.
         """
-        try:
-            self._resume(pointers)
-            before = -1 if self._verified else 0
-            while True:
-                try:
-                    self._fetch(pointers)
-                    return self._finish()
-                except (ChannelError, NetworkError) as error:
-                    self._scope.check()
-                    if renew is None or len(self._verified) == before:
-                        raise
-                    _log.warning("%s; going on with new pointers", without_frames(error))
-                before, pointers = len(self._verified), renew()
-        except BaseException:
-            self._keep_verified()
-            raise
+        self._resume(pointers)
+        before = -1 if self._verified else 0
+        while True:
+            try:
+                self._fetch(pointers)
+                break
+            except (ChannelError, NetworkError) as error:
+                self._scope.check()
+                if renew is None or len(self._verified) == before:
+                    raise
+                _log.warning("%s; going on with new pointers", without_frames(error))
+            before, pointers = len(self._verified), renew()
+        found = self._hashes[0] if len(self._hashes) == 1 else self._file_hash.hexdigest()
+        if found != self._name:
+            self._out.discard(0)
+        check_hash(f"{self._name}: the file", found, self._name)
+        return self._verified_size
 
     def _resume(self, pointers: Pointers) -> None:
         """Use the shards that an earlier download has left in the part file."""
         out = self._out
+        if not isinstance(out, PartialFile):
+            return
         if not self._side_by_side:
-            self._cut(0)
-        elif isinstance(out, PartialFile):
-            for shard in self._missing(pointers):
-                start, end = self._offsets[shard.number : shard.number + 2]
-                if len(out) < end:
-                    break
-                if shard.is_in(self._scope.progress(out.read(start, end - start))):
-                    self._add(shard.number, end - start)
-                    while self._can_hash:
-                        self._hash_block()
-        self._resumed = True
+            out.discard(0)
+            out.resumable = False
+            return
+        for shard in self._missing(pointers):
+            start, end = self._offsets[shard.number : shard.number + 2]
+            if len(out) < end:
+                break
+            if shard.is_in(self._scope.progress(out.read(start, end - start))):
+                self._add(shard.number, end - start)
+                while self._can_hash:
+                    self._hash_block()
 
     def _missing(self, pointers: Pointers) -> list[Shard]:
         if [pointer["hash"] for pointer in pointers] != self._hashes:
@@ -171,6 +173,7 @@ class Download:
                     break
         finally:
             self._end_workers(scope)
+            self._out.discard(self._offsets[max(self._verified, default=-1) + 1])
         if failure is not None:
             raise failure
 
@@ -200,8 +203,6 @@ class Download:
             self._results.get()
             self._running -= 1
         scope.release()
-        if isinstance(self._out, OrderedOutput):
-            self._out.discard()
 
     def _add(self, number: int, size: int) -> None:
         """Add a shard to those that are verified."""
@@ -230,24 +231,3 @@ class Download:
         self._blocks = None
         self._hashed += 1
         self._progress.report(start + size)
-
-    def _finish(self) -> int:
-        """Verify the whole file; return its size."""
-        found = self._hashes[0] if len(self._hashes) == 1 else self._file_hash.hexdigest()
-        try:
-            check_hash(f"{self._name}: the file", found, self._name)
-        except IntegrityError:
-            self._verified.clear()
-            raise
-        self._cut(self._verified_size)
-        return self._verified_size
-
-    def _keep_verified(self) -> None:
-        """Cut off what a later download could not use."""
-        if self._resumed:
-            last = max(self._verified, default=-1) if self._side_by_side else -1
-            self._cut(self._offsets[last + 1])
-
-    def _cut(self, size: int) -> None:
-        if isinstance(self._out, PartialFile):
-            self._out.cut(size)

@@ -63,7 +63,7 @@ class OrderedOutput:
             yield block
         self._buffers.popleft().close()
 
-    def discard(self) -> None:
+    def discard(self, _size: int) -> None:
         """Forget the shards that are buffered."""
         while self._buffers:
             self._buffers.popleft().close()
@@ -108,7 +108,7 @@ class PartialFile:
         self.path = path
         self.new = new
         self._name = name
-        self._resumable = resumable
+        self.resumable = resumable
 
     def writer(self, offset: int) -> Callable[[Block], object]:
         """Return what writes the blocks of the shard at *offset*."""
@@ -151,7 +151,7 @@ class PartialFile:
     def __len__(self) -> int:
         return os.fstat(self._file.fileno()).st_size
 
-    def cut(self, size: int) -> None:
+    def discard(self, size: int) -> None:
         """Remove the bytes after the first *size*."""
         if len(self) > size:
             self._file.truncate(size)
@@ -185,7 +185,7 @@ class PartialFile:
     def keep_or_remove(self) -> None:
         """Remove the file, unless a later download can use what is in it."""
         with suppress(OSError):
-            if not (self._resumable and len(self)):
+            if not (self.resumable and len(self)):
                 self._close_on_windows()
                 os.unlink(self._name)
 
@@ -249,7 +249,7 @@ def open_target(to: TargetPath | BinaryIO, file_hash: str) -> Iterator[Output]:
         try:
             yield output
         finally:
-            output.discard()
+            output.discard(0)
         return
     given, path = to.given, os.path.realpath(to.absolute)
     if os.path.isdir(path) or not os.path.basename(given):

@@ -68,6 +68,14 @@ def test_shards_come_in_order_where_they_have_to(ask: Ask, tmp_path: Path, told:
     assert lender.pulled == ALL
 
 
+def test_failed_download_without_sizes_leaves_nothing(ask: Ask, tmp_path: Path) -> None:
+    with Lender("operation") as lender:
+        lender.treats[5] = damaged
+        value = download(ask, lender, tmp_path / "out")
+    assert type(value) is exceptions.IntegrityError
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_file_that_cannot_seek_gets_the_bytes_in_order(ask: Ask) -> None:
     class Pipe:
         def __init__(self) -> None:
