@@ -13,7 +13,7 @@ from pymdc._http.transport import Transport
 from pymdc._transfers.channel import Pointer, open_shard
 from pymdc.exceptions import IntegrityError
 
-_WRITE_SIZE = 1024 * 1024  # bytes; frames may be small
+_WRITE_SIZE = 256 * 1024  # bytes that are written at once; frames may be smaller
 
 
 @dataclass(frozen=True)
