@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -17,17 +17,13 @@ from typing import Any, NoReturn
 from pymdc._arguments import Callback, Text, check_callback, text
 from pymdc._calls.background import Aside
 from pymdc._calls.cancel_scope import Scope
-from pymdc._calls.capture import without_frames
+from pymdc._calls.capture import Work
 from pymdc._calls.pool import WorkerPool
-from pymdc._crypto.file_hash import Block
 from pymdc._http.auth import Auth
 from pymdc._http.request import Request
-from pymdc._http.retry import backoff_delays, send
+from pymdc._http.retry import send
 from pymdc._http.transport import Transport
-from pymdc._transfers.channel import Channel
-from pymdc._transfers.download import Pointer
-from pymdc._transfers.pull import side_by_side
-from pymdc.exceptions import CertificateError, Closed, ConnectError, NoEndpoint
+from pymdc.exceptions import Closed, NoEndpoint
 
 WORKERS = 32
 TIMEOUT = (10.0, 60.0)
@@ -79,7 +75,7 @@ class Client:
         if endpoint is None:
             raise NoEndpoint
         self._total, self._stall = _limit(total, "total"), _limit(stall, "stall")
-        self._size, self._channels = _count(workers, "workers"), _count(channels, "channels")
+        self._size, self.channels = _count(workers, "workers"), _count(channels, "channels")
         self._transport = Transport(
             text(endpoint, "the endpoint"),
             max(workers, _CONNECTIONS),
@@ -99,6 +95,11 @@ class Client:
     def outstanding(self) -> bool:
         """Whether calls are on their way, or callbacks have still to run or to return."""
         return self._pool.outstanding
+
+    @property
+    def transport(self) -> Transport:
+        """The connections to the bridge, with the timeouts and certificates."""
+        return self._transport
 
     def set_timeout(self, seconds: float) -> None:
         """Let connecting, and each wait for bytes, take *seconds*, and a call no less in all."""
@@ -128,33 +129,16 @@ class Client:
         """Sign and send *request* on this thread, again where that is right; return or raise."""
         return send(self._transport, request, auth, scope)
 
-    def pull(
-        self, pointers: Iterable[tuple[int, Pointer]], scope: Scope, in_order: bool
-    ) -> Generator[tuple[int, Block], None, None]:
-        """Give the blocks of the shards behind *pointers*, as `side_by_side` does, or raise."""
-        connect = partial(self._channel, scope)
-        return side_by_side(pointers, connect, 1 if in_order else self._channels)
-
     def aside(self) -> Aside:
         """Return what does one thing at a time on another worker, for a call that goes on."""
         return Aside(self._pool.start)
 
-    def _channel(self, scope: Scope, pointer: Pointer) -> Channel:
-        """Connect to a channel, again where nothing was sent yet."""
-        message = {"token": pointer["token"], "hash": pointer["hash"], "operation": "PULL"}
-        transport = self._transport
-        for wait in backoff_delays():
-            try:
-                return Channel(
-                    pointer["channel"], message, transport.timeout, lambda: transport.tls, scope
-                )
-            except ConnectError as error:
-                scope.check()
-                if wait is None or isinstance(error, CertificateError):
-                    raise
-                _log.warning("%s; trying it again in %.3g s", without_frames(error), wait)
-            scope.sleep(wait)
-        raise AssertionError("the last try returns or raises")
+    def spawn(self, work: Work, deliver: Callback) -> None:
+        """Do *work* on another worker, for a call that goes on; hand its outcome to *deliver*.
+
+        Where no worker can be had, *work* is done on this thread before this returns.
+        """
+        self._pool.start(work, deliver)
 
     def close(self, timeout: float | None = None, cancel: bool = False) -> None:
         """Wait until every call is done and its callback has run, then close the connections.

@@ -20,10 +20,10 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from pymdc._calls.cancel_scope import Scope
@@ -52,6 +52,7 @@ _TOKEN_REFUSED = b'"Invalid or expired token"'
 _log = logging.getLogger("pymdc")
 
 Outcome = Response | NetworkError
+Connected = TypeVar("Connected")
 
 
 def send(transport: Transport, request: Request, auth: Auth, scope: Scope) -> Any:
@@ -178,11 +179,20 @@ class RetryState:
         return repeated and response.status == 404 and _by_the_bridge(response)
 
 
-def backoff_delays(jitter: Callable[[], float] = random.random) -> Iterator[float | None]:
-    """Give the seconds to wait after each failed connection, and None after the last one."""
-    for number in range(1, MAX_SENDINGS):
-        yield _doubled(_BACKOFF, number, jitter)
-    yield None
+def connect(make: Callable[[], Connected], scope: Scope) -> Connected:
+    """Return what *make* returns, which connects; call it again where the table says so."""
+    failures = 0
+    while True:
+        try:
+            return make()
+        except ConnectError as error:
+            scope.check()
+            failures += 1
+            if failures == MAX_SENDINGS or isinstance(error, CertificateError):
+                raise
+            delay = _doubled(_BACKOFF, failures, random.random)
+            _log.warning("%s; trying it again in %.3g s", without_frames(error), delay)
+        scope.sleep(delay)
 
 
 def _doubled(first: float, number: int, jitter: Callable[[], float]) -> float:

@@ -1,13 +1,16 @@
-"""A shard's data channel: a WebSocket that takes one message and sends the shard."""
+"""A shard's data channel: a WebSocket that takes one message and sends the shard.
+
+Another protocol of channels is another `open_shard`.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, suppress
+from typing import TypedDict
 
 from websockets import exceptions as theirs
 from websockets.client import ClientProtocol
@@ -20,6 +23,8 @@ from pymdc._crypto.file_hash import Block, file_hash
 from pymdc._http.connection import connection_to
 from pymdc._http.errors import CONNECTING, Row, map_exceptions
 from pymdc._http.proxy import Proxy, proxy_for, through
+from pymdc._http.retry import connect
+from pymdc._http.transport import Transport
 from pymdc.exceptions import (
     ChannelError,
     ConnectError,
@@ -78,11 +83,39 @@ _OTHER: Row = (theirs.WebSocketException, NetworkError, "{reason}")
 _ROWS = (*TRANSLATIONS, _OTHER)
 
 
+class Pointer(TypedDict, total=False):
+    """Where one shard is; the bridge of 2016 sent no ``size``."""
+
+    hash: str
+    token: str
+    channel: str
+    size: int
+
+
+def open_shard(
+    pointer: Pointer, transport: Transport, scope: Scope
+) -> Generator[Block, None, None]:
+    """Give the bytes of the shard behind *pointer* as they come, from its first to its last.
+
+    It connects with the timeouts and certificates of *transport*, and ends when *scope* does.
+    Raises what `Channel` raises.
+    """
+    with closing(_open_channel(pointer, transport, scope)) as channel:
+        while not channel.ended:
+            yield from channel.read()
+
+
+def _open_channel(pointer: Pointer, transport: Transport, scope: Scope) -> Channel:
+    message = {"token": pointer["token"], "hash": pointer["hash"], "operation": "PULL"}
+    url, timeout = pointer["channel"], transport.timeout
+    return connect(lambda: Channel(url, message, timeout, lambda: transport.tls, scope), scope)
+
+
 class Channel:
     """An open channel, which is asked for one shard.
 
     *url* is the channel's, *message* what it is sent, and *timeout* a pair of seconds: for
-    connecting, and for each wait for bytes. ``came`` counts the bytes that it has received.
+    connecting, and for each wait for bytes.
     Each method raises `ChannelError` for an error that the channel tells, `IntegrityError` where
     it ends well without a byte of a shard that has some, else a `NetworkError`.
     """
@@ -95,7 +128,7 @@ class Channel:
         tls: Callable[[], ssl.SSLContext],
         scope: Scope,
     ) -> None:
-        self.wait, self.ended, self.came = timeout[1], False, 0
+        self.ended = False
         self._message, self._timeout, self._scope = message, timeout, scope
         self._brought = False
         self._text: bytearray | None = None  # of a message of text that has begun
@@ -107,33 +140,20 @@ class Channel:
         with self._mapped():
             connection = connection_to(uri.host, uri.port, tls, secure=uri.secure, proxy=proxy)
             connection.open(scope, timeout)
-            self.sock = connection.sock
+            self._sock = connection.sock
             self._protocol = ClientProtocol(uri, max_size=_LARGEST_FRAME, logger=_silent)
             self._protocol.send_request(self._protocol.connect())
             try:
-                self.sock.settimeout(self.wait)
+                self._sock.settimeout(timeout[1])
                 self._send()
             except BaseException:
                 self.close()
                 raise
 
-    @property
-    def tells(self) -> bool:
-        """Say whether its socket tells when there is something to read: not TLS within TLS."""
-        return isinstance(self.sock, socket.socket)
-
-    def read(self, *, waits: bool = True) -> list[Block]:
-        """Return the blocks of the shard that the next bytes bring; none if there are no bytes yet.
-
-        That can be where it does not *wait*, though its socket tells that there is something: it
-        may be TLS's own.
-        """
+    def read(self) -> list[Block]:
+        """Wait for bytes, and return the blocks of the shard in them, which may be none."""
         with self._mapped():
-            try:
-                data = self._receive(waits)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                return []
-            self.came += len(data)
+            data = self._sock.recv(_RECEIVE)
             if data:
                 self._protocol.receive_data(data)
             else:
@@ -145,23 +165,10 @@ class Channel:
             self._check()
         return blocks
 
-    def _receive(self, waits: bool) -> bytes:
-        if waits or not isinstance(self.sock, ssl.SSLSocket):
-            return self.sock.recv(_RECEIVE)
-        self.sock.settimeout(0)
-        try:
-            return self.sock.recv(_RECEIVE)
-        finally:
-            self.sock.settimeout(self.wait)
-
-    def silent(self) -> Timeout:
-        """Return the exception for a wait in which nothing came."""
-        return Timeout(f"{self._operation}: {_SILENT.format(read=self.wait)}")
-
     def close(self) -> None:
         """Close the connection."""
-        self._scope.release(self.sock)
-        self.sock.close()
+        self._scope.release(self._sock)
+        self._sock.close()
         for broken in (self._protocol.handshake_exc, self._protocol.parser_exc):
             if broken is not None:
                 broken.__traceback__ = None  # which holds the protocol, and who called it
@@ -202,7 +209,7 @@ class Channel:
     def _send(self) -> None:
         for data in self._protocol.data_to_send():
             if data:
-                self.sock.sendall(data)
+                self._sock.sendall(data)
 
     def _mapped(self) -> AbstractContextManager[None]:
         connect, read = self._timeout

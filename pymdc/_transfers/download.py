@@ -1,268 +1,233 @@
-"""From pointers to a file: each shard verified and put in its place, then the whole."""
+"""A download: shards are fetched side by side, verified, and written at their places in a file."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypedDict
+from itertools import accumulate
+from typing import BinaryIO
 
-from pymdc._calls.background import Aside
-from pymdc._calls.capture import UserCodeError, Work, without_frames
-from pymdc._crypto.file_hash import Block
-from pymdc._transfers.channel import parsed
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.capture import without_frames
+from pymdc._calls.waiting import Queue
+from pymdc._crypto.file_hash import Block, FileHash
+from pymdc._transfers.pointers import Pointers, check_pointers, sizes_of
 from pymdc._transfers.progress import Progress
-from pymdc._transfers.target import Part, Stream
-from pymdc._transfers.verifier import Verifier
-from pymdc.exceptions import ChannelError, IntegrityError, NetworkError, PymdcError
-
-_AT_ONCE = 1024 * 1024  # bytes that are written, and hashed aside
-_LARGEST = 2**40  # bytes of a shard; what is told beyond is not believed
+from pymdc._transfers.shard import Shard, ShardScope, check_hash
+from pymdc._transfers.target import Output, PartialFile, TargetPath, open_target
+from pymdc.client import Answer, Client
+from pymdc.exceptions import (
+    BridgeError,
+    Cancelled,
+    ChannelError,
+    IntegrityError,
+    NetworkError,
+    refused,
+    unwrap,
+)
 
 _log = logging.getLogger("pymdc")
 
-
-class Pointer(TypedDict, total=False):
-    """Where a shard is; the bridge of 2016 told no ``size``."""
-
-    hash: str
-    token: str
-    channel: str
-    size: int
+# What a worker returns for a shard, its number and size, or the exception that it raises.
+Result = tuple[int, int] | BaseException
 
 
-Pointers = Sequence[Pointer]
+def download_file(
+    client: Client,
+    file_hash: str,
+    to: TargetPath | BinaryIO,
+    progress: Progress,
+    ask: Callable[[Scope], Answer],
+    renewable: bool,
+    scope: Scope,
+) -> Answer:
+    """Write the file to *to*; return its size and path, or the bridge's refusal.
+
+    *ask* asks the bridge for pointers; it may be called again if they are *renewable*.
+    """
+
+    def renew() -> Pointers:
+        return check_pointers(unwrap(ask(scope)), scope.doing)
+
+    answer = ask(scope)
+    if refused(answer):
+        return answer
+    pointers = check_pointers(answer, scope.doing)
+    try:
+        with open_target(to, file_hash) as out:
+            shards = Download(client, file_hash, pointers, out, progress, scope)
+            size = shards.run(pointers, renew if renewable else None)
+    except BridgeError as refusal:
+        return refusal.answer
+    progress.finish(size)
+    return {"size": size, "path": out.path}
 
 
-def checked(pointers: Any, tried: str) -> Pointers:
-    """Return *pointers*, what *tried* was answered, if they are a list of them, or raise."""
-    keys = ("hash", "token", "channel")
-    if not isinstance(pointers, list) or not all(
-        isinstance(pointer, dict) and all(isinstance(pointer.get(key), str) for key in keys)
-        for pointer in pointers
-    ):
-        raise IntegrityError(
-            f"{tried}: the answer is no list of pointers with hash, token and channel;"
-            " is something else listening at the endpoint?"
-        )
-    for pointer in pointers:  # before any is tried: neither time nor other pointers mend a URL
-        parsed(pointer["channel"])
-    return pointers
+class Download:
+    """Brings the shards of one file to *out*.
 
-
-@dataclass
-class _Coming:
-    """A shard that has begun: its size so far, and those bytes that are not written yet."""
-
-    size: int = 0
-    gathered: bytearray = field(default_factory=bytearray)
-
-
-class Assembly:
-    """The file with the hash *file_hash*, made in *out* from the shards behind *pointers*.
-
-    Where the pointers tell the shards' sizes, and *out* takes bytes at any place, the shards may
-    come side by side, and what a try before has left in *out* is used. Else they come in order.
-    They are hashed *aside*. *step* is called for each block; it raises when the transfer shall end.
-    Raises `IntegrityError` when a shard or the whole has another hash or size than it should.
+    Each shard has a worker of its own, which fetches, hashes and writes it. The call's worker waits
+    for these, hashes the whole file in order as its shards arrive, and alone reports *progress*.
+    Up to ``client.channels`` shards are fetched at a time; one at a time, in order, if *out* is an
+    open file or the *pointers* have no sizes.
     """
 
     def __init__(
         self,
-        pointers: Pointers,
+        client: Client,
         file_hash: str,
-        out: Stream | Part,
+        pointers: Pointers,
+        out: Output,
         progress: Progress,
-        step: Callable[[], None],
-        aside: Aside,
+        scope: Scope,
     ) -> None:
+        self._client, self._name = client, file_hash
+        self._out, self._progress, self._scope = out, progress, scope
         self._hashes = [pointer["hash"] for pointer in pointers]
-        self._sizes = _sizes(pointers)
-        self._name, self._out, self._progress, self._step = file_hash, out, progress, step
-        self.in_order = self._sizes is None or not isinstance(out, Part)
-        self._places = [0]  # of the shards, as far as they are known
-        for size in self._sizes or ():
-            self._places.append(self._places[-1] + size)
+        self._sizes = sizes_of(pointers)
+        self._offsets = [0, *accumulate(self._sizes or ())]  # as far as they are known
         if self._sizes is not None:
-            progress.total = self._places[-1]
-        # Not a method, which the verifier would hold, and this the verifier.
-        self._standing = partial(_standing, out, self._places, step)
-        self._verifier, self._aside = Verifier(file_hash, self._hashes, self._standing), aside
-        self._coming: dict[int, _Coming] = {}
-        self._ended: list[tuple[int, int]] = []  # those that are being verified, with their sizes
-        self._checked = False  # what a try before has left
-        self._verified: dict[int, int] = {}  # the sizes of those that are in their places
+            progress.total = self._offsets[-1]
+        self._side_by_side = self._sizes is not None and not out.in_order
+        self._running = 0  # workers
+        self._results: Queue[Result] = Queue()  # of the workers
+        self._verified: dict[int, int] = {}  # sizes of shards by their numbers
+        self._verified_size = 0
+        self._file_hash = FileHash()
+        self._hashed = 0  # shards that are in the file hash
+        self._blocks: Iterator[Block] | None = None  # of the shard that is being added to it
 
-    @property
-    def verified(self) -> int:
-        """How many shards are in their places."""
-        return len(self._verified)
+    def run(self, pointers: Pointers, renew: Callable[[], Pointers] | None) -> int:
+        """Fetch the file and return its size in bytes.
 
-    def resume(self) -> None:
-        """Take over the shards that stand in *out* already."""
-        if self.in_order or self._sizes is None or not isinstance(self._out, Part):
-            self._keep(0)
-            self._checked = True
-            return
-        for number, size in enumerate(self._sizes):
-            if len(self._out) < self._places[number + 1]:
-                break
-            try:
-                for block in self._standing(number, 0, size):
-                    self._verifier.update(number, block)
-                self._verifier.end(number)
-            except IntegrityError:
-                self._verifier.forget()
-            else:
-                self._enter(number, size)
-        self._checked = True
-
-    def missing(self, pointers: Pointers) -> list[tuple[int, Pointer]]:
-        """Return those of *pointers* whose shards have to come, each with its number."""
-        if [pointer["hash"] for pointer in pointers] != self._hashes:
-            raise IntegrityError(f"{self._name}: its shards have changed in the meantime")
-        return [pair for pair in enumerate(pointers) if pair[0] not in self._verified]
-
-    def take(self, number: int, block: Block) -> None:
-        """Put the next *block* of a shard in its place; an empty one says that it is whole."""
-        self._step()
-        coming = self._coming.setdefault(number, _Coming())
-        if not block:
-            self._end(number, coming)
-            return
-        size = coming.size + len(block)
-        if self._sizes is not None and size > self._sizes[number]:
-            raise self._missized(number, size)
-        coming.size = size
-        coming.gathered += block
-        if len(coming.gathered) >= _AT_ONCE:
-            self._do(partial(self._verifier.update, number, self._write(number, coming)))
-
-    def begin_anew(self) -> None:
-        """Forget the shards that have not come to their end: they will come anew."""
-        self._settle()
-        self._coming.clear()
-        self._verifier.forget()
-        if isinstance(self._out, Stream):
-            self._out.forget()
-
-    def finish(self) -> int:
-        """Return the file's size in bytes, when the whole of it is right."""
-        self._settle()
-        try:
-            self._verifier.finish()
-        except IntegrityError:
-            self._verified.clear()
-            raise
-        size = sum(self._verified.values())
-        self._keep(size)
-        return size
-
-    def leave(self) -> None:
-        """Leave in *out* what another try can take over, and no more."""
-        with suppress(UserCodeError, PymdcError, OSError):  # another one ended the transfer
-            self._settle()
-        if not self._checked:
-            return
-        ends = [] if self.in_order else [self._places[number + 1] for number in self._verified]
-        self._keep(max(ends, default=0))
-
-    def _end(self, number: int, coming: _Coming) -> None:
-        del self._coming[number]
-        if self._sizes is None:
-            self._places.append(self._places[number] + coming.size)
-        elif coming.size < self._sizes[number]:
-            raise self._missized(number, coming.size)
-        self._do(partial(self._verifier.end, number, self._write(number, coming)))
-        if isinstance(self._out, Stream):
-            self._aside.wait()
-            self._out.pour()
-        self._ended.append((number, coming.size))
-
-    def _write(self, number: int, coming: _Coming) -> bytearray:
-        """Write the bytes that were gathered of a shard, and return them."""
-        data, coming.gathered = coming.gathered, bytearray()
-        if isinstance(self._out, Stream):
-            self._out.hold(data)
-        else:
-            self._out.write(data, self._places[number] + coming.size - len(data))
-        return data
-
-    def _do(self, work: Work) -> None:
-        self._settle()
-        self._aside.do(work)
-
-    def _settle(self) -> None:
-        """Wait for what is done aside; then the shards that have ended are verified."""
-        ended, self._ended = self._ended, []
-        self._aside.wait()
-        for number, size in ended:
-            self._enter(number, size)
-
-    def _enter(self, number: int, size: int) -> None:
-        self._verified[number] = size
-        self._progress.tell(sum(self._verified.values()))
-
-    def _missized(self, number: int, size: int) -> IntegrityError:
-        told = f"shard {number + 1} of {len(self._hashes)} came with {size} bytes"
-        promised = self._sizes[number] if self._sizes else 0
-        return IntegrityError(f"{self._name}: {told}, and its pointer says {promised}")
-
-    def _keep(self, size: int) -> None:
-        if isinstance(self._out, Part):
-            self._out.cut(size)
-
-
-def _standing(
-    out: Stream | Part,
-    places: Sequence[int],
-    step: Callable[[], None],
-    number: int,
-    place: int,
-    size: int,
-) -> Iterator[Block]:
-    """Give *size* bytes of a shard from *place* on, which were written before."""
-    if isinstance(out, Part):
-        for block in out.read(places[number] + place, size):
-            step()
-            yield block
-
-
-def assemble(
-    assembly: Assembly,
-    pointers: Pointers,
-    pull: Callable[[list[tuple[int, Pointer]]], Generator[tuple[int, Block], None, None]],
-    renew: Callable[[], Pointers] | None,
-) -> int:
-    """Bring the shards behind *pointers* together, and return the file's size in bytes.
-
-    *pull* gives their blocks, each with its shard's number. Where a channel fails, *renew* gives
-    other pointers, as long as each of them has brought a shard; the first ones need not, if they
-    may have expired while the shards of a try before were checked.
-    """
-    try:
-        assembly.resume()
-        before = -1 if assembly.verified else 0
+        When a channel fails, *renew* returns new pointers, as long as the last ones have brought a
+        shard. The first ones need not, because they may expire while the part file is checked.
+        """
+        self._resume(pointers)
+        before = -1 if self._verified else 0
         while True:
             try:
-                with closing(pull(assembly.missing(pointers))) as blocks:
-                    for number, block in blocks:
-                        assembly.take(number, block)
-                return assembly.finish()
+                self._fetch(pointers)
+                break
             except (ChannelError, NetworkError) as error:
-                assembly.begin_anew()
-                if renew is None or assembly.verified == before:
+                self._scope.check()
+                if renew is None or len(self._verified) == before:
                     raise
                 _log.warning("%s; going on with new pointers", without_frames(error))
-            before, pointers = assembly.verified, renew()
-    except BaseException:
-        assembly.leave()
-        raise
+            before, pointers = len(self._verified), renew()
+        found = self._hashes[0] if len(self._hashes) == 1 else self._file_hash.hexdigest()
+        if found != self._name:
+            self._out.discard(0)
+        check_hash(f"{self._name}: the file", found, self._name)
+        return self._verified_size
 
+    def _resume(self, pointers: Pointers) -> None:
+        """Use the shards that an earlier download has left in the part file."""
+        out = self._out
+        if not isinstance(out, PartialFile):
+            return
+        if not self._side_by_side:
+            out.discard(0)
+            out.resumable = False
+            return
+        for shard in self._missing(pointers):
+            start, end = self._offsets[shard.number : shard.number + 2]
+            if len(out) < end:
+                break
+            if shard.is_in(self._scope.progress(out.read(start, end - start))):
+                self._add(shard.number, end - start)
+                while self._can_hash:
+                    self._hash_block()
 
-def _sizes(pointers: Pointers) -> list[int] | None:
-    sizes = [pointer.get("size") for pointer in pointers]
-    known = [size for size in sizes if type(size) is int and 0 <= size <= _LARGEST]
-    return known if len(known) == len(sizes) else None
+    def _missing(self, pointers: Pointers) -> list[Shard]:
+        if [pointer["hash"] for pointer in pointers] != self._hashes:
+            raise IntegrityError(f"{self._name}: its shards have changed in the meantime")
+        sizes: Sequence[int | None] = self._sizes or [None] * len(pointers)
+        return [
+            Shard(number, f"{self._name}: shard {number + 1} of {len(pointers)}", pointer, size)
+            for number, (pointer, size) in enumerate(zip(pointers, sizes, strict=True))
+            if number not in self._verified
+        ]
+
+    def _fetch(self, pointers: Pointers) -> None:
+        """Fetch the missing shards.
+
+        When one fails no more are started, and its failure is raised once the others have ended.
+        """
+        missing, scope = deque(self._missing(pointers)), ShardScope(self._scope)
+        limit = self._client.channels if self._side_by_side else 1
+        failure: Exception | None = None
+        try:
+            while True:
+                startable = missing and self._running < limit and failure is None
+                if startable and not self._results:
+                    self._start(missing.popleft(), scope)
+                elif self._can_hash and not self._results:
+                    self._hash_block()
+                elif self._running:
+                    failed = self._take(self._results.get())
+                    failure = failure or failed
+                else:
+                    break
+        finally:
+            self._end_workers(scope)
+            self._out.discard(self._offsets[max(self._verified, default=-1) + 1])
+        if failure is not None:
+            raise failure
+
+    def _start(self, shard: Shard, scope: Scope) -> None:
+        """Fetch *shard* on another worker, or on this thread if there can be none."""
+        write = self._out.writer(self._offsets[shard.number])
+        fetch = partial(shard.fetch, self._client.transport, scope, write)
+        self._client.spawn(fetch, self._results.put)
+        self._running += 1
+
+    def _take(self, result: Result) -> Exception | None:
+        """Take the *result* of a worker; return it if it is a failure."""
+        self._running -= 1
+        if isinstance(result, Exception):
+            return result
+        if isinstance(result, BaseException):
+            raise result
+        number, size = result
+        if self._sizes is None:
+            self._offsets.append(self._offsets[number] + size)
+        self._add(number, size)
+        return None
+
+    def _end_workers(self, scope: Scope) -> None:
+        scope.end(Cancelled(f"{self._name}: the download has failed"))
+        while self._running:
+            self._results.get()
+            self._running -= 1
+        scope.release()
+
+    def _add(self, number: int, size: int) -> None:
+        """Add a shard to those that are verified."""
+        self._verified[number] = size
+        self._verified_size += size
+        if not self._out.in_order:
+            self._progress.report(self._verified_size)
+
+    @property
+    def _can_hash(self) -> bool:
+        """Whether the next shard for the file hash is verified."""
+        if len(self._hashes) == 1 and not self._out.in_order:
+            return False  # its hash is the file's
+        return self._hashed in self._verified
+
+    def _hash_block(self) -> None:
+        """Add the next block to the file hash; this is when an open file gets it."""
+        start, size = self._offsets[self._hashed], self._verified[self._hashed]
+        if self._blocks is None:
+            self._blocks = self._out.flush(start, size)
+        block = next(self._blocks, None)
+        if block is not None:
+            self._scope.step()
+            self._file_hash.update(block)
+            return
+        self._blocks = None
+        self._hashed += 1
+        self._progress.report(start + size)

@@ -24,7 +24,7 @@ from pymdc._transfers.source import READ_INTO, Source
 from pymdc.exceptions import IntegrityError
 
 _BLOCK = 1024 * 1024
-_PIECE = 256 * 1024  # bytes, after each of which progress may be told
+_PIECE = 256 * 1024  # bytes, after each of which progress may be reported
 _UNKNOWN_TYPE = "application/octet-stream"
 _NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
@@ -112,7 +112,7 @@ class FileBody:
             for place in range(0, len(block), _PIECE):
                 yield (piece := block[place : place + _PIECE])
                 sent += len(piece)
-                self._progress.tell(sent)
+                self._progress.report(sent)
         if sent < self.size:
             raise IntegrityError(
                 f"the file shrank while it was sent: it had {self.size} bytes, and ended at {sent}"

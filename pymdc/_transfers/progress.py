@@ -1,4 +1,4 @@
-"""How far a transfer has come, told to a function of the caller's, now and then."""
+"""Progress: how many bytes of a transfer are done, reported to a function of the caller's."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from collections.abc import Callable
 
 from pymdc._calls.capture import user_code
 
-Function = Callable[[int, int | None], object]
+ProgressCallback = Callable[[int, int | None], object]
 
-_PAUSE = 0.05  # seconds between two tellings
+_INTERVAL = 0.05  # seconds between two reports
 
 
 class Progress:
-    """Calls *function* with the bytes that are done and the *total*, never going back.
+    """Calls *callback* with the bytes that are done and the *total*; the former only grow.
 
-    The last time is with the total twice, and only when the transfer has succeeded.
+    The last report has the total twice, and is made only when the transfer has succeeded.
     """
 
     def __init__(
-        self, function: Function | None, clock: Callable[[], float] = time.monotonic
+        self, callback: ProgressCallback | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.total: int | None = None
-        self._function = function
+        self._callback = callback
         self._clock = clock
-        self._told = 0
-        self._next = -math.inf
+        self._last_reported = 0
+        self._next_report = -math.inf
 
-    def tell(self, done: int) -> None:
-        """Tell that *done* bytes are done, unless that was just told or done before."""
-        if self._function is None or done <= self._told or done == self.total:
+    def report(self, done: int) -> None:
+        """Report *done* bytes, unless the last report had as many or was made just before."""
+        if self._callback is None or done <= self._last_reported or done == self.total:
             return
         now = self._clock()
-        if now >= self._next:
-            self._next, self._told = now + _PAUSE, done
+        if now >= self._next_report:
+            self._next_report, self._last_reported = now + _INTERVAL, done
             with user_code():
-                self._function(done, self.total)
+                self._callback(done, self.total)
 
     def finish(self, total: int) -> None:
-        """Tell that the transfer has succeeded."""
-        if self._function is not None:
+        """Report that the transfer has succeeded."""
+        if self._callback is not None:
             with user_code():
-                self._function(total, total)
+                self._callback(total, total)
 
 
-def checked(function: object) -> Progress:
-    """Return the progress that tells *function*, if there is one; TypeError for what is none."""
-    if function is not None and not callable(function):
+def check_progress(callback: object) -> Progress:
+    """Return the progress that is reported to *callback*; TypeError if that is no function."""
+    if callback is not None and not callable(callback):
         raise TypeError(
-            f"progress is {type(function).__name__}; expected a function of two numbers"
+            f"progress is {type(callback).__name__}; expected a function of two numbers"
         )
-    return Progress(function)
+    return Progress(callback)

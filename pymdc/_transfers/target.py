@@ -1,4 +1,4 @@
-"""Where a download is written: a part file beside its target, or a file that the caller opened."""
+"""What a download writes to: a part file beside its target, or a file that the caller opened."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import glob
 import io
 import os
 import secrets
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
@@ -26,43 +28,45 @@ except ImportError:
 Target = str | os.PathLike[str] | os.PathLike[bytes] | bytes
 
 _BLOCK = 1024 * 1024
-_LARGE = 16 * 1024 * 1024  # bytes of a shard that are not held in memory
-_DAY = 24 * 60 * 60  # seconds after which a part file that cannot be locked is nobody's
-_ACCESS = "system.posix_acl_access"
+_LARGE = 16 * 1024 * 1024  # bytes; a larger shard is not buffered in memory
+_DAY = 24 * 60 * 60  # seconds; a part file that is older and cannot be locked is not in use
+_ACL = "system.posix_acl_access"
 _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-class Stream:
-    """A file that the caller opened: it takes shards in order, each when it is verified.
+class OrderedOutput:
+    """A file that the caller opened: shards are written to it in order, each once it is verified.
 
-    Until then a shard is held in memory, or what is too large for that in a temporary file.
+    Until then a shard is buffered, in memory or, if it is large, in a temporary file.
     """
+
+    in_order = True
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         name = getattr(file, "name", None)
         self.path = name if isinstance(name, str) else None
-        self._held = SpooledTemporaryFile(_LARGE)  # noqa: SIM115  # closed by close()
+        self._buffers: deque[SpooledTemporaryFile[bytes]] = deque()
 
-    def hold(self, block: Block) -> None:
-        """Hold the next *block* of a shard."""
-        self._held.write(block)
+    def writer(self, _offset: int) -> Callable[[Block], object]:
+        """Return what buffers the blocks of the next shard."""
+        buffer = SpooledTemporaryFile(_LARGE)  # noqa: SIM115  # flush() or discard() closes it
+        self._buffers.append(buffer)
+        return buffer.write
 
-    def pour(self) -> None:
-        """Write the shard where the file stands, and hold no more of it."""
-        self._held.seek(0)
-        while block := self._held.read(_BLOCK):
+    def flush(self, _offset: int, _size: int) -> Iterator[Block]:
+        """Write the first of the buffered shards; give each of its blocks once it is written."""
+        buffer = self._buffers[0]
+        buffer.seek(0)
+        while block := buffer.read(_BLOCK):
             self._write(memoryview(block))
-        self.forget()
+            yield block
+        self._buffers.popleft().close()
 
-    def forget(self) -> None:
-        """Hold no more of the shard."""
-        self._held.seek(0)
-        self._held.truncate()
-
-    def close(self) -> None:
-        """Free what was held; the file stays open."""
-        self._held.close()
+    def discard(self, _size: int) -> None:
+        """Forget the shards that are buffered."""
+        while self._buffers:
+            self._buffers.popleft().close()
 
     def _write(self, left: memoryview) -> None:
         with user_code():
@@ -74,45 +78,72 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class _New:
+class _NewFile:
     """What a new file in the folder gets: its mode and owner, and whether it can be locked."""
 
     mode: int
     owner: int
-    locks: bool
+    lockable: bool
 
 
-class Part:
-    """A file beside the one at *path*, which takes its place when it is whole.
+class PartialFile:
+    """A file beside *path*, moved there when it is whole; *name* is its own path until then.
 
-    Until then nobody but its owner may read it; then it has the mode of what it replaces, or that
-    of a *new* file.
-    It may be read on another thread than it is written on. One to be *found* by another try stays
-    when it ends with something in it.
+    Until then nobody but its owner may read it. Then it gets the mode of the file that it replaces,
+    or that of a *new* file.
+    Several threads may write to it while one more reads.
+    If it is *resumable* a later download of the same file finds it, so it is kept unless it is
+    empty.
     """
 
-    def __init__(self, file: io.FileIO, path: str, name: str, new: _New, found: bool) -> None:
+    in_order = False
+
+    def __init__(
+        self, file: io.FileIO, path: str, name: str, new: _NewFile, resumable: bool
+    ) -> None:
         self._file = file
+        self._lock = threading.Lock()
         self._reader: io.FileIO | None = None
         self._buffer = memoryview(bytearray(_BLOCK))
         self.path = path
         self.new = new
         self._name = name
-        self._found = found
+        self.resumable = resumable
 
-    def write(self, block: Block, place: int) -> None:
-        """Write *block* at *place*, whatever stands before."""
+    def writer(self, offset: int) -> Callable[[Block], object]:
+        """Return what writes the blocks of the shard at *offset*."""
+
+        def write(block: Block) -> None:
+            nonlocal offset
+            self.write(block, offset)
+            offset += len(block)
+
+        return write
+
+    def write(self, block: Block, offset: int) -> None:
+        """Write *block* at *offset*."""
         left = memoryview(block)
-        with _named(self.path):
-            self._file.seek(place)
+        with _naming(self.path):
             while left:
-                left = left[self._file.write(left) :]
+                count = self._write_at(left, offset)
+                left, offset = left[count:], offset + count
 
-    def read(self, place: int, size: int) -> Iterator[memoryview]:
-        """Give the *size* bytes at *place*, in blocks that are good until the next one."""
+    def _write_at(self, block: memoryview, offset: int) -> int:
+        if hasattr(os, "pwrite"):
+            return os.pwrite(self._file.fileno(), block, offset)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.write(block)
+
+    def flush(self, offset: int, size: int) -> Iterator[Block]:
+        """Give the blocks of the shard at *offset*, all of which are written already."""
+        return self.read(offset, size)
+
+    def read(self, offset: int, size: int) -> Iterator[Block]:
+        """Give *size* bytes from *offset* on, in blocks each of which is valid until the next."""
         if self._reader is None:
             self._reader = io.FileIO(self._name)
-        self._reader.seek(place)
+        self._reader.seek(offset)
         while size and (count := self._reader.readinto(self._buffer[: min(size, _BLOCK)])):
             yield self._buffer[:count]
             size -= count
@@ -120,17 +151,16 @@ class Part:
     def __len__(self) -> int:
         return os.fstat(self._file.fileno()).st_size
 
-    def cut(self, size: int) -> None:
-        """Cut off what stands after *size* bytes."""
+    def discard(self, size: int) -> None:
+        """Remove the bytes after the first *size*."""
         if len(self) > size:
             self._file.truncate(size)
 
     def move(self, path: str) -> None:
-        """Take the place of what is at *path*, and its owner, group and mode."""
-        with suppress(OSError):  # of a file system whose modes are fixed
+        """Replace the file at *path*, and get the owner, group and mode of that."""
+        with suppress(OSError):  # the file system may not have modes
             os.chmod(self._handle, self._mode(path))
-        if fcntl is None:
-            self.close()  # where a file that is open can't be moved
+        self._close_on_windows()
         os.replace(self._name, path)
 
     @property
@@ -138,24 +168,25 @@ class Part:
         return self._name if fcntl is None else self._file.fileno()
 
     def _mode(self, path: str) -> int:
-        """Return the mode for *path*, where the file was given the owner and group it has there."""
+        """Give the file the owner and group of the one at *path*; return the mode it should get."""
         try:
             before = os.stat(path)
         except FileNotFoundError:
             return self.new.mode
         mode = before.st_mode & 0o777
-        for owner in (before.st_uid, -1):  # the owner is root's to give, and the group a member's
+        for owner in (before.st_uid, -1):  # only root may set the owner, a member the group
             with suppress(OSError, AttributeError):
                 os.chown(self._handle, owner, before.st_gid)
-                _copy_list(path, self._handle)
+                _copy_acl(path, self._handle)
                 return mode
-        # The group is another one: it may do what everybody may.
+        # The group could not be kept, so the new one gets the permissions of everybody.
         return mode & 0o707 | (mode & 0o007) << 3
 
-    def leave(self) -> None:
-        """Remove the file, unless there is something in it that another try can use."""
+    def keep_or_remove(self) -> None:
+        """Remove the file, unless a later download can use what is in it."""
         with suppress(OSError):
-            if not (self._found and len(self)):
+            if not (self.resumable and len(self)):
+                self._close_on_windows()
                 os.unlink(self._name)
 
     def close(self) -> None:
@@ -164,20 +195,27 @@ class Part:
             if file is not None:
                 file.close()
 
+    def _close_on_windows(self) -> None:
+        if fcntl is None:  # there an open file can be neither moved nor removed
+            self.close()
+
+
+Output = OrderedOutput | PartialFile
+
 
 @dataclass(frozen=True)
-class Place:
-    """The path of a target: as it was *given*, and the *absolute* one that it was at the call."""
+class TargetPath:
+    """The path of a target, as it was *given* and as an *absolute* path."""
 
     given: str
     absolute: str
 
 
-def place(to: object) -> Place | BinaryIO:
-    """Return where *to* is: a path or an open binary file; TypeError or ValueError for neither."""
+def check_target(to: object) -> TargetPath | BinaryIO:
+    """Return *to* if it is an open binary file, or its path; else TypeError or ValueError."""
     expected = "expected a path or a file opened with 'wb'"
     if isinstance(to, str | bytes | os.PathLike):
-        return _place(as_path(to, expected))
+        return _target_path(as_path(to, expected))
     if not hasattr(to, "write"):
         raise TypeError(f"the target is {type(to).__name__}; {expected}")
     file: Any = to
@@ -187,28 +225,31 @@ def place(to: object) -> Place | BinaryIO:
         raise TypeError(f"the target is open as text; {expected}") from None
     except ValueError as error:
         raise ValueError(f"the target is not open for writing ({error}); {expected}") from None
-    except Exception as error:  # noqa: BLE001  # others come again when the file is written
+    except Exception as error:  # noqa: BLE001  # any other error is raised again by the download
         if getattr(error, "errno", None) == errno.EBADF:
             raise ValueError(f"the target is not open for writing; {expected}") from None
-    return file  # type: ignore[no-any-return]  # what takes bytes is taken for a binary file
+    return file  # type: ignore[no-any-return]  # an object that takes bytes is enough
 
 
-def _place(given: str) -> Place:
+def _target_path(given: str) -> TargetPath:
     try:
-        return Place(given, absolute(given))
-    except OSError:  # the working directory is gone, which is told when the file is written
-        return Place(given, given)
+        return TargetPath(given, absolute(given))
+    except OSError:  # the working directory is gone; the download will raise that
+        return TargetPath(given, given)
 
 
 @contextmanager
-def target(to: Place | BinaryIO, file_hash: str) -> Iterator[Stream | Part]:
-    """Give what to write to: when all went well a path holds the whole file, else nothing new.
+def open_target(to: TargetPath | BinaryIO, file_hash: str) -> Iterator[Output]:
+    """Give what to write to. After success a path has the whole file, otherwise what it had before.
 
-    An open file is written as it is, and left open.
+    A file that the caller opened is left open.
     """
-    if not isinstance(to, Place):
-        with closing(Stream(to)) as stream:
-            yield stream
+    if not isinstance(to, TargetPath):
+        output = OrderedOutput(to)
+        try:
+            yield output
+        finally:
+            output.discard(0)
         return
     given, path = to.given, os.path.realpath(to.absolute)
     if os.path.isdir(path) or not os.path.basename(given):
@@ -217,115 +258,116 @@ def target(to: Place | BinaryIO, file_hash: str) -> Iterator[Stream | Part]:
         raise FileExistsError(
             f"{given} is a device or a pipe; expected the path of the file to write, or an open one"
         )
-    with closing(_part(path, given, file_hash)) as part:
+    with closing(_open_part(path, given, file_hash)) as part:
         try:
             yield part
             part.move(path)
         except BaseException:
-            part.leave()
+            part.keep_or_remove()
             raise
-    _sweep(path, file_hash, part.new)
+    _remove_leftovers(path, file_hash, part.new)
 
 
-def _part(path: str, given: str, file_hash: str) -> Part:
-    """Return the part file for *path*, which *file_hash* names.
+def _open_part(path: str, given: str, file_hash: str) -> PartialFile:
+    """Open the part file for *path*: the resumable one, or else one with a unique name.
 
-    When somebody else writes to that one, or it can't be used, it is one of chance; so it is where
-    files can't be locked, for two downloads of one file must not meet.
+    The resumable one may be in use by another download, or unusable.
+    Where files can't be locked nobody can tell, so there it is always one with a unique name.
     """
-    found, name = f"{_beginning(path, file_hash)}.part", _by_chance(path, file_hash)
-    with _named(given):
-        new = _tried(name)
-        if new.locks:
+    resumable, unique = f"{_prefix(path, file_hash)}.part", _unique_name(path, file_hash)
+    with _naming(given):
+        new = _probe(unique)
+        if new.lockable:
             with suppress(OSError):
-                return Part(_claimed(found, new, os.O_CREAT), given, found, new, found=True)
-        file = _claimed(name, new, os.O_CREAT | os.O_EXCL)
-        return Part(file, given, name, new, found=False)
+                file = _open_exclusive(resumable, new, os.O_CREAT)
+                return PartialFile(file, given, resumable, new, resumable=True)
+        file = _open_exclusive(unique, new, os.O_CREAT | os.O_EXCL)
+        return PartialFile(file, given, unique, new, resumable=False)
 
 
-def _beginning(path: str, file_hash: str) -> str:
+def _prefix(path: str, file_hash: str) -> str:
     return os.path.join(os.path.dirname(path), f".pymdc-{quote(file_hash, safe='')}")
 
 
-def _by_chance(path: str, file_hash: str) -> str:
-    return f"{_beginning(path, file_hash)}-{secrets.token_hex(8)}.part"
+def _unique_name(path: str, file_hash: str) -> str:
+    return f"{_prefix(path, file_hash)}-{secrets.token_hex(8)}.part"
 
 
-def _tried(name: str) -> _New:
-    """Make the file *name*, see what it is like, and remove it."""
+def _probe(name: str) -> _NewFile:
+    """Make the file *name*, look at it, and remove it."""
     try:
         with io.FileIO(name, "x") as file:
             status = os.fstat(file.fileno())
-            return _New(status.st_mode & 0o777, status.st_uid, _locks(file))
+            return _NewFile(status.st_mode & 0o777, status.st_uid, _can_lock(file))
     finally:
         with suppress(OSError):
             os.unlink(name)
 
 
-def _locks(file: io.FileIO) -> bool:
+def _can_lock(file: io.FileIO) -> bool:
     if fcntl is None:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return isinstance(error, BlockingIOError)  # somebody looks whether it is left over
+        return isinstance(error, BlockingIOError)  # _remove_leftovers() of another download has it
     return True
 
 
-def _claimed(name: str, new: _New, flags: int = 0) -> io.FileIO:
-    """Return the file *name*, for this download alone; OSError if it can't be had."""
+def _open_exclusive(name: str, new: _NewFile, flags: int = 0) -> io.FileIO:
+    """Open the file *name* for this download alone; OSError if that is not possible."""
     while True:
         file = io.FileIO(os.open(name, _FLAGS | flags, 0o600), "r+")
         try:
-            if new.locks:
+            if new.lockable:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if flags & os.O_EXCL else fcntl.LOCK_NB))
             status = os.fstat(file.fileno())
-            # On some file systems every file belongs to the same user, whoever makes it.
+            # Not compared with os.geteuid(): some file systems give all files to one user.
             if status.st_uid != new.owner:
                 raise PermissionError(errno.EPERM, "it is another user's")
             with suppress(FileNotFoundError):
                 if os.path.samestat(status, os.stat(name)):
-                    if status.st_mode & 0o077 and new.locks:  # of an earlier version
-                        with suppress(OSError):  # of a file system whose modes are fixed
+                    if status.st_mode & 0o077 and new.lockable:  # an earlier version made it
+                        with suppress(OSError):  # the file system may not have modes
                             os.fchmod(file.fileno(), 0o600)
                     return file
         except BaseException:
             file.close()
             raise
-        file.close()  # it was moved to its target meanwhile
+        file.close()  # another download has moved it to its target
 
 
-def _sweep(path: str, file_hash: str, new: _New) -> None:
-    """Remove the part files of this file that other downloads have left."""
-    beginning = _beginning(path, file_hash)
-    for name in (f"{beginning}.part", *glob.glob(f"{glob.escape(beginning)}-*.part")):
+def _remove_leftovers(path: str, file_hash: str, new: _NewFile) -> None:
+    """Remove the part files that other downloads of this file have left."""
+    prefix = _prefix(path, file_hash)
+    for name in (f"{prefix}.part", *glob.glob(f"{glob.escape(prefix)}-*.part")):
         with suppress(OSError):
-            if new.locks:
-                with _claimed(name, new):
+            if new.lockable:
+                with _open_exclusive(name, new):
                     os.unlink(name)
             elif os.lstat(name).st_mtime <= os.stat(path).st_mtime - _DAY:
                 os.unlink(name)
 
 
-def _copy_list(path: str, to: int | str) -> None:
-    """Give *to* the access control list at *path*, which a mode does not tell, or none."""
+def _copy_acl(path: str, to: int | str) -> None:
+    """Give *to* the access control list of the file at *path*, or none if that has none."""
     if not hasattr(os, "getxattr"):
         return
     try:
-        control = os.getxattr(path, _ACCESS)
+        control = os.getxattr(path, _ACL)
     except OSError:
         with suppress(OSError):
-            os.removexattr(to, _ACCESS)
+            os.removexattr(to, _ACL)
     else:
-        os.setxattr(to, _ACCESS, control)
+        os.setxattr(to, _ACL, control)
 
 
 @contextmanager
-def _named(path: str | None) -> Iterator[None]:
-    """Let an error of the system tell *path*, which the caller knows."""
+def _naming(path: str | None) -> Iterator[None]:
+    """Let an OSError name *path*, which the caller knows, instead of the part file."""
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # of a file that is not open for writing
+        if error.errno is None:  # io.UnsupportedOperation
             raise
         raise OSError(error.errno, error.strerror, path) from error

@@ -11,16 +11,14 @@ from pymdc._arguments import Callback, Text, check_callback, text
 from pymdc._calls.cancel_scope import Scope
 from pymdc._http.auth import FetchedToken, Identity, Token, check_identity, check_token, identify
 from pymdc._http.request import Request, resource, settle
-from pymdc._transfers import download as _shards
-from pymdc._transfers import progress as _progress
-from pymdc._transfers import target as _part
+from pymdc._transfers.download import download_file
 from pymdc._transfers.multipart import FileBody, body_of
-from pymdc._transfers.progress import Function as Told
+from pymdc._transfers.progress import ProgressCallback, check_progress
 from pymdc._transfers.source import Given, Source
-from pymdc._transfers.target import Target
+from pymdc._transfers.target import Target, check_target
 from pymdc.api._resource import Resource
 from pymdc.client import Answer, Client
-from pymdc.exceptions import BridgeError, IntegrityError, refused, unwrap
+from pymdc.exceptions import IntegrityError, refused
 
 
 class Files(Resource):
@@ -58,7 +56,7 @@ class Files(Resource):
         token: Text | None = None,
         callback: Callback | None = None,
         *,
-        progress: Told | None = None,
+        progress: ProgressCallback | None = None,
         verify: bool = True,
         name: Text | None = None,
     ) -> Answer:
@@ -73,13 +71,13 @@ class Files(Resource):
         *verify* False leaves unsaid, or when the file grew or shrank meanwhile.
         With *callback*, return a `Call` at once.
         """
-        told, granted, put = _progress.checked(progress), _given(token), self._path
+        reported, granted = check_progress(progress), _given(token)
         callback, client = check_callback(callback), self._client
-        fetch, source = self._token(client, "PUSH"), Source(path, name)
+        put, fetch, source = self._path, self._token(client, "PUSH"), Source(path, name)
 
         def push(scope: Scope) -> Answer:
             aside = client.aside() if verify else None
-            with body_of(source, scope, told, aside) as body:
+            with body_of(source, scope, reported, aside) as body:
                 headers = {**body.headers, "x-filesize": str(body.size)}
                 request = Request("PUT", resource(*put), headers=headers, stream=body)
                 answer = client.send(request, granted or FetchedToken(fetch, scope), scope)
@@ -87,7 +85,7 @@ class Files(Resource):
                     return answer
                 entry = _stored(answer, body, scope.doing)
                 body.stored = True
-            told.finish(body.size)
+            reported.finish(body.size)
             return entry
 
         return client.run(push, callback, transfer=True)
@@ -99,7 +97,7 @@ class Files(Resource):
         callback: Callback | None = None,
         *,
         to: Target | BinaryIO | None = None,
-        progress: Told | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Answer:
         """Return the pointers to the shards, ``[{hash, size, token, operation, channel}]``.
 
@@ -112,35 +110,22 @@ class Files(Resource):
         ends the transfer.
         With *callback*, return a `Call` at once.
         """
-        name, (_, bucket_id, _) = text(file_hash, "the file's hash"), self._path
-        told, granted = _progress.checked(progress), _given(token)
+        name, path = text(file_hash, "the file's hash"), self._path
+        reported, granted = check_progress(progress), _given(token)
         client = self._client
         fetch = self._token(client, "PULL")
-        request = settle("GET", resource(*self._path, name))
-        place = None if to is None else _part.place(to)
+        request = settle("GET", resource(*path, name))
 
         def ask(scope: Scope) -> Answer:
             return client.send(request, granted or FetchedToken(fetch, scope), scope)
 
-        def again(scope: Scope) -> _shards.Pointers:
-            scope.check()
-            return _shards.checked(unwrap(ask(scope)), scope.doing)
+        if to is None:
+            return client.run(ask, callback, transfer=True)
+        target = check_target(to)
 
         def pull(scope: Scope) -> Answer:
-            pointers = ask(scope)
-            if place is None or refused(pointers):
-                return pointers
-            pointers = _shards.checked(pointers, scope.doing)
-            renew = partial(again, scope) if granted is None else None
-            try:
-                with _part.target(place, name) as out:
-                    file = _shards.Assembly(pointers, name, out, told, scope.step, client.aside())
-                    shards = partial(client.pull, scope=scope, in_order=file.in_order)
-                    size = _shards.assemble(file, pointers, shards, renew)
-            except BridgeError as refusal:  # of other pointers
-                return refusal.answer
-            told.finish(size)
-            return {"bucket": bucket_id, "hash": name, "size": size, "path": out.path}
+            value = download_file(client, name, target, reported, ask, granted is None, scope)
+            return value if refused(value) else {"bucket": path[1], "hash": name, **value}
 
         return client.run(pull, callback, transfer=True)
 

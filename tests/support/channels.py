@@ -16,6 +16,7 @@ from websockets.sync.server import ServerConnection, serve
 import pymdc
 from pymdc._calls.cancel_scope import Scope
 from pymdc._crypto.file_hash import file_hash
+from pymdc._transfers.channel import open_shard
 
 DATA = b"a shard of a file"
 HASH = file_hash(DATA)
@@ -76,9 +77,8 @@ def good(connection: ServerConnection) -> None:
 def blocks(client: pymdc.Client, pointer: Any) -> Iterator[Any]:
     """Give the blocks of the one shard behind *pointer*."""
     scope = Scope()
-    with closing(client.pull([(0, pointer)], scope, in_order=True)) as pulled:
+    with closing(open_shard(pointer, client.transport, scope)) as shard:
         try:
-            for _, block in pulled:
-                yield block
+            yield from shard
         finally:
             scope.release()

@@ -5,26 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
-import select
 import socket
-import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import certificate, over_tls
 from channels import DATA, HASH, Serve, good, pointer, pointing, websocket
 from lender import HASH as WHOLE
 from lender import Lender
-from modes import MODES, PATIENCE, Ask
-from servers import RawServer, Treat, answering, wait
+from modes import MODES, Ask
+from servers import RawServer, Treat, answering
 from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
-from pymdc._calls.cancel_scope import Scope
 from pymdc._crypto.file_hash import file_hash
-from pymdc._transfers.channel import Channel
 
 
 def download(ask: Ask, pointers: Any, to: Path | io.BytesIO, name: str = HASH) -> Any:
@@ -83,21 +78,6 @@ def test_an_empty_shard_brings_no_byte(ask: Ask, tmp_path: Path) -> None:
         value = download(ask, [pointer(url, empty)], tmp_path / "out", empty)
     assert value["size"] == 0
     assert (tmp_path / "out").read_bytes() == b""
-
-
-def test_bytes_of_tls_alone_are_not_waited_for(tmp_path: Path) -> None:
-    trusted, scope = certificate(tmp_path, "localhost"), Scope()
-
-    def tls() -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(trusted))
-
-    with RawServer(over_tls(trusted, wait)) as server:
-        url = f"wss://localhost:{server.port}"
-        channel = Channel(url, {"token": "t"}, (PATIENCE, PATIENCE), tls, scope)
-        assert select.select([channel.sock], [], [], PATIENCE)[0], "session tickets come"
-        assert channel.read(waits=False) == []
-        assert channel.sock.gettimeout() == PATIENCE
-        channel.close()
 
 
 def told(connection: ServerConnection) -> None:

@@ -67,7 +67,7 @@ def test_it_is_not_told_too_often_nor_backwards_nor_of_the_end() -> None:
     progress = Progress(lambda *numbers: told.append(numbers), clock=lambda: next(seconds))
     progress.total = 100
     for done in (10, 20, 30, 40, 40, 5, 100, 50):
-        progress.tell(done)
+        progress.report(done)
     assert told == [(10, 100), (40, 100), (50, 100)]
     progress.finish(100)
     assert told[-1] == (100, 100)

@@ -1,0 +1,37 @@
+"""Pointers to shards, as the bridge sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pymdc._transfers.channel import Pointer, parsed
+from pymdc.exceptions import IntegrityError
+
+_LARGEST = 2**40  # bytes of a shard; a larger size is not believed
+
+
+Pointers = Sequence[Pointer]
+
+
+def check_pointers(answer: Any, operation: str) -> Pointers:
+    """Return *answer* if it is a list of pointers; else raise an error that names *operation*."""
+    keys = ("hash", "token", "channel")
+    if not isinstance(answer, list) or not all(
+        isinstance(pointer, dict) and all(isinstance(pointer.get(key), str) for key in keys)
+        for pointer in answer
+    ):
+        raise IntegrityError(
+            f"{operation}: the answer is no list of pointers with hash, token and channel;"
+            " is something else listening at the endpoint?"
+        )
+    for pointer in answer:  # now, because new pointers would not help against a wrong URL
+        parsed(pointer["channel"])
+    return answer
+
+
+def sizes_of(pointers: Pointers) -> list[int] | None:
+    """Return the sizes of the shards, or None unless every pointer has a possible one."""
+    sizes = [pointer.get("size") for pointer in pointers]
+    known = [size for size in sizes if type(size) is int and 0 <= size <= _LARGEST]
+    return known if len(known) == len(sizes) else None

@@ -1,0 +1,119 @@
+"""One shard: fetched and verified on a worker of its own."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+
+from pymdc._calls.cancel_scope import Scope
+from pymdc._crypto.file_hash import Block, FileHash
+from pymdc._http.transport import Transport
+from pymdc._transfers.channel import Pointer, open_shard
+from pymdc.exceptions import IntegrityError
+
+_WRITE_SIZE = 256 * 1024  # bytes that are written at once; frames may be smaller
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard that is to be fetched: the *number* from 0 on, and its *size* if that is known.
+
+    *label* names it in errors.
+    """
+
+    number: int
+    label: str
+    pointer: Pointer
+    size: int | None
+
+    def fetch(
+        self, transport: Transport, scope: Scope, write: Callable[[Block], object]
+    ) -> tuple[int, int]:
+        """Fetch the shard and *write* its blocks; return its number and size.
+
+        Raises `IntegrityError` if its size or its hash is wrong.
+        """
+        found, size, buffer = FileHash(), 0, bytearray()
+        with closing(open_shard(self.pointer, transport, scope)) as blocks:
+            for block in blocks:
+                scope.step()
+                size += len(block)
+                if self.size is not None and size > self.size:
+                    raise self._wrong_size(size)
+                buffer += block
+                if len(buffer) >= _WRITE_SIZE:
+                    found.update(buffer)
+                    write(buffer)
+                    buffer.clear()
+        if self.size is not None and size < self.size:
+            raise self._wrong_size(size)
+        found.update(buffer)
+        write(buffer)
+        check_hash(self.label, found.hexdigest(), self.pointer["hash"])
+        return self.number, size
+
+    def is_in(self, blocks: Iterable[Block]) -> bool:
+        """Say whether *blocks* are the shard."""
+        found = FileHash()
+        for block in blocks:
+            found.update(block)
+        return found.hexdigest() == self.pointer["hash"]
+
+    def _wrong_size(self, size: int) -> IntegrityError:
+        return IntegrityError(
+            f"{self.label} came with {size} bytes, and its pointer says {self.size}"
+        )
+
+
+class ShardScope(Scope):
+    """A scope for the shards of a *call*: it ends when the call's scope does, or earlier."""
+
+    def __init__(self, call: Scope) -> None:
+        self._call = call
+        operation = call.doing
+        super().__init__()
+        self.doing = operation
+
+    @property
+    def doing(self) -> str:
+        """What the call is doing, for the texts of errors."""
+        return self._call.doing
+
+    @doing.setter
+    def doing(self, operation: str) -> None:
+        self._call.doing = operation
+
+    def check(self) -> None:
+        """Raise the reason for which the call or its shards were ended, if they were."""
+        self._call.check()
+        super().check()
+
+    def step(self) -> None:
+        """Renew the call's deadline; raise if the call or its shards were ended."""
+        super().check()
+        self._call.step()
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return self._call.left()
+
+    def watch(self, sock: socket.socket) -> None:
+        """Shut down *sock* when the call or its shards are ended."""
+        super().watch(sock)
+        self._call.watch(sock)
+
+    def release(self, sock: socket.socket | None = None) -> None:
+        """Forget *sock*, which is still open, or every socket of the shards."""
+        super().release(sock)
+        if sock is not None:
+            self._call.release(sock)
+
+
+def check_hash(what: str, found: str, expected: str) -> None:
+    """Raise an `IntegrityError` about *what* unless it has the *expected* hash."""
+    if found != expected:
+        raise IntegrityError(
+            f"{what} came with the hash {found}, not {expected}; it is damaged there or on the way"
+        )

@@ -1,0 +1,499 @@
+"""Several shards at a time: what ends a download ends them all, and no worker is left."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lender import (
+    DATA,
+    HASH,
+    SHARD,
+    SHARDS,
+    Lender,
+    Treat,
+    damaged,
+    download,
+    dropped,
+    part,
+    refused,
+)
+from modes import AT_ONCE, PATIENCE, Ask
+from processes import MINUTE, python
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection
+
+import pymdc
+from pymdc import Cancelled
+from pymdc._arguments import Callback
+from pymdc._calls.capture import Work, capture
+from pymdc.exceptions import ChannelError, ConnectionLost, IntegrityError, Timeout
+
+FOUR = range(4)
+LIMIT = 0.5  # seconds
+
+
+class Held:
+    """Keeps shards waiting until their client goes; says when they are asked for, and gone."""
+
+    def __init__(self, lender: Lender, numbers: range = FOUR) -> None:
+        self._asked, self._gone = threading.Semaphore(0), threading.Semaphore(0)
+        self._count = len(numbers)
+        lender.treats |= dict.fromkeys(numbers, self._hold)
+
+    def _hold(self, connection: ServerConnection) -> None:
+        self._asked.release()
+        with pytest.raises(ConnectionClosed):
+            connection.recv()
+        self._gone.release()
+
+    def wait(self) -> None:
+        """Wait until each of the shards is asked for."""
+        for _ in range(self._count):
+            assert self._asked.acquire(timeout=PATIENCE)
+
+    def wait_until_gone(self) -> None:
+        """Wait until the client has closed each of the channels."""
+        for _ in range(self._count):
+            assert self._gone.acquire(timeout=AT_ONCE)
+
+
+def workers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "pymdc-worker"}
+
+
+def descriptors() -> set[tuple[str, str]]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
+    return {file for file in found if not file[1].startswith(("pipe:", "anon_inode:"))}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """See that neither a worker nor a descriptor is left by a test."""
+    threads_before, descriptors_before = set(threading.enumerate()), descriptors()
+    yield
+    assert workers() <= threads_before
+    for thread in {*threading.enumerate()} - threads_before:  # of the lender: one a connection
+        thread.join(PATIENCE)
+    assert descriptors() == descriptors_before
+
+
+@contextmanager
+def files_of(lender: Lender, **settings: Any) -> Iterator[pymdc.api.Files]:
+    """Give the files of a client whose workers end as soon as they have nothing to do."""
+    with pymdc.Client(lender.endpoint, **settings) as client:
+        client._pool.threads.idle_seconds = 0.05
+        yield pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+
+
+def see_that_pool_end() -> None:
+    for thread in workers():
+        thread.join(AT_ONCE)
+        assert not thread.is_alive()
+
+
+def test_cancel_ends_four_shards_and_their_pool(tmp_path: Path) -> None:
+    got: list[Any] = []
+    with Lender() as lender, files_of(lender) as files:
+        held = Held(lender)
+        call = files.download(HASH, None, got.append, to=tmp_path / "out")
+        held.wait()
+        assert call.cancel()
+        call.join(AT_ONCE)
+        assert [type(value) for value in got] == [Cancelled]
+        held.wait_until_gone()
+        see_that_pool_end()
+    assert os.listdir(tmp_path) == []
+
+
+def test_close_ends_four_shards_and_their_pool(tmp_path: Path) -> None:
+    got: list[Any] = []
+    with Lender() as lender:
+        held = Held(lender)
+        with files_of(lender) as files:
+            files.download(HASH, None, got.append, to=tmp_path / "out")
+            held.wait()
+            files._client.close(cancel=True)
+        assert [type(value) for value in got] == [Cancelled]
+        held.wait_until_gone()
+    assert os.listdir(tmp_path) == []
+
+
+def test_stall_ends_four_silent_shards(ask: Ask, tmp_path: Path) -> None:
+    with Lender() as lender, files_of(lender, stall=LIMIT) as files:
+        held = Held(lender)
+        value = ask(files.download, HASH, to=tmp_path / "out")
+        assert type(value) is Timeout
+        assert f"{lender.channel}: no progress for {LIMIT} s" in str(value)
+        held.wait_until_gone()
+        see_that_pool_end()
+    assert os.listdir(tmp_path) == []
+
+
+def test_stall_is_renewed_by_progress_of_any_shard(ask: Ask, tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def drip(connection: ServerConnection) -> None:
+        for start in range(0, SHARD, SHARD // 16):
+            connection.send(SHARDS[0][start : start + SHARD // 16])
+            time.sleep(LIMIT / 4)  # the time is what is tried here
+        done.set()
+
+    def follow(number: int) -> Treat:
+        def treat(connection: ServerConnection) -> None:
+            done.wait(PATIENCE)
+            connection.send(SHARDS[number])
+
+        return treat
+
+    with Lender() as lender, files_of(lender, stall=LIMIT * 2) as files:
+        lender.treats = {0: drip, **{number: follow(number) for number in (1, 2, 3)}}
+        value = ask(files.download, HASH, to=tmp_path / "out")
+    assert value["size"] == len(DATA)
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
+def test_timeout_of_one_silent_shard_ends_the_download(ask: Ask, tmp_path: Path) -> None:
+    with Lender() as lender, files_of(lender, timeout=(5, LIMIT)) as files:
+        held = Held(lender, range(2, 3))
+        value = ask(files.download, HASH, "given", to=tmp_path / "out")
+        assert type(value) is Timeout
+        assert f"{lender.channel}: nothing came for {LIMIT} s" in str(value)
+        held.wait_until_gone()
+        see_that_pool_end()
+    assert os.listdir(tmp_path) == [part(tmp_path).name]
+
+
+def test_ctrl_c_ends_four_shards_and_their_pool(tmp_path: Path) -> None:
+    def press() -> None:
+        held.wait()
+        main = threading.main_thread().ident
+        assert main
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with Lender() as lender, files_of(lender) as files:
+        held = Held(lender)
+        pressing = threading.Thread(target=press)
+        pressing.start()
+        with pytest.raises(KeyboardInterrupt):
+            files.download(HASH, to=tmp_path / "out")
+        pressing.join(PATIENCE)
+        held.wait_until_gone()
+        see_that_pool_end()
+    assert os.listdir(tmp_path) == []
+
+
+PROGRAM = """
+import pymdc, sys
+client = pymdc.Client(sys.argv[1])
+files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+tell = lambda value: print(type(value).__name__)
+files.download(sys.argv[2], None, tell, to=sys.argv[3]).join()
+"""
+
+
+def test_ctrl_c_ends_a_program_whose_download_has_four_shards_on_their_way(tmp_path: Path) -> None:
+    with Lender() as lender:
+        held = Held(lender)
+        command = [sys.executable, "-c", PROGRAM, lender.endpoint, HASH, str(tmp_path / "out")]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+            held.wait()
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            printed, errors = process.communicate(timeout=MINUTE)
+        assert time.monotonic() - began < AT_ONCE
+        held.wait_until_gone()
+    assert printed == "Cancelled\n"
+    assert "KeyboardInterrupt" in errors
+    assert os.listdir(tmp_path) == []
+
+
+def test_progress_that_raises_ends_the_shards_that_are_silent(ask: Ask, tmp_path: Path) -> None:
+    error = ZeroDivisionError()
+
+    def send(connection: ServerConnection) -> None:
+        held.wait()
+        connection.send(SHARDS[0])
+
+    def stop(done: int, total: int | None) -> None:
+        raise error
+
+    with Lender() as lender, files_of(lender) as files:
+        held = Held(lender, range(1, 4))
+        lender.treats[0] = send
+        began = time.monotonic()
+        assert ask(files.download, HASH, to=tmp_path / "out", progress=stop) is error
+        assert time.monotonic() - began < AT_ONCE
+        held.wait_until_gone()
+        see_that_pool_end()
+    assert part(tmp_path).read_bytes() == SHARDS[0]
+
+
+def test_open_file_that_raises_ends_the_shard_that_is_silent(ask: Ask) -> None:
+    error = OSError(28, "No space left on device")
+
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if data:
+                held.wait()
+                raise error
+            return 0
+
+    with Lender() as lender, files_of(lender) as files:
+        held = Held(lender, range(1, 2))
+        began = time.monotonic()
+        assert ask(files.download, HASH, to=Full()) is error
+        assert time.monotonic() - began < AT_ONCE
+        held.wait_until_gone()
+        see_that_pool_end()
+
+
+def test_next_shard_of_an_open_file_is_fetched_while_one_is_written(ask: Ask) -> None:
+    asked = threading.Event()
+
+    class Slow(io.BytesIO):
+        def write(self, data: Any) -> int:
+            assert not data or asked.wait(PATIENCE)
+            return super().write(data)
+
+    def treat(connection: ServerConnection) -> None:
+        asked.set()
+        connection.send(SHARDS[1])
+
+    slow = Slow()
+    with Lender() as lender, files_of(lender) as files:
+        lender.treats[1] = treat
+        assert ask(files.download, HASH, to=slow)["size"] == len(DATA)
+    assert slow.getvalue() == DATA
+    assert lender.pulled == [*range(len(SHARDS))]
+
+
+class Telling(pymdc.Client):
+    """A client that says when a shard has ``failed``."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(endpoint)
+        self.failed = threading.Event()
+
+    def __enter__(self) -> Telling:
+        return self
+
+    def spawn(self, work: Work, deliver: Callback) -> None:
+        def deliver_and_tell(value: Any) -> None:
+            deliver(value)
+            if isinstance(value, Exception):
+                self.failed.set()
+
+        super().spawn(work, deliver_and_tell)
+
+
+@pytest.mark.parametrize("treat", [damaged, refused, dropped])
+def test_shard_that_fails_lets_the_others_end_and_begins_no_more(
+    ask: Ask, tmp_path: Path, treat: Treat
+) -> None:
+    asked = threading.Barrier(4)
+
+    def fail(connection: ServerConnection) -> None:
+        asked.wait(PATIENCE)
+        treat(connection)
+
+    def send_later(number: int) -> Treat:
+        def send(connection: ServerConnection) -> None:
+            asked.wait(PATIENCE)
+            assert client.failed.wait(PATIENCE)
+            connection.send(SHARDS[number])
+
+        return send
+
+    with Lender() as lender, Telling(lender.endpoint) as client:
+        lender.treats = {0: fail, **{number: send_later(number) for number in (1, 2, 3)}}
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        value = ask(files.download, HASH, "given", to=tmp_path / "out")
+    assert isinstance(value, IntegrityError | ChannelError | ConnectionLost)
+    assert sorted(lender.pulled) == [*FOUR]
+    assert part(tmp_path).read_bytes()[SHARD:] == DATA[SHARD : 4 * SHARD]
+
+
+def test_first_of_several_failures_is_the_value(ask: Ask, tmp_path: Path) -> None:
+    asked = threading.Barrier(4)
+
+    def fail(connection: ServerConnection) -> None:
+        asked.wait(PATIENCE)
+        refused(connection)
+
+    def fail_later(connection: ServerConnection) -> None:
+        asked.wait(PATIENCE)
+        client.failed.wait(PATIENCE)
+        damaged(connection)
+
+    with Lender() as lender, Telling(lender.endpoint) as client:
+        lender.treats = {0: fail_later, 1: fail_later, 2: fail, 3: fail_later}
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        value = ask(files.download, HASH, "given", to=tmp_path / "out")
+    assert type(value) is ChannelError
+    assert os.listdir(tmp_path) == []
+
+
+def test_downloads_of_every_end_leave_no_worker_and_no_descriptor(tmp_path: Path) -> None:
+    ends: list[tuple[Treat | None, type]] = [
+        (None, dict),
+        (damaged, IntegrityError),
+        (refused, ChannelError),
+    ]
+    with Lender() as lender, files_of(lender) as files:
+        for to in (lambda: tmp_path / "out", io.BytesIO):
+            for treat, kind in ends:
+                lender.treats = {} if treat is None else dict.fromkeys(FOUR, treat)
+                assert type(files.download(HASH, "given", to=to())) is kind
+            held = Held(lender, FOUR if to is not io.BytesIO else range(1))
+            call = files.download(HASH, None, lambda value: None, to=to())
+            held.wait()
+            call.cancel()
+            assert type(call.result(PATIENCE)) is Cancelled
+            held.wait_until_gone()
+        see_that_pool_end()
+        assert not files._client.outstanding
+
+
+class Scarce(pymdc.Client):
+    """A client that has a worker for some shards: those of which *has_one* says so."""
+
+    def __init__(self, endpoint: str, has_one: Callable[[int], bool], **settings: Any) -> None:
+        super().__init__(endpoint, **settings)
+        self._has_one, self._asked = has_one, 0
+
+    def __enter__(self) -> Scarce:
+        return self
+
+    def spawn(self, work: Work, deliver: Callback) -> None:
+        self._asked += 1
+        if self._has_one(self._asked):
+            super().spawn(work, deliver)
+        else:
+            deliver(capture(work))
+
+
+HAS_ONE: dict[str, Callable[[int], bool]] = {
+    "never": lambda count: False,
+    "first": lambda count: count == 1,
+    "second": lambda count: count == 2,
+    "by turns": lambda count: count % 2 == 0,
+}
+
+
+@pytest.mark.parametrize("has_one", HAS_ONE.values(), ids=HAS_ONE)
+@pytest.mark.parametrize("to_file", [False, True])
+def test_shards_come_in_turn_where_no_worker_can_be_started(
+    ask: Ask, tmp_path: Path, has_one: Callable[[int], bool], to_file: bool
+) -> None:
+    file, told = io.BytesIO(), list[int]()
+    to = file if to_file else tmp_path / "out"
+    with Lender() as lender, Scarce(lender.endpoint, has_one) as client:
+        lender.treats |= {3: refused, 8: refused}
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        value = ask(files.download, HASH, to=to, progress=lambda done, _: told.append(done))
+        assert value["size"] == len(DATA)
+        assert lender.pointed in (2, 3)
+    assert (file.getvalue() if to_file else (tmp_path / "out").read_bytes()) == DATA
+    assert told == sorted(told)
+    assert told[-1] == len(DATA)
+
+
+@pytest.mark.parametrize("has_one", HAS_ONE.values(), ids=HAS_ONE)
+@pytest.mark.parametrize("way", ["cancel", "stall"])
+def test_shards_are_ended_where_no_worker_can_be_started(
+    tmp_path: Path, has_one: Callable[[int], bool], way: str
+) -> None:
+    asked, got = threading.Event(), list[Any]()
+
+    def hold(connection: ServerConnection) -> None:
+        asked.set()
+        with suppress(ConnectionClosed):
+            connection.recv()
+
+    stall = LIMIT if way == "stall" else PATIENCE
+    with Lender() as lender, Scarce(lender.endpoint, has_one, stall=stall) as client:
+        lender.treats = dict.fromkeys(range(len(SHARDS)), hold)
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        call = files.download(HASH, None, got.append, to=tmp_path / "out")
+        assert asked.wait(PATIENCE)
+        if way == "cancel":
+            call.cancel()
+        call.join(AT_ONCE)
+    assert [type(value) for value in got] == [Cancelled if way == "cancel" else Timeout]
+    assert os.listdir(tmp_path) == []
+
+
+# As Python 3.12.0 to 3.12.2 are once the main thread has ended.
+WITHOUT_THREADS = """
+import pymdc, sys, threading
+
+endpoint, file_hash, to = sys.argv[1:]
+client = pymdc.Client(endpoint, stall=0.5)
+client._pool.threads.idle_seconds = client._clock.idle_seconds = 0.05
+files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+
+def callback(value):
+    threading.main_thread().join()
+    for thread in threading.enumerate():
+        if thread.name.startswith("pymdc-") and thread is not threading.current_thread():
+            if thread.name != "pymdc-keeper":
+                thread.join()
+    threading.stack_size(1 << 46)  # which no thread can have
+    print(files.download(file_hash, to=to))
+    files.download(file_hash, None, print, to=to)
+
+client.run(lambda scope: None, callback)
+"""
+
+
+def test_shards_come_in_turn_once_the_main_thread_has_ended(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with Lender() as lender:
+        ended = python("-c", WITHOUT_THREADS, lender.endpoint, HASH, target)
+    value = {"bucket": "b", "hash": HASH, "size": len(DATA), "path": str(target)}
+    assert (ended.stdout, ended.stderr, ended.returncode) == (f"{value}\n" * 2, "", 0)
+    assert target.read_bytes() == DATA
+    assert lender.most == 1
+
+
+def test_stall_holds_once_the_main_thread_has_ended(tmp_path: Path) -> None:
+    with Lender() as lender:
+        held = Held(lender, range(2, 3))
+        ended = python("-c", WITHOUT_THREADS, lender.endpoint, HASH, tmp_path / "out")
+        held.wait_until_gone()
+    assert "no progress for 0.5 s" in ended.stdout.splitlines()[0]
+    assert (ended.stderr, ended.returncode) == ("", 0)
+
+
+def test_shards_are_written_at_their_places_where_pwrite_is_missing(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four = threading.Barrier(4)
+
+    def meet(number: int) -> Treat:
+        def treat(connection: ServerConnection) -> None:
+            four.wait(PATIENCE)
+            connection.send(SHARDS[number])
+
+        return treat
+
+    monkeypatch.delattr(os, "pwrite")
+    with Lender() as lender:
+        lender.treats = {number: meet(number) for number in FOUR}
+        assert download(ask, lender, tmp_path / "out")["size"] == len(DATA)
+    assert (tmp_path / "out").read_bytes() == DATA
