@@ -99,13 +99,13 @@ def files_of(lender: Lender, **settings: Any) -> Iterator[pymdc.api.Files]:
         yield pymdc.api.Files("b", pymdc.ECDSA(), client=client)
 
 
-def see_that_pool_end() -> None:
+def see_that_workers_end() -> None:
     for thread in workers():
         thread.join(AT_ONCE)
         assert not thread.is_alive()
 
 
-def test_cancel_ends_four_shards_and_their_pool(tmp_path: Path) -> None:
+def test_cancel_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
     got: list[Any] = []
     with Lender() as lender, files_of(lender) as files:
         held = Held(lender)
@@ -115,11 +115,11 @@ def test_cancel_ends_four_shards_and_their_pool(tmp_path: Path) -> None:
         call.join(AT_ONCE)
         assert [type(value) for value in got] == [Cancelled]
         held.wait_until_gone()
-        see_that_pool_end()
+        see_that_workers_end()
     assert os.listdir(tmp_path) == []
 
 
-def test_close_ends_four_shards_and_their_pool(tmp_path: Path) -> None:
+def test_close_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
     got: list[Any] = []
     with Lender() as lender:
         held = Held(lender)
@@ -139,7 +139,7 @@ def test_stall_ends_four_silent_shards(ask: Ask, tmp_path: Path) -> None:
         assert type(value) is Timeout
         assert f"{lender.channel}: no progress for {LIMIT} s" in str(value)
         held.wait_until_gone()
-        see_that_pool_end()
+        see_that_workers_end()
     assert os.listdir(tmp_path) == []
 
 
@@ -173,11 +173,11 @@ def test_timeout_of_one_silent_shard_ends_the_download(ask: Ask, tmp_path: Path)
         assert type(value) is Timeout
         assert f"{lender.channel}: nothing came for {LIMIT} s" in str(value)
         held.wait_until_gone()
-        see_that_pool_end()
+        see_that_workers_end()
     assert os.listdir(tmp_path) == [part(tmp_path).name]
 
 
-def test_ctrl_c_ends_four_shards_and_their_pool(tmp_path: Path) -> None:
+def test_ctrl_c_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
     def press() -> None:
         held.wait()
         main = threading.main_thread().ident
@@ -192,7 +192,7 @@ def test_ctrl_c_ends_four_shards_and_their_pool(tmp_path: Path) -> None:
             files.download(HASH, to=tmp_path / "out")
         pressing.join(PATIENCE)
         held.wait_until_gone()
-        see_that_pool_end()
+        see_that_workers_end()
     assert os.listdir(tmp_path) == []
 
 
@@ -239,7 +239,7 @@ def test_progress_that_raises_ends_the_shards_that_are_silent(ask: Ask, tmp_path
         assert ask(files.download, HASH, to=tmp_path / "out", progress=stop) is error
         assert time.monotonic() - began < AT_ONCE
         held.wait_until_gone()
-        see_that_pool_end()
+        see_that_workers_end()
     assert part(tmp_path).read_bytes() == SHARDS[0]
 
 
@@ -259,7 +259,7 @@ def test_open_file_that_raises_ends_the_shard_that_is_silent(ask: Ask) -> None:
         assert ask(files.download, HASH, to=Full()) is error
         assert time.monotonic() - began < AT_ONCE
         held.wait_until_gone()
-        see_that_pool_end()
+        see_that_workers_end()
 
 
 def test_next_shard_of_an_open_file_is_fetched_while_one_is_written(ask: Ask) -> None:
@@ -365,7 +365,7 @@ def test_downloads_of_every_end_leave_no_worker_and_no_descriptor(tmp_path: Path
             call.cancel()
             assert type(call.result(PATIENCE)) is Cancelled
             held.wait_until_gone()
-        see_that_pool_end()
+        see_that_workers_end()
         assert not files._client.outstanding
 
 
@@ -444,14 +444,14 @@ import pymdc, sys, threading
 
 endpoint, file_hash, to = sys.argv[1:]
 client = pymdc.Client(endpoint, stall=0.5)
-client._pool.threads.idle_seconds = client._clock.idle_seconds = 0.05
+client._pool.threads.idle_seconds = 0.05
 files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
 
 def callback(value):
     threading.main_thread().join()
     for thread in threading.enumerate():
         if thread.name.startswith("pymdc-") and thread is not threading.current_thread():
-            if thread.name != "pymdc-keeper":
+            if thread.name != "pymdc-monitor":
                 thread.join()
     threading.stack_size(1 << 46)  # which no thread can have
     print(files.download(file_hash, to=to))
