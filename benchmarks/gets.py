@@ -14,7 +14,7 @@ from figures import Figures, Scale, number, spread
 from parts import Account, address, bridge
 
 from pymdc._http.auth import Signature
-from pymdc._http.request import resource, settle
+from pymdc._http.request import build_request, resource
 
 CONNECTIONS = 16
 _PATIENCE = 30  # seconds for an answer
@@ -32,7 +32,10 @@ def signed(scale: Scale) -> Figures:
 
 def _requests(account: Account, count: int) -> list[bytes]:
     """Return *count* GETs of the bucket as they are sent, each with a nonce of its own."""
-    asked, who = settle("GET", resource("buckets", account.bucket)), Signature(account.key_pair)
+    asked, who = (
+        build_request("GET", resource("buckets", account.bucket)),
+        Signature(account.key_pair),
+    )
     requests = []
     for _ in range(count):
         request = who.sign(asked)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pymdc._arguments import Callback
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc.client import Client
 from pymdc.exceptions import NoEndpoint
 
@@ -50,7 +50,11 @@ class _Nowhere(Client):
         super().__init__("http://localhost", **settings)
 
     def run(
-        self, work: Callable[[Scope], Any], callback: Callback | None, *, transfer: bool = False
+        self,
+        work: Callable[[CancelScope], Any],
+        callback: Callback | None,
+        *,
+        transfer: bool = False,
     ) -> Any:
         """Deliver `NoEndpoint`."""
         return super().run(_no_endpoint, callback)
@@ -80,7 +84,7 @@ class _Late(Client):
         return "any bridge"
 
 
-def _no_endpoint(_scope: Scope) -> NoReturn:
+def _no_endpoint(_scope: CancelScope) -> NoReturn:
     raise NoEndpoint
 
 

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from pymdc._arguments import Callback, Text, check_callback, text
-from pymdc._calls.background import Aside
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.background import BackgroundTask
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import Work
 from pymdc._calls.pool import WorkerPool
 from pymdc._http.auth import Auth
@@ -112,26 +112,30 @@ class Client:
         return self.run(partial(send, self._transport, request, auth), callback)
 
     def run(
-        self, work: Callable[[Scope], Any], callback: Callback | None, *, transfer: bool = False
+        self,
+        work: Callable[[CancelScope], Any],
+        callback: Callback | None,
+        *,
+        transfer: bool = False,
     ) -> Any:
         """Do *work* on a worker: wait for its outcome, or hand that to *callback*."""
-        scope = Scope(self._stall, renews=True) if transfer else Scope(self._total)
+        scope = CancelScope(self._stall, renews=True) if transfer else CancelScope(self._total)
         if sys.is_finalizing():  # from here on modules can't be imported, nor threads run
-            scope.end(Closed(f"nothing is sent to {self.endpoint} any more: Python is ending"))
+            scope.fail(Closed(f"nothing is sent to {self.endpoint} any more: Python is ending"))
         elif self._closed:
-            scope.end(Closed(f"the client of {self.endpoint} is closed"))
+            scope.fail(Closed(f"the client of {self.endpoint} is closed"))
         callback = check_callback(callback)
         if callback is None:
             return self._pool.run(work, scope)
         return self._pool.submit(work, callback, scope)
 
-    def send(self, request: Request, auth: Auth, scope: Scope) -> Answer:
+    def send(self, request: Request, auth: Auth, scope: CancelScope) -> Answer:
         """Sign and send *request* on this thread, again where that is right; return or raise."""
         return send(self._transport, request, auth, scope)
 
-    def aside(self) -> Aside:
+    def background_task(self) -> BackgroundTask:
         """Return what does one thing at a time on another worker, for a call that goes on."""
-        return Aside(self._pool.start)
+        return BackgroundTask(self._pool.start)
 
     def spawn(self, work: Work, deliver: Callback) -> None:
         """Do *work* on another worker, for a call that goes on; hand its outcome to *deliver*.
@@ -160,7 +164,7 @@ class Client:
             return
         if cancel or not self._pool.close(timeout):
             self._closed = True
-            self._pool.cancel_for_good("the client was closed")
+            self._pool.cancel("the client was closed")
             self._pool.close(timeout)
         self._closed = True
         self._transport.close()

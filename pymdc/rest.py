@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from pymdc._arguments import Callback, Text, check_callback, text
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._default import checked, default
 from pymdc._http.auth import identify
-from pymdc._http.request import NOTHING, redact, settle
+from pymdc._http.request import NOTHING, build_request, redact
 from pymdc._transfers.multipart import body_of
 from pymdc._transfers.progress import Progress
 from pymdc._transfers.source import Source
@@ -44,7 +44,7 @@ def REST(  # noqa: N802  # the name of 2016
     method, path = text(method, "the method").upper(), "/" + path.lstrip("/")
     if method == "PUT" and isinstance(params, Mapping) and any(map(_is_file, params.values())):
         return _put(path, params, auth, headers, callback, checked(client) or default())
-    request = settle(method, path, params, headers)
+    request = build_request(method, path, params, headers)
     return (checked(client) or default()).call(request, identify(auth or None, "auth"), callback)
 
 
@@ -59,7 +59,7 @@ def _put(
     """PUT a form in which a file follows the other *params*."""
     if isinstance(auth, ECDSA):
         raise ValueError("a file cannot be signed; expected a token in the header x-token")
-    request, identity = settle("PUT", path, headers=headers), identify(auth or None, "auth")
+    request, identity = build_request("PUT", path, headers=headers), identify(auth or None, "auth")
     fields = {
         text(name, "a parameter's name"): value if _is_file(value) else _field(value)
         for name, value in params.items()
@@ -69,7 +69,7 @@ def _put(
         raise ValueError(f"the files are {', '.join(files)}; expected one")
     callback, source = check_callback(callback), Source(fields.pop(files[0]))
 
-    def put(scope: Scope) -> Answer:
+    def put(scope: CancelScope) -> Answer:
         with body_of(source, scope, Progress(None), None, field=files[0], fields=fields) as body:
             whole = replace(request.with_headers(body.headers), stream=body)
             answer = client.send(whole, identity, scope)

@@ -12,7 +12,7 @@ from pymdc._calls.capture import Work
 Start = Callable[[Work, Callback], None]
 
 
-class Aside:
+class BackgroundTask:
     """Does one thing at a time, by *start*, which does work on a thread and delivers its outcome.
 
     What goes wrong is raised by the next call of a method.

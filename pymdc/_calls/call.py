@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pymdc._arguments import Callback
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import capture
 from pymdc._calls.waiting import Changes
 from pymdc.exceptions import Cancelled
 
-Work = Callable[[Scope], Any]
+Work = Callable[[CancelScope], Any]
 
 _numbers = itertools.count(1)
 _log = logging.getLogger("pymdc")
@@ -29,7 +29,7 @@ class Pool(Protocol):
     def claim(self, call: Call) -> object | None:
         """Return a claim if the caller is to perform *call*, or None if another thread is."""
 
-    def capture(self, work: Work, scope: Scope) -> Any:
+    def capture(self, work: Work, scope: CancelScope) -> Any:
         """Do *work* in *scope*, and return its value."""
 
     def release(self, claim: object | None) -> None:
@@ -48,7 +48,7 @@ class _Pending:
 
     work: Work
     callback: Callback
-    scope: Scope
+    scope: CancelScope
 
 
 class Call(concurrent.futures.Future[Any]):
@@ -64,7 +64,7 @@ class Call(concurrent.futures.Future[Any]):
 
     __module__ = "pymdc"  # where it is public
 
-    def __init__(self, work: Work, callback: Callback, scope: Scope, pool: Pool) -> None:
+    def __init__(self, work: Work, callback: Callback, scope: CancelScope, pool: Pool) -> None:
         super().__init__()
         self._pending: _Pending | None = _Pending(work, callback, scope)
         self._pool = pool
@@ -165,7 +165,7 @@ class Call(concurrent.futures.Future[Any]):
     def __repr__(self) -> str:
         pending = self._pending
         if pending is not None:
-            return f"<Call {self.name}, {pending.scope.doing}>"
+            return f"<Call {self.name}, {pending.scope.operation}>"
         return f"<Call {self.name}, {'done' if self.done() else 'its callback runs'}>"
 
     def _wait(self, timeout: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""What may end a call from outside: it is cancelled, or its time is over."""
+"""The scope of one call: its deadline, its cancellation, and the sockets that these shut down."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from pymdc.exceptions import Cancelled, PymdcError, Timeout
 Block = TypeVar("Block")
 
 
-class Scope:
-    """One call, from its beginning on a worker to its value, and the sockets that it waits for.
+class CancelScope:
+    """Cancels one call, or ends it at its deadline, by shutting down the sockets it waits for.
 
-    *limit* is in seconds: for the whole call, or where it *renews*, from one sign of progress to
-    the next.
+    *limit* is in seconds: for the whole call, or if it *renews*, between two signs of progress.
     """
 
     def __init__(self, limit: float = math.inf, *, renews: bool = False) -> None:
         self._limit = limit
         self._renews = renews
         self._deadline = math.inf
-        self._lock = threading.RLock()  # a signal handler may end what it interrupts
-        self._sockets: dict[int, socket.socket] = {}  # by the number of the one watched
+        self._lock = threading.RLock()  # a signal handler may cancel the call that it interrupts
+        self._sockets: dict[
+            int, socket.socket
+        ] = {}  # duplicates, by the descriptor of the original
         self._wake: Queue[None] = Queue()
         self._reason: PymdcError | None = None
         self._finished = False
-        self.doing = "a call not yet sent"
-        self.thread = 0  # the ident of the one that it was started on
+        self.operation = "a call not yet sent"
+        self.thread = 0  # that it was started on
 
     def start(self) -> None:
         """Start the deadline; raise if already cancelled."""
@@ -45,26 +46,26 @@ class Scope:
         self.thread = threading.get_ident()
         self.check()
 
-    def progress(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Give *blocks*, each of which is a sign of progress."""
+    def heartbeats(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield *blocks*; each is a sign of progress."""
         for block in blocks:
-            self.step()
+            self.heartbeat()
             yield block
 
-    def step(self) -> None:
-        """Take note of a sign of progress; raise if the call was ended."""
+    def heartbeat(self) -> None:
+        """Renew the deadline, if it renews; raise if the call was cancelled or timed out."""
         self.check()
         if self._renews:
             self._deadline = time.monotonic() + self._limit
 
-    def left(self) -> float:
-        """Return the seconds that are left."""
+    def remaining(self) -> float:
+        """Return the seconds until the deadline."""
         return self._deadline - time.monotonic()
 
-    def end(self, reason: PymdcError) -> bool:
-        """End the call, unless it has its value: what it waits for comes no more.
+    def fail(self, reason: PymdcError) -> bool:
+        """Make *reason* the value of the call, unless it has one, and shut down its sockets.
 
-        Say whether *reason*, or an earlier one of its kind, is the value.
+        Say whether the value is *reason*, or an earlier one of the same class.
         """
         with self._lock:
             if self._finished:
@@ -77,41 +78,41 @@ class Scope:
             return isinstance(self._reason, type(reason))
 
     def cancel(self, why: str = "it was cancelled") -> bool:
-        """End the call with `Cancelled`."""
-        return self.end(Cancelled(f"{self.doing}: {why}"))
+        """Cancel the call: its value is `Cancelled`, unless it has one."""
+        return self.fail(Cancelled(f"{self.operation}: {why}"))
 
-    def expire(self, now: float) -> None:
-        """End the call with `Timeout` if its deadline is not after *now*."""
+    def check_deadline(self, now: float) -> None:
+        """Fail with `Timeout` if the deadline has passed."""
         if self._reason is not None:
-            self.end(self._reason)  # once more, for a socket that was only about to connect
+            self.fail(self._reason)  # again, for a socket that was about to connect
         elif now >= self._deadline:
             what, setting = ("not done within", "total")
             if self._renews:
                 what, setting = ("no progress for", "stall")
-            told = f"{what} {self._limit:g} s, the client's {setting}"
-            self.end(Timeout(f"{self.doing}: {told}"))
+            limit = f"{what} {self._limit:g} s, the client's {setting}"
+            self.fail(Timeout(f"{self.operation}: {limit}"))
 
     def check(self) -> None:
-        """Raise the reason for which the call was ended, if it was."""
+        """Raise the reason if the call was cancelled or timed out."""
         if self._reason is not None:
             raise self._reason
 
     def finish(self, value: Any) -> Any:
-        """Return *value* as the call's, or the reason for which the call was ended before."""
+        """Return the value of the call: *value*, or the reason if it was cancelled or timed out."""
         with self._lock:
             self._finished = True
-        self.release()
+        self.detach()
         return value if self._reason is None else without_frames(self._reason)
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, unless the call is ended meanwhile; then raise the reason."""
+        """Sleep; raise the reason as soon as the call is cancelled or times out."""
         with suppress(Empty):
             self._wake.get(seconds)
         self.check()
 
-    def watch(self, sock: socket.socket) -> None:
-        """Take *sock* among those that are shut down when the call is ended."""
-        # A duplicate, because the owner may close his, and its number may come to mean another.
+    def attach(self, sock: socket.socket) -> None:
+        """Shut down *sock* if the call is cancelled or times out."""
+        # A duplicate: the owner may close *sock*, and its descriptor may then be another socket's.
         twice = partial(socket.fromfd, sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
         twin = when_there_is_one(twice, self.sleep)
         with self._lock:
@@ -119,11 +120,11 @@ class Scope:
             self._sockets[sock.fileno()] = twin
             if self._reason is not None:
                 _shut(twin)
-        if before is not None:  # the one that had the number is closed
+        if before is not None:  # of a socket that had the descriptor and is closed
             before.close()
 
-    def release(self, sock: socket.socket | None = None) -> None:
-        """Forget *sock*, which is still open, or every socket."""
+    def detach(self, sock: socket.socket | None = None) -> None:
+        """Undo `attach` for *sock*, which is still open, or for every socket."""
         with self._lock:
             forgotten = list(self._sockets) if sock is None else [sock.fileno()]
             twins = [self._sockets.pop(number, None) for number in forgotten]

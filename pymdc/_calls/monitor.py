@@ -117,7 +117,8 @@ class Monitor:
 
     def _join(self, thread: threading.Thread) -> None:
         if self._idle():
-            thread.join(_LAST_SECOND)
+            with suppress(RuntimeError):  # of one that is only just started: it ends by itself
+                thread.join(_LAST_SECOND)
         else:
             self._thread = thread
 

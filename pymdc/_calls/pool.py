@@ -15,15 +15,15 @@ from typing import Any
 from pymdc._arguments import Callback
 from pymdc._calls import capture as captured
 from pymdc._calls.call import Call, Work
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import as_value
 from pymdc._calls.monitor import INTERRUPTED, PRECISION, is_late, monitor
-from pymdc._calls.threads import Threads, on_worker
+from pymdc._calls.threads import WorkerThreads, on_worker
 from pymdc._calls.waiting import Queue
 
 
 class WorkerPool:
-    """Threads for calls, started when needed; *size* bounds how many serve callbacks at once.
+    """WorkerThreads for calls, started when needed; *size* bounds how many serve callbacks at once.
 
     Blocking calls bypass the queue.
     A queued call may be claimed by a worker, by who cancels it, and by a callback that waits for
@@ -35,15 +35,15 @@ class WorkerPool:
     """
 
     def __init__(self, size: int) -> None:
-        self.threads = Threads()
-        self._scopes: dict[Scope, None] = {}  # of the calls that are under way
+        self.threads = WorkerThreads()
+        self._scopes: dict[CancelScope, None] = {}  # of the calls that are under way
         self._unclaimed: set[Call] = set()
         self._claimed: dict[object, Call] = {}  # until the callback has returned, by its claim
         self._cancelled_because = ""
         self._queue, self._cancelled = (_Slots(size, self.threads) for _ in range(2))
         monitor.add(self)
 
-    def run(self, work: Work, scope: Scope) -> Any:
+    def run(self, work: Work, scope: CancelScope) -> Any:
         """Do *work* on a worker, wait for it, and return its value; Ctrl-C cancels it."""
         if monitor.interrupted:
             scope.cancel(INTERRUPTED)
@@ -63,7 +63,7 @@ class WorkerPool:
             monitor.give_up(values)
             raise
 
-    def submit(self, work: Work, callback: Callback, scope: Scope) -> Call:
+    def submit(self, work: Work, callback: Callback, scope: CancelScope) -> Call:
         """Do *work* on a worker when its turn comes, and hand its value to *callback*."""
         if monitor.interrupted:
             scope.cancel(INTERRUPTED)
@@ -83,7 +83,7 @@ class WorkerPool:
 
     def spawn(self, job: Callable[[], None]) -> None:
         """Do *job* on a worker at once; on this thread where none can be had."""
-        if not self.threads.take(job):
+        if not self.threads.spawn(job):
             job()
 
     def start(self, work: captured.Work, deliver: Callback) -> None:
@@ -95,7 +95,7 @@ class WorkerPool:
 
         self.spawn(job)
 
-    def capture(self, work: Work, scope: Scope) -> Any:
+    def capture(self, work: Work, scope: CancelScope) -> Any:
         """Do *work* in *scope*; return its value, or the exception that ends it."""
         self._scopes[scope] = None
         if self._cancelled_because:
@@ -157,19 +157,18 @@ class WorkerPool:
         """End the calls whose time is over."""
         now = time.monotonic()
         for scope in self._scopes.copy():
-            scope.expire(now)
+            scope.check_deadline(now)
 
     def cancel(self, why: str) -> None:
-        """Cancel every call, first those that are queued, so that none of them is sent instead."""
+        """Cancel every call, also those that a worker is about to begin.
+
+        Queued calls come first, so that none of them is sent in place of another.
+        """
+        self._cancelled_because = why
         for call in (*self._unclaimed.copy(), *self._claimed.copy().values()):
             call.cancel()
         for scope in self._scopes.copy():
             scope.cancel(why)
-
-    def cancel_for_good(self, why: str) -> None:
-        """Cancel every call, also those that a worker is about to begin."""
-        self._cancelled_because = why
-        self.cancel(why)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait for the calls and their callbacks, except in one of these; say whether all ended."""
@@ -210,7 +209,7 @@ class WorkerPool:
 class _Slots:
     """Has calls performed in their order, at most *size* at once, each of these on a thread."""
 
-    def __init__(self, size: int, threads: Threads) -> None:
+    def __init__(self, size: int, threads: WorkerThreads) -> None:
         self._size = size
         self._threads = threads
         self._calls: deque[Call] = deque()
@@ -230,7 +229,7 @@ class _Slots:
         slot = object()
         try:
             self._slots.add(slot)
-            begun = not is_late() and self._threads.take(partial(self._serve, slot))
+            begun = not is_late() and self._threads.spawn(partial(self._serve, slot))
         except BaseException:
             self._slots.discard(slot)
             raise
@@ -265,10 +264,10 @@ class _Slots:
         return True
 
 
-def _await(values: Queue[Any], scope: Scope) -> Any:
+def _await(values: Queue[Any], scope: CancelScope) -> Any:
     """Return the value that comes to *values*; look after the deadline of *scope* meanwhile."""
     while True:
-        left = scope.left()
+        left = scope.remaining()
         with suppress(Empty):
             return values.get(left if 0 < left < PRECISION else PRECISION)
-        scope.expire(time.monotonic())
+        scope.check_deadline(time.monotonic())

@@ -1,4 +1,4 @@
-"""Threads that take jobs: started when one is needed, ended when they have been idle."""
+"""WorkerThreads that take jobs: started when one is needed, ended when they have been idle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pymdc._calls.waiting import Queue
 Job = Callable[[], None]
 
 
-class Threads:
+class WorkerThreads:
     """A job gets a thread at once: one that rests, or else a new one.
 
     There is no lock here, because a signal handler that makes a call may interrupt any line. Each
@@ -38,7 +38,7 @@ class Threads:
         thread = threading.current_thread()
         return isinstance(thread, _Thread) and thread.owner is self
 
-    def take(self, job: Job) -> bool:
+    def spawn(self, job: Job) -> bool:
         """Let a thread do *job*; False when none can be started, because Python ends."""
         if sys.is_finalizing():
             return False
@@ -115,7 +115,7 @@ class Threads:
 
 
 class _Thread(threading.Thread):
-    def __init__(self, owner: Threads) -> None:
+    def __init__(self, owner: WorkerThreads) -> None:
         # A daemon, so that a call given up by Ctrl-C holds nothing.
         super().__init__(name="pymdc-worker", daemon=DAEMONS)
         self.owner = owner

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from pymdc._arguments import Text, text
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.nonces import Nonces, nonces
 from pymdc._crypto.signing import contract
 from pymdc._http.request import Request
@@ -77,8 +77,8 @@ class Token:
 class FetchedToken:
     """A new token of a bucket for each sending, from the bridge's answer to *fetch*."""
 
-    fetch: Callable[[Scope], Any] = field(repr=False)
-    scope: Scope = field(repr=False)
+    fetch: Callable[[CancelScope], Any] = field(repr=False)
+    scope: CancelScope = field(repr=False)
 
     def sign(self, request: Request) -> Request:
         """Return *request* with a new token.
@@ -92,7 +92,7 @@ class FetchedToken:
             return check_token(answer["token"])
         except (TypeError, ValueError, LookupError):
             raise IntegrityError(
-                f"{self.scope.doing}: the answer holds no token;"
+                f"{self.scope.operation}: the answer holds no token;"
                 " is something else listening at the endpoint?"
             ) from None
 

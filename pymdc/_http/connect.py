@@ -11,7 +11,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.descriptors import when_there_is_one
 
 _LONGEST_ANSWER = 64 * 1024  # bytes, of a proxy that is asked for a tunnel
@@ -33,7 +33,9 @@ class Deadline:
         return left
 
 
-def connect_tcp(addresses: Sequence[Address], deadline: Deadline, scope: Scope) -> socket.socket:
+def connect_tcp(
+    addresses: Sequence[Address], deadline: Deadline, scope: CancelScope
+) -> socket.socket:
     """Connect to one of *addresses*; each gets an equal share of the time that is left.
 
     The socket's timeout is what is left of the time then.
@@ -43,7 +45,7 @@ def connect_tcp(addresses: Sequence[Address], deadline: Deadline, scope: Scope) 
         make = partial(socket.socket, family, kind, protocol)
         sock = when_there_is_one(make, scope.sleep)
         try:
-            scope.watch(sock)
+            scope.attach(sock)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.settimeout(deadline.left() / (len(addresses) - place))
             sock.connect(address)

@@ -16,7 +16,7 @@ from urllib3 import connection, exceptions
 from urllib3.util import ssl_wrap_socket, wait_for_read
 from urllib3.util.wait import wait_for_socket
 
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._http.connect import Deadline, TunnelResponse, connect_tcp
 from pymdc._http.early_answer import EarlyBytes, RawResponse
 from pymdc._http.proxy import Proxy
@@ -34,7 +34,7 @@ class Connection(connection.HTTPConnection):
     """
 
     _at_once = 2**30  # bytes, of which a socket takes what it can
-    _scope: Scope
+    _scope: CancelScope
     _wait: float  # seconds
     _deadline: Deadline  # of connecting
 
@@ -44,7 +44,7 @@ class Connection(connection.HTTPConnection):
         super().__init__(*args, **kwargs)
         self._tunnel_to = tunnel
 
-    def open(self, scope: Scope, timeout: tuple[float, float]) -> None:
+    def open(self, scope: CancelScope, timeout: tuple[float, float]) -> None:
         """Let *scope* end what follows; connect, unless that was done before.
 
         *timeout* is a pair of seconds: for connecting, and for each wait for bytes.
@@ -58,7 +58,7 @@ class Connection(connection.HTTPConnection):
                     self._set_tunnel()
                     self.connect()
                 else:
-                    scope.watch(self.sock)
+                    scope.attach(self.sock)
         except BaseException:
             self.close()
             raise
@@ -155,7 +155,7 @@ class Connection(connection.HTTPConnection):
             except ssl.SSLWantReadError:  # the other side negotiates anew
                 wait_for_read(self.sock, self._wait)
             else:
-                self._scope.step()
+                self._scope.heartbeat()
 
     def _await_room(self, early: EarlyBytes) -> None:
         """Wait until the socket takes bytes, receiving what is there of an answer meanwhile."""

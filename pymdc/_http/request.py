@@ -76,7 +76,7 @@ class Request:
         return Request(self.method, self.path, self.payload, merged, self.stream, self.query)
 
 
-def settle(
+def build_request(
     method: str,
     path: str,
     params: Mapping[str, Any] = NOTHING,

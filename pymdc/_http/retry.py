@@ -26,7 +26,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import without_frames
 from pymdc._http.auth import Auth, Basic, FetchedToken, Signature, Token
 from pymdc._http.request import Request
@@ -55,7 +55,7 @@ Outcome = Response | NetworkError
 Connected = TypeVar("Connected")
 
 
-def send(transport: Transport, request: Request, auth: Auth, scope: Scope) -> Any:
+def send(transport: Transport, request: Request, auth: Auth, scope: CancelScope) -> Any:
     """Sign and send *request*, again where the table says so; return the answer or raise.
 
     A bridge that refuses a token to `FetchedToken` has given the answer.
@@ -68,13 +68,13 @@ def send(transport: Transport, request: Request, auth: Auth, scope: Scope) -> An
             return refusal.answer
         scope.check()
         delay = state.next_delay(outcome)
-        if delay is None or delay > scope.left():
+        if delay is None or delay > scope.remaining():
             return state.result(outcome)
         _log.warning("%s; sending it again in %.3g s", _message(outcome, scope), delay)
         scope.sleep(delay)
 
 
-def _send_once(transport: Transport, state: RetryState, scope: Scope) -> Outcome:
+def _send_once(transport: Transport, state: RetryState, scope: CancelScope) -> Outcome:
     signed = state.auth.sign(state.request)
     began = time.monotonic()
     outcome: Outcome
@@ -88,10 +88,10 @@ def _send_once(transport: Transport, state: RetryState, scope: Scope) -> Outcome
     return outcome
 
 
-def _message(outcome: Outcome, scope: Scope) -> str:
+def _message(outcome: Outcome, scope: CancelScope) -> str:
     if isinstance(outcome, NetworkError):
         return str(outcome)
-    return f"{scope.doing} answered {outcome.status}"
+    return f"{scope.operation} answered {outcome.status}"
 
 
 @dataclass
@@ -179,7 +179,7 @@ class RetryState:
         return repeated and response.status == 404 and _by_the_bridge(response)
 
 
-def connect(make: Callable[[], Connected], scope: Scope) -> Connected:
+def connect(make: Callable[[], Connected], scope: CancelScope) -> Connected:
     """Return what *make* returns, which connects; call it again where the table says so."""
     failures = 0
     while True:

@@ -6,12 +6,12 @@ import re
 import ssl
 import weakref
 from collections import deque
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._http.connect import refusal
-from pymdc._http.connection import Connection, connection_to
-from pymdc._http.early_answer import RawResponse
+from pymdc._http.connection import Body, Connection, connection_to
 from pymdc._http.errors import ROWS, map_exceptions
 from pymdc._http.proxy import PORTS, proxy_for, through
 from pymdc._http.request import Request
@@ -85,40 +85,41 @@ class Transport:
                 ) from error
         return context
 
-    def send(self, request: Request, scope: Scope) -> Response:
+    def send(self, request: Request, scope: CancelScope) -> Response:
         """Send *request* once and return the whole answer, whatever its status."""
         url = self.endpoint + request.safe_path
-        operation = scope.doing = f"{request.method} {url}{self._way}"
+        operation = scope.operation = f"{request.method} {url}{self._way}"
         if self._closed:
             raise Closed(f"{operation}: the client is closed")
         timeout = connect, read = self.timeout
-        with map_exceptions(ROWS, operation, connect=connect, read=read):
-            response, body = self._exchange(request, scope, timeout)
+        target, headers, body = self._on_the_wire(request, scope)
+        connection = self._take()
+        try:
+            with map_exceptions(ROWS, operation, connect=connect, read=read):
+                connection.open(scope, timeout)
+                response, content = connection.exchange(request.method, target, headers, body)
+        except BaseException:
+            connection.close()
+            raise
+        finally:  # from here on the connection may be another call's
+            scope.detach()
+        self._keep(connection)
         if self._forwarder and response.status == _PROXY_AUTHENTICATION_REQUIRED:
             raise ConnectError(f"{operation}: {refusal(response.status)}")
-        check_whole(response, body, operation)
-        return Response(url, response.status, response.fields, body, self._way)
+        check_whole(response, content, operation)
+        return Response(url, response.status, response.fields, content, self._way)
 
-    def _exchange(
-        self, request: Request, scope: Scope, timeout: tuple[float, float]
-    ) -> tuple[RawResponse, bytes]:
+    def _on_the_wire(
+        self, request: Request, scope: CancelScope
+    ) -> tuple[str, Mapping[str, str], Body]:
+        """Return the target, the headers and the body of *request* as they are sent."""
         target = self.endpoint + request.target if self._forwarder else request.target
         given = {name.lower() for name in request.headers}
         own = {name: self._headers[name] for name in self._headers if name.lower() not in given}
         body = request.body
         if request.stream is not None:
-            body = scope.progress(request.stream)
-        connection = self._take()
-        try:
-            connection.open(scope, timeout)
-            answer = connection.exchange(request.method, target, {**own, **request.headers}, body)
-        except BaseException:
-            connection.close()
-            raise
-        finally:  # from here on the connection may be another call's
-            scope.release()
-        self._keep(connection)
-        return answer
+            body = scope.heartbeats(request.stream)
+        return target, {**own, **request.headers}, body
 
     def _take(self) -> Connection:
         """Return a connection that was kept and is not dropped, or else a new one."""

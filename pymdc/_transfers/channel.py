@@ -18,7 +18,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import Block, file_hash
 from pymdc._http.connection import connection_to
 from pymdc._http.errors import CONNECTING, Row, map_exceptions
@@ -93,7 +93,7 @@ class Pointer(TypedDict, total=False):
 
 
 def open_shard(
-    pointer: Pointer, transport: Transport, scope: Scope
+    pointer: Pointer, transport: Transport, scope: CancelScope
 ) -> Generator[Block, None, None]:
     """Give the bytes of the shard behind *pointer* as they come, from its first to its last.
 
@@ -105,7 +105,7 @@ def open_shard(
             yield from channel.read()
 
 
-def _open_channel(pointer: Pointer, transport: Transport, scope: Scope) -> Channel:
+def _open_channel(pointer: Pointer, transport: Transport, scope: CancelScope) -> Channel:
     message = {"token": pointer["token"], "hash": pointer["hash"], "operation": "PULL"}
     url, timeout = pointer["channel"], transport.timeout
     return connect(lambda: Channel(url, message, timeout, lambda: transport.tls, scope), scope)
@@ -126,7 +126,7 @@ class Channel:
         message: Mapping[str, str],
         timeout: tuple[float, float],
         tls: Callable[[], ssl.SSLContext],
-        scope: Scope,
+        scope: CancelScope,
     ) -> None:
         self.ended = False
         self._message, self._timeout, self._scope = message, timeout, scope
@@ -134,9 +134,9 @@ class Channel:
         self._text: bytearray | None = None  # of a message of text that has begun
         uri = parsed(url)
         self.url = _shown(uri)
-        self._operation = scope.doing = f"the channel {self.url}"
+        self._operation = scope.operation = f"the channel {self.url}"
         proxy = _proxy_for(url, self._operation)
-        self._operation = scope.doing = self._operation + through(proxy)
+        self._operation = scope.operation = self._operation + through(proxy)
         with self._mapped():
             connection = connection_to(uri.host, uri.port, tls, secure=uri.secure, proxy=proxy)
             connection.open(scope, timeout)
@@ -167,7 +167,7 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection."""
-        self._scope.release(self._sock)
+        self._scope.detach(self._sock)
         self._sock.close()
         for broken in (self._protocol.handshake_exc, self._protocol.parser_exc):
             if broken is not None:

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import accumulate
 from typing import BinaryIO
 
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import without_frames
 from pymdc._calls.waiting import Queue
 from pymdc._crypto.file_hash import Block, FileHash
@@ -39,9 +39,9 @@ def download_file(
     file_hash: str,
     to: TargetPath | BinaryIO,
     progress: Progress,
-    ask: Callable[[Scope], Answer],
+    ask: Callable[[CancelScope], Answer],
     renewable: bool,
-    scope: Scope,
+    scope: CancelScope,
 ) -> Answer:
     """Write the file to *to*; return its size and path, or the bridge's refusal.
 
@@ -49,12 +49,12 @@ def download_file(
     """
 
     def renew() -> Pointers:
-        return check_pointers(unwrap(ask(scope)), scope.doing)
+        return check_pointers(unwrap(ask(scope)), scope.operation)
 
     answer = ask(scope)
     if refused(answer):
         return answer
-    pointers = check_pointers(answer, scope.doing)
+    pointers = check_pointers(answer, scope.operation)
     try:
         with open_target(to, file_hash) as out:
             shards = Download(client, file_hash, pointers, out, progress, scope)
@@ -81,7 +81,7 @@ class Download:
         pointers: Pointers,
         out: Output,
         progress: Progress,
-        scope: Scope,
+        scope: CancelScope,
     ) -> None:
         self._client, self._name = client, file_hash
         self._out, self._progress, self._scope = out, progress, scope
@@ -136,7 +136,7 @@ class Download:
             start, end = self._offsets[shard.number : shard.number + 2]
             if len(out) < end:
                 break
-            if shard.is_in(self._scope.progress(out.read(start, end - start))):
+            if shard.is_in(self._scope.heartbeats(out.read(start, end - start))):
                 self._add(shard.number, end - start)
                 while self._can_hash:
                     self._hash_block()
@@ -177,7 +177,7 @@ class Download:
         if failure is not None:
             raise failure
 
-    def _start(self, shard: Shard, scope: Scope) -> None:
+    def _start(self, shard: Shard, scope: CancelScope) -> None:
         """Fetch *shard* on another worker, or on this thread if there can be none."""
         write = self._out.writer(self._offsets[shard.number])
         fetch = partial(shard.fetch, self._client.transport, scope, write)
@@ -197,12 +197,12 @@ class Download:
         self._add(number, size)
         return None
 
-    def _end_workers(self, scope: Scope) -> None:
-        scope.end(Cancelled(f"{self._name}: the download has failed"))
+    def _end_workers(self, scope: CancelScope) -> None:
+        scope.fail(Cancelled(f"{self._name}: the download has failed"))
         while self._running:
             self._results.get()
             self._running -= 1
-        scope.release()
+        scope.detach()
 
     def _add(self, number: int, size: int) -> None:
         """Add a shard to those that are verified."""
@@ -225,7 +225,7 @@ class Download:
             self._blocks = self._out.flush(start, size)
         block = next(self._blocks, None)
         if block is not None:
-            self._scope.step()
+            self._scope.heartbeat()
             self._file_hash.update(block)
             return
         self._blocks = None

@@ -14,8 +14,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from pymdc._calls.background import Aside
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.background import BackgroundTask
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import user_code
 from pymdc._calls.descriptors import when_there_is_one
 from pymdc._crypto.file_hash import FileHash
@@ -32,9 +32,9 @@ _NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 @contextmanager
 def body_of(
     source: Source,
-    scope: Scope,
+    scope: CancelScope,
     progress: Progress,
-    aside: Aside | None,
+    aside: BackgroundTask | None,
     *,
     field: str = "file",
     fields: Mapping[str, str] = _NO_FIELDS,
@@ -46,7 +46,7 @@ def body_of(
     with source.opened(scope) as file:
         # The first time this reads a file of the system.
         guess = partial(mimetypes.guess_type, source.name)
-        kind = when_there_is_one(guess, scope.sleep, scope.left())[0] or _UNKNOWN_TYPE
+        kind = when_there_is_one(guess, scope.sleep, scope.remaining())[0] or _UNKNOWN_TYPE
         body = FileBody(file, _Form(source.name, kind, field, fields), progress, aside)
         try:
             yield body
@@ -67,7 +67,9 @@ class FileBody:
 
     stored = False
 
-    def __init__(self, file: Any, form: _Form, progress: Progress, aside: Aside | None) -> None:
+    def __init__(
+        self, file: Any, form: _Form, progress: Progress, aside: BackgroundTask | None
+    ) -> None:
         self._file = file
         self._progress = progress
         self._aside = aside

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import Block, FileHash
 from pymdc._http.transport import Transport
 from pymdc._transfers.channel import Pointer, open_shard
@@ -29,7 +29,7 @@ class Shard:
     size: int | None
 
     def fetch(
-        self, transport: Transport, scope: Scope, write: Callable[[Block], object]
+        self, transport: Transport, scope: CancelScope, write: Callable[[Block], object]
     ) -> tuple[int, int]:
         """Fetch the shard and *write* its blocks; return its number and size.
 
@@ -38,7 +38,7 @@ class Shard:
         found, size, buffer = FileHash(), 0, bytearray()
         with closing(open_shard(self.pointer, transport, scope)) as blocks:
             for block in blocks:
-                scope.step()
+                scope.heartbeat()
                 size += len(block)
                 if self.size is not None and size > self.size:
                     raise self._wrong_size(size)
@@ -67,48 +67,48 @@ class Shard:
         )
 
 
-class ShardScope(Scope):
+class ShardScope(CancelScope):
     """A scope for the shards of a *call*: it ends when the call's scope does, or earlier."""
 
-    def __init__(self, call: Scope) -> None:
+    def __init__(self, call: CancelScope) -> None:
         self._call = call
-        operation = call.doing
+        operation = call.operation
         super().__init__()
-        self.doing = operation
+        self.operation = operation
 
     @property
-    def doing(self) -> str:
+    def operation(self) -> str:
         """What the call is doing, for the texts of errors."""
-        return self._call.doing
+        return self._call.operation
 
-    @doing.setter
-    def doing(self, operation: str) -> None:
-        self._call.doing = operation
+    @operation.setter
+    def operation(self, operation: str) -> None:
+        self._call.operation = operation
 
     def check(self) -> None:
         """Raise the reason for which the call or its shards were ended, if they were."""
         self._call.check()
         super().check()
 
-    def step(self) -> None:
+    def heartbeat(self) -> None:
         """Renew the call's deadline; raise if the call or its shards were ended."""
         super().check()
-        self._call.step()
+        self._call.heartbeat()
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Return the seconds that are left."""
-        return self._call.left()
+        return self._call.remaining()
 
-    def watch(self, sock: socket.socket) -> None:
+    def attach(self, sock: socket.socket) -> None:
         """Shut down *sock* when the call or its shards are ended."""
-        super().watch(sock)
-        self._call.watch(sock)
+        super().attach(sock)
+        self._call.attach(sock)
 
-    def release(self, sock: socket.socket | None = None) -> None:
+    def detach(self, sock: socket.socket | None = None) -> None:
         """Forget *sock*, which is still open, or every socket of the shards."""
-        super().release(sock)
+        super().detach(sock)
         if sock is not None:
-            self._call.release(sock)
+            self._call.detach(sock)
 
 
 def check_hash(what: str, found: str, expected: str) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from pymdc._arguments import Text, text
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.descriptors import few_left, none_left, when_there_is_one
 
 Given = str | os.PathLike[str] | os.PathLike[bytes] | bytes | bytearray | memoryview | BinaryIO
@@ -47,13 +47,13 @@ class Source:
             self.name = chosen
 
     @contextmanager
-    def opened(self, scope: Scope) -> Iterator[Any]:
+    def opened(self, scope: CancelScope) -> Iterator[Any]:
         """Give the file, to be read from where it stands; close it, unless the caller opened it."""
         if self._failure is not None:
             raise self._failure
         file, self._file = self._file, None
         if file is None:
-            file = when_there_is_one(partial(_File, self._path), scope.sleep, scope.left())
+            file = when_there_is_one(partial(_File, self._path), scope.sleep, scope.remaining())
         try:
             yield file
         finally:

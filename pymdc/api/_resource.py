@@ -9,7 +9,7 @@ from typing import Any
 from pymdc._arguments import Callback, check_callback
 from pymdc._default import checked, default
 from pymdc._http.auth import Identity, identify
-from pymdc._http.request import NOTHING, resource, settle
+from pymdc._http.request import NOTHING, build_request, resource
 from pymdc.client import Client
 
 
@@ -45,6 +45,6 @@ class Resource:
         params: Mapping[str, Any] = NOTHING,
     ) -> Callable[[], Any]:
         """Return what makes the call; what is wrong with its arguments is raised here."""
-        request = settle(method, resource(*path), params)
+        request = build_request(method, resource(*path), params)
         auth, client = identify(identity), self._client
         return partial(client.call, request, auth, check_callback(callback))

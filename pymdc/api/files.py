@@ -8,9 +8,9 @@ from functools import partial
 from typing import BinaryIO
 
 from pymdc._arguments import Callback, Text, check_callback, text
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._http.auth import FetchedToken, Identity, Token, check_identity, check_token, identify
-from pymdc._http.request import Request, resource, settle
+from pymdc._http.request import Request, build_request, resource
 from pymdc._transfers.download import download_file
 from pymdc._transfers.multipart import FileBody, body_of
 from pymdc._transfers.progress import ProgressCallback, check_progress
@@ -75,15 +75,15 @@ class Files(Resource):
         callback, client = check_callback(callback), self._client
         put, fetch, source = self._path, self._token(client, "PUSH"), Source(path, name)
 
-        def push(scope: Scope) -> Answer:
-            aside = client.aside() if verify else None
+        def push(scope: CancelScope) -> Answer:
+            aside = client.background_task() if verify else None
             with body_of(source, scope, reported, aside) as body:
                 headers = {**body.headers, "x-filesize": str(body.size)}
                 request = Request("PUT", resource(*put), headers=headers, stream=body)
                 answer = client.send(request, granted or FetchedToken(fetch, scope), scope)
                 if refused(answer):
                     return answer
-                entry = _stored(answer, body, scope.doing)
+                entry = _stored(answer, body, scope.operation)
                 body.stored = True
             reported.finish(body.size)
             return entry
@@ -114,16 +114,16 @@ class Files(Resource):
         reported, granted = check_progress(progress), _given(token)
         client = self._client
         fetch = self._token(client, "PULL")
-        request = settle("GET", resource(*path, name))
+        request = build_request("GET", resource(*path, name))
 
-        def ask(scope: Scope) -> Answer:
+        def ask(scope: CancelScope) -> Answer:
             return client.send(request, granted or FetchedToken(fetch, scope), scope)
 
         if to is None:
             return client.run(ask, callback, transfer=True)
         target = check_target(to)
 
-        def pull(scope: Scope) -> Answer:
+        def pull(scope: CancelScope) -> Answer:
             value = download_file(client, name, target, reported, ask, granted is None, scope)
             return value if refused(value) else {"bucket": path[1], "hash": name, **value}
 
@@ -141,9 +141,11 @@ class Files(Resource):
     def _path(self) -> tuple[str, ...]:
         return ("buckets", text(self.bucket_id, "the bucket's id"), "files")
 
-    def _token(self, client: Client, operation: str) -> Callable[[Scope], Answer]:
+    def _token(self, client: Client, operation: str) -> Callable[[CancelScope], Answer]:
         """Return what fetches a token for *operation* by *client*."""
-        request = settle("POST", resource(*self._path[:2], "tokens"), {"operation": operation})
+        request = build_request(
+            "POST", resource(*self._path[:2], "tokens"), {"operation": operation}
+        )
         return partial(client.send, request, identify(self.key_pair))
 
     def __repr__(self) -> str:

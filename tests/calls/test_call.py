@@ -17,7 +17,7 @@ from modes import PATIENCE
 
 import pymdc
 from pymdc import Cancelled
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc.exceptions import Closed, ConnectionLost, Timeout
 
 # Python warns of a fork among threads, which is what is tried here.
@@ -36,9 +36,9 @@ class Waiting:
         self.got: list[Any] = []
         self.call: pymdc.Call = machine.client.run(self._work, self._told)
 
-    def _work(self, scope: Scope) -> str:
+    def _work(self, scope: CancelScope) -> str:
         self._scope = scope
-        scope.watch(self._here)
+        scope.attach(self._here)
         self.began.set()
         if not self._here.recv(1):
             raise ConnectionLost("the connection ended")
@@ -54,7 +54,7 @@ class Waiting:
         self._there.sendall(b"!")
 
     def expire(self) -> None:
-        self._scope.expire(math.inf)
+        self._scope.check_deadline(math.inf)
 
     def came_to(self, kind: type) -> None:
         """See that the call is done, for good, and that its callback got one value of *kind*."""
@@ -86,7 +86,7 @@ class Calls(RuleBasedStateMachine):
     def take(self, which: int, among: int) -> Waiting:
         return self.left[which % min(among, len(self.left))]
 
-    def settle(self, waiting: Waiting, kind: type) -> None:
+    def build_request(self, waiting: Waiting, kind: type) -> None:
         waiting.came_to(kind)
         self.left.remove(waiting)
         self.done.append((waiting, kind))
@@ -100,14 +100,14 @@ class Calls(RuleBasedStateMachine):
     def answer(self, which: int) -> None:
         waiting = self.take(which, self.workers)
         waiting.answer()
-        self.settle(waiting, str)
+        self.build_request(waiting, str)
 
     @precondition(lambda self: self.left)
     @rule(which=WHICH)
     def cancel(self, which: int) -> None:
         waiting = self.take(which, len(self.left))
         assert waiting.call.cancel()
-        self.settle(waiting, Cancelled)
+        self.build_request(waiting, Cancelled)
 
     @precondition(lambda self: self.left)
     @rule(which=WHICH)
@@ -115,14 +115,14 @@ class Calls(RuleBasedStateMachine):
         waiting = self.take(which, self.workers)
         waiting.expire()
         assert not waiting.call.cancel()
-        self.settle(waiting, Timeout)
+        self.build_request(waiting, Timeout)
 
     @precondition(lambda self: self.left)
     @rule(which=WHICH)
     def cancel_while_the_answer_comes(self, which: int) -> None:
         waiting = self.take(which, self.workers)
         waiting.answer()
-        self.settle(waiting, Cancelled if waiting.call.cancel() else str)
+        self.build_request(waiting, Cancelled if waiting.call.cancel() else str)
 
     @rule()
     def call_without_callback(self) -> None:
@@ -142,7 +142,7 @@ class Calls(RuleBasedStateMachine):
         self.client.close(timeout, cancel=timeout is None)
         self.closed = True
         for waiting in before:
-            self.settle(waiting, Cancelled)
+            self.build_request(waiting, Cancelled)
 
     @rule()
     def fork(self) -> None:
@@ -171,7 +171,7 @@ class Calls(RuleBasedStateMachine):
     @invariant()
     def as_many_run_as_there_are_workers_and_the_others_wait(self) -> None:
         while self.closed and self.left:
-            self.settle(self.left[0], Closed)
+            self.build_request(self.left[0], Closed)
         for waiting in self.left[: self.workers]:
             assert waiting.began.wait(PATIENCE)
         for waiting in self.left[self.workers :]:

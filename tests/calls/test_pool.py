@@ -15,9 +15,9 @@ import pytest
 from modes import PATIENCE
 
 from pymdc import Call
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.pool import WorkerPool
-from pymdc._calls.threads import Threads
+from pymdc._calls.threads import WorkerThreads
 from pymdc._calls.waiting import Queue
 from pymdc.exceptions import Cancelled
 
@@ -25,11 +25,11 @@ from pymdc.exceptions import Cancelled
 class Workers(WorkerPool):
     """Workers whose calls get a scope of their own, as a client's do."""
 
-    def run(self, work: Any, scope: Scope | None = None) -> Any:
-        return super().run(lambda scope: work(), scope or Scope())
+    def run(self, work: Any, scope: CancelScope | None = None) -> Any:
+        return super().run(lambda scope: work(), scope or CancelScope())
 
-    def submit(self, work: Any, callback: Any, scope: Scope | None = None) -> Call:
-        return super().submit(lambda scope: work(), callback, scope or Scope())
+    def submit(self, work: Any, callback: Any, scope: CancelScope | None = None) -> Call:
+        return super().submit(lambda scope: work(), callback, scope or CancelScope())
 
 
 @pytest.fixture(params=[1, 4], ids=["one worker", "four workers"])
@@ -385,12 +385,12 @@ def test_a_job_that_comes_while_the_threads_are_closed_is_done() -> None:
         closing.start()
         closing.join(0.1)  # it can't end, where the job comes first
 
-    threads, rested, done = Threads(), threading.Event(), threading.Event()
+    threads, rested, done = WorkerThreads(), threading.Event(), threading.Event()
     closing = threading.Thread(target=threads.close)
     threads._jobs = doorstep = Doorstep(close)
-    threads.take(rested.set)
+    threads.spawn(rested.set)
     assert doorstep.watched.wait(PATIENCE)
-    threads.take(done.set)
+    threads.spawn(done.set)
     assert done.wait(PATIENCE)
     closing.join(PATIENCE)
     assert not closing.is_alive()
@@ -463,8 +463,8 @@ def test_a_close_passes_over_a_thread_that_is_only_just_started(
             released.wait(PATIENCE)
 
     monkeypatch.setattr(threading.Thread, "_set_ident", slow)
-    threads = Threads()
-    starting = threading.Thread(target=lambda: threads.take(lambda: None))
+    threads = WorkerThreads()
+    starting = threading.Thread(target=lambda: threads.spawn(lambda: None))
     starting.start()
     assert named.wait(PATIENCE)
     threads.close(0.1)

@@ -23,7 +23,7 @@ from servers import ANSWER, Holding, RawServer, answer_all, read_request, wait
 
 import pymdc
 from pymdc import Cancelled
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc.exceptions import Closed
 
 SOON = 20  # seconds, on a busy machine, for what takes about five
@@ -184,7 +184,7 @@ def test_close_waits_for_a_blocking_call_in_the_callback_of_another_client() -> 
 def test_a_client_is_closed_in_what_its_callback_has_another_one_do() -> None:
     done = threading.Event()
 
-    def close_both(scope: Scope) -> None:
+    def close_both(scope: CancelScope) -> None:
         client.close()
         other.close()
 
@@ -236,7 +236,7 @@ def test_close_with_a_timeout_is_not_held_by_blocking_calls_alone() -> None:
 def test_a_call_that_comes_late_to_its_worker_is_cancelled_with_the_others() -> None:
     client = pymdc.Client("http://127.0.0.1:1")
     client.close(cancel=True)
-    assert isinstance(client._pool.capture(lambda scope: "sent", Scope()), Cancelled)
+    assert isinstance(client._pool.capture(lambda scope: "sent", CancelScope()), Cancelled)
 
 
 def test_close_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:

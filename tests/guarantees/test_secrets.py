@@ -29,7 +29,7 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
-from pymdc._http.request import settle
+from pymdc._http.request import build_request
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
 
@@ -673,7 +673,11 @@ def test_no_callback_that_raises_and_no_handle_tells_a_secret(
 def test_no_repr_of_a_request_or_a_call_shows_an_activation(heard: Heard) -> None:
     with RawServer(silence) as server, pymdc.Client(server.endpoint, timeout=0.05) as client:
         call = new_user(heard, client, "x").activate(token(heard), lambda value: None)
-        heard.texts += [repr(call), repr(vars(call)), repr(settle("GET", f"/{token(heard)}"))]
+        heard.texts += [
+            repr(call),
+            repr(vars(call)),
+            repr(build_request("GET", f"/{token(heard)}")),
+        ]
 
 
 def test_no_credentials_in_a_channels_address_are_told(heard: Heard, client: pymdc.Client) -> None:

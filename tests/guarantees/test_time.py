@@ -23,7 +23,7 @@ from websockets.sync.server import ServerConnection
 import pymdc
 from pymdc import Call, exceptions
 from pymdc._calls import waiting as queue
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import file_hash
 from pymdc._http.connection import connection_to
 from pymdc._http.early_answer import EarlyBytes
@@ -251,7 +251,7 @@ def test_a_block_that_gets_away_bit_by_bit_is_progress(tmp_path: Path, secure: b
     if secure:
         here = tls.wrap_socket(here, server_hostname="localhost")
     here.settimeout(wait)
-    scope = Scope(wait, renews=True)
+    scope = CancelScope(wait, renews=True)
     scope.start()
     with here, there:
         connection = connection_to("x", 1, lambda: tls, secure=secure)
@@ -259,9 +259,9 @@ def test_a_block_that_gets_away_bit_by_bit_is_progress(tmp_path: Path, secure: b
         connection.open(scope, (wait, wait))
         connection.sock.settimeout(0)
         connection._send(memoryview(bytes(size)), EarlyBytes())
-        assert scope.left() > 0
+        assert scope.remaining() > 0
         reading.join()
-        scope.release()
+        scope.detach()
     assert len(received) == size
 
 

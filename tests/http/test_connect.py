@@ -144,13 +144,13 @@ def test_what_breaks_in_the_handshake_has_not_arrived_and_is_tried_three_times(
 
 SCRIPT = """
 import sys, pymdc
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._transfers.channel import open_shard
 bridge, channel = sys.argv[1:]
 with pymdc.Client(bridge) as client:
     print(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list())
     pointer = {"hash": "h", "token": "t", "channel": channel}
-    print(b"".join(open_shard(pointer, client.transport, Scope())))
+    print(b"".join(open_shard(pointer, client.transport, CancelScope())))
 """
 
 

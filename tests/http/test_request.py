@@ -13,14 +13,14 @@ from pymdc import ECDSA
 from pymdc._crypto.nonces import Nonces
 from pymdc._crypto.signing import contract
 from pymdc._http.auth import Basic, NoAuth, Signature, Token, identify
-from pymdc._http.request import resource, settle
+from pymdc._http.request import build_request, resource
 from pymdc.api import Users
 
 PAIR = ECDSA(private_key=b"\x11" * 32)
 
 
 def test_the_json_that_is_signed_is_the_json_that_is_sent() -> None:
-    request = settle("POST", "/buckets", {"name": "Grüße", "pubkeys": [b"02", "03"]})
+    request = build_request("POST", "/buckets", {"name": "Grüße", "pubkeys": [b"02", "03"]})
     signed = Signature(PAIR, Nonces(lambda: 1_500_000_000, lambda: "")).sign(request)
     assert signed.body == b'{"name":"Gr\\u00fc\\u00dfe","pubkeys":["02","03"],"__nonce":1500.000}'
     assert signed.target == "/buckets"
@@ -30,7 +30,7 @@ def test_the_json_that_is_signed_is_the_json_that_is_sent() -> None:
 
 def test_the_query_that_is_signed_is_the_query_that_is_sent() -> None:
     params: dict[Any, Any] = {"name": "a b&c", b"x": b"\xc3\xa9"}
-    request = settle("GET", "/buckets", params)
+    request = build_request("GET", "/buckets", params)
     signed = Signature(PAIR, Nonces(lambda: 2_000_000_000, lambda: "")).sign(request)
     assert signed.body is None
     path, _, query = signed.target.partition("?")
@@ -42,19 +42,21 @@ def test_the_query_that_is_signed_is_the_query_that_is_sent() -> None:
 
 def test_nothing_but_the_nonce_is_signed_where_there_are_no_parameters() -> None:
     nonces = Nonces(lambda: 3_000_000_000, lambda: "")
-    assert Signature(PAIR, nonces).sign(settle("POST", "/x")).body == b'{"__nonce":3000.000}'
-    assert Signature(PAIR, nonces).sign(settle("DELETE", "/x")).target == "/x?__nonce=3000.001"
-    assert settle("POST", "/x").body == b"{}"
-    assert settle("DELETE", "/x").target == "/x"
+    assert Signature(PAIR, nonces).sign(build_request("POST", "/x")).body == b'{"__nonce":3000.000}'
+    assert (
+        Signature(PAIR, nonces).sign(build_request("DELETE", "/x")).target == "/x?__nonce=3000.001"
+    )
+    assert build_request("POST", "/x").body == b"{}"
+    assert build_request("DELETE", "/x").target == "/x"
 
 
 def test_a_nonce_among_the_parameters_is_replaced() -> None:
-    request = settle("POST", "/x", {"__nonce": 5, "a": 1})
+    request = build_request("POST", "/x", {"__nonce": 5, "a": 1})
     assert json.loads(request.with_nonce("7.5").payload) == {"a": 1, "__nonce": 7.5}
 
 
 def test_a_request_that_is_signed_twice_has_two_nonces_and_one_identity() -> None:
-    auth, request = Signature(PAIR), settle("GET", "/x")
+    auth, request = Signature(PAIR), build_request("GET", "/x")
     first, second = auth.sign(request), auth.sign(request)
     assert first.target != second.target
     assert request.headers == {}
@@ -72,7 +74,7 @@ def test_a_request_that_is_signed_twice_has_two_nonces_and_one_identity() -> Non
     ],
 )
 def test_the_path_is_escaped_before_it_is_signed(path: str, sent: str) -> None:
-    assert settle("GET", path).path == sent
+    assert build_request("GET", path).path == sent
 
 
 def test_ids_are_quoted_whole() -> None:
@@ -83,11 +85,11 @@ def test_ids_are_quoted_whole() -> None:
 
 def test_basic_and_token_say_who_asks() -> None:
     user = Users("a@b.com", "pass")
-    header = identify(user).sign(settle("GET", "/keys")).headers["Authorization"]
+    header = identify(user).sign(build_request("GET", "/keys")).headers["Authorization"]
     assert base64.b64decode(header.removeprefix("Basic ")) == (
         b"a@b.com:d74ff0ee8da3b9806b18c877dbf29bbde50b5bd8e4dad7a3a725000feb82e8f1"
     )
-    assert Token("abc").sign(settle("GET", "/")).headers == {"x-token": "abc"}
+    assert Token("abc").sign(build_request("GET", "/")).headers == {"x-token": "abc"}
     assert identify(None) == NoAuth()
     with pytest.raises(TypeError, match="expected Users, ECDSA or None"):
         identify(("user", "password"))
@@ -95,7 +97,7 @@ def test_basic_and_token_say_who_asks() -> None:
 
 def test_no_repr_shows_a_secret() -> None:
     user = Users("a@b.com", "geheim")
-    signed = Signature(PAIR).sign(settle("POST", "/x", {"password": "geheim"}))
+    signed = Signature(PAIR).sign(build_request("POST", "/x", {"password": "geheim"}))
     told = [user, identify(user), identify(user).sign(signed), Token("geheim"), Signature(PAIR)]
     text = " ".join(map(repr, [*told, Token("geheim").sign(signed)]))
     for secret in ("geheim", user.password_hash(), signed.headers["x-signature"]):
@@ -104,12 +106,15 @@ def test_no_repr_shows_a_secret() -> None:
 
 
 def test_an_activation_token_is_not_shown() -> None:
-    assert settle("GET", resource("activations", "secret")).safe_path == "/activations/..."
+    assert build_request("GET", resource("activations", "secret")).safe_path == "/activations/..."
     for path in ("/%61ctivations/secret", "/%41CTIVATIONS/secret/x", "/activations%2fsecret"):
-        assert settle("GET", path).safe_path == "/activations/..."
-    assert settle("GET", "/x/activation/secret").safe_path == "/x/activation/secret"
+        assert build_request("GET", path).safe_path == "/activations/..."
+    assert build_request("GET", "/x/activation/secret").safe_path == "/x/activation/secret"
 
 
 def test_a_nonce_in_a_resource_is_not_sent() -> None:
-    assert settle("GET", "/x?__nonce=5&a=b&__nonce=6", {"__nonce": 7, "c": 1}).payload == "a=b&c=1"
-    assert settle("POST", "/x?__nonce=5&a=b").target == "/x?a=b"
+    assert (
+        build_request("GET", "/x?__nonce=5&a=b&__nonce=6", {"__nonce": 7, "c": 1}).payload
+        == "a=b&c=1"
+    )
+    assert build_request("POST", "/x?__nonce=5&a=b").target == "/x?a=b"

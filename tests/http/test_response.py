@@ -26,7 +26,7 @@ from servers import RawServer, Treat, answering, full_port, read_request, wait, 
 
 import pymdc
 from pymdc import exceptions
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._http import errors as _translation
 from pymdc._http import retry
 from pymdc._http.connect import Deadline, connect_tcp
@@ -271,20 +271,20 @@ def addresses(port: int) -> list[Any]:
 
 
 @pytest.fixture
-def scope() -> Iterator[Scope]:
-    scope = Scope()
+def scope() -> Iterator[CancelScope]:
+    scope = CancelScope()
     yield scope
-    scope.release()
+    scope.detach()
 
 
-def test_all_addresses_of_a_host_together_get_the_time_for_connecting(scope: Scope) -> None:
+def test_all_addresses_of_a_host_together_get_the_time_for_connecting(scope: CancelScope) -> None:
     began = time.monotonic()
     with full_port() as port, pytest.raises(TimeoutError):
         connect_tcp(addresses(port) * 5, Deadline(0.8), scope)
     assert time.monotonic() - began < 5 * 0.8
 
 
-def test_an_address_after_one_that_is_silent_is_reached(scope: Scope) -> None:
+def test_an_address_after_one_that_is_silent_is_reached(scope: CancelScope) -> None:
     with full_port() as silent, RawServer(wait) as server:
         several = addresses(silent) + addresses(server.port)
         with connect_tcp(several, Deadline(0.8), scope) as sock:

@@ -24,10 +24,10 @@ from ways import ANSWERING, BUSY, FORWARDED, HEAD, STAGES, Way
 
 import pymdc
 from pymdc import exceptions
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import capture
 from pymdc._http.auth import Auth, Basic, FetchedToken, NoAuth, Signature, Token
-from pymdc._http.request import settle
+from pymdc._http.request import build_request
 from pymdc._http.response import Response
 from pymdc._http.retry import MAX_NONCE_REFUSALS, Outcome, RetryState
 from pymdc.api import Bucket, Buckets, Keys, Users
@@ -40,7 +40,7 @@ NO_AUTH: Auth = NoAuth()
 BASIC: Auth = Basic("a", "b")
 SIGNED: Auth = Signature(pymdc.ECDSA())
 TOKEN: Auth = Token("t")
-FETCHED: Auth = FetchedToken(lambda scope: {"token": "t"}, Scope())
+FETCHED: Auth = FetchedToken(lambda scope: {"token": "t"}, CancelScope())
 METHODS = ["GET", "DELETE", "POST", "PATCH", "PUT"]
 
 REFUSED = exceptions.ConnectError("x")
@@ -57,7 +57,7 @@ TOKEN_REFUSED = answered(401, b'{"error":"Invalid or expired token"}')
 
 
 def state(method: str, auth: Auth) -> RetryState:
-    return RetryState(settle(method, "/x"), auth, jitter=lambda: 0.5, clock=lambda: NOW)
+    return RetryState(build_request(method, "/x"), auth, jitter=lambda: 0.5, clock=lambda: NOW)
 
 
 def delays(method: str, auth: Auth, outcome: Outcome, count: int = 3) -> list[float | None]:
@@ -141,7 +141,7 @@ def test_fetched_tokens_are_three_in_all_whatever_came_of_them() -> None:
 
 @pytest.mark.parametrize("name", ["x-token", "X-Token"])
 def test_token_among_the_headers_is_never_repeated(name: str) -> None:
-    request = settle("GET", "/buckets/b/files/h", headers={name: "t"})
+    request = build_request("GET", "/buckets/b/files/h", headers={name: "t"})
     for auth in (BASIC, SIGNED):
         for outcome in (LOST, answered(503, Retry_After="0")):
             assert RetryState(request, auth).next_delay(outcome) is None
@@ -151,7 +151,7 @@ def test_token_among_the_headers_is_never_repeated(name: str) -> None:
 @pytest.mark.parametrize("path", ["/activations/t", "/Activations/t", "/%61ctivations/t"])
 def test_activation_is_sent_once_whoever_asks(path: str) -> None:
     for auth in (NO_AUTH, BASIC, SIGNED):
-        assert RetryState(settle("GET", path), auth).next_delay(LOST) is None
+        assert RetryState(build_request("GET", path), auth).next_delay(LOST) is None
 
 
 @settings(max_examples=40, deadline=None)

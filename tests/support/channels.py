@@ -14,7 +14,7 @@ from servers import RawServer, answering
 from websockets.sync.server import ServerConnection, serve
 
 import pymdc
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import file_hash
 from pymdc._transfers.channel import open_shard
 
@@ -76,9 +76,9 @@ def good(connection: ServerConnection) -> None:
 
 def blocks(client: pymdc.Client, pointer: Any) -> Iterator[Any]:
     """Give the blocks of the one shard behind *pointer*."""
-    scope = Scope()
+    scope = CancelScope()
     with closing(open_shard(pointer, client.transport, scope)) as shard:
         try:
             yield from shard
         finally:
-            scope.release()
+            scope.detach()

@@ -23,7 +23,7 @@ from modes import PATIENCE, Ask
 from processes import python
 
 import pymdc
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import file_hash
 from pymdc._transfers.source import Source
 from pymdc.api import Bucket, Files
@@ -126,7 +126,7 @@ def test_a_folder_before_dots_may_be_a_link(
     entry = ask(bucket.files.upload, "link/../file")
     assert entry["hash"] == file_hash(DATA)
     sources = [Source("link/../file") for _ in range(2 * few_descriptors)]
-    with sources[-1].opened(Scope()) as late:
+    with sources[-1].opened(CancelScope()) as late:
         assert late.read() == DATA
     sources.clear()
     ask(bucket.files.download, entry["hash"], to="link/../back")
@@ -302,9 +302,9 @@ def test_half_of_the_descriptors_are_left_for_sockets(photo: Path, few_descripto
     sources = [Source(photo) for _ in range(2 * few_descriptors)]
     assert held(photo)
     assert max(held(photo)) < few_descriptors // 2
-    with sources[-1].opened(Scope()) as file:
+    with sources[-1].opened(CancelScope()) as file:
         assert file.read() == DATA
-    with sources[0].opened(Scope()) as file:
+    with sources[0].opened(CancelScope()) as file:
         assert file.read() == DATA
 
 

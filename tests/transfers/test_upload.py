@@ -20,7 +20,7 @@ from ways import STAGES, UNREAD, Way, read_head
 
 import pymdc
 from pymdc import exceptions
-from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import file_hash
 from pymdc._transfers.multipart import body_of
 from pymdc._transfers.progress import Progress
@@ -366,7 +366,7 @@ def test_a_file_that_was_not_stored_stands_where_it_stood(
 def test_a_file_is_sent_in_pieces_that_a_slow_line_takes_within_a_timeout(
     kind: Callable[[bytes], Any],
 ) -> None:
-    with body_of(Source(kind(bytes(3_000_000))), Scope(), Progress(None), None) as body:
+    with body_of(Source(kind(bytes(3_000_000))), CancelScope(), Progress(None), None) as body:
         sizes = [len(piece) for piece in body]
     assert sum(sizes) == int(body.headers["Content-Length"])
     assert max(sizes) <= 256 * 1024
