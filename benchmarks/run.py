@@ -26,7 +26,7 @@ try:
     import uploads
     from figures import GIB, MIB, Row, Scale, result, table
 
-    import pymdc.bridge.server  # noqa: F401  # which the rows start as a program
+    import pymdc.bridge.bridge  # noqa: F401  # which the rows start as a program
 except ModuleNotFoundError as missing:
     print(f"{missing.name} is missing: pip install '.[bridge]' requests-futures", file=sys.stderr)
     sys.exit(2)

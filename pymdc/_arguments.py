@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex, SupportsInt
+from collections.abc import Callable
+from typing import Any, SupportsIndex, SupportsInt
 
 import six
 
 Text = str | bytes
+Callback = Callable[[Any], object]
 Gigabytes = SupportsInt | SupportsIndex | Text
 
 
@@ -36,3 +38,10 @@ def gigabytes(value: object, what: str) -> int:
         raise TypeError(f"{what} is {type(value).__name__}; expected whole GB") from None
     except (ValueError, OverflowError):
         raise ValueError(f"{what} is {value!r}; expected whole GB") from None
+
+
+def check_callback(callback: object) -> Callback | None:
+    """Return *callback* if it can be called, or None; TypeError when it is neither."""
+    if callback is None or callable(callback):
+        return callback
+    raise TypeError(f"the callback is {type(callback).__name__}; expected a function")

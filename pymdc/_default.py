@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from pymdc._arguments import Callback
 from pymdc._calls.cancel_scope import Scope
-from pymdc._calls.capture import Callback
 from pymdc.client import Client
 from pymdc.exceptions import NoEndpoint
 
@@ -68,7 +68,8 @@ class _Late(Client):
     """Stands in where no client was made until Python ends: from then on none can be."""
 
     def __init__(self) -> None:
-        self._closed = self._cancelled = True
+        self._closed = True
+        self._transport: Any = None  # nothing is sent
         self._total = self._stall = math.inf
         self._size = 1
         self._begin()

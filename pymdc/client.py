@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
@@ -15,22 +14,20 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn
 
-from pymdc._arguments import Text, text
+from pymdc._arguments import Callback, Text, check_callback, text
 from pymdc._calls.background import Aside
-from pymdc._calls.cancel_scope import Clock, Scope
-from pymdc._calls.capture import Callback, checked, outcome, without_frames
-from pymdc._calls.pool import Workers
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.capture import without_frames
+from pymdc._calls.pool import WorkerPool
 from pymdc._crypto.file_hash import Block
 from pymdc._http.auth import Auth
 from pymdc._http.request import Request
-from pymdc._http.response import Response
-from pymdc._http.retry import Sendings, pauses
+from pymdc._http.retry import backoff_delays, send
 from pymdc._http.transport import Transport
-from pymdc._http.turn import Turn
 from pymdc._transfers.channel import Channel
 from pymdc._transfers.download import Pointer
 from pymdc._transfers.pull import side_by_side
-from pymdc.exceptions import CertificateError, Closed, ConnectError, NetworkError, NoEndpoint
+from pymdc.exceptions import CertificateError, Closed, ConnectError, NoEndpoint
 
 WORKERS = 32
 TIMEOUT = (10.0, 60.0)
@@ -89,7 +86,7 @@ class Client:
             _pair(timeout),
             _file(ca_certs, "ca_certs"),
         )
-        self._closed = self._cancelled = False
+        self._closed = False
         self._begin()
         _clients.add(self)
 
@@ -101,7 +98,7 @@ class Client:
     @property
     def outstanding(self) -> bool:
         """Whether calls are on their way, or callbacks have still to run or to return."""
-        return self._clock.watches or self._workers.outstanding
+        return self._pool.outstanding
 
     def set_timeout(self, seconds: float) -> None:
         """Let connecting, and each wait for bytes, take *seconds*, and a call no less in all."""
@@ -111,7 +108,7 @@ class Client:
 
     def call(self, request: Request, auth: Auth, callback: Callback | None) -> Any:
         """Make one request: wait for its value, or hand the value to *callback*."""
-        return self.run(partial(self.send, request, auth), callback)
+        return self.run(partial(send, self._transport, request, auth), callback)
 
     def run(
         self, work: Callable[[Scope], Any], callback: Callback | None, *, transfer: bool = False
@@ -122,25 +119,14 @@ class Client:
             scope.end(Closed(f"nothing is sent to {self.endpoint} any more: Python is ending"))
         elif self._closed:
             scope.end(Closed(f"the client of {self.endpoint} is closed"))
-        callback = checked(callback)
+        callback = check_callback(callback)
         if callback is None:
-            return self._workers.run(partial(self._in_scope, work, scope), scope)
-        return self._workers.submit(partial(self._in_scope, work, scope), callback, scope)
+            return self._pool.run(work, scope)
+        return self._pool.submit(work, callback, scope)
 
     def send(self, request: Request, auth: Auth, scope: Scope) -> Answer:
         """Sign and send *request* on this thread, again where that is right; return or raise."""
-        sendings = Sendings(request, auth)
-        while True:
-            outcome = self._send_once(sendings, scope)
-            scope.check()
-            wait = sendings.again(outcome)
-            if wait is None or wait > scope.left():
-                break
-            _log.warning("%s; sending it again in %.3g s", _told(outcome, scope), wait)
-            scope.sleep(wait)
-        if isinstance(outcome, NetworkError):
-            raise outcome
-        return "" if sendings.done_before(outcome) else outcome.decode()
+        return send(self._transport, request, auth, scope)
 
     def pull(
         self, pointers: Iterable[tuple[int, Pointer]], scope: Scope, in_order: bool
@@ -151,13 +137,13 @@ class Client:
 
     def aside(self) -> Aside:
         """Return what does one thing at a time on another worker, for a call that goes on."""
-        return Aside(self._workers.start)
+        return Aside(self._pool.start)
 
     def _channel(self, scope: Scope, pointer: Pointer) -> Channel:
         """Connect to a channel, again where nothing was sent yet."""
         message = {"token": pointer["token"], "hash": pointer["hash"], "operation": "PULL"}
         transport = self._transport
-        for wait in pauses():
+        for wait in backoff_delays():
             try:
                 return Channel(
                     pointer["channel"], message, transport.timeout, lambda: transport.tls, scope
@@ -182,52 +168,25 @@ class Client:
         if sys.is_finalizing():  # other threads stand still for ever
             self._closed = True
             return
-        if self._workers.current:
+        if self._pool.current:
             self._closed = True
             close = partial(self.close, timeout, cancel)
             with suppress(RuntimeError):  # none can be had while Python ends, which closes all
                 threading.Thread(target=close, name="pymdc-close").start()
             return
-        if cancel or not self._workers.close(timeout):
-            self._closed = self._cancelled = True
-            self._workers.cancel("the client was closed")
-            self._workers.close(timeout)
+        if cancel or not self._pool.close(timeout):
+            self._closed = True
+            self._pool.cancel_for_good("the client was closed")
+            self._pool.close(timeout)
         self._closed = True
-        self._clock.close()
         self._transport.close()
 
     def _begin(self) -> None:
-        self._clock = Clock()
-        self._workers = Workers(self._size, self._clock)
-        self._turn = Turn()
-
-    def _in_scope(self, work: Callable[[Scope], Any], scope: Scope) -> Any:
-        def begun() -> Any:
-            if self._cancelled:
-                scope.cancel("the client was closed")
-            scope.begin()
-            return work(scope)
-
-        with self._clock.watching(scope):
-            return outcome(partial(scope.settle, outcome(begun)))
-
-    def _send_once(self, sendings: Sendings, scope: Scope) -> Response | NetworkError:
-        began = time.monotonic()
-        result: Response | NetworkError
-        with self._turn.of(sendings, scope):
-            try:
-                result = self._transport.send(
-                    sendings.asks.sign(sendings.request, sendings.stale), scope
-                )
-            except NetworkError as error:
-                result = without_frames(error)
-        seconds, number = time.monotonic() - began, sendings.count + 1
-        _log.debug("%s, after %.3f s, sending %d", _told(result, scope), seconds, number)
-        return result
+        self._pool = WorkerPool(self._size)
 
     def renew(self) -> None:
         """Leave the parent its calls and connections: what a fork does to the child's client."""
-        self._workers.abandon()
+        self._pool.abandon()
         self._begin()
         self._transport.renew()
 
@@ -251,12 +210,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self.endpoint}>"
-
-
-def _told(outcome: Response | NetworkError, scope: Scope) -> str:
-    if isinstance(outcome, NetworkError):
-        return str(outcome)
-    return f"{scope.doing} answered {outcome.status}"
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()

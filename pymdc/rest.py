@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pymdc._arguments import Text, text
+from pymdc._arguments import Callback, Text, check_callback, text
 from pymdc._calls.cancel_scope import Scope
-from pymdc._calls.capture import Callback
-from pymdc._calls.capture import checked as checked_callback
 from pymdc._default import checked, default
 from pymdc._http.auth import identify
 from pymdc._http.request import NOTHING, redact, settle
@@ -69,7 +67,7 @@ def _put(
     files = [name for name, value in fields.items() if _is_file(value)]
     if len(files) > 1:
         raise ValueError(f"the files are {', '.join(files)}; expected one")
-    callback, source = checked_callback(callback), Source(fields.pop(files[0]))
+    callback, source = check_callback(callback), Source(fields.pop(files[0]))
 
     def put(scope: Scope) -> Answer:
         with body_of(source, scope, Progress(None), None, field=files[0], fields=fields) as body:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from pymdc._calls.capture import Callback, Work
+from pymdc._arguments import Callback
+from pymdc._calls.capture import Work
 
 Start = Callable[[Work, Callback], None]
 

@@ -9,26 +9,46 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from pymdc._arguments import Callback
 from pymdc._calls.cancel_scope import Scope
-from pymdc._calls.capture import Callback, Work, outcome
+from pymdc._calls.capture import capture
 from pymdc._calls.waiting import Changes
 from pymdc.exceptions import Cancelled
+
+Work = Callable[[Scope], Any]
 
 _numbers = itertools.count(1)
 _log = logging.getLogger("pymdc")
 
 
+class Pool(Protocol):
+    """What a call needs of the workers that it waits for."""
+
+    def claim(self, call: Call) -> object | None:
+        """Return a claim if the caller is to perform *call*, or None if another thread is."""
+
+    def capture(self, work: Work, scope: Scope) -> Any:
+        """Do *work* in *scope*, and return its value."""
+
+    def release(self, claim: object | None) -> None:
+        """End a *claim*: the callback has returned."""
+
+    def expedite(self, call: Call) -> None:
+        """Perform *call* at once if it is queued and the thread that asks is a worker."""
+
+    def perform_cancelled(self, call: Call) -> None:
+        """Perform *call*, which was cancelled, at once if it is queued."""
+
+
 @dataclass(frozen=True)
-class _Doing:
-    """What a call needs until its callback runs."""
+class _Pending:
+    """What a call holds until its callback runs."""
 
     work: Work
     callback: Callback
     scope: Scope
-    hasten: Callable[[Call], None]
-    overtake: Callable[[Call], None]
 
 
 class Call(concurrent.futures.Future[Any]):
@@ -44,16 +64,10 @@ class Call(concurrent.futures.Future[Any]):
 
     __module__ = "pymdc"  # where it is public
 
-    def __init__(
-        self,
-        work: Work,
-        callback: Callback,
-        scope: Scope,
-        hasten: Callable[[Call], None],
-        overtake: Callable[[Call], None],
-    ) -> None:
+    def __init__(self, work: Work, callback: Callback, scope: Scope, pool: Pool) -> None:
         super().__init__()
-        self._doing: _Doing | None = _Doing(work, callback, scope, hasten, overtake)
+        self._pending: _Pending | None = _Pending(work, callback, scope)
+        self._pool = pool
         self._thread: int | None = None
         self._changes = Changes()
         # The first of the functions that are called when it is done, each of which may take long.
@@ -96,14 +110,14 @@ class Call(concurrent.futures.Future[Any]):
         return None
 
     def cancel(self) -> bool:
-        """Take the call back, unless it has its value; the callback then gets `Cancelled`.
+        """Cancel the call, unless it has its value; the callback then gets `Cancelled`.
 
-        What no worker has begun is never sent; what is on its way loses its connection.
+        A call that no worker has begun is never sent; one that is on its way loses its connection.
         """
-        doing = self._doing
-        if doing is None or not doing.scope.cancel():
+        pending = self._pending
+        if pending is None or not pending.scope.cancel():
             return False
-        doing.hasten(self)
+        self._pool.perform_cancelled(self)
         return True
 
     @property
@@ -125,7 +139,7 @@ class Call(concurrent.futures.Future[Any]):
         raise RuntimeError("threads can only be started once")
 
     def run(self) -> None:
-        """Raise RuntimeError: what it has to do is done by itself, and once."""
+        """Raise RuntimeError, as `start` does."""
         raise RuntimeError("threads can only be started once")
 
     def isAlive(self) -> bool:  # noqa: N802  # this and the next ones are names of 2016
@@ -149,9 +163,9 @@ class Call(concurrent.futures.Future[Any]):
         self.daemon = daemonic
 
     def __repr__(self) -> str:
-        doing = self._doing
-        if doing is not None:
-            return f"<Call {self.name}, {doing.scope.doing}>"
+        pending = self._pending
+        if pending is not None:
+            return f"<Call {self.name}, {pending.scope.doing}>"
         return f"<Call {self.name}, {'done' if self.done() else 'its callback runs'}>"
 
     def _wait(self, timeout: float | None) -> bool:
@@ -164,8 +178,8 @@ class Call(concurrent.futures.Future[Any]):
             raise RuntimeError("a callback cannot wait for its own call")
         if sys.is_finalizing():
             self.abandon("Python ended before it was done")
-        elif (doing := self._doing) is not None:
-            doing.overtake(self)
+        else:
+            self._pool.expedite(self)
 
     def abandon(self, why: str) -> None:
         """Be done without the callback, which another process runs, or nobody; say *why*."""
@@ -174,27 +188,34 @@ class Call(concurrent.futures.Future[Any]):
         self._finish(value if done else Cancelled(why))
 
     def perform(self) -> None:
-        """Do the work, hand its outcome to the callback, and be done."""
+        """Do the work and hand its value to the callback, unless another thread has begun to."""
+        claim = self._pool.claim(self)
+        if claim is None:
+            return
         self.set_running_or_notify_cancel()
-        doing = self._doing
-        assert doing is not None
-        value, callback = outcome(doing.work), doing.callback
-        self._doing = doing = None
+        pending = self._pending
+        assert pending is not None
+        value = self._pool.capture(pending.work, pending.scope)
+        callback = pending.callback
+        self._pending = pending = None
         self._thread = threading.get_ident()
         try:
             callback(value)
         except BaseException as error:  # noqa: BLE001  # what the user's function raises must harm nothing else
             # Without this frame, whose value may hold a token.
             theirs = error.__traceback__ and error.__traceback__.tb_next
-            told = (type(error), error, theirs)
-            _log.error("the callback %s raised", _name(callback), exc_info=told)
-        finally:
-            del callback
-            if not self.done():  # else the callback forked, and this is the child
-                self._finish(value)
+            _log.error(
+                "the callback %s raised", _name(callback), exc_info=(type(error), error, theirs)
+            )
+        del callback
+        # Where the callback forked, this may be the child, in which the call is done.
+        failure = None if self.done() else capture(lambda: self._finish(value))
+        self._pool.release(claim)
+        if failure is not None:  # of what add_done_callback was given: Exceptions are logged there
+            capture(lambda: _log.error("after a callback came %r", failure))
 
     def _finish(self, value: Any) -> None:
-        self._doing = None
+        self._pending = None
         try:
             self.set_result(value)
         finally:

@@ -1,26 +1,23 @@
-"""What may end a call from outside: that it is taken back, or that its time is over."""
+"""What may end a call from outside: it is cancelled, or its time is over."""
 
 from __future__ import annotations
 
 import math
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from queue import Empty
 from typing import Any, TypeVar
 
+from pymdc._calls.capture import without_frames
 from pymdc._calls.descriptors import when_there_is_one
-from pymdc._calls.interpreter import DAEMONS, REST
 from pymdc._calls.waiting import Queue
 from pymdc.exceptions import Cancelled, PymdcError, Timeout
 
 Block = TypeVar("Block")
-
-_PRECISION = 0.25  # seconds between two looks at the clock
 
 
 class Scope:
@@ -38,12 +35,14 @@ class Scope:
         self._sockets: dict[int, socket.socket] = {}  # by the number of the one watched
         self._wake: Queue[None] = Queue()
         self._reason: PymdcError | None = None
-        self._settled = False
+        self._finished = False
         self.doing = "a call not yet sent"
+        self.thread = 0  # the ident of the one that it was started on
 
-    def begin(self) -> None:
-        """Let the time run; raise if the call was taken back before."""
+    def start(self) -> None:
+        """Start the deadline; raise if already cancelled."""
         self._deadline = time.monotonic() + self._limit
+        self.thread = threading.get_ident()
         self.check()
 
     def progress(self, blocks: Iterable[Block]) -> Iterator[Block]:
@@ -68,7 +67,7 @@ class Scope:
         Say whether *reason*, or an earlier one of its kind, is the value.
         """
         with self._lock:
-            if self._settled:
+            if self._finished:
                 return False
             if self._reason is None:
                 self._reason = reason
@@ -97,12 +96,12 @@ class Scope:
         if self._reason is not None:
             raise self._reason
 
-    def settle(self, value: Any) -> Any:
-        """Return *value* as the call's, once and for all; raise the reason if it was ended."""
+    def finish(self, value: Any) -> Any:
+        """Return *value* as the call's, or the reason for which the call was ended before."""
         with self._lock:
-            self._settled = True
-        self.check()
-        return value
+            self._finished = True
+        self.release()
+        return value if self._reason is None else without_frames(self._reason)
 
     def sleep(self, seconds: float) -> None:
         """Sleep, unless the call is ended meanwhile; then raise the reason."""
@@ -138,86 +137,3 @@ def _shut(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         return  # it is closed already
-
-
-class Clock:
-    """Looks after the deadlines of scopes, on a thread that lives while there are some."""
-
-    def __init__(self) -> None:
-        self.idle_seconds = REST
-        self._scopes: dict[Scope, None] = {}
-        self._lock = threading.RLock()  # a signal handler's call may start what it interrupts
-        self._stopped = False
-        self._stop: Queue[None] = Queue()
-        self._thread: threading.Thread | None = None
-
-    @contextmanager
-    def watching(self, scope: Scope) -> Iterator[None]:
-        """End *scope* with `Timeout` when its time is over, until the block ends."""
-        self._scopes[scope] = None
-        if self._thread is None:
-            self._start()
-        try:
-            yield
-        finally:
-            del self._scopes[scope]
-            scope.release()
-
-    @property
-    def watches(self) -> bool:
-        """Whether there are any scopes."""
-        return bool(self._scopes)
-
-    def look(self) -> bool:
-        """End with `Timeout` every scope whose time is over; say whether there were any scopes."""
-        now, scopes = time.monotonic(), self._scopes.copy()
-        for scope in scopes:
-            scope.expire(now)
-        return bool(scopes)
-
-    def cancel(self, why: str) -> None:
-        """End every scope with `Cancelled`."""
-        for scope in self._scopes.copy():
-            scope.cancel(why)
-
-    def close(self) -> None:
-        """End the thread."""
-        self._stopped = True
-        self._stop.put(None)
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-
-    def _start(self) -> None:
-        if sys.is_finalizing():
-            return
-        with self._lock:
-            if self._thread is not None or self._stopped:
-                return
-            thread = threading.Thread(target=self._run, name="pymdc-clock", daemon=DAEMONS)
-            try:
-                thread.start()
-            except RuntimeError:
-                return  # none can be had while Python ends: whoever holds the process looks
-            self._thread = self._thread or thread
-
-    def _run(self) -> None:
-        busy = time.monotonic()
-        while not self._stops():
-            now = time.monotonic()
-            if self.look():
-                busy = now
-            elif now - busy > self.idle_seconds and self._retires():
-                return
-
-    def _stops(self) -> bool:
-        with suppress(Empty):
-            self._stop.get(_PRECISION)
-        return self._stopped
-
-    def _retires(self) -> bool:
-        with self._lock:
-            thread, self._thread = self._thread, None
-            if self._scopes:  # one came before it could see that the thread ends
-                self._thread = thread
-            return self._thread is None

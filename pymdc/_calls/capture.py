@@ -1,4 +1,4 @@
-"""The outcome of a call: here what is raised becomes a value."""
+"""Where an exception becomes a value: below everything raises, above it nothing does."""
 
 from __future__ import annotations
 
@@ -6,32 +6,60 @@ import logging
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from pymdc._calls.user_code import Foreign
-
 Work = Callable[[], Any]
-Callback = Callable[[Any], object]
 Error = TypeVar("Error", bound=BaseException)
 
 _log = logging.getLogger("pymdc")
 
 
-def outcome(work: Work) -> Any:
-    """Return what *work* returns, or the exception that it raises: here an exception ends.
+class UserCodeError(Exception):
+    """The caller's own function or file raised the cause, which ends the call whatever it is."""
 
-    The exception has no traceback, because its frames hold secrets and the bytes that were sent;
-    the log says at DEBUG where it was raised. Of what the caller's own function raised, the frames
-    from that function on are kept.
-    """
+
+class _UserCode:
+    # Not made by contextlib: up to Python 3.10 that makes a cycle of an exception that only goes
+    # through, which would keep what stands in the block alive.
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, UserCodeError):
+            raise UserCodeError from error
+
+
+def user_code() -> _UserCode:
+    """Raise what the block raises as the cause of a `UserCodeError`."""
+    return _UserCode()
+
+
+def capture(work: Work) -> Any:
+    """Return what *work* returns, or the exception that it raises, as `as_value` has it."""
     try:
         return work()
-    except Foreign as error:
-        traceback.clear_frames(error.__traceback__)
-        return _with_foreign_frames(error.__cause__)
     except BaseException as error:  # noqa: BLE001  # whoever waits for a value gets this one
+        return as_value(error)
+
+
+def as_value(error: BaseException) -> BaseException:
+    """Return *error*, which was caught, as the value of a call.
+
+    It has no traceback, because its frames hold secrets and the bytes that were sent; the log says
+    at DEBUG where it was raised. Of what the caller's own function raised, the frames from that
+    function on are kept.
+    """
+    if not isinstance(error, UserCodeError):
         return without_frames(error)
+    traceback.clear_frames(error.__traceback__)
+    assert error.__cause__ is not None
+    return _with_user_frames(error.__cause__)
 
 
 def without_frames(error: Error) -> Error:
@@ -41,7 +69,7 @@ def without_frames(error: Error) -> Error:
     DEBUG where it was raised.
     """
     with suppress(Exception):  # of a handler of the log
-        _tell_places(error)
+        _log_places(error)
     chain: list[BaseException] = [error]
     for link in chain:
         link.__traceback__ = None
@@ -53,14 +81,13 @@ def without_frames(error: Error) -> Error:
     return error
 
 
-def _tell_places(error: BaseException) -> None:
+def _log_places(error: BaseException) -> None:
     if _log.isEnabledFor(logging.DEBUG):
         places = "".join(traceback.format_tb(error.__traceback__)).rstrip()
         _log.debug("%s was raised in:\n%s", type(error).__name__, places)
 
 
-def _with_foreign_frames(error: BaseException | None) -> BaseException | None:
-    assert error is not None
+def _with_user_frames(error: BaseException) -> BaseException:
     place = error.__traceback__
     while place is not None and _is_own(place.tb_frame):
         with suppress(RuntimeError):  # of a frame that is still executing
@@ -71,10 +98,3 @@ def _with_foreign_frames(error: BaseException | None) -> BaseException | None:
 
 def _is_own(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).partition(".")[0] == "pymdc"
-
-
-def checked(callback: object) -> Callback | None:
-    """Return *callback* if it can be called, or None; TypeError when it is neither."""
-    if callback is None or callable(callback):
-        return callback
-    raise TypeError(f"the callback is {type(callback).__name__}; expected a function")

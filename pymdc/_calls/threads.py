@@ -46,21 +46,6 @@ class Threads:
         self._jobs.put(held)
         return self._enough() or not _taken(held)
 
-    def begin(self, thread: threading.Thread) -> bool:
-        """Start *thread* as one of these, to be ended by itself; False when that can't be."""
-        if sys.is_finalizing():
-            return False
-        if not DAEMONS:  # no signal handlers run in a sub-interpreter
-            return self._start(thread)
-        told: SimpleQueue[bool] = SimpleQueue()
-        try:
-            # On a thread for that alone: to start one takes locks that each new one takes as well,
-            # and a signal handler that interrupts it may wait for a call that needs a new one.
-            _thread.start_new_thread(self._start_and_tell, (thread, told))
-        except RuntimeError:
-            return False
-        return told.get()
-
     def next(self) -> Job | None:
         """Wait for another job; None when the thread shall end."""
         thread = threading.current_thread()
@@ -93,12 +78,6 @@ class Threads:
         if self.current:
             return False
         threads = {thread for thread in self._all.copy() if thread.ident}
-        keepers = {thread for thread in threads if not thread.daemon}
-        if keepers and DAEMONS:  # to join these takes a lock that each new one takes, as in `begin`
-            join = partial(_join, keepers, last)
-            closer = threading.Thread(target=join, name="pymdc-closer", daemon=True)
-            if self.begin(closer):
-                threads = {*(threads - keepers), closer}
         _join(threads, last)
         return not any(thread.is_alive() for thread in threads)
 
@@ -117,31 +96,22 @@ class Threads:
     def _enough(self) -> bool:
         """See that each job has a thread; say whether that is so."""
         while len(self._jobs) > len(self._free):
-            if not self.begin(_Thread(self)):
+            if not _away_from_handlers(self._begin):
                 return False
         return True
 
-    def _start_and_tell(self, thread: threading.Thread, told: SimpleQueue[bool]) -> None:
-        begun = False
-        try:
-            begun = self._start(thread)
-        finally:
-            told.put(begun)
-
-    def _start(self, thread: threading.Thread) -> bool:
+    def _begin(self) -> bool:
         # What has ended leaves here, not by itself before it ends: `close` shall wait for that.
         begun = {other for other in self._all.copy() if other.ident}
         self._all.difference_update(begun.difference(threading.enumerate()))
+        thread = _Thread(self)
         self._all.add(thread)
-        if isinstance(thread, _Thread):
-            self._free.add(thread)
-        try:
-            thread.start()
-        except (RuntimeError, MemoryError):
-            self._free.discard(thread)
-            self._all.discard(thread)
-            return False
-        return True
+        self._free.add(thread)
+        if _start(thread):
+            return True
+        self._free.discard(thread)
+        self._all.discard(thread)
+        return False
 
 
 class _Thread(threading.Thread):
@@ -157,9 +127,60 @@ class _Thread(threading.Thread):
             self.owner.rest()
 
 
-def on_any() -> bool:
+def on_worker() -> bool:
     """Say whether the thread that asks is one that takes jobs."""
     return isinstance(threading.current_thread(), _Thread)
+
+
+def start_thread(thread: threading.Thread) -> bool:
+    """Start *thread*; False when that can't be, because Python ends or the system refuses."""
+    return _away_from_handlers(partial(_start, thread))
+
+
+def run_on_thread(work: Callable[[], None]) -> None:
+    """Do *work* on a thread for that alone, and wait for it; where none can be had, do it here.
+
+    It may take locks that each new thread takes as well, as in `_away_from_handlers`.
+    """
+    thread = threading.Thread(target=work, name="pymdc-closer", daemon=True)
+    if DAEMONS and start_thread(thread):
+        thread.join()
+    else:
+        work()
+
+
+def _away_from_handlers(start: Callable[[], bool]) -> bool:
+    """Return what *start* returns, which starts a thread; False if none can be started.
+
+    It is called on a thread for that alone. To start a thread takes locks that each new one takes
+    as well, and a signal handler that interrupts it may wait for a call that needs a new one.
+    """
+    if sys.is_finalizing():
+        return False
+    if not DAEMONS:  # no signal handlers run in a sub-interpreter
+        return start()
+    started: SimpleQueue[bool] = SimpleQueue()
+
+    def tell() -> None:
+        begun = False
+        try:
+            begun = start()
+        finally:
+            started.put(begun)
+
+    try:
+        _thread.start_new_thread(tell, ())
+    except RuntimeError:
+        return False
+    return started.get()
+
+
+def _start(thread: threading.Thread) -> bool:
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError):
+        return False
+    return True
 
 
 def _join(threads: Iterable[threading.Thread], last: float | None) -> None:

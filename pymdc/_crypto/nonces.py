@@ -34,9 +34,9 @@ class Nonces:
         self._known: _Known = (0, {})
         self.in_child()
 
-    def next(self, ahead: int = 0) -> str:
-        """Return the milliseconds of now, and *ahead* more, or a thousandth more than last time."""
-        now = self._clock() // 1000 + 1000 * ahead
+    def next(self) -> str:
+        """Return the milliseconds of now, or a thousandth more than last time."""
+        now = self._clock() // 1000
         last, following = self._known
         while True:
             mine: _Known = (max(now, last + 1), {})

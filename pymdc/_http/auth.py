@@ -1,43 +1,34 @@
-"""Who asks: nobody, a password, a key pair, or the holder of a token."""
+"""Who asks: nobody, a user with a password, a key pair, or the holder of a token."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeGuard
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from pymdc._arguments import Text, text
+from pymdc._calls.cancel_scope import Scope
 from pymdc._crypto.nonces import Nonces, nonces
 from pymdc._crypto.signing import contract
 from pymdc._http.request import Request
+from pymdc.exceptions import IntegrityError, unwrap
 from pymdc.keypair import ECDSA
-
-
-def _lead(refused: int) -> int:
-    """Return the milliseconds by which a nonce runs ahead, once others were *refused*.
-
-    A bridge that wants nonces in order may have seen one of a process whose clock is ahead. At the
-    first refusal a later time is tried alone, since a lead would refuse all other processes theirs.
-    """
-    return 7 ** (refused - 2) if refused > 1 else 0
 
 
 class Auth(Protocol):
     """An identity, which makes a request its own."""
 
-    def sign(self, request: Request, refused: int = 0) -> Request:
-        """Return *request* with this identity; called anew for each sending.
-
-        *refused* says how many times its nonce was refused before.
-        """
+    def sign(self, request: Request) -> Request:
+        """Return *request* with this identity; called anew for each sending."""
 
 
 @dataclass(frozen=True)
-class Nobody:
+class NoAuth:
     """No identity at all."""
 
-    def sign(self, request: Request, refused: int = 0) -> Request:
+    def sign(self, request: Request) -> Request:
         """Return *request* as it is."""
         return request
 
@@ -49,7 +40,7 @@ class Basic:
     username: str
     password_hash: str = field(repr=False)
 
-    def sign(self, request: Request, refused: int = 0) -> Request:
+    def sign(self, request: Request) -> Request:
         """Return *request* with HTTP Basic credentials."""
         credentials = base64.b64encode(f"{self.username}:{self.password_hash}".encode())
         return request.with_headers({"Authorization": "Basic " + credentials.decode("ascii")})
@@ -62,9 +53,9 @@ class Signature:
     key_pair: ECDSA
     nonces: Nonces = field(default=nonces, repr=False)
 
-    def sign(self, request: Request, refused: int = 0) -> Request:
+    def sign(self, request: Request) -> Request:
         """Return *request* with a nonce, the public key and the signature."""
-        request = request.with_nonce(self.nonces.next(_lead(refused)))
+        request = request.with_nonce(self.nonces.next())
         signed = contract(request.method, request.path, request.payload.encode())
         return request.with_headers(
             {"x-pubkey": self.key_pair.get_public_key(), "x-signature": self.key_pair.sign(signed)}
@@ -73,13 +64,45 @@ class Signature:
 
 @dataclass(frozen=True)
 class Token:
-    """A token of a bucket, good for one request."""
+    """A token of a bucket that the caller gave, good for one request."""
 
     token: str = field(repr=False)
 
-    def sign(self, request: Request, refused: int = 0) -> Request:
-        """Return *request* with the token, which this spends."""
+    def sign(self, request: Request) -> Request:
+        """Return *request* with the token."""
         return request.with_headers({"x-token": self.token})
+
+
+@dataclass(frozen=True)
+class FetchedToken:
+    """A new token of a bucket for each sending, from the bridge's answer to *fetch*."""
+
+    fetch: Callable[[Scope], Any] = field(repr=False)
+    scope: Scope = field(repr=False)
+
+    def sign(self, request: Request) -> Request:
+        """Return *request* with a new token.
+
+        Raises BridgeError if the bridge refuses one, and what *fetch* raises.
+        """
+        return Token(self._token_in(unwrap(self.fetch(self.scope)))).sign(request)
+
+    def _token_in(self, answer: Any) -> str:
+        try:
+            return check_token(answer["token"])
+        except (TypeError, ValueError, LookupError):
+            raise IntegrityError(
+                f"{self.scope.doing}: the answer holds no token;"
+                " is something else listening at the endpoint?"
+            ) from None
+
+
+def check_token(token: Text) -> str:
+    """Return *token* as text; ValueError if it cannot be a token."""
+    token = text(token, "the token")
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError("the token has characters that no token has; expected 64 hex digits")
+    return token
 
 
 class HasPassword(Protocol):
@@ -103,7 +126,7 @@ def _has_password(identity: object) -> TypeGuard[HasPassword]:
     return named and callable(getattr(identity, "password_hash", None))
 
 
-def checked(identity: object, what: str = _WHAT) -> Identity:
+def check_identity(identity: object, what: str = _WHAT) -> Identity:
     """Return *identity* if it is a user, a key pair or None; TypeError names *what* is neither."""
     if identity is None or isinstance(identity, ECDSA) or _has_password(identity):
         return identity
@@ -111,10 +134,10 @@ def checked(identity: object, what: str = _WHAT) -> Identity:
 
 
 def identify(identity: object, what: str = _WHAT) -> Auth:
-    """Return how *identity* makes a request its own; TypeError as `checked`."""
-    known = checked(identity, what)
+    """Return how *identity* makes a request its own; TypeError as `check_identity`."""
+    known = check_identity(identity, what)
     if known is None:
-        return Nobody()
+        return NoAuth()
     if isinstance(known, ECDSA):
         return Signature(copy(known))  # whose keys may be assigned while the call waits
     digest = text(known.password_hash(), "the hash of the password")

@@ -10,8 +10,7 @@ from functools import partial
 from typing import Any, TypedDict
 
 from pymdc._calls.background import Aside
-from pymdc._calls.capture import Work, without_frames
-from pymdc._calls.user_code import Foreign
+from pymdc._calls.capture import UserCodeError, Work, without_frames
 from pymdc._crypto.file_hash import Block
 from pymdc._transfers.channel import parsed
 from pymdc._transfers.progress import Progress
@@ -163,7 +162,7 @@ class Assembly:
 
     def leave(self) -> None:
         """Leave in *out* what another try can take over, and no more."""
-        with suppress(Foreign, PymdcError, OSError):  # another one ended the transfer
+        with suppress(UserCodeError, PymdcError, OSError):  # another one ended the transfer
             self._settle()
         if not self._checked:
             return

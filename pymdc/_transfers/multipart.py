@@ -16,8 +16,8 @@ from typing import Any
 
 from pymdc._calls.background import Aside
 from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.capture import user_code
 from pymdc._calls.descriptors import when_there_is_one
-from pymdc._calls.user_code import foreign
 from pymdc._crypto.file_hash import FileHash
 from pymdc._transfers.progress import Progress
 from pymdc._transfers.source import READ_INTO, Source
@@ -91,7 +91,7 @@ class FileBody:
     def __iter__(self) -> Iterator[bytes | memoryview]:
         yield self._head
         # What the file raises is none of the connection's errors, for which it would be taken.
-        with foreign():
+        with user_code():
             yield from self._blocks()
         yield self._tail
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from pymdc._calls.user_code import foreign
+from pymdc._calls.capture import user_code
 
 Function = Callable[[int, int | None], object]
 
@@ -35,13 +35,13 @@ class Progress:
         now = self._clock()
         if now >= self._next:
             self._next, self._told = now + _PAUSE, done
-            with foreign():
+            with user_code():
                 self._function(done, self.total)
 
     def finish(self, total: int) -> None:
         """Tell that the transfer has succeeded."""
         if self._function is not None:
-            with foreign():
+            with user_code():
                 self._function(total, total)
 
 

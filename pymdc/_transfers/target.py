@@ -14,7 +14,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from pymdc._calls.user_code import foreign
+from pymdc._calls.capture import user_code
 from pymdc._crypto.file_hash import Block
 from pymdc._transfers.source import absolute, as_path
 
@@ -65,7 +65,7 @@ class Stream:
         self._held.close()
 
     def _write(self, left: memoryview) -> None:
-        with foreign():
+        with user_code():
             while left:
                 count = self._file.write(left)
                 if count is None and isinstance(self._file, io.RawIOBase):

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from pymdc._calls.capture import Callback
-from pymdc._calls.capture import checked as checked_callback
+from pymdc._arguments import Callback, check_callback
 from pymdc._default import checked, default
 from pymdc._http.auth import Identity, identify
 from pymdc._http.request import NOTHING, resource, settle
@@ -48,4 +47,4 @@ class Resource:
         """Return what makes the call; what is wrong with its arguments is raised here."""
         request = settle(method, resource(*path), params)
         auth, client = identify(identity), self._client
-        return partial(client.call, request, auth, checked_callback(callback))
+        return partial(client.call, request, auth, check_callback(callback))

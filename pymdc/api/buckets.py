@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pymdc._arguments import Gigabytes, Text, gigabytes, text
-from pymdc._calls.capture import Callback
-from pymdc._http.auth import Identity
-from pymdc._http.auth import checked as checked_identity
+from pymdc._arguments import Callback, Gigabytes, Text, gigabytes, text
+from pymdc._http.auth import Identity, check_identity
 from pymdc.api._resource import Resource
 from pymdc.api.files import Files
 from pymdc.api.keys import public_keys
@@ -24,7 +22,7 @@ class Buckets(Resource):
 
     def __init__(self, key_pair: Identity, *, client: Client | None = None) -> None:
         super().__init__(client)
-        self.key_pair = checked_identity(key_pair)
+        self.key_pair = check_identity(key_pair)
 
     def create(
         self,
@@ -71,7 +69,7 @@ class Bucket(Resource):
     ) -> None:
         super().__init__(client)
         self.bucket_id = text(bucket_id, "the bucket's id")
-        self.key_pair = checked_identity(key_pair)
+        self.key_pair = check_identity(key_pair)
         self.files = Files(bucket_id, key_pair, client=client)
 
     def list(self, callback: Callback | None = None) -> Answer:

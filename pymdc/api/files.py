@@ -7,13 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO
 
-from pymdc._arguments import Text, text
+from pymdc._arguments import Callback, Text, check_callback, text
 from pymdc._calls.cancel_scope import Scope
-from pymdc._calls.capture import Callback
-from pymdc._calls.capture import checked as checked_callback
-from pymdc._http import tokens as _tokens
-from pymdc._http.auth import Identity, Token, identify
-from pymdc._http.auth import checked as checked_identity
+from pymdc._http.auth import FetchedToken, Identity, Token, check_identity, check_token, identify
 from pymdc._http.request import Request, resource, settle
 from pymdc._transfers import download as _shards
 from pymdc._transfers import progress as _progress
@@ -39,7 +35,7 @@ class Files(Resource):
     ) -> None:
         super().__init__(client)
         self.bucket_id = text(bucket_id, "the bucket's id")
-        self.key_pair = checked_identity(key_pair)
+        self.key_pair = check_identity(key_pair)
 
     def list(self, callback: Callback | None = None) -> Answer:
         """Return the entries: ``[{bucket, mimetype, filename, size, hash}]``. The key signs.
@@ -77,15 +73,16 @@ class Files(Resource):
         *verify* False leaves unsaid, or when the file grew or shrank meanwhile.
         With *callback*, return a `Call` at once.
         """
-        told, granted, put = _progress.checked(progress), _tokens.given(token), self._path
-        callback, client = checked_callback(callback), self._client
+        told, granted, put = _progress.checked(progress), _given(token), self._path
+        callback, client = check_callback(callback), self._client
         fetch, source = self._token(client, "PUSH"), Source(path, name)
 
         def push(scope: Scope) -> Answer:
             aside = client.aside() if verify else None
             with body_of(source, scope, told, aside) as body:
-                use = partial(_put, client, put, body)
-                answer = _tokens.spend(granted, fetch, use, scope)
+                headers = {**body.headers, "x-filesize": str(body.size)}
+                request = Request("PUT", resource(*put), headers=headers, stream=body)
+                answer = client.send(request, granted or FetchedToken(fetch, scope), scope)
                 if refused(answer):
                     return answer
                 entry = _stored(answer, body, scope.doing)
@@ -116,14 +113,14 @@ class Files(Resource):
         With *callback*, return a `Call` at once.
         """
         name, (_, bucket_id, _) = text(file_hash, "the file's hash"), self._path
-        told, granted = _progress.checked(progress), _tokens.given(token)
+        told, granted = _progress.checked(progress), _given(token)
         client = self._client
         fetch = self._token(client, "PULL")
         request = settle("GET", resource(*self._path, name))
         place = None if to is None else _part.place(to)
 
         def ask(scope: Scope) -> Answer:
-            return _tokens.spend(granted, fetch, partial(client.send, request), scope)
+            return client.send(request, granted or FetchedToken(fetch, scope), scope)
 
         def again(scope: Scope) -> _shards.Pointers:
             scope.check()
@@ -168,12 +165,8 @@ class Files(Resource):
         return f"<Files of bucket {self.bucket_id!r} of {self.key_pair}>"
 
 
-def _put(
-    client: Client, path: tuple[str, ...], body: FileBody, granted: Token, scope: Scope
-) -> Answer:
-    headers = {**body.headers, "x-filesize": str(body.size)}
-    request = Request("PUT", resource(*path), headers=headers, stream=body)
-    return client.send(request, granted, scope)
+def _given(token: Text | None) -> Token | None:
+    return None if token is None else Token(check_token(token))
 
 
 def _stored(entry: Answer, body: FileBody, tried: str) -> Answer:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from pymdc._calls.capture import Callback
-from pymdc._http.auth import Identity
-from pymdc._http.auth import checked as checked_identity
+from pymdc._arguments import Callback
+from pymdc._http.auth import Identity, check_identity
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users
 from pymdc.client import Answer, Client
@@ -22,7 +21,7 @@ class Keys(Resource):
 
     def __init__(self, user: Identity, *, client: Client | None = None) -> None:
         super().__init__(client)
-        self.user = checked_identity(user)
+        self.user = check_identity(user)
         self.key_pairs: list[ECDSA] = []
 
     @property

@@ -5,8 +5,7 @@ from __future__ import annotations
 import secrets
 from hashlib import sha256
 
-from pymdc._arguments import Text, raw, text
-from pymdc._calls.capture import Callback
+from pymdc._arguments import Callback, Text, raw, text
 from pymdc.api._resource import Resource
 from pymdc.client import Answer, Client
 

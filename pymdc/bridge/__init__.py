@@ -1,4 +1,7 @@
-"""The bridge: the Metadisk API over HTTP, and the channels that its shards go out on."""
+"""The bridge: a server of the Metadisk API, over HTTP, and of shards, over WebSockets.
+
+It knows nothing of the client, with which it shares only `pymdc._crypto`.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,19 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pymdc.bridge.server import Bridge
+    from pymdc.bridge.bridge import Bridge
 
 __all__ = ["Bridge"]
 
 
 def __getattr__(name: str) -> object:
-    # Late, so that it can be said in one line which package is missing.
+    # Imported late, so that a missing package is reported in one line.
     if name != "Bridge":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from pymdc.bridge.server import Bridge
+        from pymdc.bridge.bridge import Bridge
     except ImportError as error:
-        # Not by the distribution's name, which on the index may be somebody else's.
+        # Not by the name of the distribution, which may be somebody else's on the index.
         install = f"{sys.executable} -m pip install '.[bridge]'"
         message = f"{error.name} is missing: {install} in a clone of the project"
         raise ImportError(message, name=error.name) from error

@@ -1,4 +1,4 @@
-"""Who asks: anybody, a user, a key that a bucket lists, or the holder of a token."""
+"""Authentication: anybody, a user, a key that a bucket lists, or the holder of a token."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import sqlalchemy as sa
 
 from pymdc._crypto.secp256k1 import parse_signature, point, verify
 from pymdc._crypto.signing import contract
-from pymdc.bridge.asked import Asked
+from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.metadata import find_bucket, public_keys, spend, tokens, users
-from pymdc.bridge.number import number
-from pymdc.bridge.state import State
+from pymdc.bridge.js_number import js_number
+from pymdc.bridge.serving.request import Request
+from pymdc.bridge.storage.tables import find_bucket, public_keys, redeem_token, tokens, users
 
 _HEX = re.compile(r"([0-9a-fA-F]{2})+")
 _USER_BY_KEY = sa.select(users).join(public_keys).where(public_keys.c.key == sa.bindparam("key"))
 
 
 @dataclass(frozen=True)
-class Who:
-    """A user by e-mail, and the key that signed if one did; a listed key comes without a user.
+class Identity:
+    """Who sent a request.
 
-    Of the holder of a token only what it is for is known.
+    A user has an *email*, and a *key* if the request was signed.
+    A key that only a bucket lists has no *email*.
+    A token has the *bucket* and the *operation* that it is for.
     """
 
     email: str = ""
@@ -32,68 +34,69 @@ class Who:
     operation: str = ""
 
 
-def anybody(_state: State, _asked: Asked) -> Who:
-    """Let anybody in."""
-    return Who()
+def anybody(_context: Context, _request: Request) -> Identity:
+    """Accept every request."""
+    return Identity()
 
 
-def user(state: State, asked: Asked) -> Who:
-    """Let a user in, by password or by key."""
-    return _by_password(state, asked) or _by_key(state, asked)
+def user(context: Context, request: Request) -> Identity:
+    """Accept a user's password or signature."""
+    return _by_password(context, request) or _by_key(context, request)
 
 
-def user_or_listed_key(state: State, asked: Asked) -> Who:
-    """Let in a user, or a key that nobody registered and the bucket lists."""
-    return _by_password(state, asked) or _by_key(state, asked, listed=True)
+def user_or_listed_key(context: Context, request: Request) -> Identity:
+    """Accept a user, or the signature of a key that has no user and is listed by the bucket."""
+    return _by_password(context, request) or _by_key(context, request, listed=True)
 
 
-def token_holder(state: State, asked: Asked) -> Who:
-    """Let in whoever presents a token, which is spent whatever comes of the request."""
-    with state.database.write() as connection:
-        row = spend(connection, tokens, asked.headers.get("x-token", ""), state.now())
+def token_holder(context: Context, request: Request) -> Identity:
+    """Accept a token; the token is used up even if the request fails later."""
+    with context.database.write() as connection:
+        row = redeem_token(connection, tokens, request.headers.get("x-token", ""), context.now())
     if row is None:
         raise Refused(401, "Invalid or expired token")
-    return Who(bucket=row["bucket"], operation=row["operation"])
+    return Identity(bucket=row["bucket"], operation=row["operation"])
 
 
-def _by_password(state: State, asked: Asked) -> Who | None:
-    if asked.credentials is None:
+def _by_password(context: Context, request: Request) -> Identity | None:
+    if request.credentials is None:
         return None
-    email, password = asked.credentials
-    with state.database.read() as connection:
+    email, password = request.credentials
+    with context.database.read() as connection:
         statement = sa.select(users).where(users.c.email == email.lower())
         row = connection.execute(statement).mappings().first()
-    if not state.passwords.matches(password, row["password"] if row else None) or not row:
+    if not context.passwords.matches(password, row["password"] if row else None) or not row:
         raise Refused(401, "Invalid email or password")
-    return Who(_activated(row))
+    return Identity(_activated_email(row))
 
 
-def _by_key(state: State, asked: Asked, listed: bool = False) -> Who:
-    key = _signing_key(asked)
-    with state.database.write() as connection:
+def _by_key(context: Context, request: Request, listed: bool = False) -> Identity:
+    key = _verified_key(request)
+    with context.database.write() as connection:
         row = connection.execute(_USER_BY_KEY, {"key": key}).mappings().first()
         if row is None and not listed:
             raise Refused(401, "Public key not registered")
-        if row is None and key not in find_bucket(connection, asked.bucket)["pubkeys"]:
+        if row is None and key not in find_bucket(connection, request.bucket)["pubkeys"]:
             raise Refused(404, "Bucket not found")
-        email = "" if row is None else _activated(row)
-        # The key's own too: once its user has removed it, a bucket may still list it.
+        email = "" if row is None else _activated_email(row)
+        # The key is an owner too: a bucket may still list it after its user has removed it.
         owners = [owner for owner in (email, point(bytes.fromhex(key)).hex()) if owner]
-        if not state.nonces.spend(connection, owners, _nonce(asked), _r(asked)):
+        nonce, r = _nonce(request), _signature_r(request)
+        if not context.nonce_rule.use(connection, owners, nonce, r):
             raise Refused(401, "Invalid nonce supplied")
-    return Who(email, key)
+    return Identity(email, key)
 
 
-def _signing_key(asked: Asked) -> str:
-    """Return the key by which the request is signed."""
-    key, signature = asked.headers.get("x-pubkey"), asked.headers.get("x-signature")
+def _verified_key(request: Request) -> str:
+    """Return the public key in the headers if the signature there is by that key."""
+    key, signature = request.headers.get("x-pubkey"), request.headers.get("x-signature")
     if not key or not signature:
         raise Refused(401, "No authentication strategy detected")
     if not _HEX.fullmatch(key) or not _HEX.fullmatch(signature):
         raise Refused(401, "Invalid signature")
     try:
         der = bytes.fromhex(signature)
-        if not _signs(asked, key, der):
+        if not _is_signed_by(request, key, der):
             parse_signature(der)
             raise Refused(401, "Invalid signature")
     except ValueError:
@@ -101,30 +104,30 @@ def _signing_key(asked: Asked) -> str:
     return key
 
 
-def _signs(asked: Asked, key: str, der: bytes) -> bool:
-    payload = asked.body if asked.has_body else asked.query.encode("latin-1")
+def _is_signed_by(request: Request, key: str, der: bytes) -> bool:
+    payload = request.body if request.expects_body else request.query.encode("latin-1")
     try:
-        return verify(bytes.fromhex(key), contract(asked.method, asked.path, payload), der)
+        return verify(bytes.fromhex(key), contract(request.method, request.path, payload), der)
     except ValueError:
         return False
 
 
-def _r(asked: Asked) -> str:
+def _signature_r(request: Request) -> str:
     """Return r of the signature, which is valid: 64 hexadecimal digits."""
-    r, _ = parse_signature(bytes.fromhex(asked.headers["x-signature"]))
+    r, _ = parse_signature(bytes.fromhex(request.headers["x-signature"]))
     return f"{r:064x}"
 
 
-def _activated(row: sa.RowMapping) -> str:
+def _activated_email(row: sa.RowMapping) -> str:
     if row["activation"] is not None:
         raise Refused(401, "User account has not been activated")
     return str(row["email"])
 
 
-def _nonce(asked: Asked) -> float:
-    supplied = (asked.fields if asked.has_body else asked.arguments).get("__nonce")
+def _nonce(request: Request) -> float:
+    fields = request.fields if request.expects_body else request.query_parameters
     try:
-        nonce = number(supplied or 0)
+        nonce = js_number(fields.get("__nonce") or 0)
     except ValueError:
         raise Refused(400, "User validation failed") from None
     if nonce <= 0:

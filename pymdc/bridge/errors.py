@@ -1,10 +1,10 @@
-"""What the bridge refuses, and why."""
+"""The error for a request that the bridge refuses."""
 
 from __future__ import annotations
 
 
 class Refused(Exception):
-    """A request that is answered with *status* and ``{"error": message}``."""
+    """Answer the request with *status*, ``{"error": message}`` and *headers*."""
 
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)

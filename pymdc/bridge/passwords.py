@@ -1,4 +1,4 @@
-"""Passwords, kept as slow salted hashes."""
+"""Passwords, stored as slow salted hashes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from pymdc.bridge.settings import MAX_PASSWORD_HASHES
+
 _COST = {"n": 2**14, "r": 8, "p": 1}
-_MOST_AT_ONCE = 4  # each takes 16 MiB
-_NOBODY = "scrypt$16384$8$1$" + 32 * "0" + "$" + 128 * "0"
+_UNMATCHED = "scrypt$16384$8$1$" + 32 * "0" + "$" + 128 * "0"
 
 
 class Passwords:
-    """Hashes passwords with *scrypt*, which is called as `hashlib.scrypt`."""
+    """Hashes passwords with *scrypt*, a function with the parameters of `hashlib.scrypt`."""
 
     def __init__(self, scrypt: Callable[..., bytes] = hashlib.scrypt) -> None:
         self._scrypt = scrypt
-        self._turns = threading.BoundedSemaphore(_MOST_AT_ONCE)
+        self._slots = threading.BoundedSemaphore(MAX_PASSWORD_HASHES)
 
     def hash(self, password: str) -> str:
-        """Return a new salted hash of *password*, with its parameters before it."""
+        """Return a new salted hash of *password*, preceded by its parameters."""
         salt = secrets.token_bytes(16)
         digest = self._derive(password, salt, **_COST)
         return "$".join(("scrypt", *map(str, _COST.values()), salt.hex(), digest.hex()))
 
     def matches(self, password: str, stored: str | None) -> bool:
-        """Say whether *stored* is a hash of *password*; None costs the same work and is not."""
-        _, n, r, p, salt, expected = (stored or _NOBODY).split("$")
+        """Return whether *stored* is a hash of *password*; for None do the same work."""
+        _, n, r, p, salt, expected = (stored or _UNMATCHED).split("$")
         digest = self._derive(password, bytes.fromhex(salt), n=int(n), r=int(r), p=int(p))
         return hmac.compare_digest(digest, bytes.fromhex(expected))
 
     def _derive(self, password: str, salt: bytes, **cost: Any) -> bytes:
-        with self._turns:
+        with self._slots:
             return self._scrypt(password.encode(), salt=salt, **cost)

@@ -11,7 +11,7 @@ import pytest
 
 import pymdc
 from pymdc.bridge import Bridge
-from pymdc.bridge.__main__ import _parser
+from pymdc.bridge.settings import parser
 
 SURFACE = {
     "pymdc.api.users.Users": "(username, password=None)",
@@ -103,7 +103,7 @@ def test_the_settings_of_a_client_and_of_a_bridge_have_these_defaults() -> None:
 
 
 def test_the_bridge_as_a_program_has_these_defaults() -> None:
-    assert vars(_parser().parse_args([])) == {
+    assert vars(parser().parse_args([])) == {
         "host": "127.0.0.1",
         "port": 6382,
         "url": None,

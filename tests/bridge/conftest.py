@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from asking import Clock, User
+from asking import Clock, Count, Rows, User
 
 from pymdc.bridge import Bridge
 
@@ -35,13 +35,18 @@ def alice(bridge: Bridge) -> User:
 
 
 @pytest.fixture
-def objects(data: Path) -> Callable[[], int]:
-    """Count the objects on disk, those half written too."""
+def bucket(alice: User) -> str:
+    return alice.bucket()
+
+
+@pytest.fixture
+def objects(data: Path) -> Count:
+    """Count the objects on disk, half-written ones included."""
     return lambda: sum(path.is_file() for path in (data / "shards").rglob("*"))
 
 
 @pytest.fixture
-def rows(data: Path) -> Callable[[str], int]:
+def rows(data: Path) -> Rows:
     """Count the rows of a table."""
 
     def count(table: str) -> int:

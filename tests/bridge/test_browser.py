@@ -1,8 +1,7 @@
-"""Calls of a page in Chromium, which comes from elsewhere."""
+"""Calls of a page of another origin, in Chromium."""
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import PASSWORD, User
+from asking import PASSWORD, User, basic
 from modes import PATIENCE
 from servers import RawServer, answering, written
 
@@ -22,7 +21,7 @@ CHROMIUM = shutil.which("chromium")
 
 SWITCHES = [
     "--headless",
-    "--no-sandbox",  # which the superuser cannot have
+    "--no-sandbox",  # the superuser cannot have one
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
@@ -59,7 +58,7 @@ Call = list[Any]
 
 
 def signed(alice: User, method: str, path: str, **fields: object) -> Call:
-    """Return a call with a signature; with *fields* in its body, else with a query."""
+    """Return a signed call, with *fields* in its body or with a query string."""
     nonce = next(alice.nonces)
     body = json.dumps({**fields, "__nonce": nonce}) if fields else None
     query = f"__nonce={nonce}"
@@ -71,7 +70,7 @@ def signed(alice: User, method: str, path: str, **fields: object) -> Call:
 
 
 def answers(alice: User, folder: Path, calls: list[Call]) -> list[Any]:
-    """Return the status and the text that a page gets for each of *calls*, or its error."""
+    """Return what a page gets for each of *calls*: the status and the text, or an error."""
     page = PAGE.replace("CALLS", json.dumps(calls))
     page = page.replace("BRIDGE", json.dumps(alice.bridge.endpoint))
     kind = "Content-Type: text/html; charset=utf-8"
@@ -85,18 +84,17 @@ def answers(alice: User, folder: Path, calls: list[Call]) -> list[Any]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
-def test_page_from_elsewhere_makes_every_kind_of_call(alice: User, tmp_path: Path) -> None:
+def test_page_of_another_origin_makes_every_kind_of_call(alice: User, tmp_path: Path) -> None:
     bucket, data = alice.bucket(), "the file"
-    pair = base64.b64encode(f"{alice.email}:{PASSWORD}".encode()).decode()
-    basic = {"Authorization": f"Basic {pair}"}
+    by_password = basic(alice.email, PASSWORD)
     pushing = {"x-token": alice.token(bucket, "PUSH"), "x-filesize": str(len(data))}
     path = f"/buckets/{bucket}/files"
     calls: list[Call] = [
         signed(alice, "GET", "/keys"),
         signed(alice, "POST", "/buckets", name="of a page"),
         signed(alice, "PATCH", f"/buckets/{bucket}", name="changed"),
-        ["GET", "/keys", basic],
-        ["GET", f"/buckets/{24 * '0'}", basic],
+        ["GET", "/keys", by_password],
+        ["GET", f"/buckets/{24 * '0'}", by_password],
         ["GET", "/keys", {}],
         ["PUT", path, pushing, None, data],
         signed(alice, "DELETE", f"{path}/{file_hash(data.encode())}"),

@@ -1,4 +1,4 @@
-"""What is a file in a multipart body, and what it is called."""
+"""Which part of a multipart body is the file, and its name."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ DATA = b"the file"
 FIELD = 'form-data; name="f"'
 
 
-@pytest.fixture
-def bucket(alice: User) -> str:
-    return alice.bucket()
-
-
 def part(disposition: str, kind: str = "", data: bytes = DATA) -> bytes:
     lines = [f"--{BOUNDARY}", f"Content-Disposition: {disposition}"]
     lines += [f"Content-Type: {kind}"] if kind else []
@@ -23,7 +18,7 @@ def part(disposition: str, kind: str = "", data: bytes = DATA) -> bytes:
 
 
 def send(alice: User, bucket: str, body: bytes, *, cut: int | None = None) -> Reply:
-    """Upload what is in *body*, which may be cut into chunks of so many bytes."""
+    """Upload *body*, at once or in chunks of *cut* bytes."""
     headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
     size = cut or len(body)
     chunks = (body[start : start + size] for start in range(0, len(body), size))
@@ -38,7 +33,7 @@ def sent(alice: User, bucket: str, *parts: bytes) -> Reply:
 @pytest.mark.parametrize(
     "kind", ["application/octet-stream", "Application/Octet-Stream; charset=binary"]
 )
-def test_part_of_bytes_without_a_name_is_the_file(alice: User, bucket: str, kind: str) -> None:
+def test_octet_stream_part_without_a_name_is_the_file(alice: User, bucket: str, kind: str) -> None:
     fields = part('form-data; name="before"', data=b"no file")
     entry = sent(alice, bucket, fields, part('form-data; name="data"', kind)).json
     assert (entry["filename"], entry["mimetype"]) == (file_hash(DATA), "application/octet-stream")
@@ -84,7 +79,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("parameter", NAMES)
-def test_name_of_a_file_is_read(alice: User, bucket: str, parameter: str) -> None:
+def test_file_name_is_parsed(alice: User, bucket: str, parameter: str) -> None:
     reply = sent(alice, bucket, part(f"{FIELD}; {parameter}", "text/css"))
     assert reply.json["filename"] == NAMES[parameter]
     [listed] = alice.ask("GET", f"/buckets/{bucket}/files").json
@@ -110,15 +105,13 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_name_that_cannot_be_decoded_makes_a_file_all_the_same(
-    alice: User, bucket: str, broken: str
-) -> None:
+def test_undecodable_name_is_still_a_file(alice: User, bucket: str, broken: str) -> None:
     reply = sent(alice, bucket, part(f"{FIELD}; filename*={broken}", "text/css"))
     assert reply.status == 200
     assert alice.ask("GET", f"/buckets/{bucket}/files").json == [reply.json]
 
 
-def test_name_in_several_pieces_is_none(alice: User, bucket: str) -> None:
+def test_name_in_several_pieces_is_ignored(alice: User, bucket: str) -> None:
     pieces = "filename*0*=utf-8''na%C3%AF; filename*1=ve.txt"
     reply = sent(alice, bucket, part(f"{FIELD}; {pieces}", "text/css"))
     assert reply.error == (400, "No file was found in the multipart data")
@@ -136,7 +129,7 @@ PREAMBLES = [
 
 @pytest.mark.parametrize("cut", [None, 1, 10])
 @pytest.mark.parametrize("preamble", range(len(PREAMBLES)))
-def test_preamble_and_epilogue_are_passed_over(
+def test_preamble_and_epilogue_are_ignored(
     alice: User, bucket: str, preamble: int, cut: int | None
 ) -> None:
     before = PREAMBLES[preamble]
@@ -148,10 +141,10 @@ def test_preamble_and_epilogue_are_passed_over(
 
 
 @pytest.mark.parametrize("body", [b"no boundary", b"-", b"\r\n", f"--{BOUNDARY}".encode()])
-def test_body_that_is_all_preamble_is_refused(alice: User, bucket: str, body: bytes) -> None:
+def test_body_without_a_part_is_refused(alice: User, bucket: str, body: bytes) -> None:
     assert send(alice, bucket, body).error == (400, "Unexpected end of multipart data")
 
 
-def test_boundary_in_the_middle_of_a_line_is_none(alice: User, bucket: str) -> None:
+def test_boundary_in_the_middle_of_a_line_is_ignored(alice: User, bucket: str) -> None:
     reply = send(alice, bucket, b"see " + form(DATA))
     assert reply.error == (400, "No file was found in the multipart data")

@@ -16,30 +16,20 @@ from modes import PATIENCE
 
 from pymdc import Call
 from pymdc._calls.cancel_scope import Scope
-from pymdc._calls.capture import outcome
-from pymdc._calls.pool import Workers as ScopedWorkers
+from pymdc._calls.pool import WorkerPool
 from pymdc._calls.threads import Threads
 from pymdc._calls.waiting import Queue
 from pymdc.exceptions import Cancelled
 
 
-class Workers(ScopedWorkers):
+class Workers(WorkerPool):
     """Workers whose calls get a scope of their own, as a client's do."""
 
     def run(self, work: Any, scope: Scope | None = None) -> Any:
-        return super().run(work, scope or Scope())
+        return super().run(lambda scope: work(), scope or Scope())
 
     def submit(self, work: Any, callback: Any, scope: Scope | None = None) -> Call:
-        scope = scope or Scope()
-
-        def within() -> Any:
-            def begun() -> Any:
-                scope.begin()
-                return work()
-
-            return outcome(partial(scope.settle, outcome(begun)))
-
-        return super().submit(within, callback, scope)
+        return super().submit(lambda scope: work(), callback, scope or Scope())
 
 
 @pytest.fixture(params=[1, 4], ids=["one worker", "four workers"])
@@ -153,7 +143,7 @@ def test_what_waits_for_a_call_harms_no_worker_either(
     let_go()
     assert call.result(PATIENCE) == {}
     assert one.submit(dict, ignore).result(PATIENCE) == {}
-    assert one.quiet(PATIENCE)
+    assert one.wait_idle(PATIENCE)
     assert "SystemExit" in caplog.text
 
 
@@ -413,21 +403,21 @@ def test_threads_that_have_ended_are_kept_no_longer(workers: Workers) -> None:
     assert len(workers.threads._all) == 1
 
 
-def keepers() -> list[threading.Thread]:
+def monitors() -> list[threading.Thread]:
     return [
         thread
         for thread in threading.enumerate()
-        if thread.name == "pymdc-keeper" and not thread.daemon
+        if thread.name == "pymdc-monitor" and not thread.daemon
     ]
 
 
 def test_the_process_is_held_while_a_callback_has_to_run_and_no_longer(one: Workers) -> None:
-    assert keepers() == []
+    assert monitors() == []
     let_go = occupy(one)
-    (keeper,) = keepers()
+    (holding,) = monitors()
     let_go()
-    keeper.join(PATIENCE)
-    assert keepers() == []
+    holding.join(PATIENCE)
+    assert monitors() == []
 
 
 class Pausing(logging.Handler):
@@ -451,12 +441,12 @@ def test_the_process_is_held_by_a_call_behind_a_worker_that_has_just_had_the_las
     pausing, end = Pausing(), threading.Event()
     monkeypatch.setattr(logging.getLogger("pymdc"), "handlers", [pausing])
     one.submit(partial(end.wait, PATIENCE), ignore).add_done_callback(leave)
-    (keeper,) = keepers()
+    (holding,) = monitors()
     end.set()
     assert pausing.held.wait(PATIENCE)
-    keeper.join(PATIENCE)
+    holding.join(PATIENCE)
     one.submit(dict, ignore)
-    assert len(keepers()) == 1
+    assert len(monitors()) == 1
     pausing.go_on.set()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import re
 import subprocess
 import sys
@@ -24,12 +23,7 @@ from processes import MINUTE, bridge_process, python
 from steps import at_each_step
 
 import pymdc
-from pymdc._calls.cancel_scope import Scope
 from pymdc._crypto.nonces import Nonces
-from pymdc._http.auth import Signature
-from pymdc._http.request import settle
-from pymdc._http.retry import Sendings
-from pymdc._http.turn import Turn
 from pymdc.bridge import Bridge
 
 CALLS = 1_000
@@ -217,13 +211,6 @@ def test_a_clock_that_goes_back_does_not_take_the_nonce_with_it() -> None:
     assert [program.next() for _ in range(3)] == ["100000.000", "100000.001", "100000.002"]
 
 
-def test_what_runs_ahead_is_not_overtaken() -> None:
-    program = standing(3_000_000)
-    assert program.next(ahead=5_000) == "8000.000"
-    assert program.next() == "8000.001"
-    assert program.next(ahead=20) == "8000.002"
-
-
 def test_no_two_threads_have_one_nonce() -> None:
     program = standing(1)
     found: list[list[float]] = [[] for _ in range(8)]
@@ -270,33 +257,3 @@ print(len(found) > 100_000, len(set(found)) == len(found))
 
 def test_a_signal_handler_may_take_a_nonce_at_any_moment() -> None:
     assert python("-c", SIGNALLED).stdout == "True True\n"
-
-
-REQUEST = settle("GET", "/x")
-
-
-def test_a_nonce_runs_ahead_the_further_the_more_were_refused() -> None:
-    key_pair = pymdc.ECDSA()
-    signed = [Signature(key_pair, standing(3_000_000)).sign(REQUEST, n) for n in range(9)]
-    assert [request.payload for request in signed] == [
-        f"__nonce={3000 + lead}.000" for lead in (0, 0, 1, 7, 49, 343, 2401, 16807, 117649)
-    ]
-
-
-def test_who_signs_waits_for_the_one_before_once_a_nonce_was_refused() -> None:
-    turn, signs = Turn(), Signature(pymdc.ECDSA())
-    order: list[str] = []
-
-    def follow() -> None:
-        with turn.of(Sendings(REQUEST, signs), Scope()):
-            order.append("second")
-
-    with turn.of(Sendings(REQUEST, signs, stale=1), Scope()):
-        assert turn._until
-        turn._until = math.inf  # however long this takes
-        following = threading.Thread(target=follow)
-        following.start()
-        following.join(0.1)
-        order.append("first")
-    following.join(PATIENCE)
-    assert order == ["first", "second"]

@@ -236,7 +236,7 @@ def test_close_with_a_timeout_is_not_held_by_blocking_calls_alone() -> None:
 def test_a_call_that_comes_late_to_its_worker_is_cancelled_with_the_others() -> None:
     client = pymdc.Client("http://127.0.0.1:1")
     client.close(cancel=True)
-    assert isinstance(client._in_scope(lambda scope: "sent", Scope()), Cancelled)
+    assert isinstance(client._pool.capture(lambda scope: "sent", Scope()), Cancelled)
 
 
 def test_close_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_idle_threads_end_by_themselves_and_others_take_their_place() -> None:
         seen.update(threading.enumerate())
 
     with RawServer(answer_all) as server, pymdc.Client(server.endpoint) as client:
-        client._workers.threads.idle_seconds = client._clock.idle_seconds = 0.05
+        client._pool.threads.idle_seconds = 0.05
         for _ in range(2):
             assert register(client, look).result(PATIENCE) == []
             for thread in seen - before:
@@ -451,7 +451,7 @@ for _ in range(presses):
         pass
 client.close()
 calls = [call for call in made if isinstance(call, pymdc.Call)]
-assert client._workers.quiet(0)
+assert client._pool.wait_idle(0)
 assert not any(call.is_alive() for call in calls)
 assert len(calls) <= len(told) <= len(calls) + presses, (len(calls), len(told))
 """
@@ -518,14 +518,11 @@ WITHOUT_THREADS = """
 import pymdc, sys, threading
 
 client = pymdc.Client(sys.argv[1], timeout=(10, 20), total=0.5, workers=4)
-client._clock.idle_seconds = 0.05
+client._pool.threads.idle_seconds = 0.05
 user = pymdc.api.Users("a@b.com", "pass", client=client)
 
 def callback(value):
     threading.main_thread().join()
-    for thread in threading.enumerate():
-        if thread.name == "pymdc-clock":
-            thread.join()
     threading.stack_size(1 << 46)  # which no thread can have
     go_on()
 

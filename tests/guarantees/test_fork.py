@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -283,6 +284,13 @@ def test_parent_and_child_sign_with_one_key_at_once(ask: Ask, bucket: pymdc.api.
     assert child.value() == ["photos"] * 20
 
 
+def next_ahead_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the next nonce, taken a second ahead."""
+    with monkeypatch.context() as patch:
+        patch.setattr(nonces, "_clock", lambda: time.time_ns() + 10**9)
+        return nonces.next()
+
+
 def test_parents_and_children_have_nonces_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nonces, "_digits", lambda: str(os.getpid()))
 
@@ -294,7 +302,7 @@ def test_parents_and_children_have_nonces_of_their_own(monkeypatch: pytest.Monke
         return several() + list(grandchild.value())
 
     nonces.in_child()
-    nonces.next(ahead=1_000)  # ahead of the clock, so that each goes on where this one is
+    next_ahead_of_the_clock(monkeypatch)  # so that each goes on where this one is
     children = [Child(child) for _ in range(2)]
     found = several() + [nonce for child in children for nonce in child.value()]
     assert len({float(nonce) for nonce in found}) < len(found)
@@ -305,8 +313,10 @@ def test_children_draw_digits_for_their_nonces() -> None:
     assert len({Child(nonces.next).value()[-3:] for _ in range(20)}) > 10
 
 
-def test_a_child_goes_on_after_the_last_nonce_of_its_parent() -> None:
-    far_ahead = Decimal(nonces.next(ahead=1_000))
+def test_a_child_goes_on_after_the_last_nonce_of_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    far_ahead = Decimal(next_ahead_of_the_clock(monkeypatch))
     assert Decimal(Child(nonces.next).value()) > far_ahead
 
 

@@ -141,7 +141,8 @@ class Last:
 builtins.last = Last()
 builtins.last.call = client.run(lambda scope: "value", hold)
 began.wait()
-client._workers._keepers.clear()  # so that Python ends although a callback has not returned
+# so that Python ends although a callback has not returned
+pymdc._calls.monitor.monitor._threads.clear()
 """
 
 

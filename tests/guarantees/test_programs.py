@@ -257,7 +257,7 @@ def test_a_wrong_variable_is_named(name: str, value: str, outside: Path) -> None
 def test_variables_set_the_default_client(outside: Path) -> None:
     script = (
         "from pymdc._default import default; d = default()\n"
-        "print(d.endpoint, d._transport.timeout, d._workers._queue._size, d is default())"
+        "print(d.endpoint, d._transport.timeout, d._pool._queue._size, d is default())"
     )
     settings = {
         "PYMDC_ENDPOINT": "http://127.0.0.1:9/",

@@ -229,7 +229,7 @@ for name, which in itertools.product(actions, (0, 1)):
         for call in calls:
             call.join(20)
             assert call.done(), (name, step, call)
-        assert client._workers.quiet(20), (name, step)
+        assert client._pool.wait_idle(20), (name, step)
         client.close()
         assert {*told} >= {"first", "second"}, (name, step, told)
         assert len(told) == len({*told}), (name, step, told)

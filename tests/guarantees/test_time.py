@@ -252,7 +252,7 @@ def test_a_block_that_gets_away_bit_by_bit_is_progress(tmp_path: Path, secure: b
         here = tls.wrap_socket(here, server_hostname="localhost")
     here.settimeout(wait)
     scope = Scope(wait, renews=True)
-    scope.begin()
+    scope.start()
     with here, there:
         connection = connection_to("x", 1, lambda: tls, secure=secure)
         connection.sock = here

@@ -18,7 +18,7 @@ from servers import RawServer, Treat, answering, echoing, read_request
 
 import pymdc
 from pymdc import exceptions
-from pymdc._http.auth import Nobody
+from pymdc._http.auth import NoAuth
 from pymdc._http.request import settle
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
@@ -114,7 +114,7 @@ def test_a_password_may_hold_what_ends_the_host_of_other_addresses(
     with Proxy(hosts, f"al:{password}") as proxy:
         settings(http_proxy=f" http://al:{password}@{proxy.address}/ ")
         with pymdc.Client("http://bridge.invalid") as client:
-            assert client.call(settle("GET", "/"), Nobody(), None)["swagger"] == "2.0"
+            assert client.call(settle("GET", "/"), NoAuth(), None)["swagger"] == "2.0"
 
 
 def test_a_proxy_may_end_its_lines_as_it_likes(settings: Set) -> None:

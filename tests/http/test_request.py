@@ -12,7 +12,7 @@ import pytest
 from pymdc import ECDSA
 from pymdc._crypto.nonces import Nonces
 from pymdc._crypto.signing import contract
-from pymdc._http.auth import Basic, Nobody, Signature, Token, identify
+from pymdc._http.auth import Basic, NoAuth, Signature, Token, identify
 from pymdc._http.request import resource, settle
 from pymdc.api import Users
 
@@ -88,7 +88,7 @@ def test_basic_and_token_say_who_asks() -> None:
         b"a@b.com:d74ff0ee8da3b9806b18c877dbf29bbde50b5bd8e4dad7a3a725000feb82e8f1"
     )
     assert Token("abc").sign(settle("GET", "/")).headers == {"x-token": "abc"}
-    assert identify(None) == Nobody()
+    assert identify(None) == NoAuth()
     with pytest.raises(TypeError, match="expected Users, ECDSA or None"):
         identify(("user", "password"))
 

@@ -28,7 +28,7 @@ import pymdc
 from pymdc import exceptions
 from pymdc._calls.cancel_scope import Scope
 from pymdc._http import errors as _translation
-from pymdc._http import retry as _again
+from pymdc._http import retry
 from pymdc._http.connect import Deadline, connect_tcp
 from pymdc._transfers import channel as _channel
 
@@ -96,7 +96,7 @@ def test_a_refusal_that_is_not_the_bridges_is_an_http_error(
     assert f"/keys answered {value.code}: " in str(value)
 
 
-@pytest.mark.parametrize("status", _again._BUSY)
+@pytest.mark.parametrize("status", retry._THROTTLING)
 def test_a_busy_answer_that_is_not_the_bridges_says_so(ask: Ask, status: int) -> None:
     value = treated(answering(written(f"{status} Busy", b"<html>")), ask)
     assert type(value) is exceptions.HTTPError

@@ -24,20 +24,23 @@ from ways import ANSWERING, BUSY, FORWARDED, HEAD, STAGES, Way
 
 import pymdc
 from pymdc import exceptions
-from pymdc._http.auth import Auth, Basic, Nobody, Signature, Token
+from pymdc._calls.cancel_scope import Scope
+from pymdc._calls.capture import capture
+from pymdc._http.auth import Auth, Basic, FetchedToken, NoAuth, Signature, Token
 from pymdc._http.request import settle
 from pymdc._http.response import Response
-from pymdc._http.retry import MOST_NONCES, Busy, Outcome, Sendings
+from pymdc._http.retry import MAX_NONCE_REFUSALS, Outcome, RetryState
 from pymdc.api import Bucket, Buckets, Keys, Users
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
 
 NOW = 1_700_000_000
 
-NOBODY: Auth = Nobody()
+NO_AUTH: Auth = NoAuth()
 BASIC: Auth = Basic("a", "b")
 SIGNED: Auth = Signature(pymdc.ECDSA())
 TOKEN: Auth = Token("t")
+FETCHED: Auth = FetchedToken(lambda scope: {"token": "t"}, Scope())
 METHODS = ["GET", "DELETE", "POST", "PATCH", "PUT"]
 
 REFUSED = exceptions.ConnectError("x")
@@ -49,25 +52,27 @@ def answered(status: int, body: bytes = b"{}", **headers: str) -> Response:
 
 
 NOT_FOUND = b'{"error":"Bucket not found"}'
-STALE = answered(401, b'{"error":"Invalid nonce supplied"}')
+NONCE_REFUSED = answered(401, b'{"error":"Invalid nonce supplied"}')
+TOKEN_REFUSED = answered(401, b'{"error":"Invalid or expired token"}')
 
 
-def sendings(method: str, asks: Auth) -> Sendings:
-    return Sendings(settle(method, "/x"), asks, jitter=lambda: 0.5, clock=lambda: NOW)
+def state(method: str, auth: Auth) -> RetryState:
+    return RetryState(settle(method, "/x"), auth, jitter=lambda: 0.5, clock=lambda: NOW)
 
 
-def waits(method: str, asks: Auth, outcome: Outcome, count: int = 3) -> list[float | None]:
+def delays(method: str, auth: Auth, outcome: Outcome, count: int = 3) -> list[float | None]:
     """Return what is decided after each of *count* sendings that end in *outcome*."""
-    one = sendings(method, asks)
-    return [one.again(outcome) for _ in range(count)]
+    one = state(method, auth)
+    return [one.next_delay(outcome) for _ in range(count)]
 
 
 BACKED_OFF = [pytest.approx(0.15), pytest.approx(0.3), None]
 NEVER = [None] * 3
 
-ANYTHING = set(itertools.product(METHODS, (NOBODY, BASIC, SIGNED, TOKEN)))
+ANYTHING = set(itertools.product(METHODS, (NO_AUTH, BASIC, SIGNED, TOKEN, FETCHED)))
 HARMLESS = set(itertools.product(("GET", "DELETE"), (BASIC, SIGNED)))
 WITH_TOKEN = set(itertools.product(METHODS, [TOKEN]))
+WITH_FETCHED = set(itertools.product(METHODS, [FETCHED]))
 NOTHING: set[tuple[str, Auth]] = set()
 
 
@@ -77,12 +82,15 @@ NOTHING: set[tuple[str, Auth]] = set()
         (REFUSED, ANYTHING),
         (exceptions.ConnectTimeout("x"), ANYTHING),
         (exceptions.CertificateError("x"), NOTHING),
-        (LOST, HARMLESS),
-        (exceptions.Timeout("x"), HARMLESS),
-        (exceptions.GarbledAnswer("x"), HARMLESS),
+        (LOST, HARMLESS | WITH_FETCHED),
+        (exceptions.Timeout("x"), HARMLESS | WITH_FETCHED),
+        (exceptions.GarbledAnswer("x"), HARMLESS | WITH_FETCHED),
         (answered(200), NOTHING),
         (answered(400), NOTHING),
         (answered(401, b'{"error":"Invalid signature"}'), NOTHING),
+        (TOKEN_REFUSED, WITH_FETCHED),
+        (answered(200, TOKEN_REFUSED.body), NOTHING),
+        (answered(200, NONCE_REFUSED.body), NOTHING),
         (answered(404), NOTHING),
         (answered(429), NOTHING),
         (answered(500, Retry_After="1"), NOTHING),
@@ -92,10 +100,12 @@ NOTHING: set[tuple[str, Auth]] = set()
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_who_sends_what_again(outcome: Outcome, repeated: set[tuple[str, Auth]]) -> None:
-    for method, asks in ANYTHING:
-        expected = BACKED_OFF if (method, asks) in repeated else NEVER
-        assert waits(method, asks, outcome) == expected, (method, asks)
+def test_requests_are_repeated_where_that_is_safe(
+    outcome: Outcome, repeated: set[tuple[str, Auth]]
+) -> None:
+    for method, auth in ANYTHING:
+        expected = BACKED_OFF if (method, auth) in repeated else NEVER
+        assert delays(method, auth, outcome) == expected, (method, auth)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -108,73 +118,80 @@ def test_who_sends_what_again(outcome: Outcome, repeated: set[tuple[str, Auth]])
         (email.utils.formatdate(NOW - 30, usegmt=True), 0),
     ],
 )
-def test_a_busy_bridge_is_asked_again_when_it_says(status: int, told: str, seconds: float) -> None:
-    busy = answered(status, Retry_After=told)
-    for method, asks in ANYTHING - WITH_TOKEN:
+def test_retry_after_is_obeyed(status: int, told: str, seconds: float) -> None:
+    throttled = answered(status, Retry_After=told)
+    for method, auth in ANYTHING - WITH_TOKEN - WITH_FETCHED:
         backed_off = [max(seconds, 0.15 * 2**number) for number in range(5)]
-        assert waits(method, asks, busy, 5) == pytest.approx(backed_off), (method, asks)
-    for method, asks in WITH_TOKEN:
-        with pytest.raises(Busy) as caught:
-            sendings(method, asks).again(busy)
-        assert (caught.value.wait, caught.value.response) == (seconds, busy)
+        assert delays(method, auth, throttled, 5) == pytest.approx(backed_off), (method, auth)
+    for method, auth in WITH_FETCHED:
+        backed_off = [max(seconds, 0.15), max(seconds, 0.3)]
+        *first, last = delays(method, auth, throttled)
+        assert first == pytest.approx(backed_off)
+        assert last is None
+    for method, auth in WITH_TOKEN:
+        assert delays(method, auth, throttled) == NEVER
+
+
+def test_fetched_tokens_are_three_in_all_whatever_came_of_them() -> None:
+    outcomes: list[Outcome] = [LOST, TOKEN_REFUSED, answered(503, Retry_After="0")]
+    for order in itertools.permutations(outcomes):
+        one = state("PUT", FETCHED)
+        assert [one.next_delay(outcome) is None for outcome in order] == [False, False, True]
 
 
 @pytest.mark.parametrize("name", ["x-token", "X-Token"])
-def test_a_token_among_the_headers_is_spent_like_any_other(name: str) -> None:
+def test_token_among_the_headers_is_never_repeated(name: str) -> None:
     request = settle("GET", "/buckets/b/files/h", headers={name: "t"})
-    for asks in (BASIC, SIGNED):
+    for auth in (BASIC, SIGNED):
         for outcome in (LOST, answered(503, Retry_After="0")):
-            assert Sendings(request, asks).again(outcome) is None
-        assert Sendings(request, asks).again(REFUSED) is not None
+            assert RetryState(request, auth).next_delay(outcome) is None
+        assert RetryState(request, auth).next_delay(REFUSED) is not None
 
 
 @pytest.mark.parametrize("path", ["/activations/t", "/Activations/t", "/%61ctivations/t"])
-def test_an_activation_is_sent_once_whoever_asks(path: str) -> None:
-    for asks in (NOBODY, BASIC, SIGNED):
-        assert Sendings(settle("GET", path), asks).again(LOST) is None
+def test_activation_is_sent_once_whoever_asks(path: str) -> None:
+    for auth in (NO_AUTH, BASIC, SIGNED):
+        assert RetryState(settle("GET", path), auth).next_delay(LOST) is None
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(max_codepoint=255)) | st.from_regex(r"\w+, 0?\d \w+ \d+ [0-9:]+ .\d+"))
-def test_no_text_of_retry_after_is_an_exception(told: str) -> None:
-    wait = sendings("GET", SIGNED).again(answered(503, Retry_After=told))
+def test_retry_after_of_any_text_raises_nothing(told: str) -> None:
+    wait = state("GET", SIGNED).next_delay(answered(503, Retry_After=told))
     assert wait is None or wait >= 0
 
 
 @pytest.mark.parametrize("told", ["²", "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"])
-def test_a_retry_after_beyond_all_numbers_is_none(told: str) -> None:
-    assert waits("GET", SIGNED, answered(503, Retry_After=told)) == NEVER
+def test_retry_after_beyond_all_numbers_is_ignored(told: str) -> None:
+    assert delays("GET", SIGNED, answered(503, Retry_After=told)) == NEVER
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stale_nonce_is_signed_again_eight_times(method: str) -> None:
-    *waited, last = waits(method, SIGNED, STALE, MOST_NONCES + 1)
+def test_refused_nonce_is_replaced_eight_times(method: str) -> None:
+    *waited, last = delays(method, SIGNED, NONCE_REFUSED, MAX_NONCE_REFUSALS + 1)
+    assert waited == [pytest.approx(0.015 * 2**number) for number in range(8)]
     assert last is None
-    seconds = [one for one in waited if one is not None]
-    assert len(seconds) == MOST_NONCES
-    assert seconds[0] == 0
-    assert seconds == sorted(set(seconds))
-    for asks in (NOBODY, BASIC, TOKEN):
-        assert waits(method, asks, STALE) == NEVER
+    for auth in (NO_AUTH, BASIC, TOKEN, FETCHED):
+        assert delays(method, auth, NONCE_REFUSED) == NEVER
 
 
-def test_a_busy_bridge_takes_no_try_from_what_else_goes_wrong() -> None:
-    one = sendings("GET", SIGNED)
+def test_throttling_takes_no_try_from_other_failures() -> None:
+    one = state("GET", SIGNED)
     for _ in range(4):
-        assert one.again(answered(503, Retry_After="0")) is not None
-    assert [one.again(LOST) for _ in range(3)] == BACKED_OFF
+        assert one.next_delay(answered(503, Retry_After="0")) is not None
+    assert [one.next_delay(LOST) for _ in range(3)] == BACKED_OFF
 
 
-def test_stale_nonces_take_no_try_from_what_else_goes_wrong() -> None:
-    one = sendings("GET", SIGNED)
-    outcomes: list[Outcome] = [STALE, LOST, STALE, LOST, STALE, LOST]
-    assert [one.again(outcome) is None for outcome in outcomes] == [False] * 5 + [True]
+def test_refused_nonces_take_no_try_from_other_failures() -> None:
+    one = state("GET", SIGNED)
+    outcomes: list[Outcome] = [NONCE_REFUSED, LOST, NONCE_REFUSED, LOST, NONCE_REFUSED, LOST]
+    assert [one.next_delay(outcome) is None for outcome in outcomes] == [False] * 5 + [True]
 
 
-def test_once_it_may_have_arrived_a_refused_connection_changes_nothing() -> None:
-    one = sendings("POST", SIGNED)
-    assert one.again(REFUSED) is not None
-    assert one.again(LOST) is None
+def test_refused_connection_changes_nothing_once_a_request_may_have_arrived() -> None:
+    one = state("POST", SIGNED)
+    assert one.next_delay(REFUSED) is not None
+    assert one.next_delay(LOST) is None
 
 
 @pytest.mark.parametrize(
@@ -189,15 +206,15 @@ def test_once_it_may_have_arrived_a_refused_connection_changes_nothing() -> None
         ("DELETE", LOST, answered(404, b'"nowhere"'), False),
     ],
 )
-def test_when_nothing_found_means_done(
+def test_repeated_delete_counts_404_as_success(
     method: str, before: Outcome, after: Response, done: bool
 ) -> None:
-    one = sendings(method, SIGNED)
-    one.again(before)
-    assert one.done_before(after) is done
+    one = state(method, SIGNED)
+    one.next_delay(before)
+    assert (capture(lambda: one.result(after)) == "") is done
 
 
-def test_a_page_of_a_proxy_does_not_say_that_something_is_removed(ask: Ask) -> None:
+def test_page_of_a_proxy_does_not_count_as_deleted(ask: Ask) -> None:
     answers = [b"", written("404 Not Found", b"<html>")]
 
     def treat(connection: socket.socket) -> None:
@@ -215,7 +232,7 @@ def test_a_page_of_a_proxy_does_not_say_that_something_is_removed(ask: Ask) -> N
     ("path", "headers"),
     [("/buckets/b/files/h", {"X-Token": "t" * 64}), ("/activations/" + "a" * 64, {})],
 )
-def test_what_a_hand_made_request_spends_is_sent_once(
+def test_hand_made_request_that_spends_a_token_is_sent_once(
     ask: Ask, path: str, headers: dict[str, str]
 ) -> None:
     with RawServer(closes) as server, pymdc.Client(server.endpoint) as client:
@@ -249,7 +266,7 @@ def bucket_id(bucket: Bucket) -> str:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_makes_something_is_sent_once(
+def test_creating_requests_are_sent_once(
     ask: Ask,
     bridge: Bridge,
     client: pymdc.Client,
@@ -281,7 +298,7 @@ def test_what_makes_something_is_sent_once(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_spends_something_is_sent_once(
+def test_requests_that_spend_a_token_are_sent_once(
     ask: Ask,
     bridge: Bridge,
     client: pymdc.Client,
@@ -309,7 +326,7 @@ def test_what_spends_something_is_sent_once(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_only_reads_is_sent_again(
+def test_reading_request_is_sent_again(
     ask: Ask,
     bridge: Bridge,
     account: Account,
@@ -338,7 +355,7 @@ def test_what_only_reads_is_sent_again(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_is_removed_is_gone_once(
+def test_deleting_requests_are_sent_again(
     ask: Ask,
     bridge: Bridge,
     client: pymdc.Client,
@@ -363,7 +380,7 @@ def test_what_is_removed_is_gone_once(
     assert Buckets(account.key_pair, client=client).list() == []
 
 
-def test_a_third_break_is_the_last(
+def test_third_failure_is_the_last(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, bucket_id: str
 ) -> None:
     with Way(bridge, *[HEAD] * 9) as way, pymdc.Client(way.endpoint) as through:
@@ -373,7 +390,7 @@ def test_a_third_break_is_the_last(
     assert bucket.list()["id"] == bucket_id
 
 
-def test_what_was_never_there_is_not_found(
+def test_throttled_delete_of_an_unknown_file_is_not_found(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, bucket_id: str
 ) -> None:
     with Way(bridge, BUSY + "0") as way, pymdc.Client(way.endpoint) as through:
@@ -383,7 +400,7 @@ def test_what_was_never_there_is_not_found(
 
 
 @pytest.mark.parametrize("told", ["0", email.utils.formatdate(0, usegmt=True)])
-def test_a_busy_bridge_gets_what_makes_something_again(
+def test_throttled_create_is_sent_again(
     ask: Ask, bridge: Bridge, account: Account, client: pymdc.Client, told: str
 ) -> None:
     with Way(bridge, BUSY + told) as way, pymdc.Client(way.endpoint) as through:
@@ -392,7 +409,7 @@ def test_a_busy_bridge_gets_what_makes_something_again(
     assert Buckets(account.key_pair, client=client).list() == [made]
 
 
-def test_a_busy_bridge_is_given_the_second_that_it_asks_for(bridge: Bridge) -> None:
+def test_throttled_request_waits_for_retry_after(bridge: Bridge) -> None:
     began = time.monotonic()
     with Way(bridge, BUSY + "1") as way, pymdc.Client(way.endpoint) as through:
         assert "error" in Users("unknown@example.com", "x", client=through).activate("0" * 64)
@@ -400,7 +417,7 @@ def test_a_busy_bridge_is_given_the_second_that_it_asks_for(bridge: Bridge) -> N
 
 
 @pytest.mark.parametrize("told", ["60", email.utils.formatdate(1e10, usegmt=True)])
-def test_a_wait_beyond_the_total_is_no_wait(
+def test_retry_after_beyond_the_total_is_not_waited_for(
     ask: Ask, bridge: Bridge, account: Account, told: str
 ) -> None:
     with Way(bridge, BUSY + told) as way, pymdc.Client(way.endpoint, total=30) as through:
@@ -410,7 +427,7 @@ def test_a_wait_beyond_the_total_is_no_wait(
     assert way.methods == ["GET"]
 
 
-def test_a_refused_connection_is_tried_three_times(ask: Ask, log: pytest.LogCaptureFixture) -> None:
+def test_refused_connection_is_tried_three_times(ask: Ask, log: pytest.LogCaptureFixture) -> None:
     with pymdc.Client("http://127.0.0.1:1") as nowhere:
         file = io.BytesIO(b"data")
         value = ask(Bucket("b", pymdc.ECDSA(), client=nowhere).files.upload, file, "token")
@@ -437,7 +454,7 @@ with pymdc.Client(sys.argv[1]) as client:
 
 
 @pytest.mark.parametrize("call", ["user.register()", "user.register(id).result()"])
-def test_no_descriptor_for_a_kept_connection_means_that_nothing_was_sent(call: str) -> None:
+def test_missing_descriptor_for_a_kept_connection_means_that_nothing_was_sent(call: str) -> None:
     with RawServer(answer_all) as server:
         done = python("-c", FULL % call, server.endpoint)
     first, second = done.stdout.splitlines()
@@ -447,7 +464,7 @@ def test_no_descriptor_for_a_kept_connection_means_that_nothing_was_sent(call: s
     assert done.stderr.count("sending it again") == 2
 
 
-def test_what_breaks_inside_tls_has_arrived(ask: Ask, tmp_path: Path) -> None:
+def test_connection_that_breaks_inside_tls_may_have_arrived(ask: Ask, tmp_path: Path) -> None:
     def garble(connection: socket.socket) -> None:
         read_request(connection)
         with socket.socket(fileno=connection.detach()) as plain:
@@ -462,7 +479,7 @@ def test_what_breaks_inside_tls_has_arrived(ask: Ask, tmp_path: Path) -> None:
     assert type(value) is exceptions.ConnectionLost
 
 
-def test_a_bridge_that_comes_up_late_is_reached(ask: Ask) -> None:
+def test_bridge_that_comes_up_late_is_reached(ask: Ask) -> None:
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
     bridge = Bridge(port=port)

@@ -1,13 +1,15 @@
-"""A plain client of the bridge, which signs by hand and knows nothing of pymdc's own."""
+"""A plain client of the bridge: it signs by itself, and uses nothing of pymdc's client."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import json
+import random
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -25,10 +27,14 @@ from pymdc.bridge import Bridge
 
 BOUNDARY = "limit"
 PASSWORD = hashlib.sha256(b"pass").hexdigest()
+DATA = random.Random(3).randbytes(2500)
+
+Count = Callable[[], int]
+Rows = Callable[[str], int]  # how many rows a table has
 
 
 class Clock:
-    """The bridge's time in seconds, which only a test moves."""
+    """A clock for the bridge, in seconds, which only moves when a test moves it."""
 
     def __init__(self) -> None:
         self.seconds = 1_458_820_800.0
@@ -65,6 +71,33 @@ def ask(
         return Reply(response.status, dict(response.getheaders()), response.read())
 
 
+def address(bridge: Bridge) -> tuple[str, int]:
+    """Return the host and the port of *bridge*, for a socket."""
+    parts = urlsplit(bridge.endpoint)
+    assert parts.hostname
+    assert parts.port
+    return parts.hostname, parts.port
+
+
+def head(line: str, *fields: str) -> bytes:
+    """Return the head of a request as it is sent: *line* is the method and the path."""
+    return "\r\n".join([f"{line} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
+
+
+def refused_upload(bridge: Bridge) -> socket.socket:
+    """Send the head of an upload and no body; return the connection once it is refused."""
+    wire = socket.create_connection(address(bridge))
+    wire.sendall(head("PUT /buckets/x/files", "Content-Length: 1000"))
+    assert wire.recv(5000).startswith(b"HTTP/1.1 4")
+    return wire
+
+
+def basic(email: str, password: str) -> dict[str, str]:
+    """Return the header of HTTP Basic."""
+    encoded = base64.b64encode(f"{email}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {encoded}"}
+
+
 def form(data: bytes, filename: str = "a.bin") -> bytes:
     """Return *data* as the file of a multipart/form-data body."""
     disposition = f'Content-Disposition: form-data; name="file"; filename="{filename}"'
@@ -73,7 +106,7 @@ def form(data: bytes, filename: str = "a.bin") -> bytes:
 
 
 class Key:
-    """A key pair, made from a word."""
+    """A key pair that is derived from a word."""
 
     def __init__(self, word: str) -> None:
         self._key = SigningKey.from_string(hashlib.sha256(word.encode()).digest(), curve=SECP256k1)
@@ -81,9 +114,9 @@ class Key:
         self.uncompressed: str = self._key.verifying_key.to_string("uncompressed").hex()
 
     def sign(self, contract: str, *, high_s: bool = False, k: int | None = None) -> str:
-        """Return the signature in DER and hexadecimal, with the high or the low S.
+        """Return the signature in DER and hexadecimal, with the high or the low s.
 
-        It is that of RFC 6979, or the one with a secret *k*, which decides its r.
+        It is the one of RFC 6979, or the one with the secret *k*, which determines r.
         """
         message = contract.encode()
         der = self._key.sign_deterministic(message, hashlib.sha256, sigencode_der)
@@ -95,7 +128,7 @@ class Key:
 
 
 class User:
-    """An activated user with a key, who asks with signatures."""
+    """An activated user with a key, who signs each request."""
 
     nonces = itertools.count(int(time.time() * 1000))
 
@@ -121,9 +154,9 @@ class User:
         high_s: bool = False,
         k: int | None = None,
     ) -> Reply:
-        """Ask with a fresh nonce, or with *nonce*; signed by the user's key, or by *key*.
+        """Send a request with a new nonce or *nonce*, signed by the user's key or *key*.
 
-        The same with the same nonce is what anybody can send who has seen it once.
+        The same request with the same nonce is a replay.
         """
         key, nonce = key or self.key, next(self.nonces) if nonce is None else nonce
         body, query, target = None, f"__nonce={nonce}", f"{path}?__nonce={nonce}"
@@ -133,6 +166,12 @@ class User:
         signature = key.sign(contract, high_s=high_s, k=k)
         headers = {"x-pubkey": key.public, "x-signature": signature}
         return ask(self.bridge, method, target, body, headers)
+
+    def upload_head(self, bucket: str, size: int, length: int, *fields: str) -> bytes:
+        """Return the head of an upload of *size* bytes, with a body of *length* bytes."""
+        headers = upload_headers(self.token(bucket, "PUSH"), size)
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        return head(f"PUT /buckets/{bucket}/files", f"Content-Length: {length}", *lines, *fields)
 
     def bucket(self, **fields: object) -> str:
         return str(self.ask("POST", "/buckets", fields).json["id"])
@@ -159,9 +198,9 @@ def upload_headers(token: str, size: int) -> dict[str, str]:
 
 
 def pull(pointer: Mapping[str, str]) -> bytes:
-    """Return the bytes of a shard; AssertionError with the message of a refusal.
+    """Return the bytes of a shard; AssertionError with the bridge's message if it refuses.
 
-    It needs no thread, which some Pythons don't start once the main thread has ended.
+    No thread is started: some Pythons cannot start one once the main thread has ended.
     """
     address = urlsplit(pointer["channel"])
     protocol = ClientProtocol(parse_uri(pointer["channel"]))

@@ -1,4 +1,7 @@
-"""The table of routes: each a method and a path, what answers it, and whom it lets in."""
+"""The routes: each a method and a path, the handler that answers it, and who may use it.
+
+They know nothing of sockets, of the server or of SQLite.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-from pymdc.bridge.asked import Answer, Asked
-from pymdc.bridge.auth import Who, anybody, token_holder, user, user_or_listed_key
+from pymdc.bridge.auth import Identity, anybody, token_holder, user, user_or_listed_key
+from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.routes import buckets, files, uploads, users
-from pymdc.bridge.state import State
+from pymdc.bridge.routes import buckets, files, keys, uploads, users
+from pymdc.bridge.serving.request import Request, Response
 
-_API_VERSION = "0.3.0"  # of the bridge of 2016 whose protocol this is
+_API_VERSION = "0.3.0"  # of the bridge of 2016, whose protocol this is
 _PARAMETER = r"{(\w+)}"
 _BASIC_OR_KEY: list[Any] = [{"basic": []}, {"x-pubkey": [], "x-signature": []}]
 _SECURITY = {
@@ -30,21 +33,22 @@ _SECURITY = {
 class Route:
     """A row of the table.
 
-    *handler* gets the state, what is asked and who asks, and runs on a thread.
-    A *streamed* one is a coroutine function, and gets the body as it comes in.
-    One that is not *brief* waits for more than the database.
+    *handler* is called on a thread with the context, the request and the identity that
+    *authenticate* returned. The handler of a *streamed* route is a coroutine function, which is
+    also given the body as it arrives.
+    A route that is not *db_only* does more than query the database.
     """
 
     method: str
     path: str
     handler: Callable[..., Any]
-    admits: Callable[[State, Asked], Who]
+    authenticate: Callable[[Context, Request], Identity]
     streamed: bool = False
-    brief: bool = True
+    db_only: bool = True
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
-        """Those that are answered; to HEAD the server sends no body."""
+        """The methods that are answered; the server sends no body in response to HEAD."""
         return ("GET", "HEAD") if self.method == "GET" else (self.method,)
 
     @cached_property
@@ -53,7 +57,7 @@ class Route:
         return re.compile(re.sub(_PARAMETER, r"(?P<\1>[^/]+)", self.path) + "/?", re.IGNORECASE)
 
 
-def describe(_state: State, asked: Asked, _who: Who) -> Answer:
+def describe(_context: Context, request: Request, _identity: Identity) -> Response:
     """Describe the API."""
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
@@ -63,7 +67,7 @@ def describe(_state: State, asked: Asked, _who: Who) -> Answer:
                 {"name": name, "in": "path", "required": True, "type": "string"}
                 for name in re.findall(_PARAMETER, route.path)
             ],
-            "security": _SECURITY[route.admits],
+            "security": _SECURITY[route.authenticate],
             "responses": {"default": {"description": 'The answer, or {"error": "..."}.'}},
         }
     headers = {
@@ -74,40 +78,40 @@ def describe(_state: State, asked: Asked, _who: Who) -> Answer:
         "title": "MetaDisk API",
         "description": "Files in buckets, which users and keys share",
         "version": _API_VERSION,
-        "x-network-seed": asked.channel,
+        "x-network-seed": request.channel_url,
     }
-    answer = {
+    description = {
         "swagger": "2.0",
         "info": info,
-        "host": asked.channel.partition("//")[2],
+        "host": request.channel_url.partition("//")[2],
         "securityDefinitions": {"basic": {"type": "basic"}} | headers,
         "paths": paths,
     }
-    return Answer(answer)
+    return Response(description)
 
 
 ROUTES = (
     Route("GET", "/", describe, anybody),
-    Route("POST", "/users", users.register, anybody, brief=False),
+    Route("POST", "/users", users.register, anybody, db_only=False),
     Route("GET", "/activations/{token}", users.activate, anybody),
-    Route("GET", "/keys", users.list_keys, user),
-    Route("POST", "/keys", users.register_key, user),
-    Route("DELETE", "/keys/{key}", users.remove_key, user),
+    Route("GET", "/keys", keys.list_keys, user),
+    Route("POST", "/keys", keys.register_key, user),
+    Route("DELETE", "/keys/{key}", keys.remove_key, user),
     Route("GET", "/buckets", buckets.list_buckets, user),
     Route("POST", "/buckets", buckets.create, user),
     Route("GET", "/buckets/{id}", buckets.show, user),
     Route("PATCH", "/buckets/{id}", buckets.change, user),
-    Route("DELETE", "/buckets/{id}", buckets.remove, user, brief=False),
+    Route("DELETE", "/buckets/{id}", buckets.remove, user, db_only=False),
     Route("POST", "/buckets/{id}/tokens", buckets.create_token, user_or_listed_key),
     Route("GET", "/buckets/{id}/files", files.list_files, user),
     Route("PUT", "/buckets/{id}/files", uploads.upload, token_holder, streamed=True),
     Route("GET", "/buckets/{id}/files/{hash}", files.list_pointers, token_holder),
-    Route("DELETE", "/buckets/{id}/files/{hash}", files.remove, user, brief=False),
+    Route("DELETE", "/buckets/{id}/files/{hash}", files.remove, user, db_only=False),
 )
 
 
-def find(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
-    """Return the route for *path*, as sent, and the parameters in it; refuse what has none."""
+def find_route(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
+    """Return the route of *path*, as sent, and the parameters in it; refuse if there is none."""
     matches = [(route, match) for route in ROUTES if (match := route.pattern.fullmatch(path))]
     for route, match in matches:
         if method in route.methods:

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from pymdc.bridge.asked import Answer, Asked
-from pymdc.bridge.auth import Who
+from pymdc.bridge.auth import Identity
+from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.metadata import (
+from pymdc.bridge.serving.request import Request, Response
+from pymdc.bridge.settings import TOKEN_LIFETIME
+from pymdc.bridge.storage.tables import (
     BATCH,
-    TOKEN_LIFETIME,
     file_shards,
     files,
     find_bucket,
-    issue,
+    insert_tokens,
     pointers,
     shards,
 )
-from pymdc.bridge.state import State
 
 _REFUSALS = {
     "PUSH": "Not authorized to store in bucket",
@@ -28,21 +28,21 @@ _REFUSALS = {
 }
 
 
-def list_files(state: State, asked: Asked, who: Who) -> Answer:
+def list_files(context: Context, request: Request, identity: Identity) -> Response:
     """List the files in a bucket."""
-    with state.database.read() as connection:
-        bucket = find_bucket(connection, asked.bucket, who.email)["id"]
+    with context.database.read() as connection:
+        bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         statement = sa.select(files).where(files.c.bucket == bucket).order_by(files.c.number)
-        return Answer([present(row) for row in connection.execute(statement).mappings()])
+        return Response([_file_json(row) for row in connection.execute(statement).mappings()])
 
 
-def list_pointers(state: State, asked: Asked, who: Who) -> Answer:
+def list_pointers(context: Context, request: Request, identity: Identity) -> Response:
     """Spend a PULL token on pointers to the shards of a file, in order; sizes are in bytes."""
-    bucket, file_hash, now = asked.bucket, asked.parameters["hash"], state.now()
-    rest = {"operation": "PULL", "channel": asked.channel}
-    with state.database.write() as connection:
-        permit(connection, who, bucket, "PULL")
-        if find_file(connection, bucket, file_hash) is None:
+    bucket, file_hash, now = request.bucket, request.path_parameters["hash"], context.now()
+    rest = {"operation": "PULL", "channel": request.channel_url}
+    with context.database.write() as connection:
+        check_token(connection, identity, bucket, "PULL")
+        if _find_file(connection, bucket, file_hash) is None:
             raise Refused(404, "The requested file was not found")
         answer = [
             {"hash": part["hash"], "token": secrets.token_hex(20), "size": part["size"]} | rest
@@ -53,37 +53,37 @@ def list_pointers(state: State, asked: Asked, who: Who) -> Answer:
             {"token": pointer["token"], "shard": pointer["hash"], "expires": expires}
             for pointer in answer
         ]
-        issue(connection, pointers, now, rows)
-    return Answer(answer)
+        insert_tokens(connection, pointers, now, rows)
+    return Response(answer)
 
 
-def remove(state: State, asked: Asked, who: Who) -> Answer:
+def remove(context: Context, request: Request, identity: Identity) -> Response:
     """Remove a file."""
-    file_hash = asked.parameters["hash"]
-    with state.database.write() as connection:
-        bucket = find_bucket(connection, asked.bucket, who.email)["id"]
-        if find_file(connection, bucket, file_hash) is None:
+    file_hash = request.path_parameters["hash"]
+    with context.database.write() as connection:
+        bucket = find_bucket(connection, request.bucket, identity.email)["id"]
+        if _find_file(connection, bucket, file_hash) is None:
             raise Refused(404, "File not found")
         objects = remove_files(connection, bucket, file_hash)
-    state.shards.delete(objects)
-    return Answer(status=204)
+    context.objects.delete(objects)
+    return Response(status=204)
 
 
-def permit(connection: sa.Connection, who: Who, bucket: str, operation: str) -> None:
-    """Refuse where there is no such bucket, or the token was not for this operation on it."""
+def check_token(connection: sa.Connection, identity: Identity, bucket: str, operation: str) -> None:
+    """Refuse unless the bucket exists and the token was for this operation on it."""
     find_bucket(connection, bucket)
-    if (who.bucket, who.operation) != (bucket, operation):
+    if (identity.bucket, identity.operation) != (bucket, operation):
         raise Refused(401, _REFUSALS[operation])
 
 
-def find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping | None:
-    """Return a file's entry."""
+def _find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping | None:
+    """Return the row of a file, or None."""
     statement = sa.select(files).where(files.c.bucket == bucket, files.c.hash == file_hash)
     return connection.execute(statement).mappings().first()
 
 
 def remove_files(connection: sa.Connection, bucket: str, file_hash: str = "") -> list[str]:
-    """Remove a file's entry, or all in a bucket; return the objects that no file needs now."""
+    """Delete a file's row, or all in a bucket; return the objects that no file needs now."""
     hashes = [part["hash"] for part in _shards(connection, bucket, file_hash)]
     statement = sa.delete(files).where(files.c.bucket == bucket)
     connection.execute(statement.where(files.c.hash == file_hash) if file_hash else statement)
@@ -96,13 +96,13 @@ def remove_files(connection: sa.Connection, bucket: str, file_hash: str = "") ->
     return objects
 
 
-def present(row: sa.RowMapping) -> dict[str, object]:
-    """Return a file's entry as the API shows it."""
+def _file_json(row: sa.RowMapping) -> dict[str, object]:
+    """Return a file as the API shows it."""
     return {name: row[name] for name in ("bucket", "mimetype", "filename", "size", "hash")}
 
 
 def _shards(connection: sa.Connection, bucket: str, file_hash: str) -> Sequence[sa.RowMapping]:
-    """Return the hash and the size of a file's shards in order, or of all in a bucket."""
+    """Return the hash and size of each shard of a file in order, or of all in a bucket."""
     joined = file_shards.join(files).join(shards)
     statement = sa.select(shards.c.hash, shards.c.size).select_from(joined)
     statement = statement.where(files.c.bucket == bucket)

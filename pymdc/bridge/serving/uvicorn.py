@@ -1,4 +1,4 @@
-"""uvicorn on a thread of its own."""
+"""The server: uvicorn on a thread of its own, with limits on what a client may send or delay."""
 
 from __future__ import annotations
 
@@ -15,89 +15,92 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from pymdc.bridge.app import App
-
-_HEAD = 64 * 1024  # bytes, and what comes with the last of them
-_SHARDS_BEFORE = 5  # times the patience, since a client may take other shards first
-_FIRST_MESSAGE = 64 * 1024  # bytes that a channel may be sent
-_LOOKS = 4  # at a client, in the time that it may stand still
+from pymdc.bridge.serving.app import App
+from pymdc.bridge.settings import (
+    CHANNEL_PATIENCE_FACTOR,
+    IDLE_CHECKS,
+    KEEP_ALIVE_SECONDS,
+    MAX_CHANNEL_MESSAGE,
+    MAX_HEAD,
+)
 
 _log = logging.getLogger("pymdc.bridge.channel")
 _log.setLevel(logging.WARNING)  # at INFO there are three lines for each shard
 
 
 class _Config(uvicorn.Config):
-    """The settings of uvicorn, and for how many seconds a client may stand still."""
+    """The settings of uvicorn, and the seconds that a client may stall."""
 
     patience: float
 
 
-class _Requests(HttpToolsProtocol):
-    """HTTP, of which nothing may go on or stand still for ever: the parser sets no limit."""
+class _HTTPProtocol(HttpToolsProtocol):
+    """HTTP with a limit on the size of a head, for the parser has none, and on stalls."""
 
     config: _Config
-    _unfinished = 0  # bytes since the last head, or piece of a body
-    _stood = 0  # looks in a row at which something was waited for, and nothing had come
+    _unparsed = 0  # bytes received since the last whole head or piece of a body
+    _idle_checks = 0  # checks in a row that found the client stalled
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._look_later()
+        self._schedule_check()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._looking.cancel()
+        self._next_check.cancel()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        self._looking.cancel()
+        self._next_check.cancel()
         super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
-        self._stood = 0
-        self._unfinished += len(data)
+        self._idle_checks = 0
+        self._unparsed += len(data)
         super().data_received(data)
-        if self._unfinished > _HEAD and not self.transport.is_closing():
+        if self._unparsed > MAX_HEAD and not self.transport.is_closing():
             self.send_400_response("Request head is too large")
 
     def on_headers_complete(self) -> None:
-        self._unfinished = 0
+        self._unparsed = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._unfinished = 0
+        self._unparsed = 0
         super().on_body(body)
 
-    def _look_later(self) -> None:
-        self._looking = self.loop.call_later(self.config.patience / _LOOKS, self._look)
+    def _schedule_check(self) -> None:
+        delay = self.config.patience / IDLE_CHECKS
+        self._next_check = self.loop.call_later(delay, self._check_idle)
 
-    def _look(self) -> None:
-        """Give up a client that stands still; a timer for each piece would cost too much."""
-        self._stood = self._stood + 1 if self._waits() else 0
-        if self._stood > _LOOKS:
+    def _check_idle(self) -> None:
+        """Give up on a client that stalls; a timer for each piece received would cost more."""
+        self._idle_checks = self._idle_checks + 1 if self._waits_for_client() else 0
+        if self._idle_checks > IDLE_CHECKS:
             if self._between_requests():
                 self.transport.close()
             else:
                 self.cycle.message_event.set()  # gives an empty piece, which `Body` refuses
-        self._look_later()
+        self._schedule_check()
 
-    def _waits(self) -> bool:
-        """Say whether the client has to send; not while it is the bridge that is busy."""
-        if self._between_requests():  # uvicorn itself ends a connection that is used no more
-            return self._unfinished > 0 or self.timeout_keep_alive_task is None
-        held_up = self.flow.read_paused or self.cycle.waiting_for_100_continue
-        return self.cycle.more_body and not held_up
+    def _waits_for_client(self) -> bool:
+        """Return whether it is the client's turn to send, and the bridge is ready to read."""
+        if self._between_requests():  # uvicorn itself closes a kept connection that is unused
+            return self._unparsed > 0 or self.timeout_keep_alive_task is None
+        reading_paused = self.flow.read_paused or self.cycle.waiting_for_100_continue
+        return self.cycle.more_body and not reading_paused
 
     def _between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
 
-class _Channel(WebSocketsSansIOProtocol):
-    """A WebSocket that gives up a client who takes nothing more.
+class _ChannelProtocol(WebSocketsSansIOProtocol):
+    """A WebSocket that gives up on a client that reads nothing more.
 
-    It logs what goes wrong: no frames, of which the first holds a token.
+    It logs errors, but no frames: the first one contains a token.
     """
 
     config: _Config
-    _giving_up: asyncio.TimerHandle | None = None
+    _abort_timer: asyncio.TimerHandle | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -106,39 +109,40 @@ class _Channel(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        # So writing is paused until all is taken, the last frame and the goodbye too.
+        # Writing is then paused until everything is sent, the last frame and the close included.
         self.transport.set_write_buffer_limits(0)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._go_on()
+        self._cancel_abort()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        # Not closed, which waits until all is taken.
-        patience = _SHARDS_BEFORE * self.config.patience
-        self._giving_up = self.loop.call_later(patience, self.transport.abort)
+        # Not `close`, which waits until everything is sent.
+        patience = CHANNEL_PATIENCE_FACTOR * self.config.patience
+        self._abort_timer = self.loop.call_later(patience, self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._go_on()
+        self._cancel_abort()
         super().resume_writing()
 
     def shutdown(self) -> None:
         super().shutdown()
-        if not self.writable.is_set():  # the bridge has waited for as long as it does
+        if not self.writable.is_set():  # the grace is over
             self.transport.abort()
 
-    def _go_on(self) -> None:
-        if self._giving_up is not None:
-            self._giving_up.cancel()
+    def _cancel_abort(self) -> None:
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
 
 
 class Server(uvicorn.Server):
-    """Serves *app* on a thread; *grace* is in seconds, for what is in flight when it stops.
+    """Serves *app* on a thread.
 
-    *patience* is in seconds, too, for a client that stands still.
-    The thread is no daemon: a bridge serves until it is closed, also when the main thread
-    has ended.
+    *grace* is the time in seconds for requests in flight when the server stops; *patience* is
+    the time in seconds that a client may stall.
+    The thread is not a daemon: it serves until it is stopped, also after the main thread has
+    ended.
     """
 
     config: _Config
@@ -148,16 +152,16 @@ class Server(uvicorn.Server):
             _Config(
                 app,
                 loop="asyncio",
-                http=_Requests,
-                ws=_Channel,
+                http=_HTTPProtocol,
+                ws=_ChannelProtocol,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=75,
-                ws_max_size=_FIRST_MESSAGE,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                ws_max_size=MAX_CHANNEL_MESSAGE,
                 ws_per_message_deflate=False,
-                ws_ping_interval=None,  # who takes other shards first has no time to answer
+                ws_ping_interval=None,  # a client that reads other shards first does not answer
             )
         )
         self.config.patience = patience
@@ -167,9 +171,9 @@ class Server(uvicorn.Server):
         self._failure: BaseException | None = None
 
     @contextmanager
-    def on(self, listener: socket.socket) -> Iterator[None]:
-        """Serve on *listener* until the block ends and what is in flight has been answered."""
-        thread = threading.Thread(target=self._serve_on, args=[listener], name="pymdc-bridge")
+    def serving(self, listener: socket.socket) -> Iterator[None]:
+        """Serve on *listener* while the block runs, and until requests in flight are answered."""
+        thread = threading.Thread(target=self._run_on, args=[listener], name="pymdc-bridge")
         thread.start()
         self._ready.wait()
         try:
@@ -181,25 +185,25 @@ class Server(uvicorn.Server):
             thread.join()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, and set the event that says so."""
         await super().startup(sockets)
         self._ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop; channels at work come first, because uvicorn would cut them off."""
+        """Stop; wait for channels first, because uvicorn would abort them."""
         deadline = time.monotonic() + self._grace
         for server in self.servers:
             server.close()
         await self._channels.finish(self._grace)
         self.config.timeout_graceful_shutdown = max(1, round(deadline - time.monotonic()))
         await super().shutdown(sockets)
-        if self.server_state.tasks:  # cancelled, and not to be cancelled twice: they tidy up
+        if self.server_state.tasks:  # they were cancelled, and have to clean up
             await asyncio.wait(self.server_state.tasks, timeout=self._grace)
 
-    def _serve_on(self, listener: socket.socket) -> None:
+    def _run_on(self, listener: socket.socket) -> None:
         try:
             self.run(sockets=[listener])
-        except BaseException as error:  # noqa: BLE001  # raised again in the thread that starts
+        except BaseException as error:  # noqa: BLE001  # raised again in the starting thread
             self._failure = error
         finally:
             self._ready.set()

@@ -1,4 +1,4 @@
-"""What a request asks, and what it is answered."""
+"""A request as the routes see it, and the response that they return."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _ID = re.compile(r"[0-9a-fA-F]{24}")
 
 
 @dataclass(frozen=True, repr=False)
-class Asked:
-    """A request as it came in.
+class Request:
+    """A request.
 
-    *path* and *query* are as sent, *parameters* are those in the path, unquoted.
-    *channel* is the address of the bridge's channels, as whoever asks knows the bridge.
+    *path* and *query* are as sent; *path_parameters* are unquoted.
+    *channel_url* is the address of the bridge's channels, by the host that the client asked for.
     """
 
     method: str
     path: str
     query: str
     headers: Mapping[str, str]
-    parameters: Mapping[str, str]
-    channel: str
+    path_parameters: Mapping[str, str]
+    channel_url: str
     body: bytes = b""
 
     @cached_property
     def fields(self) -> Mapping[str, Any]:
-        """The JSON object in the body; empty when there is none, as in 2016."""
+        """The JSON object in the body; empty if there is none, as in 2016."""
         try:
-            fields = json.loads(self.body.decode(), parse_constant=_refuse)
+            fields = json.loads(self.body.decode(), parse_constant=_refuse_constant)
             if b"\\u" in self.body:
                 json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair raises
         except (ValueError, RecursionError):
@@ -44,26 +44,26 @@ class Asked:
         return fields if isinstance(fields, dict) else {}
 
     @cached_property
-    def arguments(self) -> Mapping[str, str]:
-        """What the query string says."""
+    def query_parameters(self) -> Mapping[str, str]:
+        """The parameters in the query string."""
         return dict(parse_qsl(self.query))
 
     @property
-    def has_body(self) -> bool:
-        """Say whether the body says what is asked; else the query string does."""
+    def expects_body(self) -> bool:
+        """Whether the method takes its parameters from the body, not from the query string."""
         return self.method in ("POST", "PATCH", "PUT")
 
     @property
     def bucket(self) -> str:
         """The id of the bucket in the path."""
-        text = self.parameters["id"]
+        text = self.path_parameters["id"]
         if not _ID.fullmatch(text):
             raise Refused(400, f'Cast to ObjectId failed for value "{text}" at path "_id"')
         return text.lower()
 
     @property
     def credentials(self) -> tuple[str, str] | None:
-        """User and password of HTTP Basic; None when there are not both, in good form."""
+        """User and password of HTTP Basic; None if one is missing or the header is malformed."""
         scheme, _, encoded = self.headers.get("authorization", "").partition(" ")
         try:
             user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
@@ -73,8 +73,8 @@ class Asked:
 
 
 @dataclass(frozen=True, repr=False)
-class Answer:
-    """A status, and a value for JSON; without a value the body is empty."""
+class Response:
+    """A status, and a value to send as JSON; None is an empty body."""
 
     value: object = None
     status: int = 200
@@ -87,5 +87,5 @@ class Answer:
         return json.dumps(self.value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _refuse(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")

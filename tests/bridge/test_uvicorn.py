@@ -1,4 +1,4 @@
-"""Clients that stand still, and those that only seem to."""
+"""Limits on what a client may send, and how long it may stall."""
 
 from __future__ import annotations
 
@@ -7,21 +7,29 @@ import select
 import socket
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from asking import Reply, User, ask, form, upload_headers
+from asking import Count, Reply, Rows, User, address, ask, form, upload_headers
+from processes import MINUTE
 from websockets.frames import Frame, Opcode
 
 from pymdc.bridge import Bridge
 
 MiB = 1024 * 1024
-MINUTE = 60
 DATA = bytes(range(250)) * 10
-Count = Callable[[], int]
-Rows = Callable[[str], int]
+
+
+@pytest.mark.parametrize(
+    "start", ["GET /", "GET / HTTP/1.1\r\nX: ", "{chunked}0\r\nX: ", "{chunked}1;x="]
+)
+def test_endless_head_is_refused(data: Path, start: str) -> None:
+    start = start.format(chunked="POST /users HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with Bridge(data) as bridge, send(bridge, start.encode()) as wire:
+        with pytest.raises(ConnectionError):
+            wire.sendall(20 * MiB * b"x")
 
 
 @pytest.fixture
@@ -31,16 +39,16 @@ def bridge(data: Path) -> Iterator[Bridge]:
 
 
 def send(bridge: Bridge, sent: bytes = b"") -> socket.socket:
-    """Connect, send *sent*, and stand still."""
+    """Connect, send *sent*, and stall."""
     wire = socket.socket()
     wire.settimeout(20)
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    wire.connect(("127.0.0.1", int(bridge.endpoint.rpartition(":")[2])))
+    wire.connect(address(bridge))
     wire.sendall(sent)
     return wire
 
 
-def test_upload_that_stands_still_is_answered_and_leaves_nothing(
+def test_stalled_upload_gets_408_and_leaves_nothing(
     alice: User, objects: Count, rows: Rows
 ) -> None:
     bucket, body = alice.bucket(), form(DATA)
@@ -52,12 +60,12 @@ def test_upload_that_stands_still_is_answered_and_leaves_nothing(
     assert (objects(), rows("files"), rows("shards")) == (0, 0, 0)
 
 
-def test_small_body_that_stands_still_is_answered(bridge: Bridge) -> None:
+def test_stalled_small_body_gets_408(bridge: Bridge) -> None:
     reply = ask(bridge, "POST", "/users", b"{", {"Content-Length": "100"})
     assert reply.error == (408, "Request body stands still")
 
 
-def test_head_that_stands_still_is_given_up(bridge: Bridge) -> None:
+def test_stalled_head_is_disconnected(bridge: Bridge) -> None:
     with send(bridge) as silent, send(bridge, b"GET / HTTP/1.1\r\nHo") as begun:
         with send(bridge, b"OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n") as second:
             assert second.recv(5000).startswith(b"HTTP/1.1 204 ")
@@ -65,7 +73,7 @@ def test_head_that_stands_still_is_given_up(bridge: Bridge) -> None:
             assert [wire.recv(1) for wire in (silent, begun, second)] == [b"", b"", b""]
 
 
-def test_body_that_comes_slowly_is_taken(bridge: Bridge) -> None:
+def test_slow_body_is_accepted(bridge: Bridge) -> None:
     def pieces() -> Iterator[bytes]:
         with send(bridge) as silent:
             for _ in range(400):
@@ -78,8 +86,8 @@ def test_body_that_comes_slowly_is_taken(bridge: Bridge) -> None:
     assert reply.error == (400, "Password must be hex encoded SHA-256 hash")
 
 
-def stuck_channel(user: User) -> socket.socket:
-    """Ask for a shard that is more than the sockets hold, take a frame, and stand still."""
+def stalled_channel(user: User) -> socket.socket:
+    """Ask for a shard that is larger than the sockets' buffers, read a frame, and stall."""
     bucket = user.bucket()
     [pointer] = user.pointers(bucket, user.upload(bucket, bytes(8 * MiB)).json["hash"]).json
     fields = {name: pointer[name] for name in ("token", "hash", "operation")}
@@ -97,29 +105,27 @@ def text(message: str) -> bytes:
     return Frame(Opcode.TEXT, message.encode()).serialize(mask=True)
 
 
-def test_channel_whose_client_takes_nothing_more_is_given_up(
-    data: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_stalled_channel_is_disconnected(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Bridge(data, patience=0.2, grace=MINUTE) as bridge:
-        with stuck_channel(User(bridge, "alice")) as wire, pytest.raises(ConnectionError):
+        with stalled_channel(User(bridge, "alice")) as wire, pytest.raises(ConnectionError):
             wire.sendall(5000 * text(9000 * "x"))
         stop = threading.Thread(target=bridge.close)
         stop.start()
         stop.join(5)
-        assert not stop.is_alive(), "no task is left for which it waits"
+        assert not stop.is_alive(), "a task is left"
     assert caplog.records == []
 
 
-def test_stuck_channel_is_cut_off_when_the_bridge_stops(
+def test_stalled_channel_is_disconnected_on_close(
     data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Bridge(data, grace=1) as bridge:
-        with stuck_channel(User(bridge, "alice")):
+        with stalled_channel(User(bridge, "alice")):
             bridge.close()
     assert caplog.records == []
 
 
-def test_client_is_not_blamed_while_the_bridge_is_busy(alice: User, data: Path) -> None:
+def test_waiting_client_is_kept_while_the_bridge_is_busy(alice: User, data: Path) -> None:
     bucket, large, replies = alice.bucket(), bytes(MiB), list[Reply]()
     headers = upload_headers(alice.token(bucket, "PUSH"), len(large))
     arguments = (alice.bridge, "PUT", f"/buckets/{bucket}/files", form(large), headers)

@@ -1,4 +1,4 @@
-"""The bytes of the shards, as objects in a store."""
+"""The bytes of the shards, as objects in a folder."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from obstore.store import LocalStore
 from pymdc.bridge.errors import Refused
 
 _NAME = re.compile(r"[0-9a-f]{32}")
-_HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")  # LocalStore calls it so, and lists it never
+_HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")  # how LocalStore names it; it lists none
 _FULL = "(os error 28)"
 _log = logging.getLogger("pymdc.bridge")
 
 
-class Shards:
-    """Objects in *folder*, which is made when missing.
+class ObjectStore:
+    """Objects in *folder*, which is created if missing.
 
-    Its methods block, and want a thread. The coroutines of obstore don't, but a process that
-    ends while one of them winds up is aborted.
+    The methods block, and need a thread. obstore has coroutines too, but a process that exits
+    while one of them finishes is aborted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,12 +30,12 @@ class Shards:
         self._store = LocalStore(folder, mkdir=True)
 
     def names(self) -> Iterator[list[str]]:
-        """Give the names of all objects, some at a time."""
+        """Yield the names of all objects, in batches."""
         for entries in obstore.list(self._store, chunk_size=1000):
             yield [entry["path"] for entry in entries if _NAME.fullmatch(entry["path"])]
 
     def put(self, name: str, data: memoryview) -> None:
-        """Store *data*; refuse it with 507 when the disk is full."""
+        """Store *data*; refuse with 507 if the disk is full."""
         try:
             obstore.put(self._store, name, data, use_multipart=False)
         except obstore.exceptions.BaseError as error:
@@ -44,21 +44,21 @@ class Shards:
             raise
 
     def read(self, name: str, start: int, size: int) -> memoryview:
-        """Return *size* bytes of an object from *start* on, fewer at its end."""
+        """Return *size* bytes of an object from *start* on, or fewer at its end."""
         return memoryview(obstore.get_range(self._store, name, start=start, length=size))
 
     def delete_half_written(self) -> None:
-        """Delete what no `put` will finish any more; only for who is alone with the folder."""
+        """Delete what interrupted `put`s left; no other process may use the folder."""
         for path in self._folder.glob("*#*"):
             if _HALF_WRITTEN.fullmatch(path.name):
                 path.unlink()
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects; one that can't be is logged, and is space lost but no more."""
+        """Delete objects; log those that cannot be deleted, which only waste space."""
         for name in names:
             try:
                 obstore.delete(self._store, name)
             except FileNotFoundError:
                 pass
-            except Exception:  # noqa: BLE001  # a store has errors of its own
+            except Exception:  # noqa: BLE001  # obstore has errors of its own
                 _log.exception("the object %s was not deleted", name)

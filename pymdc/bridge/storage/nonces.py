@@ -1,6 +1,6 @@
-"""The two rules by which a nonce is fresh.
+"""The two rules that decide whether a nonce may be used.
 
-Where one says False, its caller must undo the transaction.
+If a rule returns False, the caller must roll the transaction back.
 """
 
 from __future__ import annotations
@@ -11,39 +11,41 @@ from typing import TypeAlias
 
 import sqlalchemy as sa
 
-from pymdc.bridge.metadata import INSERTS, nonce_floors, old_nonces, used_nonces
+from pymdc.bridge.settings import NONCE_WINDOW
+from pymdc.bridge.storage.database import INSERTS
+from pymdc.bridge.storage.tables import nonce_floors, old_nonces, used_nonces
 
-_WHO = sa.bindparam("who", type_=sa.String)
+_OWNER = sa.bindparam("who", type_=sa.String)
 _NONCE = sa.bindparam("fresh", type_=sa.Float)
 _R = sa.bindparam("signed", type_=sa.String)
-_FLOOR = sa.select(nonce_floors.c.floor).where(nonce_floors.c.owner == _WHO).scalar_subquery()
-_USED_BEFORE = sa.exists().where(old_nonces.c.owner == _WHO, old_nonces.c.nonce == _NONCE)
-_FRESH = sa.select(_WHO, _NONCE, _R).where(sa.func.coalesce(_FLOOR, 0) < _NONCE, ~_USED_BEFORE)
-_USE = {
+_FLOOR = sa.select(nonce_floors.c.floor).where(nonce_floors.c.owner == _OWNER).scalar_subquery()
+_IS_OLD = sa.exists().where(old_nonces.c.owner == _OWNER, old_nonces.c.nonce == _NONCE)
+_FRESH = sa.select(_OWNER, _NONCE, _R).where(sa.func.coalesce(_FLOOR, 0) < _NONCE, ~_IS_OLD)
+_INSERT_FRESH = {
     name: insert(used_nonces).from_select(["owner", "nonce", "r"], _FRESH).on_conflict_do_nothing()
     for name, insert in INSERTS.items()
 }
 
 
 class Once:
-    """A nonce is fresh with each r of a signature once, so several requests may have one nonce.
+    """A nonce may be used once with each r of a signature, so several requests may share it.
 
-    Of each owner the *window* uses with the largest nonces are remembered, and all others that
-    have the smallest of these nonces; what is below is refused, and forgotten once in about
-    *prune_every* uses.
+    For each owner the *window* uses with the largest nonces are remembered, and also every other
+    use of the smallest of these nonces.
+    Smaller nonces are refused; their uses are deleted about once in *prune_every* uses.
     """
 
-    def __init__(self, window: int = 10_000, prune_every: int = 1_000) -> None:
+    def __init__(self, window: int = NONCE_WINDOW, prune_every: int = 1_000) -> None:
         self._window = window
         self._prune_every = prune_every
 
-    def spend(self, connection: sa.Connection, owners: Sequence[str], nonce: float, r: str) -> bool:
-        """Note that all *owners* use *nonce* in a signature with *r*; False when one may not.
+    def use(self, connection: sa.Connection, owners: Sequence[str], nonce: float, r: str) -> bool:
+        """Record that all *owners* use *nonce* with *r*; return False if one of them may not.
 
-        Whoever sends a request again can change s, and how the signature is written, but not r.
+        Whoever replays a request can change s and the encoding of the signature, but not r.
         """
         rows = [{"who": owner, "fresh": nonce, "signed": r} for owner in owners]
-        used = connection.execute(_USE[connection.dialect.name], rows).rowcount
+        used = connection.execute(_INSERT_FRESH[connection.dialect.name], rows).rowcount
         if used == len(owners) and secrets.randbelow(self._prune_every) == 0:
             for owner in owners:
                 self._prune(connection, owner)
@@ -61,15 +63,15 @@ class Once:
 
 
 class AsIn2016:
-    """A nonce is fresh when it is not below the last one; an equal one may be a replay."""
+    """A nonce may be used unless it is below the last one; an equal one may be a replay."""
 
-    def spend(self, connection: sa.Connection, owners: Sequence[str], nonce: float, r: str) -> bool:
-        """Note that all *owners* use *nonce*; False when one has used a larger one."""
+    def use(self, connection: sa.Connection, owners: Sequence[str], nonce: float, r: str) -> bool:
+        """Record that all *owners* use *nonce*; return False if one has used a larger one."""
         return _raise_floor(connection, owners, nonce) == len(owners)
 
 
-Rule: TypeAlias = Once | AsIn2016
-RULES: dict[str, Callable[[], Rule]] = {"once": Once, "2016": AsIn2016}
+NonceRule: TypeAlias = Once | AsIn2016
+RULES: dict[str, Callable[[], NonceRule]] = {"once": Once, "2016": AsIn2016}
 
 
 def _raise_floor(connection: sa.Connection, owners: Sequence[str], floor: float) -> int:

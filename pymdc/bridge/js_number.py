@@ -1,4 +1,4 @@
-"""Numbers in text, read as the JavaScript of 2016 read them."""
+"""Numbers as the JavaScript of 2016 read and wrote them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _PREFIXED = re.compile(r"0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+")
 
 
-def number(value: object) -> float:
+def js_number(value: object) -> float:
     """Return the number that *value*, a number or a numeric text, stands for.
 
-    Empty text is 0 and "0x1e" is 30; ValueError for what is no number, or too large for one.
+    Empty text is 0, and "0x1e" is 30. ValueError if *value* is not a number or too large.
     """
     if isinstance(value, str):
         text = value.strip() or "0"
@@ -31,6 +31,6 @@ def number(value: object) -> float:
     return result
 
 
-def plain(value: float | None) -> float | int | None:
-    """Return *value* as JSON shows it: 10, not 10.0."""
+def json_number(value: float | None) -> float | int | None:
+    """Return *value* as JavaScript writes it to JSON: 10, not 10.0."""
     return int(value) if value is not None and value == int(value) else value

@@ -1,4 +1,4 @@
-"""The activation message, sent and laid aside."""
+"""The activation message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPLIES = {b"EHLO": b"250-me\r\n250 AUTH PLAIN LOGIN", b"DATA": b"354 go on", b"
 
 @contextmanager
 def mail_server(received: list[bytes]) -> Iterator[str]:
-    """Take one message into *received*, and passwords, by SMTP; give the URL of the server."""
+    """Run an SMTP server that puts passwords and one message into *received*; yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=take, args=[listener, received])
         thread.start()
@@ -49,7 +49,7 @@ def text_of(message: bytes) -> tuple[str, str]:
     return mail["To"], mail.get_content()
 
 
-def test_message_goes_out_by_smtp(tmp_path: Path) -> None:
+def test_message_is_sent_by_smtp(tmp_path: Path) -> None:
     received: list[bytes] = []
     with mail_server(received) as url, Bridge(tmp_path, smtp=url) as bridge:
         assert ask(bridge, "POST", "/users", FIELDS).status == 200
@@ -60,9 +60,7 @@ def test_message_goes_out_by_smtp(tmp_path: Path) -> None:
     assert not (tmp_path / "outbox").exists()
 
 
-def test_password_does_not_go_out_in_the_clear(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_password_is_not_sent_unencrypted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     received: list[bytes] = []
     with mail_server(received) as url:
         smtp = url.replace("//", "//user:secret@")
@@ -73,7 +71,7 @@ def test_password_does_not_go_out_in_the_clear(
     assert "secret" not in caplog.text
 
 
-def test_mail_that_fails_is_logged_and_the_user_can_be_activated(
+def test_failed_mail_is_logged_and_the_user_can_be_activated(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Bridge(tmp_path, smtp="smtp://127.0.0.1:1") as bridge:
@@ -86,7 +84,7 @@ def test_mail_that_fails_is_logged_and_the_user_can_be_activated(
             bridge.activation_key("alice@example.com")
 
 
-def test_message_is_laid_into_the_outbox_and_announced(tmp_path: Path) -> None:
+def test_message_is_written_to_the_outbox_and_announced(tmp_path: Path) -> None:
     announced: list[tuple[str, str]] = []
     with Bridge(tmp_path, announce=lambda *news: announced.append(news)) as bridge:
         fields = {**json.loads(FIELDS), "redirect": "http://x.example/?a=1&b=☃"}
@@ -100,7 +98,7 @@ def test_message_is_laid_into_the_outbox_and_announced(tmp_path: Path) -> None:
     assert (to, link in text, link in path.read_text()) == (email, True, True)
 
 
-def test_announcer_that_fails_harms_no_registration(
+def test_failing_announcer_harms_no_registration(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: str) -> None:

@@ -1,4 +1,4 @@
-"""A multipart/form-data body, of which one part is a file."""
+"""Finds the file in a multipart/form-data body."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 _BYTES = "application/octet-stream"
 _PARAMETER = re.compile(r';\s*([^\s;=]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
-_CHARSETS = {*aliases, *aliases.values()}  # Python would note every unknown one for good
+_CHARSETS = {*aliases, *aliases.values()}  # the codec registry never forgets an unknown name
 
 
 class FilePart:
-    """Finds the file in a body: the first part with a file name, or of type octet-stream.
+    """The file in a body: the first part with a file name or the type octet-stream.
 
     *content_type* is the header of the request.
-    *filename* is a base name, perhaps empty, and None until the part has begun.
+    *filename* is a base name, which may be empty; it is None until the part has begun.
     """
 
     filename: str | None = None
     mimetype = "text/plain"
 
     def __init__(self, content_type: str) -> None:
-        self._ended = self._within = False
+        self._ended = self._in_file = False
         self._name = self._value = b""
         self._headers: dict[bytes, bytes] = {}
         self._pieces: list[memoryview] = []
@@ -49,13 +49,13 @@ class FilePart:
         }
         try:
             self._parser = MultipartParser(options[b"boundary"], callbacks)
-            # The parser accepts no preamble, so it is told that a part that is no file has begun.
+            # The parser accepts no preamble: it is made to take the preamble for a part.
             self._parser.write(b"--" + options[b"boundary"] + b"\r\n\r\n\r\n")
         except FormParserError as error:
             raise Refused(400, f"Malformed multipart data: {error}") from None
 
     def feed(self, chunk: bytes) -> list[memoryview]:
-        """Take the next piece of the body, and return what of it belongs to the file."""
+        """Parse the next piece of the body, and return the bytes of the file in it."""
         self._pieces = []
         try:
             self._parser.write(chunk)
@@ -64,7 +64,7 @@ class FilePart:
         return self._pieces
 
     def finish(self) -> None:
-        """Refuse a body that has ended too early, or without a file."""
+        """Refuse a body that ended too early or has no file."""
         if not self._ended:
             raise Refused(400, "Unexpected end of multipart data")
         if self.filename is None:
@@ -88,27 +88,26 @@ class FilePart:
             name = ""
         if self.filename is not None or name is None:
             return
-        self._within = True
+        self._in_file = True
         self.filename = name.rpartition("/" if "/" in name else "\\")[2]
         self.mimetype = kind or self.mimetype
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._within:
+        if self._in_file:
             self._pieces.append(memoryview(data)[start:end])
 
     def _on_part_end(self) -> None:
-        self._within = False
+        self._in_file = False
 
     def _on_end(self) -> None:
         self._ended = True
 
 
 def _filename(disposition: str) -> str | None:
-    """Return the file name that a part's header tells.
+    """Return the file name in a Content-Disposition header, or None.
 
-    ``filename*`` comes before ``filename``, as RFC 6266 4.3 says: who sends both means the latter
-    for those who can't read the former.  RFC 2231's names in several pieces are not read, as
-    RFC 8187 says: nobody sends them over HTTP.
+    ``filename*`` takes precedence over ``filename``, as RFC 6266 4.3 says.
+    Names in several pieces (RFC 2231) are ignored, as RFC 8187 says.
     """
     parameters = {
         found[1].lower(): _unquoted(found[2]) for found in _PARAMETER.finditer(disposition)
@@ -127,11 +126,11 @@ def _unquoted(value: str) -> str:
 
 
 def _decoded(data: bytes, charset: str) -> str:
-    """Return the text that *data* is; in UTF-8 where it is none in *charset*."""
+    """Decode *data* in *charset*, or in UTF-8 if that fails."""
     name = charset.lower().replace("-", "_")
     try:
         text = data.decode(name if name in _CHARSETS else "utf-8", "replace")
-        text.encode()  # some charsets give half a surrogate pair, which raises
+        text.encode()  # some charsets decode to half a surrogate pair, which raises
     except (LookupError, ValueError):
         return data.decode("utf-8", "replace")
     return text

@@ -1,0 +1,167 @@
+"""The bridge: start and stop."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from pymdc.bridge.context import Context
+from pymdc.bridge.mail import Mailer
+from pymdc.bridge.passwords import Passwords
+from pymdc.bridge.serving.app import App
+from pymdc.bridge.serving.threads import Threads
+from pymdc.bridge.serving.uvicorn import Server
+from pymdc.bridge.settings import Announce, Settings
+from pymdc.bridge.storage.cleanup import cleaned_and_locked
+from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.nonces import RULES
+from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.tables import users
+
+
+class Bridge:
+    """A bridge that serves while its ``with`` block runs.
+
+    *data* is the folder that it stores everything in; without one it makes a temporary folder.
+    *host* and *port* are the address to listen on; port 0 means any free port.
+    *url* is the address for the links in mails, if users do not reach the bridge at `endpoint`.
+    *smtp* is the URL of a mail server. Without one, activation messages are written to the
+    folder ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
+    *nonce_rule* is "once" or "2016". *shard_size* is in bytes. *clock* returns seconds.
+    *grace* is the time in seconds for requests in flight when the bridge is closed.
+    *patience* is the time in seconds that a client may stall.
+
+    Entering raises OSError if the port is taken, if the folder cannot be used, or if the folder
+    has shards but no database.
+    """
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str] | None = Settings.data,
+        *,
+        host: str = Settings.host,
+        port: int = Settings.port,
+        url: str | None = Settings.url,
+        smtp: str | None = Settings.smtp,
+        nonce_rule: str = Settings.nonce_rule,
+        shard_size: int = Settings.shard_size,
+        grace: float = Settings.grace,
+        patience: float = Settings.patience,
+        clock: Callable[[], float] = Settings.clock,
+        announce: Announce | None = Settings.announce,
+    ) -> None:
+        self._settings = Settings(
+            data=data,
+            host=host,
+            port=port,
+            url=url,
+            smtp=smtp,
+            nonce_rule=nonce_rule,
+            shard_size=shard_size,
+            grace=grace,
+            patience=patience,
+            clock=clock,
+            announce=announce,
+        )
+        self.endpoint = ""
+        self._closing = threading.Lock()
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Bridge:
+        settings = self._settings
+        with ExitStack() as undo:
+            folder = _folder(settings.data, undo)
+            listener = undo.enter_context(_listen(settings.host, settings.port))
+            self.endpoint = _url(settings.host, listener.getsockname()[1])
+            objects = ObjectStore(_usable(folder / "shards"))
+            self._database = undo.enter_context(closing(_open_database(folder, objects)))
+            undo.enter_context(cleaned_and_locked(folder, self._database, objects))
+            context = Context(
+                endpoint=(settings.url or self.endpoint).rstrip("/"),
+                database=self._database,
+                objects=objects,
+                mailer=Mailer(folder / "outbox", settings.smtp, settings.announce),
+                passwords=Passwords(),
+                nonce_rule=RULES[settings.nonce_rule](),
+                threads=undo.enter_context(closing(Threads())),
+                shard_size=settings.shard_size,
+                clock=settings.clock,
+            )
+            server = Server(App(context), settings.grace, settings.patience)
+            undo.enter_context(server.serving(listener))
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Accept no more requests, finish those in flight within *grace*, and free everything.
+
+        May be called more than once, from any thread except the bridge's own.
+        """
+        with self._closing:
+            self._undo.close()
+
+    def activation_key(self, email: str) -> str:
+        """Return the activation token of *email*; KeyError if there is none."""
+        if not self.endpoint:
+            raise RuntimeError("the bridge has not begun to serve; enter it first")
+        statement = sa.select(users.c.activation).where(users.c.email == email.lower())
+        with self._database.read() as connection:
+            activation = connection.execute(statement).scalar()
+        if activation is None:
+            raise KeyError(f"no activation waits for {email}")
+        return str(activation)
+
+
+def _folder(data: str | os.PathLike[str] | None, undo: ExitStack) -> Path:
+    """Return the folder *data*, or a temporary one."""
+    if data is None:
+        return Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="pymdc-bridge-")))
+    return _usable(Path(data))
+
+
+def _usable(folder: Path) -> Path:
+    """Return *folder*, created if missing; OSError if it cannot be written to."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+    return folder
+
+
+def _open_database(folder: Path, objects: ObjectStore) -> Database:
+    """Open the database in *folder*; create one only if there are no *objects*."""
+    path = folder / "metadata.sqlite"
+    # With a new database, the cleanup would delete every object.
+    if not (path.exists() and path.stat().st_size) and any(objects.names()):
+        raise OSError(
+            f"{path} is missing or empty, but shards are in {folder / 'shards'}:"
+            " bring the database back, or remove the folder shards"
+        )
+    if path.exists() and not os.access(path, os.W_OK):  # else the first write fails
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    try:
+        return Database(sa.URL.create("sqlite", database=str(path)))
+    except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+        raise OSError(f"{path} can't be used as a database") from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family)
+    # asyncio sets it only on sockets that name their protocol. Responses would be 40 ms late.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,95 @@
+"""Channels: each sends one shard over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from pymdc.bridge.context import Context
+from pymdc.bridge.errors import Refused
+from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS
+from pymdc.bridge.storage.tables import pointers, redeem_token, shards
+
+_FRAME = 65536  # bytes, the most that the protocol allows
+_BLOCK = 8 * _FRAME
+_log = logging.getLogger("pymdc.bridge")
+
+
+class Channels:
+    """The channels of a bridge."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._sending: set[asyncio.Task[Any] | None] = set()
+
+    async def serve(self, socket: WebSocket) -> None:
+        """Send the shard that the first message asks for, or an error, and close."""
+        try:
+            await socket.accept()
+            message = await asyncio.wait_for(socket.receive(), FIRST_MESSAGE_SECONDS)
+            if message["type"] == "websocket.receive":
+                await self._respond(socket, message.get("text") or message.get("bytes") or b"")
+                await socket.close()
+        except asyncio.TimeoutError:
+            await socket.close()
+        except (WebSocketDisconnect, asyncio.CancelledError):
+            pass  # the client has gone, or the grace is over
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until no channel is sending, for at most *seconds*."""
+        tasks = {task for task in self._sending if task}
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    async def _respond(self, socket: WebSocket, message: str | bytes) -> None:
+        self._sending.add(asyncio.current_task())
+        try:
+            shard = await self._context.threads.run_db_only(_redeem_pointer, self._context, message)
+            for start in range(0, shard["size"], _BLOCK):
+                await self._send_block(socket, shard["object"], start)
+        except Refused as refused:
+            await socket.send_json({"code": refused.status, "message": refused.message})
+        except WebSocketDisconnect:
+            raise
+        except Exception:  # noqa: BLE001  # every error is logged and answered
+            _log.exception("a channel failed")
+            await socket.send_json({"code": 500, "message": "Internal error"})
+        finally:
+            self._sending.discard(asyncio.current_task())
+
+    async def _send_block(self, socket: WebSocket, name: str, start: int) -> None:
+        """Send one block of an object, and wait until the client has read it."""
+        block = await self._context.threads.run(self._context.objects.read, name, start, _BLOCK)
+        for offset in range(0, len(block), _FRAME):
+            frame = block[offset : offset + _FRAME]
+            await socket.send({"type": "websocket.send", "bytes": frame})
+
+
+def _redeem_pointer(context: Context, message: str | bytes) -> sa.RowMapping:
+    """Use up the token in *message*, and return the row of the shard that it is for."""
+    try:
+        parsed = json.loads(message)
+    except (ValueError, RecursionError):
+        raise Refused(400, "Failed to parse message") from None
+    fields = parsed if isinstance(parsed, dict) else {}
+    if not fields.get("token"):
+        raise Refused(400, "You did not supply a token")
+    with context.database.write() as connection:
+        token = str(fields["token"]).encode("ascii", "replace").decode()
+        pointer = redeem_token(connection, pointers, token, context.now())
+        statement = sa.select(shards).where(shards.c.hash == (pointer["shard"] if pointer else ""))
+        shard = connection.execute(statement).mappings().first()
+    if shard is None:
+        raise Refused(400, "The supplied token is not accepted")
+    if not fields.get("hash"):
+        raise Refused(400, "You did not supply the data hash")
+    if fields["hash"] != shard["hash"]:
+        raise Refused(400, "Token not valid for hash")
+    if fields.get("operation") != "PULL":
+        raise Refused(400, "Failed to handle the defined operation")
+    return shard

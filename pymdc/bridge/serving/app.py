@@ -1,0 +1,156 @@
+"""The application: finds the route of a request, runs it, and sends the response."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from pymdc.bridge.context import Context
+from pymdc.bridge.errors import Refused
+from pymdc.bridge.routes import Route, find_route
+from pymdc.bridge.routes.channels import Channels
+from pymdc.bridge.serving.request import Request, Response
+from pymdc.bridge.settings import DRAIN_SECONDS, MAX_BODY
+
+_CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
+_METHODS = (("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"),)
+_log = logging.getLogger("pymdc.bridge")
+
+
+class Body:
+    """The body of a request; *begun* and *ended* say how far it has been read."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.begun = self.ended = False
+        self._receive = receive
+
+    def __aiter__(self) -> Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.ended:
+            raise StopAsyncIteration
+        self.begun = True
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece, more = bytes(message.get("body", b"")), message.get("more_body", False)
+        self.ended = not (piece and more)
+        if more and not piece:  # how the server says that the client stalls
+            raise Refused(408, "Request body stands still", Connection="close")
+        return piece
+
+    async def read(self) -> bytes:
+        """Return the whole body; refuse one above the limit."""
+        whole = bytearray()
+        async for chunk in self:
+            whole += chunk
+            if len(whole) > MAX_BODY:
+                raise Refused(413, "Request body is too large")
+        return bytes(whole)
+
+    async def drain(self) -> None:
+        """Read the rest and discard it."""
+        async for _ in self:
+            pass
+
+
+class App:
+    """The bridge as an ASGI application."""
+
+    def __init__(self, context: Context) -> None:
+        self.channels = Channels(context)
+        self._context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request or a channel; a channel is a WebSocket at the path /."""
+        if scope["type"] == "http":
+            await self._serve_http(scope, Body(receive), send)
+        elif scope["path"] == "/":
+            await self.channels.serve(WebSocket(scope, receive, send))
+        else:
+            await WebSocket(scope, receive, send).close()
+
+    async def _serve_http(self, scope: Scope, body: Body, send: Send) -> None:
+        headers = Headers(scope=scope)
+        try:
+            response = await self._respond(scope, headers, body)
+        except ClientDisconnect:
+            return
+        except asyncio.CancelledError:  # the grace is over
+            body.ended = True
+            close = (("Connection", "close"),)
+            response = Response({"error": "The bridge is stopping"}, 503, close)
+        except Refused as refused:
+            response = Response({"error": refused.message}, refused.status, refused.headers)
+        except Exception:  # noqa: BLE001  # every error is logged and answered
+            # The path is not logged: it may contain an activation token.
+            _log.exception("a %s request failed", scope["method"])
+            response = Response({"error": "Internal error"}, 500)
+        await _send(response, headers, body, send)
+
+    async def _respond(self, scope: Scope, headers: Headers, body: Body) -> Response:
+        if scope["method"] == "OPTIONS":
+            wanted = headers.get("access-control-request-headers")
+            allowed = (("Access-Control-Allow-Headers", wanted),) if wanted else ()
+            return Response(status=204, headers=_METHODS + allowed)
+        context = self._context
+        path = scope["raw_path"].decode("ascii")
+        route, parameters = find_route(scope["method"], path)
+        query = scope["query_string"].decode("latin-1")
+        channel_url = self._channel_url(scope, headers)
+        request = Request(scope["method"], path, query, headers, parameters, channel_url)
+        if not route.streamed:
+            request = replace(request, body=await body.read())
+            # Checking a password takes long, too.
+            db_only = route.db_only and "authorization" not in headers
+            run = context.threads.run_db_only if db_only else context.threads.run
+            return await run(_handle, route, context, request)
+        identity = await context.threads.run_db_only(route.authenticate, context, request)
+        response: Response = await route.handler(context, request, identity, body)
+        return response
+
+    def _channel_url(self, scope: Scope, headers: Headers) -> str:
+        scheme = "wss" if scope["scheme"] == "https" else "ws"
+        host = headers.get("host") or self._context.endpoint.partition("//")[2]
+        return f"{scheme}://{host}"
+
+
+def _handle(route: Route, context: Context, request: Request) -> Response:
+    identity = route.authenticate(context, request)
+    response: Response = route.handler(context, request, identity)
+    return response
+
+
+async def _send(response: Response, headers: Headers, body: Body, send: Send) -> None:
+    """Send *response* at once, but end it only when the rest of *body* has been read.
+
+    So a client that is still sending can read the response, and use the connection again.
+    """
+    content, unread = response.encode(), not body.ended
+    fields = [*response.headers, *_CORS]
+    if "origin" in headers:
+        fields.append(("Access-Control-Allow-Origin", headers["origin"]))
+    if content:
+        fields.append(("Content-Type", "application/json; charset=utf-8"))
+    if response.status != 204:
+        fields.append(("Content-Length", str(len(content))))
+    if not body.begun and "expect" in headers:
+        fields.append(("Connection", "close"))  # the client waits for a 100, and sends no body
+        unread = False
+    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+    await send({"type": "http.response.start", "status": response.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": content, "more_body": unread})
+    if unread:
+        # CancelledError: the grace is over.
+        over = asyncio.TimeoutError, ClientDisconnect, Refused, asyncio.CancelledError
+        with contextlib.suppress(*over):
+            await asyncio.wait_for(body.drain(), DRAIN_SECONDS)
+        await send({"type": "http.response.body", "more_body": False})

@@ -1,0 +1,80 @@
+"""What can be set: the settings of a bridge, the options of the program, and the limits."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MiB = 1024 * 1024
+
+Announce = Callable[[str, str], object]
+NONCE_RULES = ("once", "2016")
+
+# Requests
+MAX_HEAD = 64 * 1024  # bytes, and what comes in one read with the last of them
+MAX_BODY = MiB  # bytes; a file may be larger
+DRAIN_SECONDS = 60.0  # for the rest of a body after an early answer
+KEEP_ALIVE_SECONDS = 75  # for a connection between two requests
+IDLE_CHECKS = 4  # of each connection, within the patience
+
+# Channels
+MAX_CHANNEL_MESSAGE = 64 * 1024  # bytes that a client may send
+FIRST_MESSAGE_SECONDS = 30.0
+CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
+
+# Accounts
+TOKEN_LIFETIME = 300_000  # milliseconds, of pointers' tokens too
+NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key
+MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB
+SMTP_SECONDS = 10.0
+
+# Threads
+MAX_IDLE_THREADS = 16
+
+
+@dataclass(frozen=True, repr=False)  # the SMTP URL holds a password
+class Settings:
+    """The settings of one bridge, as `Bridge` describes them; ValueError for a wrong one."""
+
+    data: str | os.PathLike[str] | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
+    url: str | None = None
+    smtp: str | None = None
+    nonce_rule: str = "once"
+    shard_size: int = 8 * MiB
+    grace: float = 10
+    patience: float = 60
+    clock: Callable[[], float] = time.time
+    announce: Announce | None = None
+
+    def __post_init__(self) -> None:
+        if self.nonce_rule not in NONCE_RULES:
+            expected = ", ".join(NONCE_RULES)
+            raise ValueError(f"nonce_rule is {self.nonce_rule!r}; expected one of {expected}")
+        if type(self.port) is not int or not 0 <= self.port <= 65535:
+            raise ValueError(f"port is {self.port!r}; expected 0 to 65535")
+        if not self.host:
+            raise ValueError("host is empty; expected an address, such as 127.0.0.1")
+        if self.shard_size < 1:
+            raise ValueError(f"shard_size is {self.shard_size}; expected bytes, one or more")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the program's options, which are named as the settings are."""
+    options = argparse.ArgumentParser("python -m pymdc.bridge", description="Run a bridge.")
+    options.add_argument("--host", default=Settings.host, help="where to listen (%(default)s)")
+    options.add_argument("--port", type=int, default=6382, help="0 is any (%(default)s)")
+    options.add_argument("--url", help="how users reach it, for the links in mails")
+    options.add_argument("--data", default="metadisk-data", help="folder (./%(default)s)")
+    options.add_argument("--smtp", metavar="URL", help="smtp[s]://[USER:PASSWORD@]HOST[:PORT]")
+    options.add_argument(
+        "--nonce-rule",
+        default=Settings.nonce_rule,
+        choices=NONCE_RULES,
+        help="which nonces are fresh: each with a signature once, or as in 2016 (%(default)s)",
+    )
+    return options

@@ -1,0 +1,89 @@
+"""The database: its engine and its transactions."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pymdc.bridge.storage.tables import metadata
+
+# By dialect: an INSERT with ``on_conflict_do_nothing`` and ``on_conflict_do_update``.
+INSERTS: dict[str, Callable[[sa.Table], Any]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+
+
+class Database:
+    """Transactions on the database at *url*; missing tables are created."""
+
+    def __init__(self, url: str | sa.URL) -> None:
+        # Neither parameters nor rows are logged: they contain passwords and tokens.
+        self._engine = sa.create_engine(
+            url, hide_parameters=True, logging_name="pymdc", max_overflow=-1
+        )
+        logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
+        self._write_lock = threading.Lock()
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+        # Connections are kept: getting one from the pool costs more than a statement.
+        self._writer = self._engine.connect()
+        self._idle_readers: list[sa.Connection] = []
+        with self.write() as connection:
+            metadata.create_all(connection)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Run the block in a transaction that only reads."""
+        try:
+            connection = self._idle_readers.pop()
+        except IndexError:
+            connection = self._engine.connect()
+        try:
+            with connection.begin():
+                _begin_sqlite(connection, "BEGIN")
+                yield connection
+        finally:
+            self._idle_readers.append(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Run the block in a transaction that writes; an exception rolls it back."""
+        # SQLite has one writer: with the lock, the others wait instead of polling.
+        with self._write_lock, self._writer.begin():
+            _begin_sqlite(self._writer, "BEGIN IMMEDIATE")
+            yield self._writer
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in (self._writer, *self._idle_readers):
+            connection.close()
+        self._engine.dispose()
+
+
+def insert_new(connection: sa.Connection, table: sa.Table, **values: object) -> bool:
+    """Insert a row unless a unique key forbids it; return whether it was inserted."""
+    statement = INSERTS[connection.dialect.name](table).values(**values).on_conflict_do_nothing()
+    return bool(connection.execute(statement).rowcount == 1)
+
+
+def _is_not_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # else sqlite3 begins transactions by itself
+    for setting in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {setting}").close()
+
+
+def _begin_sqlite(connection: sa.Connection, statement: str) -> None:
+    # Not through SQLAlchemy or its events: that takes ten times as long as the statement.
+    if connection.dialect.name == "sqlite":
+        connection.connection.cursor().execute(statement)

@@ -1,0 +1,134 @@
+"""The tables, and the queries that several modules need.
+
+Where only one of two simultaneous requests may succeed, one statement and its row count decide.
+Times are whole milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+
+from pymdc.bridge.errors import Refused
+
+BATCH = 500  # below the number of parameters that a statement may have
+
+metadata = sa.MetaData()
+_key = partial(sa.Column, primary_key=True)
+_column = partial(sa.Column, nullable=False)
+_numbered = partial(sa.Column, "number", sa.Integer, primary_key=True)  # keeps the order
+
+
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(name, metadata, *columns)
+
+
+users = _table(
+    "users",
+    _key("email", sa.String),
+    _column("password", sa.String),
+    _column("created", sa.BigInteger),
+    sa.Column("activation", sa.String, unique=True),  # NULL once it is used
+)
+public_keys = _table(
+    "public_keys",
+    _numbered(),
+    _column("key", sa.String, unique=True),
+    _column("user", sa.ForeignKey("users.email"), index=True),
+)
+# The owner of a nonce is a user's e-mail address, or the point of a key.
+used_nonces = _table(
+    "used_nonces", _key("owner", sa.String), _key("nonce", sa.Float), _key("r", sa.String)
+)
+# Written by older bridges, for which a nonce was used up whatever was signed with it.
+old_nonces = _table("nonces", _key("owner", sa.String), _key("nonce", sa.Float))
+nonce_floors = _table("nonce_floors", _key("owner", sa.String), _column("floor", sa.Float))
+buckets = _table(
+    "buckets",
+    _numbered(),
+    _column("id", sa.String, unique=True),
+    _column("user", sa.ForeignKey("users.email"), index=True),
+    _column("created", sa.BigInteger),
+    sa.Column("name", sa.String),
+    sa.Column("storage", sa.Float),
+    sa.Column("transfer", sa.Float),
+    _column("pubkeys", sa.JSON),
+)
+tokens = _table(
+    "tokens",
+    _key("token", sa.String),
+    _column("bucket", sa.String),  # no foreign key: a token may outlive its bucket
+    _column("operation", sa.String),
+    _column("expires", sa.BigInteger, index=True),
+)
+pointers = _table(
+    "pointers",
+    _key("token", sa.String),
+    _column("shard", sa.String),
+    _column("expires", sa.BigInteger, index=True),
+)
+files = _table(
+    "files",
+    _numbered(),
+    _column("bucket", sa.ForeignKey("buckets.id", ondelete="CASCADE")),
+    _column("hash", sa.String),
+    _column("filename", sa.String),
+    _column("mimetype", sa.String),
+    _column("size", sa.BigInteger),
+    sa.UniqueConstraint("bucket", "hash"),
+)
+shards = _table(
+    "shards",
+    _key("hash", sa.String),
+    _column("object", sa.String, index=True),
+    _column("size", sa.BigInteger),
+)
+file_shards = _table(
+    "file_shards",
+    _key("file", sa.ForeignKey("files.number", ondelete="CASCADE")),
+    _key("position", sa.Integer),
+    _column("shard", sa.ForeignKey("shards.hash"), index=True),
+)
+
+# Statements that many requests need are built once: building one costs as much as running it.
+_BUCKET = sa.select(buckets).where(buckets.c.id == sa.bindparam("id"))
+_USERS_BUCKET = _BUCKET.where(buckets.c.user == sa.bindparam("user"))
+
+
+def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.RowMapping:
+    """Return a bucket, of *user* if given; refuse with 404 if there is none."""
+    statement, values = _USERS_BUCKET if user else _BUCKET, {"id": bucket, "user": user}
+    row = connection.execute(statement, values).mappings().first()
+    if row is None:
+        raise Refused(404, "Bucket not found")
+    return row
+
+
+def objects_in_use(connection: sa.Connection, objects: Sequence[str]) -> set[str]:
+    """Return those of *objects* that a shard refers to."""
+    found: set[str] = set()
+    for start in range(0, len(objects), BATCH):
+        batch = shards.c.object.in_(objects[start : start + BATCH])
+        found.update(connection.execute(sa.select(shards.c.object).where(batch)).scalars())
+    return found
+
+
+def insert_tokens(
+    connection: sa.Connection, table: sa.Table, now: int, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Insert tokens, and delete those that expired before *now*."""
+    connection.execute(sa.delete(table).where(table.c.expires <= now))
+    if rows:
+        connection.execute(sa.insert(table), rows)
+
+
+def redeem_token(
+    connection: sa.Connection, table: sa.Table, token: str, now: int
+) -> sa.RowMapping | None:
+    """Delete *token* and return its row; None if there is none, or it has expired."""
+    statement = sa.delete(table).where(table.c.token == token).returning(table)
+    row = connection.execute(statement).mappings().first()
+    return row if row is not None and row["expires"] > now else None

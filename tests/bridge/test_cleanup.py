@@ -1,0 +1,50 @@
+"""Objects without a row, when a bridge starts."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from asking import Count, User, address, form
+from processes import MINUTE, bridge_process
+
+from pymdc.bridge import Bridge
+
+
+def upload_in_flight(user: User, bucket: str, body: bytes, size: int) -> socket.socket:
+    wire = socket.create_connection(address(user.bridge), timeout=MINUTE)
+    wire.sendall(user.upload_head(bucket, size, len(form(bytes(size)))) + body)
+    return wire
+
+
+def test_objects_of_a_killed_bridge_are_deleted(data: Path, objects: Count) -> None:
+    with Bridge(data) as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        stored = user.upload(bucket, b"abc").json["hash"]
+    (data / "shards" / "notes.txt").touch()
+    with bridge_process(data) as (bridge.endpoint, process):
+        with upload_in_flight(user, bucket, form(bytes(9_000_000))[:-20], 9_000_000):
+            while objects() == 2:
+                pass
+            process.kill()
+            process.wait(MINUTE)
+    (data / "shards" / f"{32 * 'f'}#1").touch()  # the name of an object while it is written
+    with Bridge(data) as user.bridge:
+        assert objects() == 2
+        assert user.download(bucket, stored) == b"abc"
+
+
+def test_objects_of_another_running_bridge_are_kept(
+    alice: User, data: Path, objects: Count
+) -> None:
+    bucket, body = alice.bucket(), form(bytes(range(250)) * 10)
+    with upload_in_flight(alice, bucket, body[:-20], 2500) as wire:
+        while objects() < 2:
+            pass
+        with Bridge(data):
+            pass
+        wire.sendall(body[-20:])
+        assert wire.recv(1000).startswith(b"HTTP/1.1 200 ")
+    [stored] = alice.ask("GET", f"/buckets/{bucket}/files").json
+    assert len(alice.download(bucket, stored["hash"])) == 2500

@@ -1,0 +1,40 @@
+"""The settings of a bridge."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from pymdc.bridge import Bridge
+from pymdc.bridge.settings import NONCE_RULES, Settings, parser
+from pymdc.bridge.storage.nonces import RULES
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"host": ""}, "host is empty; expected an address"),
+        ({"port": 65536}, "port is 65536; expected 0 to 65535"),
+        ({"port": "80"}, "port is '80'; expected 0 to 65535"),
+        ({"nonce_rule": "2017"}, "nonce_rule is '2017'; expected one of once, 2016"),
+        ({"shard_size": 0}, "shard_size is 0; expected bytes, one or more"),
+    ],
+)
+def test_wrong_setting_is_a_value_error(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Bridge(**given)
+
+
+def test_nonce_rules_are_those_of_the_storage() -> None:
+    assert set(NONCE_RULES) == set(RULES)
+
+
+def test_options_of_the_program_are_settings() -> None:
+    options = vars(parser().parse_args([]))
+    assert options.keys() <= {field.name for field in fields(Settings)}
+
+
+def test_password_in_a_setting_is_not_in_its_repr() -> None:
+    assert "secret" not in repr(Settings(smtp="smtp://user:secret@localhost"))
