@@ -15,6 +15,7 @@ from channels import blocks, serving
 from modes import Ask
 from proxies import Proxy
 from servers import RawServer, Treat, answering, echoing, read_request
+from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
@@ -72,11 +73,16 @@ def secure_bridge(certificates: dict[str, Path]) -> Iterator[int]:
         yield server.port
 
 
+def send_shard(channel: ServerConnection) -> None:
+    channel.recv()
+    channel.send(b"shard")
+
+
 @pytest.fixture
 def secure_channel(certificates: dict[str, Path]) -> Iterator[int]:
     """Serve a shard over TLS as bridge.invalid, and give the port."""
     tls = context(certificates["bridge.invalid"])
-    with serving(lambda channel: channel.send(b"shard"), ssl=tls) as port:
+    with serving(send_shard, ssl=tls) as port:
         yield port
 
 
@@ -220,7 +226,7 @@ def test_a_secure_channel_goes_through_a_tunnel(
 def test_plain_channel_goes_through_a_proxy_spoken_to_over_tls(
     certificates: dict[str, Path], settings: Set
 ) -> None:
-    with serving(lambda channel: channel.send(b"shard")) as port:
+    with serving(send_shard) as port:
         with Proxy({"bridge.invalid": port}, CREDENTIALS, certificates["localhost"]) as proxy:
             settings(http_proxy=f"https://{QUOTED}@{proxy.address}")
             assert pulled("ws://bridge.invalid:9", certificates["both"]) == b"shard"
