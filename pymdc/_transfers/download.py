@@ -24,6 +24,7 @@ from pymdc.exceptions import (
     ChannelError,
     IntegrityError,
     NetworkError,
+    PymdcError,
     refused,
     unwrap,
 )
@@ -155,10 +156,11 @@ class Download:
         """Fetch the missing shards.
 
         When one fails no more are started, and its failure is raised once the others have ended.
+        An error of this machine, such as a full disk, ends the others at once.
         """
         missing, scope = deque(self._missing(pointers)), ShardScope(self._scope)
         limit = self._client.channels if self._side_by_side else 1
-        failure: Exception | None = None
+        failure: PymdcError | None = None
         try:
             while True:
                 startable = missing and self._running < limit and failure is None
@@ -184,10 +186,10 @@ class Download:
         self._client.spawn(fetch, self._results.put)
         self._running += 1
 
-    def _take(self, result: Result) -> Exception | None:
-        """Take the *result* of a worker; return it if it is a failure."""
+    def _take(self, result: Result) -> PymdcError | None:
+        """Take the *result* of a worker; return it if it is the failure of a shard."""
         self._running -= 1
-        if isinstance(result, Exception):
+        if isinstance(result, PymdcError):
             return result
         if isinstance(result, BaseException):
             raise result

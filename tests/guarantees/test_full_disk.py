@@ -16,7 +16,7 @@ from modes import Ask
 import pymdc
 from pymdc.bridge import Bridge
 
-DATA = random.Random(3).randbytes(12_000_000)
+DATA = random.Random(3).randbytes(16 * 1024 * 1024)  # two shards, of which none fits
 
 
 @pytest.fixture

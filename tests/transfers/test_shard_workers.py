@@ -37,6 +37,9 @@ import pymdc
 from pymdc import Cancelled
 from pymdc._arguments import Callback
 from pymdc._calls.capture import Work, capture
+from pymdc._crypto.file_hash import Block
+from pymdc._transfers import target
+from pymdc._transfers.target import PartialFile
 from pymdc.exceptions import ChannelError, ConnectionLost, IntegrityError, Timeout
 
 FOUR = range(4)
@@ -260,6 +263,26 @@ def test_open_file_that_raises_ends_the_shard_that_is_silent(ask: Ask) -> None:
         assert time.monotonic() - began < AT_ONCE
         held.wait_until_gone()
         see_that_workers_end()
+
+
+def test_full_disk_ends_the_shards_that_are_silent(ask: Ask, tmp_path: Path) -> None:
+    class Full(PartialFile):
+        def write(self, block: Block, offset: int) -> None:
+            raise OSError(28, "No space left on device", self.path)
+
+    def send(connection: ServerConnection) -> None:
+        held.wait()
+        connection.send(SHARDS[0])
+
+    with Lender() as lender, files_of(lender) as files, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, "PartialFile", Full)
+        held = Held(lender, range(1, 4))
+        lender.treats[0] = send
+        value = ask(files.download, HASH, to=tmp_path / "out")
+        assert isinstance(value, OSError)
+        held.wait_until_gone()
+        see_that_workers_end()
+    assert os.listdir(tmp_path) == []
 
 
 def test_next_shard_of_an_open_file_is_fetched_while_one_is_written(ask: Ask) -> None:
