@@ -92,7 +92,9 @@ def held(
 
     with Holding(after_an_answer(then), over) as server:
         endpoint = f"https://localhost:{server.port}" if trusted else server.endpoint
-        with pymdc.Client(endpoint, ca_certs=trusted and str(trusted), **settings) as client:
+        with pymdc.Client(
+            endpoint, ca_certs=str(trusted) if trusted else None, **settings
+        ) as client:
             assert register(client) == []
             yield server, client
             server.released.set()
