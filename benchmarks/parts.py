@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -91,6 +93,12 @@ def renew(path: str) -> None:
         for start in range(0, os.path.getsize(path), MIB):
             file.seek(start)
             file.write(secrets.token_bytes(16))
+
+
+def sha256(path: str) -> bytes:
+    """Return the SHA-256 of the file at *path*, which is mapped: nothing is copied."""
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return hashlib.sha256(content).digest()
 
 
 def address(endpoint: str) -> tuple[str, int]:

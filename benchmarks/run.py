@@ -31,19 +31,48 @@ except ModuleNotFoundError as missing:
     print(f"{missing.name} is missing: pip install '.[bridge]' requests-futures", file=sys.stderr)
     sys.exit(2)
 
+TWENTY_LINES = "executor + urllib3 + the same signer"
 ROWS = (
-    Row("blocking", "signed calls ÷ a bare urllib3 loop", 0.60, calls.blocking),
-    Row("blocking-ecdsa", "the same without libsecp256k1", 0.24, calls.blocking_with_ecdsa),
-    Row("callbacks", "signed calls ÷ requests-futures, 32 at a time", 2.0, calls.callbacks),
-    Row("sink", "upload ÷ curl -F, not verified", 1.0, uploads.to_sink),
-    Row("sink-verified", "upload ÷ curl -F, hash verified", 0.75, uploads.to_sink_verified),
+    Row("blocking", f"signed blocking calls ÷ {TWENTY_LINES}", 0.90, calls.blocking),
+    Row("callbacks", f"32 signed callback calls at a time ÷ {TWENTY_LINES}", 0.85, calls.callbacks),
+    Row(
+        "blocking-bare",
+        "signed blocking calls ÷ urllib3 alone, not signed",
+        0.60,
+        calls.blocking_beside_urllib3,
+    ),
+    Row("blocking-ecdsa", "the same, signed by python-ecdsa", 0.24, calls.blocking_with_ecdsa),
+    Row(
+        "callbacks-requests",
+        "32 signed callback calls at a time ÷ requests-futures, not signed",
+        2.0,
+        calls.callbacks_beside_requests,
+    ),
+    Row("sink", "upload, not verified ÷ curl -F", 1.0, uploads.to_sink),
+    Row(
+        "sink-verified",
+        "upload, hash verified ÷ the slower of curl -F and SHA-256",
+        0.85,
+        uploads.to_sink_verified,
+    ),
     Row("bridge-upload", "upload ÷ SHA-256 and a written file", 0.35, uploads.to_bridge),
     Row("bridge-curl", "upload ÷ curl -F to the same bridge", None, uploads.to_bridge_by_curl),
-    Row("bridge-download", "download ÷ a bare websockets loop", 0.8, downloads.from_bridge),
+    Row(
+        "bridge-download",
+        "download ÷ websockets loop that hashes and writes",
+        1.2,
+        downloads.from_bridge,
+    ),
+    Row(
+        "bridge-pull",
+        "download ÷ websockets loop that throws away",
+        0.8,
+        downloads.from_bridge_beside_pull,
+    ),
     Row("memory-upload", memory.WHAT, 16, memory.upload, "MiB", at_most=True),
     Row("memory-download", memory.WHAT, 16, memory.download, "MiB", at_most=True),
     Row("signed-gets", "signed GETs that a bridge answers", 1500, gets.signed, "/s"),
-    Row("import", "import pymdc ÷ its dependencies", 1.25, imports.plain, at_most=True),
+    Row("import", "import pymdc ÷ its dependencies", 1.2, imports.plain, at_most=True),
     Row("import-fast", "the same, libsecp256k1 with both", None, imports.fast, at_most=True),
     Row("signing", "libsecp256k1 ÷ ecdsa, no request", None, signing.alone),
 )

@@ -7,7 +7,7 @@ import ctypes
 import os
 import platform
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ Value = TypeVar("Value")
 SOMEBODY = 12345
 
 _FLOCK = {"x86_64": 73, "aarch64": 32}
+_FTRUNCATE = {"x86_64": 77, "aarch64": 46}
 _NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER = 38, 22, 2
 _LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ERROR, _ALLOW = 0x00050000, 0x7FFF0000
@@ -41,13 +42,28 @@ def without_flock(error: int, function: Callable[[], Value]) -> Value:
     return in_thread(filtered)
 
 
+def without_ftruncate(error: int, function: Callable[[], Value]) -> Value:
+    """Return what *function* returns where ftruncate() fails with *error*, also on its threads."""
+
+    def filtered() -> Value:
+        _refuse(_FTRUNCATE, error)
+        return function()
+
+    return in_thread(filtered)
+
+
 def refuse_flock(error: int) -> None:
     """Have the kernel refuse flock() to this thread, and to those that it starts."""
-    if platform.system() != "Linux" or platform.machine() not in _FLOCK:
-        pytest.skip("the number of flock() is known for Linux on x86_64 and aarch64")
+    _refuse(_FLOCK, error)
+
+
+def _refuse(numbers: Mapping[str, int], error: int) -> None:
+    """Have the kernel refuse a system call, whose *numbers* are those of each machine."""
+    if platform.system() != "Linux" or platform.machine() not in numbers:
+        pytest.skip("the numbers of system calls are known for Linux on x86_64 and aarch64")
     steps = [
         (_LOAD, 0, 0, 0),
-        (_IF_EQUAL, 0, 1, _FLOCK[platform.machine()]),
+        (_IF_EQUAL, 0, 1, numbers[platform.machine()]),
         (_RETURN, 0, 0, _ERROR | error),
         (_RETURN, 0, 0, _ALLOW),
     ]

@@ -1,0 +1,118 @@
+"""The limits of the bridge, each at its last value and at the first one beyond it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from asking import PASSWORD, Clock, User, ask, form, pull, upload_headers
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from pymdc._crypto.file_hash import file_hash
+from pymdc.bridge import Bridge
+
+KiB, MiB = 1024, 1024 * 1024
+LAST, OVER = 299.999, 300.0  # seconds after a token was made: good, and not good any more
+DATA = b"data"
+HASH = file_hash(DATA)
+
+
+@pytest.mark.parametrize(("after", "status"), [(LAST, 200), (OVER, 401)])
+@pytest.mark.parametrize("operation", ["PUSH", "PULL"])
+def test_token_is_good_to_its_last_millisecond(
+    alice: User, clock: Clock, operation: str, after: float, status: int
+) -> None:
+    bucket = alice.bucket()
+    alice.upload(bucket, DATA)
+    token = alice.token(bucket, operation)
+    clock.seconds += after
+    path = f"/buckets/{bucket}/files"
+    if operation == "PUSH":
+        reply = ask(alice.bridge, "PUT", path, form(DATA), upload_headers(token, len(DATA)))
+    else:
+        reply = ask(alice.bridge, "GET", f"{path}/{HASH}", None, {"x-token": token})
+    assert reply.status == status
+    assert status == 200 or reply.json == {"error": "Invalid or expired token"}
+
+
+def test_pointer_is_good_to_its_last_millisecond(alice: User, clock: Clock) -> None:
+    bucket = alice.bucket()
+    alice.upload(bucket, DATA)
+    (good,), (late,) = (alice.pointers(bucket, HASH).json for _ in range(2))
+    clock.seconds += LAST
+    assert pull(good) == DATA
+    clock.seconds += OVER - LAST
+    with pytest.raises(AssertionError, match="The supplied token is not accepted"):
+        pull(late)
+
+
+def test_new_tokens_clear_away_no_token_that_is_still_good(alice: User, clock: Clock) -> None:
+    bucket = alice.bucket()
+    alice.upload(bucket, DATA)
+    token = alice.token(bucket, "PULL")
+    clock.seconds += LAST
+    alice.token(bucket, "PULL")
+    reply = ask(alice.bridge, "GET", f"/buckets/{bucket}/files/{HASH}", None, {"x-token": token})
+    assert reply.status == 200
+    [pointer] = reply.json
+    clock.seconds += LAST
+    alice.pointers(bucket, HASH)
+    assert pull(pointer) == DATA
+
+
+def padded(fields: dict[str, str], size: int) -> bytes:
+    """Return *fields* as JSON of *size* bytes."""
+    return json.dumps(fields).encode().ljust(size)
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+def test_body_may_have_a_mebibyte(bridge: Bridge, chunked: bool) -> None:
+    def body(size: int) -> bytes | Iterator[bytes]:
+        whole = padded({"email": "a@example.com", "password": PASSWORD}, size)
+        pieces = (whole[place : place + 1000] for place in range(0, size, 1000))
+        return pieces if chunked else whole
+
+    reply = ask(bridge, "POST", "/users", body(MiB + 1))
+    assert reply.error == (413, "Request body is too large")
+    assert ask(bridge, "POST", "/users", body(MiB)).status == 200
+
+
+def test_first_message_of_a_channel_may_have_64_kibibytes(bridge: Bridge) -> None:
+    channel = bridge.endpoint.replace("http", "ws")
+    with connect(channel, compression=None) as wire:
+        wire.send(padded({"token": "t", "hash": HASH}, 64 * KiB).decode())
+        assert "The supplied token is not accepted" in str(wire.recv(20))
+    with connect(channel, compression=None) as wire:
+        wire.send(padded({"token": "t", "hash": HASH}, 64 * KiB + 1).decode())
+        with pytest.raises(ConnectionClosed):
+            wire.recv(20)
+        assert wire.protocol.close_code == 1009
+
+
+@pytest.mark.parametrize(
+    ("size", "frames"),
+    [
+        (65535, [65535]),
+        (65536, [65536]),
+        (65537, [65536, 1]),
+        (8 * 65536, [65536] * 8),
+        (8 * 65536 + 1, [65536] * 8 + [1]),
+    ],
+)
+def test_frame_has_64_kibibytes_and_the_last_one_the_rest(size: int, frames: list[int]) -> None:
+    with Bridge() as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        [pointer] = user.pointers(bucket, user.upload(bucket, bytes(size)).json["hash"]).json
+        fields = {name: pointer[name] for name in ("token", "hash", "operation")}
+        with connect(pointer["channel"], compression=None) as wire:
+            wire.send(json.dumps(fields))
+            assert [len(frame) for frame in wire] == frames
+
+
+@pytest.mark.parametrize("digits", [23, 24, 25])
+def test_id_has_24_digits(alice: User, digits: int) -> None:
+    reply = alice.ask("GET", f"/buckets/{'a' * digits}")
+    assert reply.status == (404 if digits == 24 else 400)

@@ -1,0 +1,85 @@
+"""What a client does after its bridge could not be reached: nothing of the failure is left."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lender import DATA, HASH, Lender
+from modes import PATIENCE, Ask
+
+import pymdc
+from pymdc import exceptions
+from pymdc.bridge import Bridge
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        return int(reserved.getsockname()[1])
+
+
+def test_client_reaches_bridge_that_starts_after_calls_failed(ask: Ask) -> None:
+    port = closed_port()
+    with pymdc.Client(f"http://127.0.0.1:{port}", workers=1) as client:
+        user = pymdc.api.Users("a@example.com", "pass", client=client)
+        for _ in range(2):
+            assert type(ask(user.register)) is exceptions.ConnectError
+        with Bridge(port=port):
+            assert ask(user.register)["email"] == "a@example.com"
+        assert not client.outstanding
+
+
+def test_workers_are_free_after_no_connection_could_be_made() -> None:
+    port, got = closed_port(), list[Any]()
+    together = threading.Barrier(4)
+
+    def meet(value: Any) -> None:
+        got.append(value)
+        together.wait(PATIENCE)
+
+    with pymdc.Client(f"http://127.0.0.1:{port}", workers=4) as client:
+        user = pymdc.api.Users("a@example.com", "pass", client=client)
+        failed = [user.register(got.append) for _ in range(12)]
+        for call in failed:
+            call.join(PATIENCE)
+        assert [type(value) for value in got] == [exceptions.ConnectError] * 12
+        got.clear()
+        with Bridge(port=port):
+            for call in [user.register(meet) for _ in range(8)]:
+                call.join(PATIENCE)
+    assert [type(value) for value in got] == [dict] * 8
+    assert not together.broken
+
+
+@pytest.mark.parametrize("target", ["path", "file"])
+def test_download_succeeds_after_its_channels_could_not_be_reached(
+    ask: Ask, tmp_path: Path, target: str
+) -> None:
+    file, path = io.BytesIO(), tmp_path / "out"
+    to: Any = path if target == "path" else file
+    with Lender() as lender, pymdc.Client(lender.endpoint) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        there, lender.channel = lender.channel, f"ws://127.0.0.1:{closed_port()}"
+        assert type(ask(files.download, HASH, to=to)) is exceptions.ConnectError
+        assert list(tmp_path.iterdir()) == []
+        assert file.getvalue() == b""
+        lender.channel = there
+        assert ask(files.download, HASH, to=to)["size"] == len(DATA)
+    assert (path.read_bytes() if target == "path" else file.getvalue()) == DATA
+
+
+def test_upload_starts_anew_after_no_bridge_could_be_reached(ask: Ask) -> None:
+    port = closed_port()
+    file = io.BytesIO(b"skipped" + DATA)
+    file.seek(7)
+    with pymdc.Client(f"http://127.0.0.1:{port}") as client:
+        files = pymdc.api.Files("0" * 24, pymdc.ECDSA(), client=client)
+        assert type(ask(files.upload, file, "t")) is exceptions.ConnectError
+        assert file.tell() == 7
+        with Bridge(port=port):
+            assert ask(files.upload, file, "t") == {"error": "Invalid or expired token"}
+            assert file.tell() == 7

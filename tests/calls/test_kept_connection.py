@@ -1,0 +1,245 @@
+"""A call on a connection that an earlier call left open: whatever ends it early closes that one."""
+
+from __future__ import annotations
+
+import io
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import certificate, over_tls
+from channels import HASH
+from modes import AT_ONCE, PATIENCE, Ask
+from processes import MINUTE
+from servers import ANSWER, Holding, RawServer, Treat, read_request, some_bytes, wait
+
+import pymdc
+from pymdc import Call, Cancelled, exceptions
+
+LIMIT = 0.4  # seconds, of a call that is to be too late
+MUCH = 32 * 1024 * 1024  # bytes, more than the system takes for a server that does not read
+
+
+def after_an_answer(then: Treat) -> Treat:
+    """Return a treatment: answer one request, and do *then* to the connection."""
+
+    def treat(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(ANSWER)
+        then(connection)
+
+    return treat
+
+
+def half_the_headers(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(ANSWER[:20])
+
+
+def half_the_body(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(ANSWER[:-1])
+
+
+def register(client: pymdc.Client, *callback: Callable[[Any], object]) -> Any:
+    return pymdc.api.Users("a@b.com", "pass", client=client).register(*callback)
+
+
+def upload(client: pymdc.Client, *callback: Callable[[Any], object]) -> Any:
+    files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+    return files.upload(io.BytesIO(bytes(MUCH)), "token", *callback)
+
+
+def download(client: pymdc.Client, *callback: Callable[[Any], object]) -> Any:
+    files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+    return files.download(HASH, "token", *callback, to=io.BytesIO())
+
+
+Make = Callable[..., Any]
+
+WHERE = pytest.mark.parametrize(
+    ("then", "make"),
+    [
+        pytest.param(read_request, register, id="waiting for the answer"),
+        pytest.param(half_the_headers, register, id="in the headers"),
+        pytest.param(half_the_body, register, id="in the body"),
+        pytest.param(some_bytes, upload, id="in an upload"),
+        pytest.param(read_request, download, id="waiting for pointers"),
+    ],
+)
+SCHEME = pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+
+
+@contextmanager
+def held(
+    then: Treat, folder: Path, secure: bool = False, **settings: Any
+) -> Iterator[tuple[Holding, pymdc.Client]]:
+    """Give a server and a client, whose first connection is kept and the next call on it held.
+
+    See that it was kept, and that the call has lost it in the end.
+    """
+    trusted = certificate(folder, "localhost") if secure else None
+
+    def over(treat: Treat) -> Treat:
+        return over_tls(trusted, treat) if trusted else treat
+
+    with Holding(after_an_answer(then), over) as server:
+        endpoint = f"https://localhost:{server.port}" if trusted else server.endpoint
+        with pymdc.Client(
+            endpoint, ca_certs=str(trusted) if trusted else None, **settings
+        ) as client:
+            assert register(client) == []
+            yield server, client
+            server.released.set()
+            assert server.ended.wait(AT_ONCE), "the call has lost its connection"
+
+
+def goes_on(server: Holding, client: pymdc.Client) -> None:
+    """See that the next call gets a new connection, and its answer."""
+    assert server.connections == 1, "the first connection was kept"
+    assert register(client) == []
+    assert server.connections == 2
+
+
+@SCHEME
+@WHERE
+def test_cancelled_call_loses_its_kept_connection(
+    then: Treat, make: Make, secure: bool, tmp_path: Path
+) -> None:
+    got: list[Any] = []
+    with held(then, tmp_path, secure, workers=1) as (server, client):
+        call: Call = make(client, got.append)
+        assert server.held.wait(PATIENCE)
+        assert call.cancel()
+        call.join(AT_ONCE)
+        assert [type(value) for value in got] == [Cancelled]
+        goes_on(server, client)
+
+
+@SCHEME
+@WHERE
+@pytest.mark.parametrize("how", [{"cancel": True}, {"timeout": 0.1}], ids=["at once", "in time"])
+def test_close_cancels_calls_on_kept_connections(
+    how: dict[str, Any], then: Treat, make: Make, secure: bool, tmp_path: Path
+) -> None:
+    got: list[Any] = []
+    with held(then, tmp_path, secure) as (server, client):
+        blocking = threading.Thread(target=lambda: got.append(make(client)))
+        blocking.start()
+        assert server.held.wait(PATIENCE)
+        client.close(**how)
+        blocking.join(AT_ONCE)
+        assert [type(value) for value in got] == [Cancelled]
+        assert server.connections == 1
+
+
+def drip(connection: socket.socket) -> None:
+    """Begin an answer that has no end: a byte of it comes now and then."""
+    read_request(connection)
+    connection.sendall(ANSWER[:20])
+    with suppress(OSError):
+        for _ in range(600):
+            connection.sendall(b"1")
+            threading.Event().wait(0.05)
+
+
+STOPPED = f"nothing could be sent for {LIMIT} s"
+
+
+@SCHEME
+@pytest.mark.parametrize(
+    ("then", "make", "settings", "text"),
+    [
+        pytest.param(drip, register, {"total": LIMIT}, f"not done within {LIMIT} s", id="total"),
+        pytest.param(drip, download, {"stall": LIMIT}, f"no progress for {LIMIT} s", id="stall"),
+        pytest.param(
+            some_bytes, upload, {"stall": LIMIT}, f"no progress for {LIMIT} s", id="stalled upload"
+        ),
+        pytest.param(
+            read_request,
+            register,
+            {"timeout": (5, LIMIT)},
+            f"no answer within {LIMIT} s",
+            id="read",
+        ),
+        pytest.param(some_bytes, upload, {"timeout": (5, LIMIT)}, STOPPED, id="write"),
+    ],
+)
+def test_time_limit_holds_on_kept_connection(
+    ask: Ask,
+    then: Treat,
+    make: Make,
+    settings: dict[str, Any],
+    text: str,
+    secure: bool,
+    tmp_path: Path,
+) -> None:
+    def asked(client: pymdc.Client) -> Any:
+        return ask(lambda callback=None: make(client, *([callback] if callback else [])))
+
+    with held(then, tmp_path, secure, **settings) as (server, client):
+        value = asked(client)
+        assert isinstance(value, exceptions.Timeout)
+        assert text in str(value)
+        goes_on(server, client)
+
+
+@WHERE
+def test_ctrl_c_in_blocking_call_closes_its_kept_connection(
+    then: Treat, make: Make, tmp_path: Path
+) -> None:
+    def press(connection: socket.socket) -> None:
+        then(connection)
+        main = threading.main_thread().ident
+        assert main
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with held(press, tmp_path) as (server, client):
+        with pytest.raises(KeyboardInterrupt):
+            make(client)
+        goes_on(server, client)
+
+
+PROGRAM = """
+import pymdc, sys
+
+user = pymdc.api.Users("a@b.com", "pass", client=pymdc.Client(sys.argv[1]))
+
+def again(value):
+    assert value == []
+    user.register(lambda value: sys.stdout.write(type(value).__name__ + "\\n"))
+
+for _ in range(4):
+    user.register(again)
+"""
+
+
+def test_ctrl_c_ends_callback_calls_on_kept_connections() -> None:
+    together, arrived = threading.Barrier(4), threading.Semaphore(0)
+
+    def treat(connection: socket.socket) -> None:
+        read_request(connection)
+        together.wait(PATIENCE)  # so that each call has a connection of its own
+        connection.sendall(ANSWER)
+        read_request(connection)
+        arrived.release()
+        wait(connection)
+
+    with RawServer(treat) as server:
+        command = [sys.executable, "-c", PROGRAM, server.endpoint]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+            for _ in range(4):
+                assert arrived.acquire(timeout=PATIENCE)
+            process.send_signal(signal.SIGINT)
+            printed, errors = process.communicate(timeout=MINUTE)
+        assert server.connections == 4
+    assert printed == "Cancelled\n" * 4
+    assert "KeyboardInterrupt" in errors

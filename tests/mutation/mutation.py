@@ -1,0 +1,262 @@
+"""Mutation testing: one place of the client is broken at a time, and some test has to fail.
+
+    tox -e mutation [-- FILE_OR_FOLDER ...]
+
+MUTATION_SIZE mutants (100) are drawn by MUTATION_SEED (1) from all of those in pymdc without the
+bridge, or in the files and folders that are named. Each lives in a copy of the project, one of
+MUTATION_JOBS (2), in which those test files run that run its lines, the nearest ones first, until
+one fails. A test that hangs has failed. A mutant that no test can tell from the original stands in
+equivalents.txt, with the reason.
+
+The exit status is 0 if at least 97 % of the mutants that are no equivalents were killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import py_compile
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+
+from mutants import Mutant, mutants
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+EQUIVALENTS = HERE / "equivalents.txt"
+REMEMBERED = ROOT / ".mutation.json"
+REACH = 97  # percent
+MARK = "MUTATION_COPY"  # the variable by which all processes of a copy are known
+HIDDEN = shutil.ignore_patterns(".git", ".tox", ".venv", "*_cache", "*.egg-info", "build")
+LONGEST = 900  # seconds for one test file without a mutant
+COVERAGE = """
+[run]
+source_dirs = {folder}/pymdc
+omit = {folder}/pymdc/bridge/*
+data_file = {folder}/.coverage
+parallel = true
+sigterm = true
+patch = subprocess, _exit, fork
+"""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of the project in *folder*, in which tests run."""
+
+    folder: Path
+
+    def run(self, arguments: Sequence[str], timeout: float) -> int | None:
+        """Run Python with *arguments*; return its status, None if *timeout* seconds were over."""
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), MARK: str(self.folder)}
+        with open(self.folder / ".output", "w", encoding="utf-8") as output:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                return process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                return None
+            finally:
+                self._end_all()
+                process.wait()
+
+    def test(self, name: str, timeout: float, *options: str) -> int | None:
+        """Run the tests in the file *name*, up to the first that fails."""
+        return self.run(["-m", "pytest", "-x", "-q", "-W", "default", *options, name], timeout)
+
+    def _end_all(self) -> None:
+        """Kill what runs in this copy, in whatever process group."""
+        mark = f"{MARK}={self.folder}".encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), signal.SIGKILL)
+            except OSError:  # it has ended, or is somebody else's
+                continue
+
+    def write(self, path: str, source: str) -> None:
+        """Let the module at *path* be *source*."""
+        place = self.folder / path
+        place.write_text(source, encoding="utf-8")
+        # Of another source of the same size and second, what was compiled would be taken for it.
+        py_compile.compile(str(place), doraise=True)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """How long a test file takes, and which lines of which modules it runs."""
+
+    seconds: float
+    lines: Mapping[str, Sequence[int]]
+
+
+def all_tested(pool: Executor, copies: SimpleQueue[Copy]) -> dict[str, Tested]:
+    """Return what each test file takes and runs; nothing is run where no file has changed."""
+    files = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("pymdc/**/*.py")]
+    digest = hashlib.sha256(b"".join(sorted(file.read_bytes() for file in files))).hexdigest()
+    if REMEMBERED.exists() and (before := json.loads(REMEMBERED.read_text()))["of"] == digest:
+        return {name: Tested(*each) for name, each in before["tests"].items()}
+    names = sorted(str(file.relative_to(ROOT)) for file in ROOT.glob("tests/*/test_*.py"))
+    tests = dict(zip(names, pool.map(partial(tested, copies), names), strict=True))
+    plain = {name: (each.seconds, each.lines) for name, each in tests.items()}
+    REMEMBERED.write_text(json.dumps({"of": digest, "tests": plain}))
+    return tests
+
+
+def tested(copies: SimpleQueue[Copy], name: str) -> Tested:
+    """Run the test file *name* alone, and once more under coverage; raise if it fails alone."""
+    copy = copies.get()
+    try:
+        begun = time.monotonic()
+        if copy.test(name, LONGEST) != 0 and copy.test(name, LONGEST, "--last-failed") != 0:
+            output = (copy.folder / ".output").read_text(encoding="utf-8")
+            raise RuntimeError(f"{name} fails without a mutant:\n{output[-5000:]}")
+        seconds = time.monotonic() - begun
+        print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
+        return Tested(seconds, _lines(copy, name))
+    finally:
+        copies.put(copy)
+
+
+def _lines(copy: Copy, name: str) -> dict[str, list[int]]:
+    """Return the lines of each module that the tests in *name* run, in any process."""
+    config = copy.folder / ".coveragerc"
+    config.write_text(COVERAGE.format(folder=copy.folder), encoding="utf-8")
+    copy.run(["-m", "coverage", "erase"], LONGEST)
+    copy.run(["-m", "coverage", "run", "-m", "pytest", "-q", name], LONGEST)
+    copy.run(["-m", "coverage", "combine"], LONGEST)
+    copy.run(["-m", "coverage", "json", "-o", ".lines"], LONGEST)
+    files = json.loads((copy.folder / ".lines").read_text(encoding="utf-8"))["files"]
+    return {
+        str((copy.folder / path).relative_to(copy.folder)): file["executed_lines"]
+        for path, file in files.items()
+    }
+
+
+def killer(copies: SimpleQueue[Copy], tests: Mapping[str, Tested], mutant: Mutant) -> str | None:
+    """Return the test file that fails with *mutant*, None where all of them pass."""
+    copy = copies.get()
+    try:
+        original = (copy.folder / mutant.path).read_text(encoding="utf-8")
+        copy.write(mutant.path, mutant.source)
+        names = (name for name in nearest(tests, mutant) if fails(copy, name, tests[name].seconds))
+        found = next(names, None)
+        copy.write(mutant.path, original)
+    finally:
+        copies.put(copy)
+    said = f"killed by {found}" if found else f"SURVIVED\n{mutant.diff}"
+    print(f"{mutant.path}:{mutant.lines.start} {said}", file=sys.stderr, flush=True)
+    return found
+
+
+def fails(copy: Copy, name: str, seconds: float) -> bool:
+    """Say whether a test of the file *name* fails, and fails once more when it is run alone."""
+    shutil.rmtree(copy.folder / ".pytest_cache", ignore_errors=True)
+    timeout = 30 + 5 * seconds
+    return copy.test(name, timeout) != 0 and copy.test(name, timeout, "--last-failed") != 0
+
+
+def nearest(tests: Mapping[str, Tested], mutant: Mutant) -> list[str]:
+    """Return the test files that run the lines of *mutant*, those first that are likely to fail.
+
+    Where no test runs them, as far as coverage knows, these are the nearest ones.
+    """
+    path = Path(mutant.path)
+    folder, name = f"tests/{path.parent.name.strip('_')}/", f"/test_{path.stem.strip('_')}.py"
+
+    def distance(test: str) -> tuple[int, float]:
+        near = 0 if test.endswith(name) else 1 if test.startswith(folder) else 3
+        return (2 if "/guarantees/" in test else near), tests[test].seconds
+
+    found = [test for test in tests if _runs(tests[test], mutant)]
+    return sorted(found or [test for test in tests if distance(test)[0] < 2], key=distance)
+
+
+def _runs(test: Tested, mutant: Mutant) -> bool:
+    return not set(mutant.lines).isdisjoint(test.lines.get(mutant.path, ()))
+
+
+def equivalents() -> dict[str, str]:
+    """Return the reasons in the list of equivalents, by the names of the mutants."""
+    blocks = EQUIVALENTS.read_text(encoding="utf-8").strip().split("\n\n")
+    entries = [block.rpartition("\n") for block in blocks if not block.startswith("#")]
+    return {name: reason for name, _, reason in entries}
+
+
+def everything(places: Iterable[str]) -> list[Mutant]:
+    """Return all mutants of the modules in *places*, which are files and folders."""
+    paths = [ROOT / place for place in places]
+    files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))}
+    names = sorted(str(file.relative_to(ROOT)) for file in files)
+    return [
+        mutant
+        for name in names
+        if not name.startswith("pymdc/bridge/")
+        for mutant in mutants(name, (ROOT / name).read_text(encoding="utf-8"))
+    ]
+
+
+def main(places: Sequence[str]) -> int:
+    size, seed = int(os.environ.get("MUTATION_SIZE", 100)), os.environ.get("MUTATION_SEED", "1")
+    found, known = everything(places or ["pymdc"]), equivalents()
+    stale = sorted(known.keys() - {mutant.name for mutant in everything(["pymdc"])})
+    chosen = random.Random(seed).sample(found, min(size, len(found)))
+    drawn = [mutant for mutant in chosen if mutant.name not in known]
+    print(f"{len(found)} mutants; {len(chosen)} drawn by seed {seed}", file=sys.stderr)
+    jobs = int(os.environ.get("MUTATION_JOBS", 2))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        copies: SimpleQueue[Copy] = SimpleQueue()
+        for number in range(jobs):
+            shutil.copytree(ROOT, Path(folder, str(number)), ignore=HIDDEN, symlinks=True)
+            copies.put(Copy(Path(folder, str(number))))
+        tests = all_tested(pool, copies)
+        killers = list(pool.map(partial(killer, copies, tests), drawn))
+    return report(dict(zip(drawn, killers, strict=True)), tests, len(chosen), stale)
+
+
+def report(
+    killers: Mapping[Mutant, str | None],
+    tests: Mapping[str, Tested],
+    chosen: int,
+    stale: Sequence[str],
+) -> int:
+    """Print what became of the mutants; return the exit status."""
+    alive = [mutant for mutant, test in killers.items() if test is None]
+    unseen = [m for m in alive if not any(_runs(test, m) for test in tests.values())]
+    for title, some in (("that no test runs", unseen), ("that survived", alive)):
+        print(f"\nMutants {title}:" if some else f"\nNo mutants {title}.")
+        for mutant in some:
+            if some is unseen or mutant not in unseen:
+                print(f"\n{mutant.path}:{mutant.lines.start}\n{mutant.name}")
+    for name in stale:
+        print(f"\nIn {EQUIVALENTS.name}, but no mutant any more:\n{name}")
+    killed = len(killers) - len(alive)
+    share = 100 * killed / max(1, len(killers))
+    print(
+        f"\n{chosen} drawn, {chosen - len(killers)} equivalents, {killed} killed,"
+        f" {len(alive)} survived ({len(unseen)} of them where no test runs): {share:.1f} %"
+    )
+    return int(share < REACH or bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,202 @@
+"""Sources and targets that break while they are put back: the reason for that stays the value."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filesystems import without_ftruncate
+from lender import DATA, SHARD, SHARDS, Lender, damaged, download, dropped, part
+from modes import Ask
+from servers import RawServer, Treat, answering, read_request, some_bytes, written
+from websockets.sync.server import ServerConnection
+
+import pymdc
+from pymdc import exceptions
+
+STOOD = 7
+
+
+class Stuck(io.BytesIO):
+    """A file that cannot go back: once it was read, seek() raises *error*."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(b"skipped" + DATA)
+        super().seek(STOOD)
+        self._error = error
+        self._read = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._read |= size != 0
+        return super().read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if self._read:
+            raise self._error
+        return super().seek(offset, whence)
+
+
+ERRORS = pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EIO, "it broke"), ValueError("it broke"), io.UnsupportedOperation("it broke")],
+    ids=lambda error: type(error).__name__,
+)
+
+
+def refused(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(written("400 Bad Request", b'{"error": "no"}'))
+
+
+@ERRORS
+@pytest.mark.parametrize(
+    ("treat", "kind"),
+    [
+        (refused, dict),
+        (some_bytes, exceptions.ConnectionLost),
+        (answering(b"no HTTP\r\n\r\n"), exceptions.GarbledAnswer),
+        (answering(written("502 Bad Gateway", b"<html>")), exceptions.HTTPError),
+        (answering(written("200 OK", b'{"hash": "0"}')), exceptions.IntegrityError),
+    ],
+    ids=["refused", "lost", "garbled", "page", "another hash"],
+)
+def test_failure_of_an_upload_is_the_value_though_its_file_cannot_go_back(
+    ask: Ask, treat: Treat, kind: type, error: Exception
+) -> None:
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        value = ask(pymdc.api.Files("b", None, client=client).upload, Stuck(error), "t")
+    assert type(value) is kind
+    assert "it broke" not in str(value)
+
+
+@ERRORS
+def test_failure_of_a_form_is_the_value_though_its_file_cannot_go_back(
+    ask: Ask, error: Exception
+) -> None:
+    with RawServer(refused) as server, pymdc.Client(server.endpoint) as client:
+        value = ask(pymdc.rest.REST, "PUT", "/x", {"file": Stuck(error)}, client=client)
+    assert value == {"error": "no"}
+
+
+@ERRORS
+@pytest.mark.parametrize(
+    "first",
+    [b"", written("503 Busy", b'{"error": "busy"}', "Retry-After: 0")],
+    ids=["lost", "busy"],
+)
+def test_file_that_cannot_go_back_is_not_sent_again(
+    ask: Ask, error: Exception, first: bytes
+) -> None:
+    puts: list[bytes] = []
+
+    def treat(connection: socket.socket) -> None:
+        while head := read_request(connection)[0]:
+            if head.startswith(b"PUT"):
+                puts.append(head)
+            answer = first if head.startswith(b"PUT") else written("200 OK", b'{"token": "t"}')
+            if not answer:
+                return
+            connection.sendall(answer)
+
+    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        value = ask(files.upload, Stuck(error))
+    assert isinstance(value, OSError)
+    assert "the file cannot be rewound" in str(value)
+    assert "it broke" in str(value)
+    assert len(puts) <= 2
+
+
+@pytest.mark.parametrize(
+    ("treat", "kind"),
+    [
+        pytest.param(
+            damaged,
+            exceptions.IntegrityError,
+            id="damaged",
+            marks=pytest.mark.xfail(reason="the error of cutting takes the place of the reason"),
+        ),
+        pytest.param(dropped, exceptions.ConnectionLost, id="dropped"),
+    ],
+)
+def test_failure_of_a_download_is_the_value_though_its_part_file_cannot_be_cut(
+    ask: Ask, tmp_path: Path, treat: Treat, kind: type
+) -> None:
+    def held_up() -> Any:
+        with Lender() as lender:
+            lender.treats[5] = treat  # type: ignore[assignment]  # it is one of a channel
+            return download(ask, lender, tmp_path / "out", "given", channels=1)
+
+    value = without_ftruncate(errno.EIO, held_up)
+    assert type(value) is kind
+    assert not (tmp_path / "out").exists()
+
+
+def at_shard(lender: Lender, number: int, change: Callable[[], object]) -> None:
+    """Have *change* done when the shard *number* is asked for."""
+
+    def treat(connection: ServerConnection) -> None:
+        change()
+        connection.send(SHARDS[number])
+
+    lender.treats[number] = treat
+
+
+def test_folder_that_goes_meanwhile_is_told(ask: Ask, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with Lender() as lender:
+        at_shard(lender, 5, lambda: shutil.rmtree(folder))
+        value = download(ask, lender, folder / "out", channels=1)
+    assert isinstance(value, FileNotFoundError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_part_file_that_somebody_removes_is_told_and_nothing_is_new(
+    ask: Ask, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_bytes(b"old")
+    with Lender() as lender:
+        at_shard(lender, 5, part(tmp_path).unlink)
+        value = download(ask, lender, tmp_path / "out", channels=1)
+    assert isinstance(value, FileNotFoundError)
+    assert os.listdir(tmp_path) == ["out"]
+    assert (tmp_path / "out").read_bytes() == b"old"
+
+
+def test_target_that_becomes_a_folder_is_told_and_what_came_is_kept(
+    ask: Ask, tmp_path: Path
+) -> None:
+    with Lender() as lender:
+        at_shard(lender, 5, (tmp_path / "out").mkdir)
+        value = download(ask, lender, tmp_path / "out", channels=1)
+        assert isinstance(value, OSError)
+        assert (tmp_path / "out").is_dir()
+        assert len(part(tmp_path).read_bytes()) == len(DATA)
+        lender.pulled.clear()
+        assert download(ask, lender, tmp_path / "other")["size"] == len(DATA)
+        assert lender.pulled == []
+    assert (tmp_path / "other").read_bytes() == DATA
+
+
+def test_open_file_that_breaks_at_a_shard_has_those_before_it(ask: Ask) -> None:
+    class Breaking(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() >= 3 * SHARD:
+                raise OSError(errno.EIO, "it broke")
+            return super().write(data)
+
+    file = Breaking()
+    with Lender() as lender:
+        lender.treats[1] = dropped
+        value = download(ask, lender, file)
+    assert type(value) is OSError
+    assert value.errno == errno.EIO
+    assert file.getvalue() == DATA[: 3 * SHARD]
