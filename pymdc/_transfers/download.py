@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import accumulate
 from typing import BinaryIO
@@ -120,7 +121,8 @@ class Download:
             before, pointers = len(self._verified), renew()
         found = self._hashes[0] if len(self._hashes) == 1 else self._file_hash.hexdigest()
         if found != self._name:
-            self._out.discard(0)
+            with suppress(OSError):  # the hash is the reason
+                self._out.discard(0)
         check_hash(f"{self._name}: the file", found, self._name)
         return self._verified_size
 
@@ -173,11 +175,15 @@ class Download:
                     failure = failure or failed
                 else:
                     break
-        finally:
+            if failure is not None:
+                raise failure
+        except BaseException:
             self._end_workers(scope)
-            self._out.discard(self._offsets[max(self._verified, default=-1) + 1])
-        if failure is not None:
-            raise failure
+            with suppress(OSError):  # the download has failed for another reason
+                self._out.discard(self._end)
+            raise
+        self._end_workers(scope)
+        self._out.discard(self._end)
 
     def _start(self, shard: Shard, scope: CancelScope) -> None:
         """Fetch *shard* on another worker, or on this thread if there can be none."""
@@ -205,6 +211,11 @@ class Download:
             self._results.get()
             self._running -= 1
         scope.detach()
+
+    @property
+    def _end(self) -> int:
+        """The offset behind the last verified shard."""
+        return self._offsets[max(self._verified, default=-1) + 1]
 
     def _add(self, number: int, size: int) -> None:
         """Add a shard to those that are verified."""

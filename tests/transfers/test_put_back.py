@@ -117,12 +117,7 @@ def test_file_that_cannot_go_back_is_not_sent_again(
 @pytest.mark.parametrize(
     ("treat", "kind"),
     [
-        pytest.param(
-            damaged,
-            exceptions.IntegrityError,
-            id="damaged",
-            marks=pytest.mark.xfail(reason="the error of cutting takes the place of the reason"),
-        ),
+        pytest.param(damaged, exceptions.IntegrityError, id="damaged"),
         pytest.param(dropped, exceptions.ConnectionLost, id="dropped"),
     ],
 )
