@@ -1,4 +1,4 @@
-"""The client that serves where none is given: made from the environment, on first use."""
+"""The default client: made from the environment at the first call that names no client."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 
 from pymdc._arguments import Callback
 from pymdc._calls.cancel_scope import CancelScope
+from pymdc._calls.pool import WorkerPool
 from pymdc.client import Client
 from pymdc.exceptions import NoEndpoint
 
-_lock = threading.RLock()  # a signal handler may make a call while this thread has it
+_lock = threading.RLock()  # a signal handler may make a call while this thread holds it
 _made: Client | None = None
 _made_from: list[str | None] = []  # the values of the variables when it was made
 _timeout: float | None = None  # of `set_timeout`
@@ -44,7 +45,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 class _Nowhere(Client):
-    """Stands in where no bridge is named: the value of each call says so."""
+    """The default client if no bridge is named: the value of each call is `NoEndpoint`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__("http://localhost", **settings)
@@ -56,12 +57,12 @@ class _Nowhere(Client):
         *,
         transfer: bool = False,
     ) -> Any:
-        """Deliver `NoEndpoint`."""
+        """Return `NoEndpoint`, or hand it to *callback*."""
         return super().run(_no_endpoint, callback)
 
     @property
     def endpoint(self) -> str:
-        """In place of an address."""
+        """A text in place of an address."""
         return "no bridge"
 
     def __repr__(self) -> str:
@@ -69,18 +70,18 @@ class _Nowhere(Client):
 
 
 class _Late(Client):
-    """Stands in where no client was made until Python ends: from then on none can be."""
+    """The default client if the first call comes while Python ends: none can be made then."""
 
     def __init__(self) -> None:
         self._closed = True
         self._transport: Any = None  # nothing is sent
         self._total = self._stall = math.inf
         self._size = 1
-        self._begin()
+        self._pool = WorkerPool(self._size)
 
     @property
     def endpoint(self) -> str:
-        """In place of an address."""
+        """A text in place of an address."""
         return "any bridge"
 
 
@@ -89,10 +90,10 @@ def _no_endpoint(_scope: CancelScope) -> NoReturn:
 
 
 def default() -> Client:
-    """Return the client made from the variables above; PYMDC_TIMEOUT is one number, or two.
+    """Return the client that the variables above describe; PYMDC_TIMEOUT is one number, or two.
 
-    It is made anew when they have changed and nothing is on its way.
-    Raises ValueError for what can't be made from them.
+    A new one is made if the variables have changed and no call is outstanding.
+    Raises ValueError if a variable has a wrong value.
     """
     global _made, _made_from
     if sys.is_finalizing():
@@ -100,14 +101,14 @@ def default() -> Client:
     with _lock:
         values = [os.environ.get(variable) for variable, _ in _VARIABLES.values()]
         if _made is None or (values != _made_from and not _made.outstanding):
-            # The one before is not closed: another thread may be about to make a call on it. Its
-            # threads end by themselves, and its connections with it.
+            # The old one is not closed: another thread may be about to make a call on it. Its
+            # idle threads end by themselves, and its connections end with it.
             _made, _made_from = _make(), values
         return _made
 
 
 def set_timeout(seconds: float) -> None:
-    """Set the timeouts of the default client, also of one that is made later."""
+    """Set the timeouts of the default client, now and whenever it is made again."""
     global _timeout
     client = default()
     client.set_timeout(seconds)
@@ -130,8 +131,8 @@ def _make() -> Client:
     return client
 
 
-def checked(client: object) -> Client | None:
-    """Return *client* if it is one, or None; TypeError when it is neither."""
+def check_client(client: object) -> Client | None:
+    """Return *client* if it is a client or None; TypeError if it is neither."""
     if client is not None and not isinstance(client, Client):
         raise TypeError(f"the client is {type(client).__name__}; expected pymdc.Client")
     return client

@@ -1,9 +1,7 @@
-"""One bridge: its settings, its connections, and the journey of a call."""
+"""One bridge: its settings, its connections and its workers."""
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import sys
 import threading
@@ -14,7 +12,18 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn
 
-from pymdc._arguments import Callback, Text, check_callback, text
+from pymdc._arguments import (
+    Callback,
+    Seconds,
+    Text,
+    check_callback,
+    check_count,
+    check_path,
+    check_patience,
+    check_seconds,
+    check_timeouts,
+    text,
+)
 from pymdc._calls.background import BackgroundTask
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import Work
@@ -31,19 +40,13 @@ TOTAL = 120.0
 STALL = 60.0
 CHANNELS = 4
 
-# Blocking calls come from any number of threads; this many connections are kept for all.
+# Idle connections that are kept, for the blocking calls of any number of threads.
 _CONNECTIONS = 64
 
-_LONGEST = 1e9  # seconds; threading's own bound is not far above it
-_MOST = f"at most {_LONGEST:g}"
-_LAST_SECONDS = 2.0  # for callbacks to hear that they are cancelled, when Ctrl-C ends a block
+_LAST_SECONDS = 2.0  # for callbacks to get Cancelled, when Ctrl-C ends a ``with`` block
 
 # The bridge's JSON as a dict or list, '' or text where it sent none, or an exception.
 Answer = Any
-
-Seconds = float | tuple[float, float]
-
-_log = logging.getLogger("pymdc")
 
 
 class Client:
@@ -51,12 +54,12 @@ class Client:
 
     *endpoint* is ``http(s)://host[:port]``; without it, that of the variable PYMDC_ENDPOINT.
     Without either `NoEndpoint` is raised, which is a ValueError.
-    *workers* bounds how many calls with a callback run at once.
-    *timeout* is a pair of seconds, for connecting and for each wait for bytes, or one for both.
-    *total* bounds a call that is no transfer, all its sendings taken together, and *stall* the
-    time in a transfer from one block to the next, both in seconds.
-    *channels* bounds how many shards of a download are pulled side by side.
-    *ca_certs* is a file of further certificates to trust.
+    At most *workers* calls with a callback run at once.
+    *timeout* is a pair of seconds, to connect and to wait for bytes, or one number for both.
+    *total* is in seconds: for a call that is no transfer, retries included.
+    *stall* is in seconds: for a transfer, from one block to the next.
+    A download fetches at most *channels* shards at once.
+    *ca_certs* is a file of more certificates to trust.
     """
 
     def __init__(
@@ -74,16 +77,17 @@ class Client:
             endpoint = os.environ.get("PYMDC_ENDPOINT") or None
         if endpoint is None:
             raise NoEndpoint
-        self._total, self._stall = _limit(total, "total"), _limit(stall, "stall")
-        self._size, self.channels = _count(workers, "workers"), _count(channels, "channels")
+        self._total, self._stall = check_seconds(total, "total"), check_seconds(stall, "stall")
+        self._size = check_count(workers, "workers")
+        self.channels = check_count(channels, "channels")
         self._transport = Transport(
             text(endpoint, "the endpoint"),
             max(workers, _CONNECTIONS),
-            _pair(timeout),
-            _file(ca_certs, "ca_certs"),
+            check_timeouts(timeout),
+            check_path(ca_certs, "ca_certs"),
         )
         self._closed = False
-        self._begin()
+        self._pool = WorkerPool(self._size)
         _clients.add(self)
 
     @property
@@ -93,7 +97,7 @@ class Client:
 
     @property
     def outstanding(self) -> bool:
-        """Whether calls are on their way, or callbacks have still to run or to return."""
+        """Whether a call is under way, or a callback has not returned."""
         return self._pool.outstanding
 
     @property
@@ -102,13 +106,13 @@ class Client:
         return self._transport
 
     def set_timeout(self, seconds: float) -> None:
-        """Let connecting, and each wait for bytes, take *seconds*, and a call no less in all."""
-        seconds = _limit(seconds, "timeout")
+        """Set both timeouts to *seconds*; raise ``total`` and ``stall`` to it if they are lower."""
+        seconds = check_seconds(seconds, "timeout")
         self._transport.set_timeout((seconds, seconds))
         self._total, self._stall = max(self._total, seconds), max(self._stall, seconds)
 
     def call(self, request: Request, auth: Auth, callback: Callback | None) -> Any:
-        """Make one request: wait for its value, or hand the value to *callback*."""
+        """Make one request: return its value, or a `Call` that hands it to *callback*."""
         return self.run(partial(send, self._transport, request, auth), callback)
 
     def run(
@@ -118,9 +122,12 @@ class Client:
         *,
         transfer: bool = False,
     ) -> Any:
-        """Do *work* on a worker: wait for its outcome, or hand that to *callback*."""
+        """Do *work* on a worker: return its value, or a `Call` that hands it to *callback*.
+
+        Every method of the API comes here.
+        """
         scope = CancelScope(self._stall, renews=True) if transfer else CancelScope(self._total)
-        if sys.is_finalizing():  # from here on modules can't be imported, nor threads run
+        if sys.is_finalizing():  # no module can be imported now, and no other thread runs
             scope.fail(Closed(f"nothing is sent to {self.endpoint} any more: Python is ending"))
         elif self._closed:
             scope.fail(Closed(f"the client of {self.endpoint} is closed"))
@@ -130,36 +137,39 @@ class Client:
         return self._pool.submit(work, callback, scope)
 
     def send(self, request: Request, auth: Auth, scope: CancelScope) -> Answer:
-        """Sign and send *request* on this thread, again where that is right; return or raise."""
+        """Sign and send *request* on this thread, with retries; return the answer or raise."""
         return send(self._transport, request, auth, scope)
 
     def background_task(self) -> BackgroundTask:
-        """Return what does one thing at a time on another worker, for a call that goes on."""
+        """Return a task that does one thing at a time on another worker."""
         return BackgroundTask(self._pool.start)
 
     def spawn(self, work: Work, deliver: Callback) -> None:
-        """Do *work* on another worker, for a call that goes on; hand its outcome to *deliver*.
+        """Do *work* on another worker, and hand its value or exception to *deliver*.
 
-        Where no worker can be had, *work* is done on this thread before this returns.
+        Where no thread can be started, *work* is done on this thread before `spawn` returns.
         """
         self._pool.start(work, deliver)
 
     def close(self, timeout: float | None = None, cancel: bool = False) -> None:
-        """Wait until every call is done and its callback has run, then close the connections.
+        """Wait until all calls are done and their callbacks have returned; close the connections.
 
-        After *timeout* seconds, or with *cancel* at once, the calls that are left are cancelled,
-        and their callbacks waited for, as long again at the most.
-        A callback of this client does not wait: from there it closes once that has returned.
-        A call made afterwards has `Closed` as its value.
+        After *timeout* seconds, or at once with *cancel*, the remaining calls are cancelled, and
+        their callbacks get as long again.
+        In a callback of this client, `close` returns at once; the client is closed after the
+        callback has returned.
+        A later call has `Closed` as its value.
         """
-        timeout = _patience(timeout)
-        if sys.is_finalizing():  # other threads stand still for ever
+        timeout = check_patience(timeout)
+        if sys.is_finalizing():  # no other thread runs any more
             self._closed = True
             return
         if self._pool.current:
             self._closed = True
             close = partial(self.close, timeout, cancel)
-            with suppress(RuntimeError):  # none can be had while Python ends, which closes all
+            with suppress(
+                RuntimeError
+            ):  # no thread can be started while Python ends, which closes everything
                 threading.Thread(target=close, name="pymdc-close").start()
             return
         if cancel or not self._pool.close(timeout):
@@ -169,13 +179,10 @@ class Client:
         self._closed = True
         self._transport.close()
 
-    def _begin(self) -> None:
-        self._pool = WorkerPool(self._size)
-
     def renew(self) -> None:
-        """Leave the parent its calls and connections: what a fork does to the child's client."""
+        """In a forked child, forget the calls and connections, which are the parent's."""
         self._pool.abandon()
-        self._begin()
+        self._pool = WorkerPool(self._size)
         self._transport.renew()
 
     def __enter__(self) -> Client:
@@ -204,51 +211,10 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 def _in_child() -> None:
-    """Give every client of a forked child connections, workers and locks of its own."""
+    """Give every client of a forked child its own connections, workers and locks."""
     for client in tuple(_clients):
         client.renew()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
-
-
-def _count(number: Any, what: str) -> int:
-    if type(number) is not int or number < 1:
-        raise ValueError(f"{what} is {number!r}; expected a whole number above zero")
-    return number
-
-
-def _file(path: Any, what: str) -> Any:
-    if path is not None and not isinstance(path, str | bytes | os.PathLike):
-        raise TypeError(f"{what} is {type(path).__name__}; expected the path of a file")
-    return path
-
-
-def _limit(seconds: Any, what: str) -> float:
-    if not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST:
-        raise ValueError(f"{what} is {seconds!r}; expected seconds, above zero and {_MOST}")
-    return float(seconds)
-
-
-def _patience(timeout: Any) -> float | None:
-    if timeout is None:
-        return None
-    if not isinstance(timeout, int | float):
-        raise TypeError(f"the timeout of close() is {timeout!r}; expected seconds, or None")
-    seconds = float(min(timeout, _LONGEST))
-    if math.isnan(seconds):
-        raise ValueError("the timeout of close() is nan; expected seconds, or None")
-    return seconds
-
-
-def _pair(timeout: Any) -> tuple[float, float]:
-    pair = timeout if isinstance(timeout, tuple | list) else (timeout, timeout)
-    if len(pair) == 1:
-        pair = (pair[0], pair[0])
-    numbers = all(isinstance(part, int | float) and 0 < part <= _LONGEST for part in pair)
-    if len(pair) != 2 or not numbers:
-        raise ValueError(
-            f"timeout is {timeout!r}; expected seconds, or (connect, read) seconds, {_MOST}"
-        )
-    return float(pair[0]), float(pair[1])

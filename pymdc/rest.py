@@ -8,7 +8,7 @@ from typing import Any
 
 from pymdc._arguments import Callback, Text, check_callback, text
 from pymdc._calls.cancel_scope import CancelScope
-from pymdc._default import checked, default
+from pymdc._default import check_client, default
 from pymdc._http.auth import identify
 from pymdc._http.request import NOTHING, build_request, redact
 from pymdc._transfers.multipart import body_of
@@ -43,9 +43,11 @@ def REST(  # noqa: N802  # the name of 2016
         raise ValueError(f"the resource is {shown!r}; expected a path, and perhaps a query")
     method, path = text(method, "the method").upper(), "/" + path.lstrip("/")
     if method == "PUT" and isinstance(params, Mapping) and any(map(_is_file, params.values())):
-        return _put(path, params, auth, headers, callback, checked(client) or default())
+        return _put(path, params, auth, headers, callback, check_client(client) or default())
     request = build_request(method, path, params, headers)
-    return (checked(client) or default()).call(request, identify(auth or None, "auth"), callback)
+    return (check_client(client) or default()).call(
+        request, identify(auth or None, "auth"), callback
+    )
 
 
 def _put(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from pymdc._arguments import Callback, check_callback
-from pymdc._default import checked, default
+from pymdc._default import check_client, default
 from pymdc._http.auth import Identity, identify
 from pymdc._http.request import NOTHING, build_request, resource
 from pymdc.client import Client
@@ -20,7 +20,7 @@ class Resource:
     """
 
     def __init__(self, client: Client | None) -> None:
-        self._given = checked(client)
+        self._given = check_client(client)
 
     @property
     def _client(self) -> Client:
