@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import pydoc
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ROOT
 
 import pymdc
 from pymdc.bridge import Bridge
@@ -152,3 +155,13 @@ def test_all_names_what_is_there(module: Any) -> None:
     assert sorted(module.__all__) == sorted(set(module.__all__))
     for name in module.__all__:
         assert hasattr(module, name)
+
+
+def test_map_in_contributing_names_every_module() -> None:
+    text = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
+    words = set(
+        re.findall(r"\w+", text[text.index("\nThe map\n") : text.index("\nHow a call goes\n")])
+    )
+    for path in Path(pymdc.__file__).parent.rglob("*.py"):
+        if path.stem not in ("__init__", "__main__", "_resource", "interpreter"):
+            assert path.stem in words, path
