@@ -159,6 +159,18 @@ def test_folder_that_goes_meanwhile_is_told(ask: Ask, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_failure_is_the_value_though_the_part_file_is_gone(ask: Ask, tmp_path: Path) -> None:
+    def vanish(connection: ServerConnection) -> None:
+        part(tmp_path).unlink()
+        damaged(connection)
+
+    with Lender() as lender:
+        lender.treats[0] = vanish
+        value = download(ask, lender, tmp_path / "out", "given", channels=1)
+    assert type(value) is exceptions.IntegrityError
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_part_file_that_somebody_removes_is_told_and_nothing_is_new(
     ask: Ask, tmp_path: Path
 ) -> None:
