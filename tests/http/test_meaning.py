@@ -190,3 +190,18 @@ def test_count_is_one_or_more(setting: str) -> None:
     for wrong in (0, -1, True, 1.0):
         with pytest.raises(ValueError, match=f"{setting} is {wrong!r}; expected"):
             made(**{setting: wrong})
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+@pytest.mark.parametrize("params", [{"a": "\ud800"}, {"\ud800": "a"}], ids=["value", "name"])
+def test_half_of_a_pair_of_code_points_is_no_parameter(method: str, params: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"cannot be sent|has characters that no text has"):
+        pymdc.rest.REST(method, "/x", params)
+
+
+def test_path_with_characters_that_no_path_has_is_told_at_the_call() -> None:
+    files = pymdc.api.Files("b", None)
+    with pytest.raises(ValueError, match="the path has characters that no path has; expected"):
+        files.upload("\ud800", "t")
+    with pytest.raises(ValueError, match="the path has characters that no path has; expected"):
+        files.download(HASH, "t", to="\ud800")

@@ -15,7 +15,7 @@ import pytest
 from certificates import certificate, over_tls
 from channels import DATA, HASH, good, pointer, pointing, serving
 from modes import Ask
-from servers import RawServer, wait
+from servers import RawServer, full_port, wait
 from websockets.sync.server import ServerConnection
 
 import pymdc
@@ -95,3 +95,13 @@ def test_channel_with_an_unknown_certificate_is_tried_once(
         assert server.connections == 1
     assert type(value) is exceptions.CertificateError
     assert warnings == []
+
+
+def test_channel_that_is_not_connected_in_time_is_a_timeout_of_the_connection(
+    ask: Ask, warnings: list[str]
+) -> None:
+    with full_port() as port:
+        value = download(ask, f"ws://127.0.0.1:{port}", io.BytesIO(), timeout=(0.1, 60))
+    assert type(value) is exceptions.ConnectTimeout
+    assert f"the channel ws://127.0.0.1:{port}: no connection within 0.1 s" in str(value)
+    assert len(warnings) == 2

@@ -212,3 +212,18 @@ def test_open_file_that_breaks_at_a_shard_has_those_before_it(ask: Ask) -> None:
     assert type(value) is OSError
     assert value.errno == errno.EIO
     assert file.getvalue() == DATA[: 3 * SHARD]
+
+
+def test_shards_that_change_meanwhile_are_told(ask: Ask, tmp_path: Path) -> None:
+    class Changing(Lender):
+        """Lends other shards from the second time on that there are pointers."""
+
+        def _pointer(self, number: int) -> dict[str, Any]:
+            return super()._pointer(0 if self.pointed > 1 and number == 9 else number)
+
+    with Changing() as lender:
+        lender.treats[3] = dropped
+        value = download(ask, lender, tmp_path / "out", channels=1)
+    assert type(value) is exceptions.IntegrityError
+    assert "its shards have changed in the meantime" in str(value)
+    assert not (tmp_path / "out").exists()
