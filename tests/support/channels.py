@@ -29,9 +29,9 @@ _silent.disabled = True
 
 
 @contextmanager
-def serving(treat: Serve, **options: Any) -> Iterator[int]:
+def serving(treat: Serve, port: int = 0, **options: Any) -> Iterator[int]:
     """Serve WebSockets with *treat*, and give the port; nothing is left of it."""
-    with serve(treat, "127.0.0.1", 0, **options) as server:
+    with serve(treat, "127.0.0.1", port, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.socket.getsockname()[1]

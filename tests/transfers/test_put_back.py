@@ -154,6 +154,18 @@ def test_folder_that_goes_meanwhile_is_told(ask: Ask, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_failure_is_the_value_though_the_part_file_is_gone(ask: Ask, tmp_path: Path) -> None:
+    def vanish(connection: ServerConnection) -> None:
+        part(tmp_path).unlink()
+        damaged(connection)
+
+    with Lender() as lender:
+        lender.treats[0] = vanish
+        value = download(ask, lender, tmp_path / "out", "given", channels=1)
+    assert type(value) is exceptions.IntegrityError
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_part_file_that_somebody_removes_is_told_and_nothing_is_new(
     ask: Ask, tmp_path: Path
 ) -> None:
@@ -195,3 +207,18 @@ def test_open_file_that_breaks_at_a_shard_has_those_before_it(ask: Ask) -> None:
     assert type(value) is OSError
     assert value.errno == errno.EIO
     assert file.getvalue() == DATA[: 3 * SHARD]
+
+
+def test_shards_that_change_meanwhile_are_told(ask: Ask, tmp_path: Path) -> None:
+    class Changing(Lender):
+        """Lends other shards from the second time on that there are pointers."""
+
+        def _pointer(self, number: int) -> dict[str, Any]:
+            return super()._pointer(0 if self.pointed > 1 and number == 9 else number)
+
+    with Changing() as lender:
+        lender.treats[3] = dropped
+        value = download(ask, lender, tmp_path / "out", channels=1)
+    assert type(value) is exceptions.IntegrityError
+    assert "its shards have changed in the meantime" in str(value)
+    assert not (tmp_path / "out").exists()
