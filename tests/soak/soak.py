@@ -239,7 +239,7 @@ def test_every_call_has_one_outcome_and_nothing_is_left(
 
 def use(channel: str) -> None:
     """Ask *channel* for a shard, whatever comes of it."""
-    with pymdc.Client("http://127.0.0.1:1") as client, suppress(pymdc.PymdcError):
+    with pymdc.Client("http://127.0.0.1:1", **TIMEOUTS) as client, suppress(pymdc.PymdcError):
         list(channels.blocks(client, channels.pointer(channel)))
 
 
