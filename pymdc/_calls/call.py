@@ -49,6 +49,7 @@ class _Pending:
     work: Work
     callback: Callback
     scope: CancelScope
+    pool: Pool
 
 
 class Call(concurrent.futures.Future[Any]):
@@ -66,8 +67,7 @@ class Call(concurrent.futures.Future[Any]):
 
     def __init__(self, work: Work, callback: Callback, scope: CancelScope, pool: Pool) -> None:
         super().__init__()
-        self._pending: _Pending | None = _Pending(work, callback, scope)
-        self._pool = pool
+        self._pending: _Pending | None = _Pending(work, callback, scope, pool)
         self._thread: int | None = None
         self._changes = Changes()
         # The first of the functions that are called when it is done, each of which may take long.
@@ -117,7 +117,7 @@ class Call(concurrent.futures.Future[Any]):
         pending = self._pending
         if pending is None or not pending.scope.cancel():
             return False
-        self._pool.perform_cancelled(self)
+        pending.pool.perform_cancelled(self)
         return True
 
     @property
@@ -178,8 +178,8 @@ class Call(concurrent.futures.Future[Any]):
             raise RuntimeError("a callback cannot wait for its own call")
         if sys.is_finalizing():
             self.abandon("Python ended before it was done")
-        else:
-            self._pool.expedite(self)
+        elif (pending := self._pending) is not None:
+            pending.pool.expedite(self)
 
     def abandon(self, why: str) -> None:
         """Be done without the callback, which another process runs, or nobody; say *why*."""
@@ -189,14 +189,12 @@ class Call(concurrent.futures.Future[Any]):
 
     def perform(self) -> None:
         """Do the work and hand its value to the callback, unless another thread has begun to."""
-        claim = self._pool.claim(self)
-        if claim is None:
+        pending = self._pending
+        if pending is None or (claim := pending.pool.claim(self)) is None:
             return
         self.set_running_or_notify_cancel()
-        pending = self._pending
-        assert pending is not None
-        value = self._pool.capture(pending.work, pending.scope)
-        callback = pending.callback
+        pool, callback = pending.pool, pending.callback
+        value = pool.capture(pending.work, pending.scope)
         self._pending = pending = None
         self._thread = threading.get_ident()
         try:
@@ -210,7 +208,7 @@ class Call(concurrent.futures.Future[Any]):
         del callback
         # Where the callback forked, this may be the child, in which the call is done.
         failure = None if self.done() else capture(lambda: self._finish(value))
-        self._pool.release(claim)
+        pool.release(claim)
         if failure is not None:  # of what add_done_callback was given: Exceptions are logged there
             capture(lambda: _log.error("after a callback came %r", failure))
 
