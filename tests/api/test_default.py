@@ -1,4 +1,4 @@
-"""Which bridge is asked: the one that is named, and none where none is."""
+"""The default client: which bridge it calls, and that it calls none if no endpoint is set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from accounts import Account
 from modes import PATIENCE, Ask
 from processes import python
-from servers import RawServer, answering, written
+from servers import RawServer, answering, wait, written
 
 import pymdc
 from pymdc import _default, unirest
@@ -27,8 +27,8 @@ PAIR = pymdc.ECDSA(private_key=b"\x11" * 32)
 
 
 @pytest.fixture(autouse=True)
-def _own_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave other tests the default client as it was."""
+def _restore_default_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore the default client after each test."""
     yield
     monkeypatch.undo()
     _default._timeout = None
@@ -36,12 +36,12 @@ def _own_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYMDC_ENDPOINT")
 
 
 def every_call() -> list[tuple[Callable[..., Any], list[Any]]]:
-    """Return a call of each kind, with its arguments."""
+    """Return one call of each method, with its arguments."""
     files = Files("b", PAIR)
     return [
         (Users("a", "b").register, []),
@@ -65,9 +65,11 @@ def every_call() -> list[tuple[Callable[..., Any], list[Any]]]:
     ]
 
 
-@pytest.mark.usefixtures("nowhere")
+@pytest.mark.usefixtures("no_endpoint")
 @pytest.mark.parametrize("number", range(len(every_call())))
-def test_without_an_endpoint_the_value_says_how_one_is_named(ask: Ask, number: int) -> None:
+def test_call_without_endpoint_is_no_endpoint_that_says_how_to_name_one(
+    ask: Ask, number: int
+) -> None:
     call, arguments = every_call()[number]
     value = ask(call, *arguments)
     assert type(value) is NoEndpoint
@@ -79,8 +81,8 @@ def test_without_an_endpoint_the_value_says_how_one_is_named(ask: Ask, number: i
     assert type(pickle.loads(pickle.dumps(value))) is NoEndpoint
 
 
-@pytest.mark.usefixtures("nowhere")
-def test_a_client_without_an_endpoint_is_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_endpoint")
+def test_client_without_endpoint_is_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="no bridge is named") as caught:
         pymdc.Client()
     assert type(caught.value) is NoEndpoint
@@ -89,7 +91,7 @@ def test_a_client_without_an_endpoint_is_a_value_error(monkeypatch: pytest.Monke
         pymdc.Client()
 
 
-def test_a_client_is_made_from_the_variable(
+def test_client_takes_endpoint_from_variable(
     bridge: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
@@ -97,7 +99,7 @@ def test_a_client_is_made_from_the_variable(
         assert client.endpoint == bridge.endpoint
 
 
-def test_the_old_service_is_nowhere_in_the_package() -> None:
+def test_package_does_not_mention_old_service() -> None:
     script = (
         "import pathlib, pymdc\n"
         "for path in pathlib.Path(pymdc.__file__).parent.rglob('*.py'):\n"
@@ -106,8 +108,8 @@ def test_the_old_service_is_nowhere_in_the_package() -> None:
     assert python("-c", script).stderr == ""
 
 
-@pytest.mark.usefixtures("nowhere")
-def test_the_default_client_follows_the_variable(
+@pytest.mark.usefixtures("no_endpoint")
+def test_default_client_follows_variable(
     ask: Ask, bridge: Bridge, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buckets = Buckets(account.key_pair)
@@ -127,7 +129,7 @@ def test_the_default_client_follows_the_variable(
         ask(buckets.list)
 
 
-def test_the_default_client_stays_while_a_call_is_outstanding(
+def test_default_client_stays_while_callback_call_is_outstanding(
     bridge: Bridge, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
@@ -147,22 +149,22 @@ def test_the_default_client_stays_while_a_call_is_outstanding(
     assert isinstance(buckets.list(), OSError)
 
 
-def test_the_default_client_stays_while_a_blocking_call_is_outstanding(
+def test_default_client_stays_while_blocking_call_is_outstanding(
     bridge: Bridge, account: Account, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
-    mine, seen = Bucket(bucket.bucket_id, account.key_pair), []
+    my_bucket, seen = Bucket(bucket.bucket_id, account.key_pair), []
 
     def progress(done: int, total: int | None) -> None:
         monkeypatch.setenv("PYMDC_ENDPOINT", "http://127.0.0.1:1")
-        seen.append(mine.list())
+        seen.append(my_bucket.list())
 
-    entry = mine.files.upload(bytearray(2_000_000), progress=progress)
+    entry = my_bucket.files.upload(bytearray(2_000_000), progress=progress)
     assert entry["size"] == 2_000_000
     assert all(answer["name"] == "photos" for answer in seen)
 
 
-def test_a_call_that_has_begun_keeps_its_client(
+def test_started_call_keeps_its_client(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Changing(io.BytesIO):
@@ -176,7 +178,7 @@ def test_a_call_that_has_begun_keeps_its_client(
     assert ask(files.upload, Changing(b"x"))["size"] == 1
 
 
-def test_the_next_call_after_a_join_follows_the_variable(
+def test_next_call_after_join_follows_variable(
     bridge: Bridge, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
@@ -189,7 +191,7 @@ def test_the_next_call_after_a_join_follows_the_variable(
     released.set()
 
 
-def test_unirest_sets_the_timeouts_of_the_default_client(
+def test_unirest_timeout_sets_timeouts_of_default_client(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = answering(written("200 OK", b"[]"))
@@ -201,7 +203,7 @@ def test_unirest_sets_the_timeouts_of_the_default_client(
         assert client._transport.timeout == (500, 500)
         assert (client._total, client._stall) == (500, 500)
         assert ask(Buckets(PAIR).list) == []
-    with silent_server() as server:
+    with RawServer(wait) as server:
         monkeypatch.setenv("PYMDC_ENDPOINT", server.endpoint)
         unirest.timeout(0.2)
         value = ask(Users("a", "b").register)
@@ -217,17 +219,7 @@ def test_unirest_sets_the_timeouts_of_the_default_client(
     assert _default.default()._transport.timeout == (0.2, 0.2), "it is kept for the next client"
 
 
-def silent_server() -> RawServer:
-    """Return a server that reads what comes, and says nothing."""
-
-    def treat(connection: Any) -> None:
-        while connection.recv(65536):
-            pass
-
-    return RawServer(treat)
-
-
-def things() -> list[Any]:
+def resources() -> list[Any]:
     return [
         Users("a", "b"),
         Keys(Users("a", "b")),
@@ -237,36 +229,38 @@ def things() -> list[Any]:
     ]
 
 
-def test_what_is_on_the_default_client_can_be_pickled_and_copied(
+def test_resources_of_default_client_are_pickled_and_copied(
     bridge: Bridge, account: Account, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for thing in things():
-        for twin in (pickle.loads(pickle.dumps(thing)), copy.deepcopy(thing), copy.copy(thing)):
-            assert repr(twin) == repr(thing)
+    for resource in resources():
+        for twin in (
+            pickle.loads(pickle.dumps(resource)),
+            copy.deepcopy(resource),
+            copy.copy(resource),
+        ):
+            assert repr(twin) == repr(resource)
     monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
-    mine = Bucket(bucket.bucket_id, account.key_pair)
-    assert pickle.loads(pickle.dumps(mine)).list() == mine.list()
+    my_bucket = Bucket(bucket.bucket_id, account.key_pair)
+    assert pickle.loads(pickle.dumps(my_bucket)).list() == my_bucket.list()
 
 
-def test_what_is_on_a_client_of_its_own_says_that_it_cannot_be_pickled(
-    client: pymdc.Client,
-) -> None:
-    for thing in things():
-        thing._given = client
+def test_resources_of_given_client_refuse_pickling(client: pymdc.Client) -> None:
+    for resource in resources():
+        resource._given = client
         for copying in (pickle.dumps, copy.deepcopy):
             with pytest.raises(TypeError, match="cannot be pickled, since its connections"):
-                copying(thing)
-        assert copy.copy(thing)._given is client
+                copying(resource)
+        assert copy.copy(resource)._given is client
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_bucket_may_be_given_to_another_process(
+def test_bucket_works_in_another_process(
     bridge: Bridge, account: Account, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
-    mine = Bucket(bucket.bucket_id, account.key_pair)
+    my_bucket = Bucket(bucket.bucket_id, account.key_pair)
     with multiprocessing.get_context(method).Pool(1) as pool:
-        assert pool.apply(mine.list) == mine.list()
+        assert pool.apply(my_bucket.list) == my_bucket.list()
         keys = Keys(Users(account.user.username, "pass"))
         assert pool.apply(keys.list) == keys.list()
         pool.close()

@@ -1,36 +1,37 @@
-"""What a user sees: `unwrap` for those who prefer ``try``, and what each exception's text says."""
+"""`unwrap`, and the exceptions that calls return: which one, and its text."""
 
 from __future__ import annotations
 
 import io
 import json
 import socket
+import urllib.error
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from modes import Ask
-from servers import RawServer, Treat, answering
+from servers import RawServer, Treat, answering, read_request, wait, written
 
 import pymdc
 from pymdc import exceptions
 
 
 @pytest.mark.parametrize("value", [{"id": 1}, {}, [], ["error"], "", "error", None])
-def test_unwrap_returns_a_value_as_it_is(value: Any) -> None:
+def test_unwrap_returns_values_unchanged(value: Any) -> None:
     assert pymdc.unwrap(value) is value
 
 
 @pytest.mark.parametrize(
     "error", [exceptions.ConnectError("text"), exceptions.Cancelled("text"), OSError(2, "text")]
 )
-def test_unwrap_raises_an_exception_itself(error: Exception) -> None:
+def test_unwrap_raises_exceptions(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         pymdc.unwrap(error)
     assert caught.value is error
 
 
-def test_unwrap_raises_a_refusal_with_the_bridges_words() -> None:
+def test_unwrap_raises_refusal_with_text_of_bridge() -> None:
     answer = {"error": "Bucket not found"}
     with pytest.raises(pymdc.BridgeError, match=r"^Bucket not found$") as caught:
         pymdc.unwrap(answer)
@@ -38,7 +39,7 @@ def test_unwrap_raises_a_refusal_with_the_bridges_words() -> None:
     assert isinstance(caught.value, pymdc.PymdcError)
 
 
-def test_unwrap_takes_the_value_of_a_call(
+def test_unwrap_accepts_values_of_calls(
     ask: Ask, account: Any, client: pymdc.Client, new_user: pymdc.api.Users
 ) -> None:
     assert pymdc.unwrap(ask(pymdc.api.Buckets(account.key_pair, client=client).list)) == []
@@ -50,17 +51,7 @@ def test_unwrap_takes_the_value_of_a_call(
         )
 
 
-def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
-    return "\r\n".join(lines).encode() + body
-
-
-def silence(connection: socket.socket) -> None:
-    while connection.recv(65536):
-        pass
-
-
-def listing(client: pymdc.Client) -> Callable[..., Any]:
+def list_keys(client: pymdc.Client) -> Callable[..., Any]:
     return pymdc.api.Keys(pymdc.api.Users("a@b.com", "pass", client=client)).list
 
 
@@ -68,18 +59,83 @@ def register(client: pymdc.Client) -> Callable[..., Any]:
     return pymdc.api.Users("a@b.com", "pass", client=client).register
 
 
-CALLS: list[tuple[Callable[[pymdc.Client], Any], Treat, type[Exception], str]] = [
-    (
-        register,
-        silence,
-        exceptions.Timeout,
-        "POST {}/users: no answer within 0.1 s; it may have been done all the same (",
-    ),
+def close_at_once(connection: socket.socket) -> None:
+    """Close before reading."""
+
+
+def close_after_request(connection: socket.socket) -> None:
+    read_request(connection)
+
+
+def reset(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def half_the_body(connection: socket.socket) -> None:
+    read_request(connection)
+    connection.sendall(written("200 OK", b"[1", length=99))
+    wait(connection)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+UNCERTAIN = "; it may have been done all the same ("
+
+EXCHANGES: list[tuple[Callable[[pymdc.Client], Any], Treat, type[Exception], str]] = [
+    # request, treatment of its connection, exception, beginning of its text
+    (register, wait, exceptions.Timeout, "POST {}/users: no answer within 0.2 s" + UNCERTAIN),
+    (list_keys, wait, exceptions.Timeout, "GET {}/keys: no answer within 0.2 s"),
+    (list_keys, half_the_body, exceptions.Timeout, "GET {}/keys: "),
     (
         register,
         answering(b""),
         exceptions.ConnectionLost,
-        "POST {}/users: the connection ended before the answer; it may have been done all the same",
+        "POST {}/users: the connection ended before the answer" + UNCERTAIN,
+    ),
+    (list_keys, close_at_once, exceptions.ConnectionLost, "GET {}/keys: the connection"),
+    (
+        list_keys,
+        close_after_request,
+        exceptions.ConnectionLost,
+        "GET {}/keys: the connection ended before the answer",
+    ),
+    (list_keys, reset, exceptions.ConnectionLost, "GET {}/keys: the connection broke"),
+    (
+        list_keys,
+        answering(b"HTTP/1.1 200 OK\r\nContent-"),
+        exceptions.ConnectionLost,
+        "GET {}/keys: ",
+    ),
+    (
+        list_keys,
+        answering(written("200 OK", b"[1", length=99)),
+        exceptions.ConnectionLost,
+        "GET {}/keys: the connection ended in the middle",
+    ),
+    (
+        list_keys,
+        answering(CHUNKED + b"99\r\n[1"),
+        exceptions.ConnectionLost,
+        "GET {}/keys: the connection ended in the middle",
+    ),
+    (list_keys, answering(CHUNKED + b"zz\r\n"), exceptions.ConnectionLost, "GET {}/keys: "),
+    (
+        list_keys,
+        answering(CHUNKED + b"-5\r\n[]"),
+        exceptions.GarbledAnswer,
+        "GET {}/keys: the answer could not be read",
+    ),
+    (
+        list_keys,
+        answering(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),
+        exceptions.GarbledAnswer,
+        "GET {}/keys: it answered in another protocol",
+    ),
+    (
+        list_keys,
+        answering(b"220 smtp.example.com ESMTP\r\n"),
+        exceptions.GarbledAnswer,
+        "GET {}/keys: the answer is not HTTP",
     ),
     (
         register,
@@ -88,49 +144,67 @@ CALLS: list[tuple[Callable[[pymdc.Client], Any], Treat, type[Exception], str]] =
         "POST {}/users: the answer is not HTTP; is something else there?",
     ),
     (
-        listing,
-        answering(answer("302 Found", b"", "Location: http://127.0.0.1:1/")),
+        list_keys,
+        answering(written("302 Found", b"", "Location: http://127.0.0.1:1/")),
         exceptions.HTTPError,
         "{}/keys answered 302: a redirect, which is not followed; check the endpoint",
     ),
     (
-        listing,
-        answering(answer("502 Bad Gateway", b"<html>")),
+        list_keys,
+        answering(written("502 Bad Gateway", b"<html>")),
         exceptions.HTTPError,
         "{}/keys answered 502: not the bridge's JSON; is something else listening at the endpoint?",
     ),
 ]
 
 
-@pytest.mark.parametrize(("call", "treat", "kind", "text"), CALLS)
-def test_an_exception_says_what_was_tried_where_what_came_and_what_to_check(
+@pytest.mark.parametrize(("call", "treat", "kind", "text"), EXCHANGES)
+def test_exception_says_request_address_reason_and_what_to_check(
     ask: Ask, call: Callable[[pymdc.Client], Any], treat: Treat, kind: type[Exception], text: str
 ) -> None:
-    with RawServer(treat) as server, pymdc.Client(server.endpoint, timeout=(5, 0.1)) as client:
+    read = 0.2 if kind is exceptions.Timeout else 30
+    with RawServer(treat) as server, pymdc.Client(server.endpoint, timeout=(5, read)) as client:
         value = ask(call(client))
     assert type(value) is kind
     assert str(value).startswith(text.format(server.endpoint))
+    assert isinstance(value, urllib.error.URLError)
+    assert isinstance(value, OSError)
+    assert isinstance(value, TimeoutError) is (kind is exceptions.Timeout)
 
 
-def test_a_connection_that_cannot_be_made_says_to_whom() -> None:
-    with pymdc.Client("http://127.0.0.1:1") as client:
-        text = str(listing(client)())
-    began = "GET http://127.0.0.1:1/keys: no connection could be made; does anything listen there?"
-    assert text.startswith(f"{began} (")
-    assert "refused" in text
-    with pymdc.Client("http://no-such-host.invalid") as client:
-        text = str(listing(client)())
-    assert text.startswith(
-        "GET http://no-such-host.invalid/keys: the host was not found; check its name ("
-    )
+@pytest.mark.parametrize(
+    ("endpoint", "text", "reason"),
+    [
+        (
+            "http://127.0.0.1:1",
+            "no connection could be made; does anything listen there? (",
+            "refused",
+        ),
+        ("http://no-such-host.invalid", "the host was not found; check its name (", ""),
+    ],
+)
+def test_connect_error_says_address_reason_and_what_to_check(
+    ask: Ask, endpoint: str, text: str, reason: str
+) -> None:
+    with pymdc.Client(endpoint, timeout=(5, 30)) as client:
+        value = ask(list_keys(client))
+    assert type(value) is exceptions.ConnectError
+    assert not isinstance(value, TimeoutError)
+    assert str(value).startswith(f"GET {endpoint}/keys: {text}")
+    assert reason in str(value)
 
 
-def test_a_host_that_speaks_no_tls_says_so() -> None:
-    with RawServer(lambda connection: connection.sendall(answer("400 No TLS"))) as server:
-        with pymdc.Client(server.endpoint.replace("http:", "https:")) as client:
-            text = str(listing(client)())
+@pytest.mark.parametrize("status", ["200 OK", "400 No TLS"])
+def test_tls_to_plain_server_is_no_secure_connection(ask: Ask, status: str) -> None:
+    answer = written(status, b"[]")
+    with RawServer(lambda connection: connection.sendall(answer)) as server:
+        with pymdc.Client(server.endpoint.replace("http:", "https:"), timeout=(5, 30)) as client:
+            value = ask(list_keys(client))
     url = f"https://127.0.0.1:{server.port}/keys"
-    assert text.startswith(f"GET {url}: no secure connection could be made; is it HTTPS there? (")
+    assert type(value) is exceptions.ConnectError
+    assert str(value).startswith(
+        f"GET {url}: no secure connection could be made; is it HTTPS there? ("
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,11 +214,11 @@ def test_a_host_that_speaks_no_tls_says_so() -> None:
         ("stall", "PUT {}/buckets/b/files: no progress for 0.1 s, the client's stall"),
     ],
 )
-def test_the_time_that_was_over_is_named(ask: Ask, setting: str, text: str) -> None:
+def test_timeout_names_limit_that_was_exceeded(ask: Ask, setting: str, text: str) -> None:
     limits: Any = {setting: 0.1}
-    with RawServer(silence) as server, pymdc.Client(server.endpoint, **limits) as client:
+    with RawServer(wait) as server, pymdc.Client(server.endpoint, **limits) as client:
         if setting == "total":
-            value = ask(listing(client))
+            value = ask(list_keys(client))
         else:
             files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
             value = ask(files.upload, io.BytesIO(b"photo"), "token")
@@ -152,22 +226,23 @@ def test_the_time_that_was_over_is_named(ask: Ask, setting: str, text: str) -> N
     assert str(value) == text.format(server.endpoint)
 
 
-def test_a_closed_client_says_so(ask: Ask) -> None:
+def test_closed_client_says_so(ask: Ask) -> None:
     client = pymdc.Client("http://127.0.0.1:1")
     client.close()
-    value = ask(listing(client))
+    client.close()
+    value = ask(list_keys(client))
     assert type(value) is exceptions.Closed
     assert "http://127.0.0.1:1" in str(value)
     assert "closed" in str(value)
 
 
-def downloading(ask: Ask, channel: Treat | None, pointers: Any = None) -> tuple[Any, str, str]:
-    """Return what comes of a download, and the addresses of the bridge and of the channel."""
-    with RawServer(channel or silence) as shards:
+def download(ask: Ask, channel: Treat | None, pointers: Any = None) -> tuple[Any, str, str]:
+    """Return the value of a download, and the addresses of the bridge and of the channel."""
+    with RawServer(channel or wait) as shards:
         url = shards.endpoint.replace("http:", "ws:")
         pointer = {"hash": "0" * 40, "token": "t", "operation": "PULL", "channel": url}
         body = json.dumps([pointer] if pointers is None else pointers).encode()
-        with RawServer(answering(answer("200 OK", body))) as server:
+        with RawServer(answering(written("200 OK", body))) as server:
             with pymdc.Client(server.endpoint, timeout=(5, 0.1)) as client:
                 files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
                 value = ask(files.download, "hash", "token", to=io.BytesIO())
@@ -177,25 +252,25 @@ def downloading(ask: Ask, channel: Treat | None, pointers: Any = None) -> tuple[
 @pytest.mark.parametrize(
     ("treat", "kind", "text"),
     [
-        (silence, exceptions.Timeout, "nothing came for 0.1 s"),
+        (wait, exceptions.Timeout, "nothing came for 0.1 s"),
         (
-            answering(answer("200 OK")),
+            answering(written("200 OK")),
             exceptions.ConnectError,
             "no WebSocket answered; is something else listening there? (",
         ),
         (answering(b""), exceptions.NetworkError, ""),
     ],
 )
-def test_a_channel_that_fails_says_which(
+def test_channel_error_names_channel(
     ask: Ask, treat: Treat, kind: type[Exception], text: str
 ) -> None:
-    value, _, url = downloading(ask, treat)
+    value, _, url = download(ask, treat)
     assert isinstance(value, kind)
     assert str(value).startswith(f"the channel {url}: {text}")
 
 
-def test_an_answer_without_pointers_says_what_was_asked(ask: Ask) -> None:
-    value, endpoint, _ = downloading(ask, None, {"not": "pointers"})
+def test_answer_without_pointers_names_request(ask: Ask) -> None:
+    value, endpoint, _ = download(ask, None, {"not": "pointers"})
     assert type(value) is exceptions.IntegrityError
     assert str(value) == (
         f"GET {endpoint}/buckets/b/files/hash: the answer is no list of pointers with hash, token"
@@ -203,9 +278,9 @@ def test_an_answer_without_pointers_says_what_was_asked(ask: Ask) -> None:
     )
 
 
-def test_an_upload_stored_under_another_hash_says_both(ask: Ask) -> None:
+def test_upload_stored_under_another_hash_names_both_hashes(ask: Ask) -> None:
     with RawServer(
-        answering(answer("200 OK", b'{"hash": "f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0"}'))
+        answering(written("200 OK", b'{"hash": "f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0"}'))
     ) as server:
         with pymdc.Client(server.endpoint) as client:
             files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)

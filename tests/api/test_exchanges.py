@@ -1,35 +1,36 @@
-"""What the bridge of 2016 was asked and answered, asked of this bridge by a plain client.
+"""Exchanges with the bridge of 2016, repeated with this bridge by a plain client.
 
-``exchanges.json`` holds 248 exchanges with the real bridge, version 0.3.0, in their order: they
-are one story, and a later one needs what an earlier one made.  Each has a ``name``, what is
-asked, ``then`` (what 2016 answered) and, where this bridge answers otherwise, ``now`` (what it
-answers) and ``reason`` (why).
+``exchanges.json`` holds 248 exchanges with the bridge of 2016, version 0.3.0, in order: later
+exchanges need what earlier ones created.  Each has a ``name``, a request, ``then`` (the answer of
+2016) and, if this bridge answers differently, ``now`` (its answer) and ``reason`` (why).
 
-What is asked:
+The request:
 
     ask       the request line, with a body: ``json``, ``body`` (text as it is) or ``fields`` and
               a ``file`` of multipart (``cut`` bytes are left off its end, ``chunked`` sends chunks)
-    basic     who asks: a name, or an e-mail and a password on the wire
-    sign      the key that signs the contract of what is sent, or the text in ``signed``;
+    basic     the user: a name, or an e-mail and the password as sent
+    sign      the key that signs the contract of the request, or the text in ``signed``;
               ``"nonce": false`` adds no fresh ``__nonce``
-    token     fetched first and sent as x-token: its operation and its bucket
+    token     operation and bucket of a token that is fetched first and sent as x-token
     pointer   the hash of a file in the first bucket, whose pointer is fetched first
-    wait      seconds that the bridge's clock moves on after that
-    headers   set last; null takes a header away
-    before    exchanges that set the scene and are not among the 248
+    wait      seconds by which the bridge's clock is advanced after that
+    headers   set last; null removes a header
+    before    exchanges that prepare this one and are not among the 248
     pull      the first message on a channel, in a text frame unless ``frame`` says binary
     mail      e-mail addresses whose activation links are looked up
     join      the pulls whose bytes make one file
 
-What is answered: ``status``, ``headers`` and one of ``error``, ``text``, ``body`` (an object that
-``bodies`` shows, but for its ``values``) or ``list`` (the same, ``values`` for each); of a channel
-``bytes`` and ``hash``, or ``message``, and the ``close`` code; ``ended`` where 2016 fell silent.
+The answer: ``status``, ``headers`` and one of ``error``, ``text``, ``body`` (an object that
+``bodies`` defines, except for its ``values``) or ``list`` (the same, ``values`` for each); for a
+channel ``bytes`` and ``hash``, or ``message``, and the ``close`` code; ``ended`` if the bridge of
+2016 stopped answering.
 
 In every text ``{name}`` is a value: one of ``names``, the hash of one of ``files``, a key
 (``{ka}`` is Alice's, ``{ka_long}`` the same uncompressed, ``{KA}`` in upper case; ``{kb}`` is
-Bob's, ``{kn}`` nobody's), a fresh ``{nonce}``, ``{N-1}`` (one less than the nonce N), or what an
-answer gave: there ``{name:40}`` takes 40 hex digits and remembers them.  ``{date}`` fits any
-date, ``{now}`` the bridge's own, ``{soon}`` the one five minutes later, and ``{*}`` any text.
+Bob's, ``{kn}`` is not registered), a fresh ``{nonce}``, ``{N-1}`` (one less than the nonce N), or
+a value of an earlier answer: in an answer ``{name:40}`` matches 40 hex digits and stores them.
+``{date}`` matches any date, ``{now}`` the bridge's time, ``{soon}`` the time five minutes later,
+and ``{*}`` any text.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ FAULTS = (KeyError, ValueError, OSError, HTTPException, WebSocketException)
 
 
 class Clock:
-    """The bridge's time in seconds since 1970, which only the story moves."""
+    """The bridge's time in seconds since 1970, which only the test advances."""
 
     seconds = NOON
 
@@ -94,32 +95,32 @@ def signing_key(name: str) -> Any:
 
 
 def public_keys(name: str) -> dict[str, str]:
-    """Return the three spellings of a public key by their names."""
+    """Return the three forms of a public key by name."""
     point = signing_key(name).verifying_key
     short, long = (point.to_string(form).hex() for form in ("compressed", "uncompressed"))
     return {name: short, name.upper(): short.upper(), f"{name}_long": long}
 
 
 @cache
-def noise(size: int) -> bytes:
+def random_bytes(size: int) -> bytes:
     return random.Random(1).randbytes(size)
 
 
 def content(file: Fields) -> bytes:
-    return noise(file["random"]) if "random" in file else file["text"].encode()
+    return random_bytes(file["random"]) if "random" in file else file["text"].encode()
 
 
-# Names in texts
+# Placeholders in texts
 
 
-def named(found: re.Match[str], names: Fields) -> Any:
+def lookup(found: re.Match[str], names: Fields) -> Any:
     """Return the value of a ``{name}`` or a ``{name+1}``."""
     value = names[found[1]]
     return value + json.loads(found[2].lstrip("+")) if found[2] else value
 
 
 def fill(value: Any, names: Fields) -> Any:
-    """Return *value* with its names replaced; a number that stands alone stays a number."""
+    """Return *value* with its placeholders replaced; one that is the whole text keeps its type."""
     if isinstance(value, dict):
         return {key: fill(part, names) for key, part in value.items()}
     if isinstance(value, list):
@@ -127,17 +128,19 @@ def fill(value: Any, names: Fields) -> Any:
     if not isinstance(value, str):
         return value
     alone = NAME.fullmatch(value)
-    return named(alone, names) if alone else NAME.sub(lambda name: str(named(name, names)), value)
+    return lookup(alone, names) if alone else NAME.sub(lambda name: str(lookup(name, names)), value)
 
 
 def pattern(template: str, names: Fields) -> str:
-    """Return the regular expression of the texts that fit *template*."""
+    """Return the regular expression of the texts that match *template*."""
     text, *rest = re.split(r"\{(\*|\w*:\d+|\w+)\}", template)
     slots = zip(rest[::2], rest[1::2], strict=True)
-    return re.escape(text) + "".join(slot(name, names) + re.escape(text) for name, text in slots)
+    return re.escape(text) + "".join(
+        slot_pattern(name, names) + re.escape(text) for name, text in slots
+    )
 
 
-def slot(name: str, names: Fields) -> str:
+def slot_pattern(name: str, names: Fields) -> str:
     if name in ("*", "date"):
         return ".*" if name == "*" else DATE
     if ":" not in name:
@@ -150,7 +153,7 @@ def slot(name: str, names: Fields) -> str:
 
 
 def parts_of(wanted: Fields) -> Fields:
-    """Return what the table wants of an answer in the parts that an answer has."""
+    """Return the answer that the table expects, in the parts of an answer."""
     parts = {f"header {name}": value for name, value in wanted.get("headers", {}).items()}
     if "error" in wanted:
         parts["json"] = {"error": wanted["error"]}
@@ -158,12 +161,12 @@ def parts_of(wanted: Fields) -> Fields:
         parts["json"] = TABLE["bodies"][wanted["body"]] | wanted.get("values", {})
     if "list" in wanted:
         parts["json"] = [TABLE["bodies"][wanted["list"]] | values for values in wanted["values"]]
-    told = {"headers", "error", "body", "list", "values"}
-    return parts | {name: value for name, value in wanted.items() if name not in told}
+    converted = {"headers", "error", "body", "list", "values"}
+    return parts | {name: value for name, value in wanted.items() if name not in converted}
 
 
 def differences(template: Any, value: Any, names: Fields, where: str) -> Iterator[str]:
-    """Yield where *value* does not fit; what it shows is remembered in *names*."""
+    """Yield each difference of *value* from *template*; store captured values in *names*."""
     if isinstance(template, dict) and isinstance(value, dict) and template.keys() == value.keys():
         for key in template:
             yield from differences(template[key], value[key], names, f"{where}.{key}")
@@ -189,11 +192,11 @@ class Client:
         self.count = itertools.count()
 
     def send(self, entry: Fields) -> Fields:
-        """Return the parts of the answer to what *entry* asks."""
+        """Send the request of *entry* and return the parts of the answer."""
         method, target, headers, body = self.request(entry)
         chunked = "transfer-encoding" in headers
         with closing(HTTPConnection(self.host, timeout=10)) as connection:
-            # A refusal may come before all is sent; it can be read all the same.
+            # A refusal may come before the whole request is sent; it can still be read.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, target, body, headers, encode_chunked=chunked)
             reply = connection.getresponse()
@@ -204,7 +207,7 @@ class Client:
         return answer | {"status": reply.status, "text": text}
 
     def request(self, entry: Fields) -> tuple[str, str, Fields, bytes]:
-        """Return method, target, headers and body of what *entry* asks."""
+        """Return method, target, headers and body of the request of *entry*."""
         self.names["nonce"] = self.clock.seconds * 1000 + next(self.count)
         numbered = entry.get("nonce", "sign" in entry)
         method, target = fill(entry["ask"], self.names).split(" ")
@@ -258,14 +261,14 @@ class Client:
         contract = f"{method}\n{path}\n".encode() + payload
         if "signed" in entry:
             contract = fill(entry["signed"], self.names).encode()
-        # The random nonce of ECDSA: some signatures have a high S and some a low one.
+        # The nonce of ECDSA is random: some signatures have a high S and some a low S.
         key = signing_key(entry["sign"])
         signature = key.sign(contract, hashfunc=hashlib.sha256, sigencode=sigencode_der)
         return {"x-pubkey": self.names[entry["sign"]], "x-signature": signature.hex()}
 
 
 class Story:
-    """One client's long talk with one bridge, and the names that it learns on the way."""
+    """The exchanges of one client with one bridge, and the values that the answers gave."""
 
     def __init__(self, endpoint: str, clock: Clock, outbox: Path) -> None:
         host = urlsplit(endpoint).netloc
@@ -280,7 +283,7 @@ class Story:
         self.pulled: dict[str, bytes] = {}
 
     def play(self, entry: Fields) -> list[str]:
-        """Ask what *entry* asks; return where the answer is not the one in the table."""
+        """Send the request of *entry*; return the differences of the answer from the table."""
         try:
             scene = [fault for step in entry.get("before", []) for fault in self.play(step)]
             self.prepare(entry)
@@ -296,7 +299,7 @@ class Story:
         return scene + faults + [f"the answer was {answer!r:.500}" for _ in faults[:1]]
 
     def prepare(self, entry: Fields) -> None:
-        self.move(1)
+        self.advance(1)
         if "token" in entry:
             self.names["token"] = self.token(*fill(entry["token"], self.names).split())
         if "pointer" in entry:
@@ -304,9 +307,9 @@ class Story:
             ask = {"ask": f"GET /buckets/{{first}}/files/{entry['pointer']}"}
             pointers = self.client.send({**ask, "headers": {"x-token": token}})["json"]
             self.names["pointer"] = pointers[0]["token"]
-        self.move(entry.get("wait", 0))
+        self.advance(entry.get("wait", 0))
 
-    def move(self, seconds: int) -> None:
+    def advance(self, seconds: int) -> None:
         self.clock.seconds += seconds
         self.names |= {"now": self.clock.date(), "soon": self.clock.date(300)}
 
@@ -325,13 +328,13 @@ class Story:
         return self.client.send(entry)
 
     def pull(self, entry: Fields) -> Fields:
-        """Send one message on a channel and read to its end."""
+        """Send one message on a channel and read until it closes."""
         message = fill(entry["pull"], self.names)
         text = message if isinstance(message, str) else json.dumps(message)
         url = self.names["channel"]
         with connect(url, compression=None, max_size=65536, proxy=None) as channel:
             channel.send(text.encode() if entry.get("frame") == "binary" else text)
-            frames = list(received(channel))
+            frames = list(frames_of(channel))
         data = b"".join(frame for frame in frames if isinstance(frame, bytes))
         self.pulled[entry["name"]] = data
         answer = {"bytes": len(data), "hash": file_hash(data), "close": channel.close_code}
@@ -340,7 +343,7 @@ class Story:
         return answer
 
     def link(self, address: str) -> str:
-        """Return the link in the mail that was written for *address*."""
+        """Return the link in the mail to *address*."""
         for path in self.outbox.iterdir():
             mail = message_from_bytes(path.read_bytes(), policy=policy.default)
             if mail["to"] == address:
@@ -348,15 +351,15 @@ class Story:
         raise ValueError(f"no mail for {address}")
 
 
-def received(channel: ClientConnection) -> Iterator[str | bytes]:
+def frames_of(channel: ClientConnection) -> Iterator[str | bytes]:
     with suppress(ConnectionClosedOK):
         while True:
             yield channel.recv(timeout=10)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """Tell the whole story once; return what is not as the table says, by exchange."""
+def faults_by_exchange(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Play all exchanges once; return the differences from the table by exchange."""
     data, clock = tmp_path_factory.mktemp("bridge"), Clock()
     with Bridge(data, clock=clock) as bridge:
         story = Story(bridge.endpoint, clock, data / "outbox")
@@ -364,20 +367,20 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", [entry["name"] for entry in EXCHANGES])
-def test_answer_is_the_one_in_the_table(told: dict[str, list[str]], name: str) -> None:
-    assert not told[name], "\n".join(told[name])
+def test_answer_is_that_of_table(faults_by_exchange: dict[str, list[str]], name: str) -> None:
+    assert not faults_by_exchange[name], "\n".join(faults_by_exchange[name])
 
 
 def test_table_holds_each_exchange_once() -> None:
     assert len({entry["name"] for entry in EXCHANGES}) == len(EXCHANGES) == 248
 
 
-def test_reason_stands_where_the_answers_differ_and_nowhere_else() -> None:
+def test_reason_is_given_exactly_where_answers_differ() -> None:
     for entry in EXCHANGES:
         assert ("reason" in entry) == ("now" in entry), entry["name"]
         assert entry.get("now") != entry["then"], entry["name"]
         assert "now" in entry or "ended" not in entry["then"], entry["name"]
 
 
-def test_hash_of_a_file_is_the_one_of_2016() -> None:
+def test_file_hash_is_that_of_2016() -> None:
     assert file_hash(content(TABLE["files"]["hello"])) == TABLE["names"]["hello"]

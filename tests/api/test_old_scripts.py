@@ -1,4 +1,4 @@
-"""What scripts of 2016 did with the objects: assigned to them, and gave them other identities."""
+"""Uses of the objects in scripts of 2016: assigned attributes and other identities."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pymdc.bridge import Bridge
 _numbers = itertools.count(1)
 
 NOT_FOUND = {"error": "Bucket not found"}
-NOBODY = {"error": "No authentication strategy detected"}
+NO_IDENTITY = {"error": "No authentication strategy detected"}
 
 
-class Somebody:
-    """Has what `REST` needs of a user, and is none of our classes."""
+class UserLike:
+    """An object with the attributes of a user that `REST` needs, and of no class of pymdc."""
 
     def __init__(self, user: Users) -> None:
         self.username = user.username
@@ -37,18 +37,18 @@ class Somebody:
         return self._hash
 
 
-class Proxy:
-    """Has what *thing* has, by asking it."""
+class AttributeProxy:
+    """Forwards attribute access to *wrapped*."""
 
-    def __init__(self, thing: object) -> None:
-        self._thing = thing
+    def __init__(self, wrapped: object) -> None:
+        self._wrapped = wrapped
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._thing, name)
+        return getattr(self._wrapped, name)
 
 
-class Careful(pymdc.ECDSA):
-    """A key pair of somebody's own class."""
+class CheckedKeyPair(pymdc.ECDSA):
+    """A key pair of a subclass."""
 
     __slots__ = ("pin",)
 
@@ -62,49 +62,49 @@ class Careful(pymdc.ECDSA):
 
 
 @pytest.fixture
-def other(bucket: Bucket, account: Account, client: pymdc.Client) -> str:
-    """Give the id of another bucket of the same user."""
+def other_bucket_id(bucket: Bucket, account: Account, client: pymdc.Client) -> str:
+    """Return the id of another bucket of the same user."""
     made = Buckets(account.key_pair, client=client).create("other", 1, 1, [])
     return str(made["id"])
 
 
-def test_an_assigned_bucket_id_counts_from_the_next_call_on(
-    ask: Ask, bucket: Bucket, other: str
+def test_assigned_bucket_id_is_used_from_next_call(
+    ask: Ask, bucket: Bucket, other_bucket_id: str
 ) -> None:
     assert ask(bucket.list)["name"] == "photos"
-    first, bucket.bucket_id = bucket.bucket_id, other
+    first, bucket.bucket_id = bucket.bucket_id, other_bucket_id
     assert ask(bucket.list)["name"] == "other"
-    assert ask(bucket.patch, {"name": "changed"})["id"] == other
-    assert bucket.files.bucket_id == first, "its files have their own"
+    assert ask(bucket.patch, {"name": "changed"})["id"] == other_bucket_id
+    assert bucket.files.bucket_id == first, "its files keep their bucket id"
     assert ask(bucket.files.token, "PUSH")["bucket"] == first
-    bucket.files.bucket_id = other.encode()  # type: ignore[assignment]  # as Python 2 may have
-    assert ask(bucket.files.token, "PUSH")["bucket"] == other
+    bucket.files.bucket_id = other_bucket_id.encode()  # type: ignore[assignment]  # as Python 2 may have
+    assert ask(bucket.files.token, "PUSH")["bucket"] == other_bucket_id
     entry = ask(bucket.files.upload, io.BytesIO(b"x"))
-    assert entry["bucket"] == other
+    assert entry["bucket"] == other_bucket_id
     assert ask(bucket.files.list) == [entry]
     assert len(ask(bucket.files.download, entry["hash"])) == 1
-    assert ask(bucket.files.download, entry["hash"], to=io.BytesIO())["bucket"] == other
+    assert ask(bucket.files.download, entry["hash"], to=io.BytesIO())["bucket"] == other_bucket_id
     assert ask(bucket.files.delete, entry["hash"]) == ""
     assert ask(bucket.delete) == ""
     assert ask(bucket.list) == NOT_FOUND
 
 
-def test_an_assigned_key_pair_signs_from_the_next_call_on(
+def test_assigned_key_pair_signs_from_next_call(
     ask: Ask, bucket: Bucket, account: Account, client: pymdc.Client
 ) -> None:
     stranger = {"error": "Public key not registered"}
     buckets = Buckets(pymdc.ECDSA(), client=client)
-    things: list[Any] = [buckets, bucket, bucket.files]
-    for thing in things:
-        thing.key_pair = pymdc.ECDSA()
-        assert ask(thing.list) == stranger
+    resources: list[Any] = [buckets, bucket, bucket.files]
+    for resource in resources:
+        resource.key_pair = pymdc.ECDSA()
+        assert ask(resource.list) == stranger
     assert ask(buckets.create, "n", 1, 1, []) == stranger
-    for thing in things:
-        thing.key_pair = account.key_pair
-        assert "error" not in ask(thing.list)
+    for resource in resources:
+        resource.key_pair = account.key_pair
+        assert "error" not in ask(resource.list)
 
 
-def test_an_assigned_private_key_signs_no_call_that_was_made_before(
+def test_assigned_private_key_does_not_sign_earlier_calls(
     bridge: Bridge, bucket: Bucket, account: Account
 ) -> None:
     free, stranger = threading.Event(), {"error": "Public key not registered"}
@@ -121,7 +121,7 @@ def test_an_assigned_private_key_signs_no_call_that_was_made_before(
         assert waiting.list() == stranger
 
 
-def test_an_assigned_user_or_password_counts_from_the_next_call_on(
+def test_assigned_user_or_password_is_used_from_next_call(
     ask: Ask, account: Account, client: pymdc.Client
 ) -> None:
     keys = Keys(Users("nobody@example.com", "pass", client=client))
@@ -147,16 +147,16 @@ def test_an_assigned_user_or_password_counts_from_the_next_call_on(
         ("key_pair", "key", "the user or key pair is str; expected Users, ECDSA or None"),
     ],
 )
-def test_a_wrong_attribute_is_an_error_at_the_call(
+def test_wrong_attribute_is_type_error_at_call(
     ask: Ask, bucket: Bucket, name: str, wrong: object, text: str
 ) -> None:
-    for thing in (bucket, bucket.files):
-        setattr(thing, name, wrong)
+    for resource in (bucket, bucket.files):
+        setattr(resource, name, wrong)
         with pytest.raises(TypeError, match=text):
-            ask(thing.list)
+            ask(resource.list)
 
 
-def test_a_user_may_stand_in_the_place_of_a_key_pair(
+def test_user_is_accepted_as_key_pair(
     ask: Ask, account: Account, bucket: Bucket, client: pymdc.Client
 ) -> None:
     made = ask(Buckets(account.user, client=client).create, "by password", 1, 1, [])
@@ -168,9 +168,7 @@ def test_a_user_may_stand_in_the_place_of_a_key_pair(
     assert ask(one.files.download, entry["hash"], to=io.BytesIO())["size"] == 1
 
 
-def test_a_key_pair_may_stand_in_the_place_of_a_user(
-    ask: Ask, account: Account, client: pymdc.Client
-) -> None:
+def test_key_pair_is_accepted_as_user(ask: Ask, account: Account, client: pymdc.Client) -> None:
     keys = Keys(account.key_pair, client=client)
     assert len(ask(keys.list)) == 1
     added = pymdc.ECDSA()
@@ -178,41 +176,43 @@ def test_a_key_pair_may_stand_in_the_place_of_a_user(
     assert ask(keys.delete, added) == ""
 
 
-def test_nobody_needs_no_key_where_a_token_says_who_may(
-    ask: Ask, bucket: Bucket, client: pymdc.Client
-) -> None:
+def test_token_authorizes_without_key_pair(ask: Ask, bucket: Bucket, client: pymdc.Client) -> None:
     push = bucket.files.token("PUSH")["token"]
-    nobodys = Files(bucket.bucket_id, None, client=client)
-    entry = ask(nobodys.upload, io.BytesIO(b"x"), push)
+    unsigned_files = Files(bucket.bucket_id, None, client=client)
+    entry = ask(unsigned_files.upload, io.BytesIO(b"x"), push)
     assert entry["bucket"] == bucket.bucket_id
     pull = bucket.files.token("PULL")["token"]
-    assert ask(nobodys.download, entry["hash"], pull, to=io.BytesIO())["size"] == 1
-    for call in (nobodys.list, Buckets(None, client=client).list, Keys(None, client=client).list):
-        assert ask(call) == NOBODY
-    assert ask(nobodys.upload, io.BytesIO(b"x")) == NOBODY
-    assert ask(nobodys.download, entry["hash"]) == NOBODY
+    assert ask(unsigned_files.download, entry["hash"], pull, to=io.BytesIO())["size"] == 1
+    for call in (
+        unsigned_files.list,
+        Buckets(None, client=client).list,
+        Keys(None, client=client).list,
+    ):
+        assert ask(call) == NO_IDENTITY
+    assert ask(unsigned_files.upload, io.BytesIO(b"x")) == NO_IDENTITY
+    assert ask(unsigned_files.download, entry["hash"]) == NO_IDENTITY
 
 
 @pytest.mark.parametrize("auth", [(), None, "", {}, []])
-def test_any_nothing_is_no_identity_for_rest(ask: Ask, client: pymdc.Client, auth: Any) -> None:
-    assert ask(REST, "GET", "/keys", {}, auth, client=client) == NOBODY
+def test_empty_auth_is_no_identity_for_rest(ask: Ask, client: pymdc.Client, auth: Any) -> None:
+    assert ask(REST, "GET", "/keys", {}, auth, client=client) == NO_IDENTITY
 
 
-def test_rest_takes_whatever_has_a_name_and_the_hash_of_a_password(
+def test_rest_accepts_any_object_with_username_and_password_hash(
     ask: Ask, account: Account, client: pymdc.Client
 ) -> None:
-    for somebody in (account.user, Somebody(account.user), Proxy(account.user)):
-        assert len(ask(REST, "GET", "/keys", {}, somebody, client=client)) == 1
-    assert len(ask(Keys(Somebody(account.user), client=client).list)) == 1
+    for user in (account.user, UserLike(account.user), AttributeProxy(account.user)):
+        assert len(ask(REST, "GET", "/keys", {}, user, client=client)) == 1
+    assert len(ask(Keys(UserLike(account.user), client=client).list)) == 1
 
 
-def test_a_key_pair_of_an_own_class_signs(ask: Ask, account: Account, client: pymdc.Client) -> None:
-    pair = Careful(5)
+def test_subclass_of_key_pair_signs(ask: Ask, account: Account, client: pymdc.Client) -> None:
+    pair = CheckedKeyPair(5)
     assert "error" not in ask(Keys(account.user).create, pair)
     assert ask(Buckets(pair, client=client).list) == []
 
 
-def test_created_and_deleted_keys_change_the_list_at_the_call(ask: Ask, account: Account) -> None:
+def test_key_pairs_list_changes_at_call(ask: Ask, account: Account) -> None:
     keys, pair = Keys(account.user), pymdc.ECDSA()
     before: list[list[pymdc.ECDSA]] = []
 
@@ -223,7 +223,7 @@ def test_created_and_deleted_keys_change_the_list_at_the_call(ask: Ask, account:
     assert before == [[pair]]
     assert ask(keys.create, pair) == {"error": "Public key is already registered"}
     assert ask(keys.create, account.key_pair) == {"error": "Public key is already registered"}
-    assert keys.key_pairs == [pair, account.key_pair], "whatever the answer, and each once"
+    assert keys.key_pairs == [pair, account.key_pair], "each once, whatever the answer"
     ask(keys.create)
     keys.delete(pair, note).join()
     assert before[1:] == [keys.key_pairs]
@@ -235,7 +235,7 @@ def test_created_and_deleted_keys_change_the_list_at_the_call(ask: Ask, account:
     assert keys.key_pairs == [pair]
 
 
-def test_keys_change_their_list_where_no_bridge_answers(ask: Ask) -> None:
+def test_key_pairs_list_changes_without_bridge(ask: Ask) -> None:
     with pymdc.Client("http://127.0.0.1:1") as nowhere:
         keys = Keys(Users("a", "b", client=nowhere))
         assert isinstance(ask(keys.create), OSError)
@@ -247,14 +247,14 @@ def test_keys_change_their_list_where_no_bridge_answers(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("given", "sent"), [(1.9, 1), ("7", 7), (b"8", 8), (True, 1), (" 3 ", 3), (2**40, 2**40)]
 )
-def test_gigabytes_are_the_int_of_what_is_given(
+def test_gigabytes_are_converted_to_int(
     ask: Ask, account: Account, client: pymdc.Client, given: Any, sent: int
 ) -> None:
     made = ask(Buckets(account.key_pair, client=client).create, "n", given, given, [])
     assert (made["storage"], made["transfer"]) == (sent, sent)
 
 
-def test_the_password_is_text_that_may_be_shown_and_saved() -> None:
+def test_password_is_text_and_can_be_reused() -> None:
     assert Users("a", b"p\xc3\xa4ss").password == "päss"
     user = Users("a")
     assert isinstance(user.password, str)
@@ -272,7 +272,7 @@ def test_the_password_is_text_that_may_be_shown_and_saved() -> None:
         ("/keys?käse=übel", {}),
     ],
 )
-def test_a_resource_may_hold_a_query_which_is_signed(
+def test_query_in_resource_is_signed(
     ask: Ask, account: Account, client: pymdc.Client, resource: str, params: Any
 ) -> None:
     assert len(ask(REST, "GET", resource, params, account.key_pair, client=client)) == 1
@@ -282,7 +282,7 @@ def test_a_resource_may_hold_a_query_which_is_signed(
     assert made["name"] == "New Bucket", "a body is signed without the query"
 
 
-def test_a_put_with_an_open_file_is_a_form(
+def test_put_with_open_file_is_multipart_form(
     ask: Ask, bucket: Bucket, client: pymdc.Client, tmp_path: Path
 ) -> None:
     path = tmp_path / "photo.jpg"
@@ -299,9 +299,7 @@ def test_a_put_with_an_open_file_is_a_form(
         assert (entry["filename"], entry["mimetype"]) == ("photo.jpg", "image/jpeg")
 
 
-def test_a_refused_put_leaves_its_file_where_it_stood(
-    ask: Ask, bucket: Bucket, client: pymdc.Client
-) -> None:
+def test_refused_put_restores_file_position(ask: Ask, bucket: Bucket, client: pymdc.Client) -> None:
     file = io.BytesIO(b"a photo")
     file.seek(2)
     headers = {"x-token": "0" * 64, "x-filesize": "5"}
@@ -310,7 +308,7 @@ def test_a_refused_put_leaves_its_file_where_it_stood(
     assert file.tell() == 2
 
 
-def test_a_handle_has_what_a_thread_of_2016_had(account: Account, client: pymdc.Client) -> None:
+def test_call_has_methods_and_attributes_of_thread(account: Account, client: pymdc.Client) -> None:
     released = threading.Event()
     threads = [
         Buckets(account.key_pair, client=client).list(lambda _: released.wait(PATIENCE))
@@ -344,9 +342,7 @@ def test_a_handle_has_what_a_thread_of_2016_had(account: Account, client: pymdc.
         assert not thread.isAlive()
 
 
-def test_the_repr_of_a_handle_says_what_it_is_and_how_far(
-    account: Account, client: pymdc.Client
-) -> None:
+def test_repr_of_call_shows_its_state(account: Account, client: pymdc.Client) -> None:
     in_callback, released = threading.Event(), threading.Event()
 
     def callback(answer: object) -> None:
@@ -376,7 +372,7 @@ def test_the_repr_of_a_handle_says_what_it_is_and_how_far(
             silent.close(cancel=True)
 
 
-def test_reprs_say_what_they_are_and_no_secret() -> None:
+def test_reprs_of_resources_show_no_secret() -> None:
     pair = pymdc.ECDSA(private_key=b"\x11" * 32)
     user = Users("a@b.com", "geheim")
     key = f"<ECDSA {pair.get_public_key()}>"

@@ -1,4 +1,4 @@
-"""The README, typed as it stands by a newcomer: in order, in two terminals, in a fresh clone."""
+"""The README, typed by a newcomer: in order, in two terminals, in a fresh clone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from terminal import MORE, PYTHON, SHELL, Terminal
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
 BRIDGE = "Bridge at http://127.0.0.1:6382\n"
 TOX = "bin/tox"
-WARNING = "sending it again in"  # of the log, which a newcomer sees on the terminal
+WARNING = "sending it again in"  # a log line, which is shown on the terminal
 TOKEN = "The token from the mail: "
 
 OLD_SCRIPT = """
@@ -39,25 +39,25 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Give a copy of the checkout, without what was made in it."""
+    """Return a copy of the checkout, without generated files."""
     made = shutil.ignore_patterns(".*_cache", ".git", ".tox", ".venv", "*.egg-info", "build")
     return Path(shutil.copytree(ROOT, tmp_path / "clone", ignore=made))
 
 
 @pytest.fixture
 def _port() -> Iterator[None]:
-    """Wait for the README's port, of which a machine has one."""
+    """Wait until no other test uses the port of the README."""
     with open("/tmp/pymdc-tests-readme.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 class Newcomer:
-    """Types the blocks of the README: a bridge's into one terminal, all else into another."""
+    """Types the blocks of the README: the bridge into one terminal, the rest into another."""
 
     def __init__(self, open_terminal: Callable[[], Terminal]) -> None:
         self._open_terminal = open_terminal
-        self._beginning: list[str] = []  # how the lesson was begun
+        self._setup_commands: list[str] = []  # which begin the lesson
         self.differences: list[str] = []
         self._open()
 
@@ -76,18 +76,18 @@ class Newcomer:
         if block.heading == "The next day":
             self.stop()
             self._open()
-            for command in self._beginning:
+            for command in self._setup_commands:
                 self._run(command, "")
         self._answer(block)
 
     def stop(self) -> None:
-        """End the bridge."""
+        """Stop the bridge."""
         self._one.press_ctrl_c()
         self._one.read_to(SHELL)
 
     def _run(self, command: str, heading: str) -> None:
         if heading == "The lesson":
-            self._beginning.append(command)
+            self._setup_commands.append(command)
         if "-m pymdc.bridge" in command:
             self._one.type(command, BRIDGE)
         elif command.endswith("/python"):
@@ -103,7 +103,7 @@ class Newcomer:
         for example in doctest.DocTestParser().get_examples(block.text):
             lines = example.source.splitlines()
             if len(lines) > 1 and lines[-1]:
-                lines.append("")  # which ends a block, and which the parser leaves out
+                lines.append("")  # an empty line ends a block; the parser omits it
             printed = "".join(self._type(line) for line in lines)
             lines = [line for line in printed.splitlines() if WARNING not in line]
             if [*map(shape, example.want.splitlines())] != [*map(shape, lines)]:
@@ -112,26 +112,26 @@ class Newcomer:
     def _type(self, line: str) -> str:
         if TOKEN not in line:
             return self._two.type(line, PYTHON, MORE)
-        self._two.type(line, "\n" + TOKEN)  # not the one in the echo of *line*
+        self._two.type(line, "\n" + TOKEN)  # not the prompt in the echo of *line*
         link = self._one.read_to("\n").splitlines()[-1]
         return self._two.type(link.rpartition("/")[2], PYTHON)
 
 
 @pytest.mark.usefixtures("_port")
-def test_every_block_of_the_readme_works_as_it_is_typed(clone: Path) -> None:
+def test_readme_blocks_work_as_typed(clone: Path) -> None:
     (clone / "your_old_script.py").write_text(OLD_SCRIPT)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {"PATH": path, "PYTHONPATH": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     with ExitStack() as stack:
         newcomer = Newcomer(lambda: stack.enter_context(Terminal(clone, environment)))
         for block in all_blocks(README):
-            if TOX not in block.text:  # it runs these tests
+            if TOX not in block.text:  # tox runs these tests
                 newcomer.follow(block)
         newcomer.stop()
     assert not newcomer.differences, "\n".join(newcomer.differences)
 
 
-def test_the_readme_types_each_thing_once() -> None:
+def test_readme_contains_each_command_once() -> None:
     consoles = [block.text for block in all_blocks(README) if block.language == "console"]
     assert len(consoles) == 5
     assert sum(TOX in text for text in consoles) == 1

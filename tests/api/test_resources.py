@@ -31,13 +31,13 @@ BUCKETS: Any = Buckets(PAIR)
 NONE: Any = None
 KEYS: Any = Keys(Users("a"))
 FILES: Any = Files("0" * 24, PAIR)
-ONE: Any = Bucket("0" * 24, PAIR)
-DOOR: Any = REST
+UNTYPED_BUCKET: Any = Bucket("0" * 24, PAIR)
+UNTYPED_REST: Any = REST
 PIPE = io.BytesIO(b"a file")
 
 
 class RecordingServer(RawServer):
-    """Keeps the body of the request that it answers."""
+    """Records the body of the request that it answers."""
 
     def __init__(self, answer: bytes = b"{}") -> None:
         self.body = b""
@@ -56,7 +56,7 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def test_register_and_activate(ask: Ask, bridge: Bridge, new_user: Users) -> None:
+def test_user_is_registered_and_activated(ask: Ask, bridge: Bridge, new_user: Users) -> None:
     answer = ask(new_user.register)
     assert answer["email"] == answer["id"] == new_user.username
     assert answer["activated"] is False
@@ -64,14 +64,14 @@ def test_register_and_activate(ask: Ask, bridge: Bridge, new_user: Users) -> Non
     assert answer["activated"] is True
 
 
-def test_a_refusal_is_the_bridges_answer(ask: Ask, new_user: Users) -> None:
+def test_refusal_is_answer_of_bridge(ask: Ask, new_user: Users) -> None:
     new_user.register()
     assert ask(new_user.register) == {"error": "Email is already registered"}
     assert ask(new_user.activate, "0" * 64) == {"error": "Invalid activation token"}
     assert ask(Keys(new_user).list) == {"error": "User account has not been activated"}
 
 
-def test_the_password_is_random_text_when_none_is_given() -> None:
+def test_missing_password_is_random_text() -> None:
     one, two = Users("a@b.com"), Users(b"a@b.com")
     assert isinstance(one.password, str)
     assert len(one.password) > 30
@@ -79,7 +79,7 @@ def test_the_password_is_random_text_when_none_is_given() -> None:
     assert one.username == two.username
 
 
-def test_the_password_is_sent_as_sha256_of_its_utf8() -> None:
+def test_password_is_sent_as_sha256_of_utf8() -> None:
     assert Users("a@b.com", "pass").password_hash() == (
         "d74ff0ee8da3b9806b18c877dbf29bbde50b5bd8e4dad7a3a725000feb82e8f1"
     )
@@ -89,22 +89,22 @@ def test_the_password_is_sent_as_sha256_of_its_utf8() -> None:
 
 
 def test_keys_are_created_listed_and_deleted(ask: Ask, account: Account) -> None:
-    keys, mine = Keys(account.user), pymdc.ECDSA()
-    answer = ask(keys.create, mine)
-    assert answer["key"] == answer["id"] == mine.get_public_key()
+    keys, key_pair = Keys(account.user), pymdc.ECDSA()
+    answer = ask(keys.create, key_pair)
+    assert answer["key"] == answer["id"] == key_pair.get_public_key()
     assert ask(keys.create)["user"] == account.user.username
-    assert keys.key_pairs[0] is mine
+    assert keys.key_pairs[0] is key_pair
     assert len(keys.key_pairs) == 2
     assert keys.user is account.user
     listed = [entry["key"] for entry in ask(keys.list)]
     created = [account.key_pair, *keys.key_pairs]
     assert sorted(listed) == sorted(pair.get_public_key() for pair in created)
-    assert ask(keys.delete, mine) == ""
-    assert mine.get_public_key() not in [entry["key"] for entry in ask(keys.list)]
-    assert ask(keys.delete, mine) == {"error": "Public key was not found"}
+    assert ask(keys.delete, key_pair) == ""
+    assert key_pair.get_public_key() not in [entry["key"] for entry in ask(keys.list)]
+    assert ask(keys.delete, key_pair) == {"error": "Public key was not found"}
 
 
-def test_an_uncompressed_key_works_too(ask: Ask, account: Account, client: pymdc.Client) -> None:
+def test_uncompressed_key_is_accepted(ask: Ask, account: Account, client: pymdc.Client) -> None:
     pair = pymdc.ECDSA()
     pair.use_compression = 0
     assert len(ask(Keys(account.user).create, pair)["key"]) == 130
@@ -121,7 +121,7 @@ def test_buckets_are_created_and_listed(ask: Ask, account: Account, client: pymd
     assert [entry["name"] for entry in ask(buckets.list)] == ["photos", "Grüße"]
 
 
-def test_a_bucket_is_shown_changed_and_deleted(ask: Ask, bucket: Bucket) -> None:
+def test_bucket_is_shown_changed_and_deleted(ask: Ask, bucket: Bucket) -> None:
     shown = ask(bucket.list)
     assert shown.keys() == BUCKET
     assert ask(bucket.patch, {"name": "renamed", "storage": 20}) == {
@@ -133,7 +133,7 @@ def test_a_bucket_is_shown_changed_and_deleted(ask: Ask, bucket: Bucket) -> None
     assert ask(bucket.list) == {"error": "Bucket not found"}
 
 
-def test_a_buckets_id_may_be_bytes(
+def test_bucket_id_may_be_bytes(
     ask: Ask, account: Account, bucket: Bucket, client: pymdc.Client
 ) -> None:
     bucket_id = bucket.list()["id"]
@@ -144,7 +144,7 @@ def test_a_buckets_id_may_be_bytes(
     assert ask(files.token, "PUSH")["bucket"] == bucket_id
 
 
-def test_a_file_goes_up_and_comes_back(
+def test_file_is_uploaded_and_downloaded(
     ask: Ask, bucket: Bucket, photo: Path, tmp_path: Path
 ) -> None:
     files = bucket.files
@@ -169,7 +169,7 @@ def test_a_file_goes_up_and_comes_back(
     assert ask(files.delete, entry["hash"]) == {"error": "File not found"}
 
 
-def test_with_tokens_as_in_2016(ask: Ask, bucket: Bucket, photo: Path) -> None:
+def test_tokens_work_as_in_2016(ask: Ask, bucket: Bucket, photo: Path) -> None:
     files = bucket.files
     push = ask(files.token, "PUSH")
     assert push.keys() == {"bucket", "operation", "expires", "token", "id"}
@@ -183,13 +183,15 @@ def test_with_tokens_as_in_2016(ask: Ask, bucket: Bucket, photo: Path) -> None:
     assert ask(files.token, "DESTROY") == {"error": "Token validation failed"}
 
 
-def test_without_a_destination_the_pointers_come(ask: Ask, bucket: Bucket, photo: Path) -> None:
+def test_download_without_target_returns_pointers(ask: Ask, bucket: Bucket, photo: Path) -> None:
     (pointer,) = ask(bucket.files.download, ask(bucket.files.upload, photo)["hash"])
     assert pointer["operation"] == "PULL"
 
 
 @pytest.mark.parametrize("size", [0, 1, 8_388_607, 8_388_608, 8_388_609, 20_000_000])
-def test_sizes_around_a_shard(ask: Ask, bucket: Bucket, tmp_path: Path, size: int) -> None:
+def test_files_around_shard_size_are_transferred_whole(
+    ask: Ask, bucket: Bucket, tmp_path: Path, size: int
+) -> None:
     data = random.Random(size).randbytes(size)
     entry = ask(bucket.files.upload, io.BytesIO(data))
     assert (entry["size"], entry["hash"]) == (size, file_hash(data))
@@ -198,7 +200,7 @@ def test_sizes_around_a_shard(ask: Ask, bucket: Bucket, tmp_path: Path, size: in
     assert (tmp_path / "back").read_bytes() == data
 
 
-def test_an_open_file_goes_up_from_its_position_and_stays_open(
+def test_open_file_is_uploaded_from_its_position_and_stays_open(
     ask: Ask, bucket: Bucket, photo: Path
 ) -> None:
     with open(photo, "rb") as file:
@@ -210,7 +212,7 @@ def test_an_open_file_goes_up_from_its_position_and_stays_open(
     assert entry["hash"] == file_hash(photo.read_bytes()[60_000:])
 
 
-def test_a_file_without_a_name_is_named_by_its_hash(ask: Ask, bucket: Bucket) -> None:
+def test_file_without_name_is_named_by_its_hash(ask: Ask, bucket: Bucket) -> None:
     entry = ask(bucket.files.upload, io.BytesIO(b"nameless"))
     assert entry["filename"] == entry["hash"]
 
@@ -225,7 +227,7 @@ def test_a_file_without_a_name_is_named_by_its_hash(ask: Ask, bucket: Bucket) ->
         ("back\\slash.txt", "slash.txt"),
     ],
 )
-def test_a_file_keeps_its_name(
+def test_file_keeps_its_name(
     ask: Ask, bucket: Bucket, tmp_path: Path, name: str, stored: str
 ) -> None:
     path = tmp_path / name
@@ -233,7 +235,7 @@ def test_a_file_keeps_its_name(
     assert ask(bucket.files.upload, path)["filename"] == stored
 
 
-def test_the_base_name_alone_leaves_this_machine(ask: Ask, photo: Path) -> None:
+def test_upload_sends_base_name_only(ask: Ask, photo: Path) -> None:
     with open(os.fsencode(photo), "rb") as file:
         for source in (photo, str(photo), file):
             server = RecordingServer()
@@ -243,7 +245,7 @@ def test_the_base_name_alone_leaves_this_machine(ask: Ask, photo: Path) -> None:
             assert str(photo.parent).encode() not in server.body
 
 
-def test_another_hash_than_ours_is_an_integrity_error(ask: Ask, photo: Path) -> None:
+def test_different_hash_of_bridge_is_integrity_error(ask: Ask, photo: Path) -> None:
     answer = b'{"hash": "0000000000000000000000000000000000000000"}'
     with RecordingServer(answer) as server, pymdc.Client(server.endpoint) as client:
         value = ask(Files("0" * 24, PAIR, client=client).upload, photo, "token")
@@ -252,13 +254,15 @@ def test_another_hash_than_ours_is_an_integrity_error(ask: Ask, photo: Path) -> 
     assert file_hash(photo.read_bytes()) in str(value)
 
 
-def test_no_such_file_is_the_value(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
+def test_missing_source_is_returned_as_file_not_found(
+    ask: Ask, bucket: Bucket, tmp_path: Path
+) -> None:
     value = ask(bucket.files.upload, tmp_path / "missing")
     assert isinstance(value, FileNotFoundError)
     assert value.filename == str(tmp_path / "missing")
 
 
-def test_a_target_that_cannot_be_written_is_the_value(
+def test_unwritable_target_is_returned_as_error(
     ask: Ask, bucket: Bucket, photo: Path, tmp_path: Path
 ) -> None:
     name = ask(bucket.files.upload, photo)["hash"]
@@ -267,14 +271,14 @@ def test_a_target_that_cannot_be_written_is_the_value(
     assert isinstance(value, FileNotFoundError)
 
 
-def test_into_an_open_file(ask: Ask, bucket: Bucket, photo: Path) -> None:
+def test_open_file_is_target_of_download(ask: Ask, bucket: Bucket, photo: Path) -> None:
     name = ask(bucket.files.upload, photo)["hash"]
     out = io.BytesIO()
     assert ask(bucket.files.download, name, to=out)["path"] is None
     assert out.getvalue() == photo.read_bytes()
 
 
-def test_a_missing_file_leaves_the_target_alone(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
+def test_download_of_missing_file_keeps_target(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
     target = tmp_path / "old"
     target.write_bytes(b"old")
     value = ask(bucket.files.download, "0" * 40, to=target)
@@ -282,7 +286,7 @@ def test_a_missing_file_leaves_the_target_alone(ask: Ask, bucket: Bucket, tmp_pa
     assert target.read_bytes() == b"old"
 
 
-def test_a_stranger_gets_the_bridges_refusal(
+def test_unknown_key_pair_gets_refusal_of_bridge(
     ask: Ask, bucket: Bucket, client: pymdc.Client, photo: Path
 ) -> None:
     listed = ask(bucket.list)
@@ -292,33 +296,31 @@ def test_a_stranger_gets_the_bridges_refusal(
     assert ask(files.list) == {"error": "Public key not registered"}
 
 
-def test_an_id_cannot_leave_its_place_in_the_path(
-    ask: Ask, account: Account, client: pymdc.Client
-) -> None:
+def test_bucket_id_cannot_change_path(ask: Ask, account: Account, client: pymdc.Client) -> None:
     value = ask(Bucket("../keys?x=", account.key_pair, client=client).list)
     assert set(value) == {"error"}
 
 
-def test_rest_is_the_door_under_all_of_them(
-    ask: Ask, account: Account, client: pymdc.Client
-) -> None:
-    def rest(*args: Any, **kwargs: Any) -> Any:
+def test_rest_sends_any_request(ask: Ask, account: Account, client: pymdc.Client) -> None:
+    def call_rest(*args: Any, **kwargs: Any) -> Any:
         return ask(REST, *args, **kwargs, client=client)
 
-    assert rest("GET", "/keys", auth=account.user)[0]["user"] == account.user.username
-    made = rest("post", b"buckets", {b"name": b"by REST"}, account.key_pair)
+    assert call_rest("GET", "/keys", auth=account.user)[0]["user"] == account.user.username
+    made = call_rest("post", b"buckets", {b"name": b"by REST"}, account.key_pair)
     assert made["name"] == "by REST"
-    assert rest("GET", f"/buckets/{made['id']}", {"a": "b c"}, account.key_pair) == made
-    assert rest("GET", "/keys") == {"error": "No authentication strategy detected"}
-    token = rest("POST", f"/buckets/{made['id']}/tokens", {"operation": "PULL"}, account.key_pair)
-    value = rest(
+    assert call_rest("GET", f"/buckets/{made['id']}", {"a": "b c"}, account.key_pair) == made
+    assert call_rest("GET", "/keys") == {"error": "No authentication strategy detected"}
+    token = call_rest(
+        "POST", f"/buckets/{made['id']}/tokens", {"operation": "PULL"}, account.key_pair
+    )
+    value = call_rest(
         "GET", f"/buckets/{made['id']}/files/{'0' * 40}", headers={"x-token": token["token"]}
     )
     assert value == {"error": "The requested file was not found"}
-    assert set(rest("GET", "/nope")) == {"error"}
+    assert set(call_rest("GET", "/nope")) == {"error"}
 
 
-def test_the_callback_may_be_passed_by_position(bridge: Bridge, account: Account) -> None:
+def test_callback_may_be_passed_by_position(bridge: Bridge, account: Account) -> None:
     got: list[Any] = []
     with pymdc.Client(bridge.endpoint) as client:
         files = Bucket("0" * 24, account.key_pair, client=client).files
@@ -377,15 +379,19 @@ def test_the_callback_may_be_passed_by_position(bridge: Bridge, account: Account
         (lambda: REST("GET", "/x", headers={"a": "b\r\nc: d"}), ValueError, "header"),
         (lambda: REST("POST", "/x", headers={"Content-Length": "3"}), ValueError, "may be set"),
         (lambda: REST("GET", "/x", headers={"a b": "c"}), ValueError, "may be set here"),
-        (lambda: DOOR("GET", "/x", headers=5), TypeError, "the headers are int"),
-        (lambda: DOOR("GET", "/x", headers=NONE), TypeError, "the headers are NoneType"),
-        (lambda: DOOR("GET", "/x", headers=[("a", "b")]), TypeError, "the headers are list"),
-        (lambda: DOOR("GET", "/x", headers={"a": 5}), TypeError, "a header is int"),
+        (lambda: UNTYPED_REST("GET", "/x", headers=5), TypeError, "the headers are int"),
+        (lambda: UNTYPED_REST("GET", "/x", headers=NONE), TypeError, "the headers are NoneType"),
+        (
+            lambda: UNTYPED_REST("GET", "/x", headers=[("a", "b")]),
+            TypeError,
+            "the headers are list",
+        ),
+        (lambda: UNTYPED_REST("GET", "/x", headers={"a": 5}), TypeError, "a header is int"),
         (lambda: REST("GE T", "/x"), ValueError, "the method is 'GE T'"),
         (lambda: REST("GET", "/x", NONE), TypeError, "the parameters are NoneType"),
         (lambda: REST("POST", "/x", {"a": float("nan")}), ValueError, "as JSON"),
         (lambda: REST("POST", "/x", {"a": ["\ud800"]}), ValueError, "as JSON"),
-        (lambda: ONE.patch(None), TypeError, "the parameters are NoneType"),
+        (lambda: UNTYPED_BUCKET.patch(None), TypeError, "the parameters are NoneType"),
         (lambda: Bucket("", PAIR).list(), ValueError, "is empty"),
         (lambda: FILES.download(""), ValueError, "is empty"),
         (lambda: FILES.download("h", to=5), TypeError, "the target is int"),
@@ -398,18 +404,18 @@ def test_the_callback_may_be_passed_by_position(bridge: Bridge, account: Account
         (lambda: REST("POST", "/x", {"a": PIPE}), TypeError, "a parameter's value is BytesIO"),
         (lambda: Users("a", client=5), TypeError, "expected pymdc.Client"),  # type: ignore[arg-type]
         (lambda: Keys(KEYS.user, client=0), TypeError, "expected pymdc.Client"),  # type: ignore[arg-type]
-        (lambda: DOOR("GET", "/x", client=5), TypeError, "the client is int"),
-        (lambda: DOOR("GET", "/x", client=0), TypeError, "the client is int"),
+        (lambda: UNTYPED_REST("GET", "/x", client=5), TypeError, "the client is int"),
+        (lambda: UNTYPED_REST("GET", "/x", client=0), TypeError, "the client is int"),
     ],
 )
-def test_a_wrong_argument_is_an_error_at_the_call(make: Any, kind: Any, text: str) -> None:
+def test_wrong_argument_is_error_at_call(make: Any, kind: Any, text: str) -> None:
     with pytest.raises(kind, match=text) as caught:
         make()
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("more", [{}, {"callback": print}], ids=["blocking", "callback"])
-def test_a_wrong_argument_is_an_error_in_both_modes(more: Any) -> None:
+def test_wrong_argument_is_error_in_both_modes(more: Any) -> None:
     with pytest.raises(ValueError, match="storage is 'x'"):
         BUCKETS.create("n", "x", 1, [], **more)
     with pytest.raises(TypeError, match="expected ECDSA"):
@@ -422,7 +428,7 @@ def test_a_wrong_argument_is_an_error_in_both_modes(more: Any) -> None:
     assert KEYS.key_pairs == []
 
 
-def test_200_callback_calls_at_once_from_one_key(account: Account, client: pymdc.Client) -> None:
+def test_key_pair_signs_200_callback_calls_at_once(account: Account, client: pymdc.Client) -> None:
     buckets = Buckets(account.key_pair, client=client)
     got: list[Any] = []
     calls = [buckets.list(got.append) for _ in range(200)]

@@ -1,4 +1,4 @@
-"""What the scripts of 2016 rely on: names, parameters, defaults."""
+"""The public names, parameters and defaults that scripts of 2016 rely on."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def find(dotted: str) -> Any:
 
 
 def signature(function: Any, *without: Any) -> str:
-    """Return the parameters, without types and those of the kinds *without*."""
+    """Return the parameters without types, except those of the kinds *without*."""
     parameters = [
         parameter.replace(annotation=inspect.Parameter.empty)
         for parameter in inspect.signature(function).parameters.values()
@@ -78,7 +78,7 @@ def signature(function: Any, *without: Any) -> str:
 
 
 def positional(function: Any) -> str:
-    """Return the parameters that 2016 had: all but the keyword-only ones."""
+    """Return the parameters of 2016: all except keyword-only ones."""
     return signature(function, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -94,7 +94,7 @@ def test_new_parameters_are_keyword_only_and_optional(dotted: str) -> None:
             assert parameter.default is not parameter.empty
 
 
-def test_the_settings_of_a_client_and_of_a_bridge_have_these_defaults() -> None:
+def test_client_and_bridge_have_these_defaults() -> None:
     assert signature(pymdc.Client) == (
         "(endpoint=None, *, workers=32, timeout=(10.0, 60.0), total=120.0, stall=60.0, channels=4,"
         " ca_certs=None)"
@@ -105,7 +105,7 @@ def test_the_settings_of_a_client_and_of_a_bridge_have_these_defaults() -> None:
     )
 
 
-def test_the_bridge_as_a_program_has_these_defaults() -> None:
+def test_bridge_command_has_these_defaults() -> None:
     assert vars(parser().parse_args([])) == {
         "host": "127.0.0.1",
         "port": 6382,
@@ -116,7 +116,7 @@ def test_the_bridge_as_a_program_has_these_defaults() -> None:
     }
 
 
-def test_help_shows_the_lesson_and_names_nothing_by_a_private_module() -> None:
+def test_help_shows_lesson_and_no_private_module() -> None:
     shown = pydoc.plain(pydoc.render_doc(pymdc))
     assert ">>> user.register()" in shown.partition("PACKAGE CONTENTS")[0]
     assert "class Call(" in shown
@@ -125,7 +125,7 @@ def test_help_shows_the_lesson_and_names_nothing_by_a_private_module() -> None:
     assert {*pymdc.__all__, "exceptions", "client"} <= {*dir(pymdc)}
 
 
-def test_every_public_method_of_the_api_takes_a_callback_last() -> None:
+def test_api_methods_take_callback_last() -> None:
     for name in ("Users", "Keys", "Buckets", "Bucket", "Files"):
         for method, function in inspect.getmembers(getattr(pymdc.api, name), inspect.isfunction):
             if not method.startswith("_") and method != "password_hash":
@@ -134,7 +134,7 @@ def test_every_public_method_of_the_api_takes_a_callback_last() -> None:
                 assert "`Call`" in str(function.__doc__)
 
 
-def test_classes_are_found_directly_under_api_too() -> None:
+def test_classes_are_importable_from_api() -> None:
     assert pymdc.api.Users is pymdc.api.users.Users
     assert pymdc.api.Keys is pymdc.api.keys.Keys
     assert pymdc.api.Buckets is pymdc.api.buckets.Buckets
@@ -144,14 +144,14 @@ def test_classes_are_found_directly_under_api_too() -> None:
     assert pymdc.api.REST is pymdc.rest.REST
 
 
-def test_a_star_import_brings_all_of_them() -> None:
+def test_star_import_brings_all_classes() -> None:
     names: dict[str, Any] = {}
     exec("from pymdc.api import *", names)
     assert {"Users", "Keys", "Buckets", "Bucket", "Files", "ECDSA", "REST"} <= names.keys()
 
 
 @pytest.mark.parametrize("module", [pymdc, pymdc.api])
-def test_all_names_what_is_there(module: Any) -> None:
+def test_all_lists_existing_names_once(module: Any) -> None:
     assert sorted(module.__all__) == sorted(set(module.__all__))
     for name in module.__all__:
         assert hasattr(module, name)

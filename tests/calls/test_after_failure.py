@@ -1,4 +1,4 @@
-"""What a client does after its bridge could not be reached: nothing of the failure is left."""
+"""Calls after the bridge could not be reached: they work as if nothing had failed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def closed_port() -> int:
         return int(reserved.getsockname()[1])
 
 
-def test_client_reaches_bridge_that_starts_after_calls_failed(ask: Ask) -> None:
+def test_client_reaches_bridge_started_after_failed_calls(ask: Ask) -> None:
     port = closed_port()
     with pymdc.Client(f"http://127.0.0.1:{port}", workers=1) as client:
         user = pymdc.api.Users("a@example.com", "pass", client=client)
@@ -33,13 +33,13 @@ def test_client_reaches_bridge_that_starts_after_calls_failed(ask: Ask) -> None:
         assert not client.outstanding
 
 
-def test_workers_are_free_after_no_connection_could_be_made() -> None:
+def test_workers_are_free_after_failed_connections() -> None:
     port, got = closed_port(), list[Any]()
-    together = threading.Barrier(4)
+    barrier = threading.Barrier(4)
 
     def meet(value: Any) -> None:
         got.append(value)
-        together.wait(PATIENCE)
+        barrier.wait(PATIENCE)
 
     with pymdc.Client(f"http://127.0.0.1:{port}", workers=4) as client:
         user = pymdc.api.Users("a@example.com", "pass", client=client)
@@ -52,27 +52,27 @@ def test_workers_are_free_after_no_connection_could_be_made() -> None:
             for call in [user.register(meet) for _ in range(8)]:
                 call.join(PATIENCE)
     assert [type(value) for value in got] == [dict] * 8
-    assert not together.broken
+    assert not barrier.broken
 
 
 @pytest.mark.parametrize("target", ["path", "file"])
-def test_download_succeeds_after_its_channels_could_not_be_reached(
+def test_download_succeeds_after_channels_were_unreachable(
     ask: Ask, tmp_path: Path, target: str
 ) -> None:
     file, path = io.BytesIO(), tmp_path / "out"
     to: Any = path if target == "path" else file
     with Lender() as lender, pymdc.Client(lender.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        there, lender.channel = lender.channel, f"ws://127.0.0.1:{closed_port()}"
+        reachable, lender.channel = lender.channel, f"ws://127.0.0.1:{closed_port()}"
         assert type(ask(files.download, HASH, to=to)) is exceptions.ConnectError
         assert list(tmp_path.iterdir()) == []
         assert file.getvalue() == b""
-        lender.channel = there
+        lender.channel = reachable
         assert ask(files.download, HASH, to=to)["size"] == len(DATA)
     assert (path.read_bytes() if target == "path" else file.getvalue()) == DATA
 
 
-def test_upload_starts_anew_after_no_bridge_could_be_reached(ask: Ask) -> None:
+def test_upload_starts_again_after_bridge_was_unreachable(ask: Ask) -> None:
     port = closed_port()
     file = io.BytesIO(b"skipped" + DATA)
     file.seek(7)

@@ -1,4 +1,4 @@
-"""A call in every order of being made, begun, answered, cancelled, timed out, closed and forked."""
+"""Calls in every order of start, answer, cancel, timeout, close and fork."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from pymdc import Cancelled
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc.exceptions import Closed, ConnectionLost, Timeout
 
-# Python warns of a fork among threads, which is what is tried here.
+# Python warns of a fork in a program with threads, which these tests do.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 WHICH = st.integers(0, 9)
 
 
-class Waiting:
-    """A call whose work waits for a byte; with *chains*, its callback makes another one."""
+class HeldCall:
+    """A call whose work waits for a byte; with *chains*, its callback makes another call."""
 
     def __init__(self, machine: Calls, chains: bool) -> None:
         self._machine, self._chains = machine, chains
         self._here, self._there = socket.socketpair()
         self.began = threading.Event()
         self.got: list[Any] = []
-        self.call: pymdc.Call = machine.client.run(self._work, self._told)
+        self.call: pymdc.Call = machine.client.run(self._work, self._callback)
 
     def _work(self, scope: CancelScope) -> str:
         self._scope = scope
@@ -44,7 +44,7 @@ class Waiting:
             raise ConnectionLost("the connection ended")
         return "value"
 
-    def _told(self, value: Any) -> None:
+    def _callback(self, value: Any) -> None:
         self.got.append(value)
         if self._chains:
             self._machine.add(chains=False)
@@ -56,8 +56,8 @@ class Waiting:
     def expire(self) -> None:
         self._scope.check_deadline(math.inf)
 
-    def came_to(self, kind: type) -> None:
-        """See that the call is done, for good, and that its callback got one value of *kind*."""
+    def expect(self, kind: type) -> None:
+        """Check that the call is done and that its callback got one value, of *kind*."""
         self.call.join(PATIENCE)
         assert not self.call.is_alive()
         assert [type(value) for value in self.got] == [kind]
@@ -68,61 +68,61 @@ class Waiting:
 
 
 class Calls(RuleBasedStateMachine):
-    """Calls of one client: those that are *left*, in their order, and those that are *done*."""
+    """Calls of one client: the *unfinished* ones, in order, and those that are *done*."""
 
     @initialize(workers=st.integers(1, 3))
     def open(self, workers: int) -> None:
         self.threads = set(threading.enumerate())
         self.client = pymdc.Client("http://127.0.0.1:1", workers=workers)
         self.workers = workers
-        self.left: list[Waiting] = []
-        self.done: list[tuple[Waiting, type]] = []
+        self.unfinished: list[HeldCall] = []
+        self.done: list[tuple[HeldCall, type]] = []
         self.closing: threading.Thread | None = None
         self.closed = False
 
     def add(self, chains: bool) -> None:
-        self.left.append(Waiting(self, chains))
+        self.unfinished.append(HeldCall(self, chains))
 
-    def take(self, which: int, among: int) -> Waiting:
-        return self.left[which % min(among, len(self.left))]
+    def pick(self, which: int, among: int) -> HeldCall:
+        return self.unfinished[which % min(among, len(self.unfinished))]
 
-    def build_request(self, waiting: Waiting, kind: type) -> None:
-        waiting.came_to(kind)
-        self.left.remove(waiting)
-        self.done.append((waiting, kind))
+    def finish(self, held_call: HeldCall, kind: type) -> None:
+        held_call.expect(kind)
+        self.unfinished.remove(held_call)
+        self.done.append((held_call, kind))
 
     @rule(chains=st.booleans())
     def make(self, chains: bool) -> None:
         self.add(chains)
 
-    @precondition(lambda self: self.left)
+    @precondition(lambda self: self.unfinished)
     @rule(which=WHICH)
     def answer(self, which: int) -> None:
-        waiting = self.take(which, self.workers)
-        waiting.answer()
-        self.build_request(waiting, str)
+        held_call = self.pick(which, self.workers)
+        held_call.answer()
+        self.finish(held_call, str)
 
-    @precondition(lambda self: self.left)
+    @precondition(lambda self: self.unfinished)
     @rule(which=WHICH)
     def cancel(self, which: int) -> None:
-        waiting = self.take(which, len(self.left))
-        assert waiting.call.cancel()
-        self.build_request(waiting, Cancelled)
+        held_call = self.pick(which, len(self.unfinished))
+        assert held_call.call.cancel()
+        self.finish(held_call, Cancelled)
 
-    @precondition(lambda self: self.left)
+    @precondition(lambda self: self.unfinished)
     @rule(which=WHICH)
     def expire(self, which: int) -> None:
-        waiting = self.take(which, self.workers)
-        waiting.expire()
-        assert not waiting.call.cancel()
-        self.build_request(waiting, Timeout)
+        held_call = self.pick(which, self.workers)
+        held_call.expire()
+        assert not held_call.call.cancel()
+        self.finish(held_call, Timeout)
 
-    @precondition(lambda self: self.left)
+    @precondition(lambda self: self.unfinished)
     @rule(which=WHICH)
     def cancel_while_the_answer_comes(self, which: int) -> None:
-        waiting = self.take(which, self.workers)
-        waiting.answer()
-        self.build_request(waiting, Cancelled if waiting.call.cancel() else str)
+        held_call = self.pick(which, self.workers)
+        held_call.answer()
+        self.finish(held_call, Cancelled if held_call.call.cancel() else str)
 
     @rule()
     def call_without_callback(self) -> None:
@@ -138,11 +138,11 @@ class Calls(RuleBasedStateMachine):
     @precondition(lambda self: not self.closed)
     @rule(timeout=st.sampled_from([None, 0]))
     def close_and_cancel(self, timeout: float | None) -> None:
-        before = tuple(self.left)
+        before = tuple(self.unfinished)
         self.client.close(timeout, cancel=timeout is None)
         self.closed = True
-        for waiting in before:
-            self.build_request(waiting, Cancelled)
+        for held_call in before:
+            self.finish(held_call, Cancelled)
 
     @rule()
     def fork(self) -> None:
@@ -150,48 +150,48 @@ class Calls(RuleBasedStateMachine):
         if not child:
             signal.alarm(PATIENCE)
             try:
-                self.look_from_child()
+                self.check_in_child()
                 os._exit(0)
             finally:
                 os._exit(1)
         assert os.waitpid(child, 0)[1] == 0
 
-    def look_from_child(self) -> None:
-        for waiting in self.left:
-            waiting.call.join(PATIENCE)
-            assert not waiting.call.is_alive()
-            assert not waiting.call.cancel()
-            assert isinstance(waiting.call.result(), Cancelled)
-            assert waiting.got == []
-        for waiting, kind in self.done:
-            waiting.came_to(kind)
+    def check_in_child(self) -> None:
+        for held_call in self.unfinished:
+            held_call.call.join(PATIENCE)
+            assert not held_call.call.is_alive()
+            assert not held_call.call.cancel()
+            assert isinstance(held_call.call.result(), Cancelled)
+            assert held_call.got == []
+        for held_call, kind in self.done:
+            held_call.expect(kind)
         self.call_without_callback()
         self.client.close()
 
     @invariant()
-    def as_many_run_as_there_are_workers_and_the_others_wait(self) -> None:
-        while self.closed and self.left:
-            self.build_request(self.left[0], Closed)
-        for waiting in self.left[: self.workers]:
-            assert waiting.began.wait(PATIENCE)
-        for waiting in self.left[self.workers :]:
-            assert not waiting.began.is_set()
-        for waiting in self.left:
-            assert waiting.call.is_alive()
-        if self.closing and not self.left:
+    def one_call_runs_per_worker_and_others_wait(self) -> None:
+        while self.closed and self.unfinished:
+            self.finish(self.unfinished[0], Closed)
+        for held_call in self.unfinished[: self.workers]:
+            assert held_call.began.wait(PATIENCE)
+        for held_call in self.unfinished[self.workers :]:
+            assert not held_call.began.is_set()
+        for held_call in self.unfinished:
+            assert held_call.call.is_alive()
+        if self.closing and not self.unfinished:
             self.closing.join(PATIENCE)
             assert not self.closing.is_alive()
             self.closed = True
 
     def teardown(self) -> None:
-        while self.left:
+        while self.unfinished:
             self.answer(0)
         self.client.close()
         if self.closing:
             self.closing.join(PATIENCE)
         assert set(threading.enumerate()) <= self.threads
-        for waiting, kind in self.done:
-            waiting.came_to(kind)
+        for held_call, kind in self.done:
+            held_call.expect(kind)
 
 
 TestCalls = Calls.TestCase

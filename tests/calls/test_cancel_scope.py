@@ -1,4 +1,4 @@
-"""A call that is taken back ends at once, wherever it is; and no call stands in another's way."""
+"""A cancelled call ends at once, whatever it is doing; and no call blocks another."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def upload(client: pymdc.Client, callback: Callable[[Any], object]) -> Call:
     return call
 
 
-def taken_back(call: Call, got: list[Any]) -> None:
-    """Cancel *call* and see that its callback is told at once, and once."""
+def cancel_and_check(call: Call, got: list[Any]) -> None:
+    """Cancel *call*; check that its callback gets `Cancelled` at once, and once."""
     assert call.cancel()
     call.join(AT_ONCE)
     assert not call.is_alive()
@@ -74,7 +74,7 @@ def half_the_body(connection: socket.socket) -> None:
         pytest.param("http", some_bytes, upload, id="in an upload"),
     ],
 )
-def test_a_call_in_flight_loses_its_connection_and_its_worker_is_free(
+def test_cancelled_call_closes_its_connection_and_frees_its_worker(
     scheme: str, first: Treat, ask: Ask
 ) -> None:
     got: list[Any] = []
@@ -82,7 +82,7 @@ def test_a_call_in_flight_loses_its_connection_and_its_worker_is_free(
         with pymdc.Client(f"{scheme}://127.0.0.1:{server.port}", workers=1) as client:
             call = ask(client, got.append)
             assert server.held.wait(PATIENCE)
-            taken_back(call, got)
+            cancel_and_check(call, got)
             server.released.set()
             assert server.ended.wait(PATIENCE)
             after = register(client, lambda value: None)
@@ -92,7 +92,7 @@ def test_a_call_in_flight_loses_its_connection_and_its_worker_is_free(
     assert len(got) == 1
 
 
-def test_a_download_is_cancelled_while_its_channel_stalls(tmp_path: Path) -> None:
+def test_download_is_cancelled_while_its_channel_stalls(tmp_path: Path) -> None:
     held, ended = threading.Event(), threading.Event()
     got: list[Any] = []
 
@@ -108,45 +108,47 @@ def test_a_download_is_cancelled_while_its_channel_stalls(tmp_path: Path) -> Non
             files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
             call = files.download(HASH, "token", got.append, to=tmp_path / "out")
             assert held.wait(PATIENCE)
-            taken_back(call, got)
+            cancel_and_check(call, got)
             assert ended.wait(PATIENCE)
     assert list(tmp_path.iterdir()) == []
 
 
-_watched: dict[int, Callable[[], object]] = {}
+_connect_hooks: dict[int, Callable[[], object]] = {}
 
 
-def _note_connect(event: str, arguments: tuple[object, ...]) -> None:
-    if event == "socket.connect" and _watched:
-        _watched.get(arguments[1][1], int)()  # type: ignore[index]
+def _run_connect_hook(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "socket.connect" and _connect_hooks:
+        _connect_hooks.get(arguments[1][1], int)()  # type: ignore[index]
 
 
-sys.addaudithook(_note_connect)  # it stays, and costs nothing while nobody watches
+sys.addaudithook(
+    _run_connect_hook
+)  # a hook cannot be removed, and does nothing while no port is watched
 
 
 @contextmanager
-def connecting(port: int) -> Iterator[threading.Event]:
-    """Give an event that is set when a connection to *port* begins."""
+def connection_begun(port: int) -> Iterator[threading.Event]:
+    """Yield an event that is set when a connection to *port* begins."""
     event = threading.Event()
-    _watched[port] = event.set
+    _connect_hooks[port] = event.set
     yield event
-    del _watched[port]
+    del _connect_hooks[port]
 
 
 @pytest.mark.parametrize("where", ["bridge", "channel"])
-def test_a_call_is_cancelled_while_it_connects(where: str, tmp_path: Path) -> None:
+def test_call_is_cancelled_while_it_connects(where: str, tmp_path: Path) -> None:
     got: list[Any] = []
     with full_port() as port, pointing([pointer(f"ws://127.0.0.1:{port}")]) as endpoint:
         if where == "bridge":
             endpoint = f"http://127.0.0.1:{port}"
-        with pymdc.Client(endpoint, workers=1) as client, connecting(port) as begun:
+        with pymdc.Client(endpoint, workers=1) as client, connection_begun(port) as begun:
             files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
             call = files.download(HASH, "token", got.append, to=tmp_path / "out")
             assert begun.wait(PATIENCE)
-            taken_back(call, got)
+            cancel_and_check(call, got)
 
 
-def test_a_call_that_is_cancelled_just_before_it_connects_ends_as_well() -> None:
+def test_call_is_cancelled_just_before_it_connects() -> None:
     made, got, calls = threading.Event(), list[Any](), list[Call]()
 
     def cancel() -> None:
@@ -154,16 +156,16 @@ def test_a_call_that_is_cancelled_just_before_it_connects_ends_as_well() -> None
         calls[0].cancel()
 
     with full_port() as port, pymdc.Client(f"http://127.0.0.1:{port}") as client:
-        _watched[port] = cancel
+        _connect_hooks[port] = cancel
         calls.append(register(client, got.append))
         made.set()
         calls[0].join(AT_ONCE)
-        del _watched[port]
+        del _connect_hooks[port]
         assert [type(value) for value in got] == [Cancelled]
 
 
-class Signal(logging.Handler):
-    """Notes that something was logged."""
+class WarningHandler(logging.Handler):
+    """Sets an event when something is logged."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -175,24 +177,24 @@ class Signal(logging.Handler):
 
 @pytest.fixture
 def warning() -> Iterator[threading.Event]:
-    """Give the event that pymdc warns."""
-    handler = Signal()
+    """Yield an event that is set when pymdc logs a warning."""
+    handler = WarningHandler()
     logging.getLogger("pymdc").addHandler(handler)
     yield handler.seen
     logging.getLogger("pymdc").removeHandler(handler)
 
 
-def test_a_call_is_cancelled_in_the_pause_before_it_is_sent_again(warning: threading.Event) -> None:
+def test_call_is_cancelled_during_retry_delay(warning: threading.Event) -> None:
     got: list[Any] = []
     busy = answering(written("503 Service Unavailable", b"", "Retry-After: 100"))
     with RawServer(busy) as server, pymdc.Client(server.endpoint) as client:
         call = register(client, got.append)
         assert warning.wait(PATIENCE)
-        taken_back(call, got)
+        cancel_and_check(call, got)
     assert server.connections == 1
 
 
-def test_a_call_cancelled_in_the_queue_is_never_sent() -> None:
+def test_call_cancelled_in_queue_is_never_sent() -> None:
     got: list[Any] = []
     with Holding(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
         first = register(client, lambda value: None)
@@ -210,7 +212,7 @@ def test_a_call_cancelled_in_the_queue_is_never_sent() -> None:
     assert server.connections == 1
 
 
-def test_a_call_that_is_done_is_not_changed() -> None:
+def test_finished_call_is_not_cancelled() -> None:
     got: list[Any] = []
     with RawServer(answer_all) as server, pymdc.Client(server.endpoint) as client:
         call = register(client, got.append)
@@ -221,8 +223,8 @@ def test_a_call_that_is_done_is_not_changed() -> None:
     assert got == [[]]
 
 
-class Lingering(deque[Any]):
-    """Connections that are kept; who puts back the first one is held until it may ``go_on``."""
+class BlockingIdleConnections(deque[Any]):
+    """Idle connections; whoever puts back the first one waits for ``go_on``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,7 +237,7 @@ class Lingering(deque[Any]):
             self.go_on.wait(PATIENCE)
 
 
-class Asking(io.BytesIO):
+class CallingFile(io.BytesIO):
     """A file whose reading makes a call."""
 
     def read(self, size: int | None = -1) -> bytes:
@@ -244,14 +246,14 @@ class Asking(io.BytesIO):
         return super().read(size)
 
 
-def upload_while_asking(client: pymdc.Client, callback: Callable[[Any], object]) -> Call:
+def upload_calling_file(client: pymdc.Client, callback: Callable[[Any], object]) -> Call:
     files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-    call: Call = files.upload(Asking(b"data"), "token", callback)
+    call: Call = files.upload(CallingFile(b"data"), "token", callback)
     return call
 
 
-@pytest.mark.parametrize("ask", [register, upload_while_asking])
-def test_a_call_cancelled_after_its_answer_leaves_its_connection_to_the_next(ask: Ask) -> None:
+@pytest.mark.parametrize("ask", [register, upload_calling_file])
+def test_call_cancelled_after_its_answer_leaves_connection_to_next_call(ask: Ask) -> None:
     asked, answer = threading.Event(), threading.Event()
 
     def treat(connection: socket.socket) -> None:
@@ -263,7 +265,7 @@ def test_a_call_cancelled_after_its_answer_leaves_its_connection_to_the_next(ask
         connection.sendall(ANSWER)
 
     with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
-        client._transport._idle = kept = Lingering()
+        client._transport._idle = kept = BlockingIdleConnections()
         cancelled = ask(client, lambda value: None)
         assert kept.put_back.wait(PATIENCE)
         following = register(client, lambda value: None)
@@ -276,7 +278,7 @@ def test_a_call_cancelled_after_its_answer_leaves_its_connection_to_the_next(ask
     assert server.connections == 1
 
 
-def test_cancelling_the_future_that_asyncio_awaits_cancels_the_call() -> None:
+def test_cancelled_asyncio_future_cancels_its_call() -> None:
     got: list[Any] = []
 
     async def give_up(server: Holding, client: pymdc.Client) -> Call:
@@ -297,7 +299,7 @@ def test_cancelling_the_future_that_asyncio_awaits_cancels_the_call() -> None:
     assert [type(value) for value in got] == [Cancelled]
 
 
-def test_a_blocking_call_answers_while_a_thousand_callback_calls_are_queued() -> None:
+def test_blocking_call_bypasses_thousand_queued_calls() -> None:
     got: list[Any] = []
     with Holding(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
         first = register(client, got.append)
@@ -327,7 +329,7 @@ def test_blocking_calls_and_joins_nest_in_callbacks_of_one_worker() -> None:
         assert got == [[]] * 3
 
 
-def test_a_callback_that_blocks_delays_only_the_queue_behind_its_own_worker() -> None:
+def test_blocking_callback_delays_no_other_worker() -> None:
     blocked, go_on = threading.Event(), threading.Event()
     got: list[Any] = []
 

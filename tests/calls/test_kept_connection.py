@@ -1,4 +1,4 @@
-"""A call on a connection that an earlier call left open: whatever ends it early closes that one."""
+"""Calls on a kept connection: whatever ends one early closes the connection."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from servers import ANSWER, Holding, RawServer, Treat, read_request, some_bytes,
 import pymdc
 from pymdc import Call, Cancelled, exceptions
 
-LIMIT = 0.4  # seconds, of a call that is to be too late
-MUCH = 32 * 1024 * 1024  # bytes, more than the system takes for a server that does not read
+LIMIT = 0.4  # seconds, of a call that is to time out
+UPLOAD_SIZE = (
+    32 * 1024 * 1024
+)  # bytes, more than the system buffers for a server that does not read
 
 
-def after_an_answer(then: Treat) -> Treat:
-    """Return a treatment: answer one request, and do *then* to the connection."""
+def answer_then(then: Treat) -> Treat:
+    """Return a treatment: answer one request, then call *then* with the connection."""
 
     def treat(connection: socket.socket) -> None:
         read_request(connection)
@@ -54,7 +56,7 @@ def register(client: pymdc.Client, *callback: Callable[[Any], object]) -> Any:
 
 def upload(client: pymdc.Client, *callback: Callable[[Any], object]) -> Any:
     files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-    return files.upload(io.BytesIO(bytes(MUCH)), "token", *callback)
+    return files.upload(io.BytesIO(bytes(UPLOAD_SIZE)), "token", *callback)
 
 
 def download(client: pymdc.Client, *callback: Callable[[Any], object]) -> Any:
@@ -64,7 +66,7 @@ def download(client: pymdc.Client, *callback: Callable[[Any], object]) -> Any:
 
 Make = Callable[..., Any]
 
-WHERE = pytest.mark.parametrize(
+STAGES = pytest.mark.parametrize(
     ("then", "make"),
     [
         pytest.param(read_request, register, id="waiting for the answer"),
@@ -74,23 +76,23 @@ WHERE = pytest.mark.parametrize(
         pytest.param(read_request, download, id="waiting for pointers"),
     ],
 )
-SCHEME = pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+SCHEMES = pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
 
 
 @contextmanager
-def held(
+def client_with_kept_connection(
     then: Treat, folder: Path, secure: bool = False, **settings: Any
 ) -> Iterator[tuple[Holding, pymdc.Client]]:
-    """Give a server and a client, whose first connection is kept and the next call on it held.
+    """Yield a server, and a client with a kept connection whose next call the server holds.
 
-    See that it was kept, and that the call has lost it in the end.
+    Check that this call has closed the connection in the end.
     """
     trusted = certificate(folder, "localhost") if secure else None
 
     def over(treat: Treat) -> Treat:
         return over_tls(trusted, treat) if trusted else treat
 
-    with Holding(after_an_answer(then), over) as server:
+    with Holding(answer_then(then), over) as server:
         endpoint = f"https://localhost:{server.port}" if trusted else server.endpoint
         with pymdc.Client(
             endpoint, ca_certs=str(trusted) if trusted else None, **settings
@@ -101,36 +103,36 @@ def held(
             assert server.ended.wait(AT_ONCE), "the call has lost its connection"
 
 
-def goes_on(server: Holding, client: pymdc.Client) -> None:
-    """See that the next call gets a new connection, and its answer."""
+def check_next_call(server: Holding, client: pymdc.Client) -> None:
+    """Check that the next call gets a new connection, and its answer."""
     assert server.connections == 1, "the first connection was kept"
     assert register(client) == []
     assert server.connections == 2
 
 
-@SCHEME
-@WHERE
+@SCHEMES
+@STAGES
 def test_cancelled_call_loses_its_kept_connection(
     then: Treat, make: Make, secure: bool, tmp_path: Path
 ) -> None:
     got: list[Any] = []
-    with held(then, tmp_path, secure, workers=1) as (server, client):
+    with client_with_kept_connection(then, tmp_path, secure, workers=1) as (server, client):
         call: Call = make(client, got.append)
         assert server.held.wait(PATIENCE)
         assert call.cancel()
         call.join(AT_ONCE)
         assert [type(value) for value in got] == [Cancelled]
-        goes_on(server, client)
+        check_next_call(server, client)
 
 
-@SCHEME
-@WHERE
+@SCHEMES
+@STAGES
 @pytest.mark.parametrize("how", [{"cancel": True}, {"timeout": 0.1}], ids=["at once", "in time"])
 def test_close_cancels_calls_on_kept_connections(
     how: dict[str, Any], then: Treat, make: Make, secure: bool, tmp_path: Path
 ) -> None:
     got: list[Any] = []
-    with held(then, tmp_path, secure) as (server, client):
+    with client_with_kept_connection(then, tmp_path, secure) as (server, client):
         blocking = threading.Thread(target=lambda: got.append(make(client)))
         blocking.start()
         assert server.held.wait(PATIENCE)
@@ -141,7 +143,7 @@ def test_close_cancels_calls_on_kept_connections(
 
 
 def drip(connection: socket.socket) -> None:
-    """Begin an answer that has no end: a byte of it comes now and then."""
+    """Start an endless answer, one byte at a time."""
     read_request(connection)
     connection.sendall(ANSWER[:20])
     with suppress(OSError):
@@ -150,10 +152,10 @@ def drip(connection: socket.socket) -> None:
             threading.Event().wait(0.05)
 
 
-STOPPED = f"nothing could be sent for {LIMIT} s"
+NOTHING_SENT = f"nothing could be sent for {LIMIT} s"
 
 
-@SCHEME
+@SCHEMES
 @pytest.mark.parametrize(
     ("then", "make", "settings", "text"),
     [
@@ -169,7 +171,7 @@ STOPPED = f"nothing could be sent for {LIMIT} s"
             f"no answer within {LIMIT} s",
             id="read",
         ),
-        pytest.param(some_bytes, upload, {"timeout": (5, LIMIT)}, STOPPED, id="write"),
+        pytest.param(some_bytes, upload, {"timeout": (5, LIMIT)}, NOTHING_SENT, id="write"),
     ],
 )
 def test_time_limit_holds_on_kept_connection(
@@ -184,14 +186,14 @@ def test_time_limit_holds_on_kept_connection(
     def asked(client: pymdc.Client) -> Any:
         return ask(lambda callback=None: make(client, *([callback] if callback else [])))
 
-    with held(then, tmp_path, secure, **settings) as (server, client):
+    with client_with_kept_connection(then, tmp_path, secure, **settings) as (server, client):
         value = asked(client)
         assert isinstance(value, exceptions.Timeout)
         assert text in str(value)
-        goes_on(server, client)
+        check_next_call(server, client)
 
 
-@WHERE
+@STAGES
 def test_ctrl_c_in_blocking_call_closes_its_kept_connection(
     then: Treat, make: Make, tmp_path: Path
 ) -> None:
@@ -201,10 +203,10 @@ def test_ctrl_c_in_blocking_call_closes_its_kept_connection(
         assert main
         signal.pthread_kill(main, signal.SIGINT)
 
-    with held(press, tmp_path) as (server, client):
+    with client_with_kept_connection(press, tmp_path) as (server, client):
         with pytest.raises(KeyboardInterrupt):
             make(client)
-        goes_on(server, client)
+        check_next_call(server, client)
 
 
 PROGRAM = """

@@ -1,4 +1,4 @@
-"""Workers and calls: exactly once, in turn, and never in each other's way."""
+"""Workers and calls: exactly once, in order, and without blocking each other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pymdc.exceptions import Cancelled
 
 
 class Workers(WorkerPool):
-    """Workers whose calls get a scope of their own, as a client's do."""
+    """A worker pool that gives each call a cancel scope, as a client does."""
 
     def run(self, work: Any, scope: CancelScope | None = None) -> Any:
         return super().run(lambda scope: work(), scope or CancelScope())
@@ -40,14 +40,14 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
 
 
 @pytest.fixture
-def one() -> Iterator[Workers]:
+def one_worker() -> Iterator[Workers]:
     made = Workers(1)
     yield made
     made.close()
 
 
 def ignore(value: object) -> None:
-    """Take a value and do nothing."""
+    """Do nothing with *value*."""
 
 
 def fail() -> Any:
@@ -55,7 +55,7 @@ def fail() -> Any:
 
 
 def occupy(workers: Workers, count: int = 1) -> Callable[[], None]:
-    """Keep *count* workers of the callback lane busy, and return what lets them go."""
+    """Keep *count* workers busy with callback calls; return a function that releases them."""
     busy, free = threading.Barrier(count + 1), threading.Event()
 
     def wait() -> None:
@@ -68,16 +68,16 @@ def occupy(workers: Workers, count: int = 1) -> Callable[[], None]:
     return free.set
 
 
-def test_a_blocking_call_returns_the_value_or_the_exception(workers: Workers) -> None:
+def test_blocking_call_returns_value_or_exception(workers: Workers) -> None:
     assert workers.run(lambda: {"id": 1}) == {"id": 1}
     assert isinstance(workers.run(fail), LookupError)
 
 
-def test_a_blocking_call_runs_on_a_worker_too(workers: Workers) -> None:
+def test_blocking_call_runs_on_worker(workers: Workers) -> None:
     assert workers.run(threading.current_thread) is not threading.current_thread()
 
 
-def test_a_callback_gets_the_value_or_the_exception_once(workers: Workers) -> None:
+def test_callback_gets_value_or_exception_once(workers: Workers) -> None:
     for work, kind in ((dict, dict), (fail, LookupError)):
         got: list[object] = []
         call = workers.submit(work, got.append)
@@ -86,7 +86,7 @@ def test_a_callback_gets_the_value_or_the_exception_once(workers: Workers) -> No
         assert call.result() is got[0]
 
 
-def test_a_call_is_alive_until_its_callback_has_returned(workers: Workers) -> None:
+def test_call_is_alive_until_its_callback_has_returned(workers: Workers) -> None:
     began, go_on = threading.Event(), threading.Event()
     released: list[bool] = []
 
@@ -106,48 +106,48 @@ def test_a_call_is_alive_until_its_callback_has_returned(workers: Workers) -> No
     assert released == [True]
 
 
-def test_a_callback_that_raises_is_logged_and_harms_nothing(
+def test_exception_of_callback_is_logged_and_harmless(
     workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def explode(value: object) -> None:
+    def fail_in_callback(value: object) -> None:
         raise ZeroDivisionError("in the callback")
 
     with caplog.at_level(logging.ERROR, "pymdc"):
-        call = workers.submit(lambda: "value", explode)
+        call = workers.submit(lambda: "value", fail_in_callback)
         assert call.result(PATIENCE) == "value"
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert "explode" in record.getMessage()
+    assert "fail_in_callback" in record.getMessage()
     assert record.exc_info
     assert record.exc_info[0] is ZeroDivisionError
     assert workers.run(lambda: 1) == 1
 
 
-def test_even_sys_exit_in_a_callback_ends_no_worker(
-    one: Workers, caplog: pytest.LogCaptureFixture
+def test_system_exit_in_callback_ends_no_worker(
+    one_worker: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
     def leave(value: object) -> None:
         raise SystemExit(3)
 
-    assert one.submit(dict, leave).result(PATIENCE) == {}
-    assert one.submit(dict, ignore).result(PATIENCE) == {}
+    assert one_worker.submit(dict, leave).result(PATIENCE) == {}
+    assert one_worker.submit(dict, ignore).result(PATIENCE) == {}
     assert len(caplog.records) == 1
 
 
-def test_what_waits_for_a_call_harms_no_worker_either(
-    one: Workers, caplog: pytest.LogCaptureFixture
+def test_system_exit_in_done_callback_ends_no_worker(
+    one_worker: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    let_go = occupy(one)
-    call = one.submit(dict, ignore)
+    release = occupy(one_worker)
+    call = one_worker.submit(dict, ignore)
     call.add_done_callback(lambda call: sys.exit(3))
-    let_go()
+    release()
     assert call.result(PATIENCE) == {}
-    assert one.submit(dict, ignore).result(PATIENCE) == {}
-    assert one.wait_idle(PATIENCE)
+    assert one_worker.submit(dict, ignore).result(PATIENCE) == {}
+    assert one_worker.wait_idle(PATIENCE)
     assert "SystemExit" in caplog.text
 
 
-def test_no_more_than_size_callback_calls_run_at_once() -> None:
+def test_callback_calls_at_once_are_limited_to_size() -> None:
     workers = Workers(3)
     lock, running, most = threading.Lock(), 0, 0
     full = threading.Barrier(3)
@@ -167,47 +167,47 @@ def test_no_more_than_size_callback_calls_run_at_once() -> None:
     assert most == 3
 
 
-def test_queued_calls_run_in_the_order_in_which_they_were_made(one: Workers) -> None:
+def test_queued_calls_run_in_order(one_worker: Workers) -> None:
     order: list[int] = []
-    let_go = occupy(one)
-    calls = [one.submit(partial(int, n), order.append) for n in range(50)]
-    let_go()
+    release = occupy(one_worker)
+    calls = [one_worker.submit(partial(int, n), order.append) for n in range(50)]
+    release()
     concurrent.futures.wait(calls, PATIENCE)
     assert order == list(range(50))
 
 
-def test_a_blocking_call_passes_queued_callback_calls(one: Workers) -> None:
-    let_go = occupy(one)
-    queued = [one.submit(dict, ignore) for _ in range(1000)]
-    assert one.run(lambda: "at once") == "at once"
+def test_blocking_call_bypasses_queue(one_worker: Workers) -> None:
+    release = occupy(one_worker)
+    queued = [one_worker.submit(dict, ignore) for _ in range(1000)]
+    assert one_worker.run(lambda: "at once") == "at once"
     assert not any(call.done() for call in queued)
-    let_go()
+    release()
 
 
-def test_blocking_calls_nest_inside_callbacks(one: Workers) -> None:
+def test_blocking_calls_nest_inside_callbacks(one_worker: Workers) -> None:
     depths: list[int] = []
 
     def callback(value: int) -> None:
-        inner = one.run(lambda: one.run(lambda: one.run(lambda: value + 3)))
+        inner = one_worker.run(lambda: one_worker.run(lambda: one_worker.run(lambda: value + 3)))
         depths.append(inner)
 
-    assert one.submit(lambda: 1, callback).result(PATIENCE) == 1
+    assert one_worker.submit(lambda: 1, callback).result(PATIENCE) == 1
     assert depths == [4]
 
 
-def test_a_callback_may_wait_for_a_thread_that_makes_a_blocking_call(one: Workers) -> None:
+def test_callback_may_wait_for_thread_that_makes_blocking_call(one_worker: Workers) -> None:
     got: list[object] = []
 
     def callback(value: object) -> None:
-        thread = threading.Thread(target=lambda: got.append(one.run(lambda: "inner")))
+        thread = threading.Thread(target=lambda: got.append(one_worker.run(lambda: "inner")))
         thread.start()
         thread.join(PATIENCE)
 
-    one.submit(dict, callback).join(PATIENCE)
+    one_worker.submit(dict, callback).join(PATIENCE)
     assert got == ["inner"]
 
 
-def test_a_chain_of_callbacks_is_no_recursion(one: Workers) -> None:
+def test_chain_of_callbacks_does_not_recurse(one_worker: Workers) -> None:
     ended, depth = threading.Event(), 0
 
     def callback(value: object) -> None:
@@ -216,27 +216,29 @@ def test_a_chain_of_callbacks_is_no_recursion(one: Workers) -> None:
         if depth == 3000:
             ended.set()
         else:
-            one.submit(dict, callback)
+            one_worker.submit(dict, callback)
 
-    one.submit(dict, callback)
+    one_worker.submit(dict, callback)
     assert ended.wait(PATIENCE)
 
 
-def test_a_call_cancelled_in_the_queue_never_runs_and_its_callback_is_told(one: Workers) -> None:
+def test_call_cancelled_in_queue_never_runs_and_its_callback_gets_cancelled(
+    one_worker: Workers,
+) -> None:
     ran: list[int] = []
     got: list[object] = []
-    let_go = occupy(one)
-    call = one.submit(lambda: ran.append(1), got.append)
+    release = occupy(one_worker)
+    call = one_worker.submit(lambda: ran.append(1), got.append)
     assert call.cancel()
     call.join(PATIENCE)
     assert not call.cancel()
-    let_go()
+    release()
     assert ran == []
     assert [type(value) for value in got] == [Cancelled]
     assert call.result() is got[0]
 
 
-def test_a_call_that_runs_is_cancelled_and_one_that_is_done_is_not(one: Workers) -> None:
+def test_running_call_is_cancelled_and_finished_call_is_not(one_worker: Workers) -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def work() -> str:
@@ -245,7 +247,7 @@ def test_a_call_that_runs_is_cancelled_and_one_that_is_done_is_not(one: Workers)
         return "done"
 
     got: list[object] = []
-    call = one.submit(work, got.append)
+    call = one_worker.submit(work, got.append)
     began.wait(PATIENCE)
     assert call.cancel()
     go_on.set()
@@ -254,18 +256,18 @@ def test_a_call_that_runs_is_cancelled_and_one_that_is_done_is_not(one: Workers)
     assert got == [call.result()]
 
 
-def test_cancelled_calls_are_told_while_every_worker_is_busy(one: Workers) -> None:
-    let_go = occupy(one)
+def test_callbacks_of_cancelled_calls_run_while_all_workers_are_busy(one_worker: Workers) -> None:
+    release = occupy(one_worker)
     got: list[object] = []
-    calls = [one.submit(dict, got.append) for _ in range(200)]
+    calls = [one_worker.submit(dict, got.append) for _ in range(200)]
     for call in calls:
         assert call.cancel()
     concurrent.futures.wait(calls, PATIENCE)
     assert [type(value) for value in got] == [Cancelled] * 200
-    let_go()
+    release()
 
 
-def test_a_callback_that_waits_for_its_own_call_is_told(one: Workers) -> None:
+def test_callback_that_waits_for_its_own_call_gets_runtime_error(one_worker: Workers) -> None:
     caught: list[BaseException] = []
     made: list[Call] = []
     there = threading.Event()
@@ -278,28 +280,28 @@ def test_a_callback_that_waits_for_its_own_call_is_told(one: Workers) -> None:
             except RuntimeError as error:
                 caught.append(error)
 
-    made.append(one.submit(dict, callback))
+    made.append(one_worker.submit(dict, callback))
     there.set()
     made[0].join(PATIENCE)
     assert [str(error) for error in caught] == ["a callback cannot wait for its own call"] * 3
 
 
 @pytest.mark.parametrize("wait", [Call.join, Call.result, Call.exception])
-def test_a_callback_waits_for_a_call_that_is_behind_it_in_the_queue(
-    one: Workers, wait: Callable[[Call, float], object]
+def test_callback_may_wait_for_call_queued_behind_it(
+    one_worker: Workers, wait: Callable[[Call, float], object]
 ) -> None:
     done: list[bool] = []
 
     def callback(value: object) -> None:
-        call = one.submit(dict, ignore)
+        call = one_worker.submit(dict, ignore)
         wait(call, PATIENCE)
         done.append(call.done())
 
-    one.submit(dict, callback).join(PATIENCE)
+    one_worker.submit(dict, callback).join(PATIENCE)
     assert done == [True]
 
 
-def test_a_cancelled_call_is_told_while_the_callback_of_another_one_blocks(one: Workers) -> None:
+def test_callback_of_cancelled_call_runs_while_another_callback_blocks(one_worker: Workers) -> None:
     blocked, go_on = threading.Event(), threading.Event()
 
     def block(value: object) -> None:
@@ -308,24 +310,24 @@ def test_a_cancelled_call_is_told_while_the_callback_of_another_one_blocks(one: 
 
     def wait_for_the_last(value: object) -> None:
         last.join(PATIENCE)
-        told.append(last.done())
+        done.append(last.done())
 
-    told: list[bool] = []
-    let_go = occupy(one)
+    done: list[bool] = []
+    release = occupy(one_worker)
     first, waiting, last = (
-        one.submit(dict, callback) for callback in (block, wait_for_the_last, ignore)
+        one_worker.submit(dict, callback) for callback in (block, wait_for_the_last, ignore)
     )
     assert first.cancel()
     assert blocked.wait(PATIENCE)
     assert last.cancel()
-    let_go()
+    release()
     waiting.join(PATIENCE)
-    assert told == [True]
+    assert done == [True]
     assert first.is_alive()
     go_on.set()
 
 
-def test_a_call_is_a_future(workers: Workers) -> None:
+def test_call_is_future(workers: Workers) -> None:
     calls = [workers.submit(partial(int, n), ignore) for n in range(5)]
     assert {call.result() for call in concurrent.futures.as_completed(calls, PATIENCE)} == {
         *range(5)
@@ -337,7 +339,7 @@ def test_a_call_is_a_future(workers: Workers) -> None:
     assert asyncio.run(wait()) == "awaited"
 
 
-def test_close_waits_for_callbacks_and_their_chains_and_leaves_no_thread() -> None:
+def test_close_waits_for_chains_of_callbacks_and_leaves_no_thread() -> None:
     before = set(threading.enumerate())
     got: list[int] = []
     workers = Workers(2)
@@ -355,15 +357,15 @@ def test_close_waits_for_callbacks_and_their_chains_and_leaves_no_thread() -> No
     assert set(threading.enumerate()) <= before
 
 
-def test_close_in_a_callback_does_not_wait_for_itself() -> None:
+def test_close_in_callback_does_not_wait_for_itself() -> None:
     workers = Workers(1)
     call = workers.submit(dict, lambda value: workers.close())
     assert call.result(PATIENCE) == {}
     workers.close()
 
 
-class Doorstep(Queue[Any]):
-    """Calls *meanwhile* when the second job is put; ``watched`` says that one is waited for."""
+class InterceptingQueue(Queue[Any]):
+    """Calls *meanwhile* when the second job is put; ``watched`` is set when a job is awaited."""
 
     def __init__(self, meanwhile: Callable[[], object]) -> None:
         super().__init__()
@@ -380,23 +382,23 @@ class Doorstep(Queue[Any]):
         super().put(item)
 
 
-def test_a_job_that_comes_while_the_threads_are_closed_is_done() -> None:
+def test_job_submitted_while_threads_close_is_done() -> None:
     def close() -> None:
         closing.start()
-        closing.join(0.1)  # it can't end, where the job comes first
+        closing.join(0.1)  # it cannot end if the job comes first
 
     threads, rested, done = WorkerThreads(), threading.Event(), threading.Event()
     closing = threading.Thread(target=threads.close)
-    threads._jobs = doorstep = Doorstep(close)
+    threads._jobs = queue = InterceptingQueue(close)
     threads.spawn(rested.set)
-    assert doorstep.watched.wait(PATIENCE)
+    assert queue.watched.wait(PATIENCE)
     threads.spawn(done.set)
     assert done.wait(PATIENCE)
     closing.join(PATIENCE)
     assert not closing.is_alive()
 
 
-def test_threads_that_have_ended_are_kept_no_longer(workers: Workers) -> None:
+def test_ended_threads_are_forgotten(workers: Workers) -> None:
     workers.threads.close()
     for _ in range(50):
         workers.run(threading.current_thread).join(PATIENCE)
@@ -411,17 +413,17 @@ def monitors() -> list[threading.Thread]:
     ]
 
 
-def test_the_process_is_held_while_a_callback_has_to_run_and_no_longer(one: Workers) -> None:
+def test_process_is_held_only_while_callback_is_outstanding(one_worker: Workers) -> None:
     assert monitors() == []
-    let_go = occupy(one)
+    release = occupy(one_worker)
     (holding,) = monitors()
-    let_go()
+    release()
     holding.join(PATIENCE)
     assert monitors() == []
 
 
-class Pausing(logging.Handler):
-    """Holds whoever logs something until it may ``go_on``."""
+class PausingHandler(logging.Handler):
+    """Blocks whoever logs something until ``go_on`` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -432,27 +434,25 @@ class Pausing(logging.Handler):
         self.go_on.wait(PATIENCE)
 
 
-def test_the_process_is_held_by_a_call_behind_a_worker_that_has_just_had_the_last_one(
-    one: Workers, monkeypatch: pytest.MonkeyPatch
+def test_process_is_held_by_call_queued_while_worker_finishes_last_one(
+    one_worker: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def leave(call: object) -> None:
         raise SystemExit
 
-    pausing, end = Pausing(), threading.Event()
-    monkeypatch.setattr(logging.getLogger("pymdc"), "handlers", [pausing])
-    one.submit(partial(end.wait, PATIENCE), ignore).add_done_callback(leave)
+    handler, end = PausingHandler(), threading.Event()
+    monkeypatch.setattr(logging.getLogger("pymdc"), "handlers", [handler])
+    one_worker.submit(partial(end.wait, PATIENCE), ignore).add_done_callback(leave)
     (holding,) = monitors()
     end.set()
-    assert pausing.held.wait(PATIENCE)
+    assert handler.held.wait(PATIENCE)
     holding.join(PATIENCE)
-    one.submit(dict, ignore)
+    one_worker.submit(dict, ignore)
     assert len(monitors()) == 1
-    pausing.go_on.set()
+    handler.go_on.set()
 
 
-def test_a_close_passes_over_a_thread_that_is_only_just_started(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_close_does_not_wait_for_thread_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
     named, released = threading.Event(), threading.Event()
     set_ident = threading.Thread._set_ident  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""The waits under workers: every item once, nobody forgotten, and a timeout that holds."""
+"""Queue and Changes: each item is taken once, each waiter is woken, and timeouts hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from processes import python
 from pymdc._calls import waiting as queues
 from pymdc._calls.waiting import Changes, Queue
 
-OUTLASTED = """
+HANDLER_OUTLASTS_TIMEOUT = """
 import faulthandler, queue, signal, time
 from pymdc._calls.waiting import Queue
 
@@ -35,26 +35,26 @@ except queue.Empty:
 """
 
 
-def test_a_signal_handler_that_outlasts_the_timeout_does_not_remove_it() -> None:
-    ended = python("-c", OUTLASTED)
+def test_timeout_holds_after_longer_signal_handler() -> None:
+    ended = python("-c", HANDLER_OUTLASTS_TIMEOUT)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("empty\n", "", 0)
 
 
 @pytest.mark.parametrize("timeout", [0, 0.0, 1e-9, 1e-6, 1e-5])
-def test_a_timeout_that_is_over_at_once_ends(timeout: float) -> None:
+def test_tiny_timeout_ends_at_once(timeout: float) -> None:
     for _ in range(5_000):
         with pytest.raises(Empty):
             Queue[None]().get(timeout)
 
 
 @pytest.fixture
-def _no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody who was not told look all the same."""
+def _no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disable polling, so that only a wake-up ends a wait."""
     monkeypatch.setattr(queues, "_LOOK", 1e6)
 
 
-@pytest.mark.usefixtures("_no_looks")
-def test_one_that_loses_its_item_to_another_waits_no_longer_than_it_said() -> None:
+@pytest.mark.usefixtures("_no_polling")
+def test_waiter_that_loses_its_item_waits_no_longer_than_its_timeout() -> None:
     queue, got = Queue[int](), list[object]()
 
     def take() -> None:
@@ -73,8 +73,8 @@ def test_one_that_loses_its_item_to_another_waits_no_longer_than_it_said() -> No
     assert Counter(got) == {1: 1, 2: 1, None: 6}
 
 
-@pytest.mark.usefixtures("_no_looks")
-def test_each_item_is_taken_once_in_its_order() -> None:
+@pytest.mark.usefixtures("_no_polling")
+def test_items_are_taken_once_in_order() -> None:
     queue, got = Queue[int](), [list[int]() for _ in range(4)]
 
     def take(taken: list[int]) -> None:
@@ -95,8 +95,8 @@ def test_each_item_is_taken_once_in_its_order() -> None:
     assert len(queue) == 0
 
 
-@pytest.mark.usefixtures("_no_looks")
-def test_one_that_waits_is_told_of_each_item() -> None:
+@pytest.mark.usefixtures("_no_polling")
+def test_waiter_is_woken_by_each_item() -> None:
     questions, answers = Queue[int](), Queue[int]()
 
     def answer() -> None:
@@ -113,8 +113,8 @@ def test_one_that_waits_is_told_of_each_item() -> None:
     assert not thread.is_alive()
 
 
-@pytest.mark.usefixtures("_no_looks")
-def test_everybody_who_waits_is_told_of_each_change() -> None:
+@pytest.mark.usefixtures("_no_polling")
+def test_waiters_are_woken_by_each_change() -> None:
     changes, most = Changes(), 300
     numbers = [0] * 4
 
@@ -136,7 +136,7 @@ def test_everybody_who_waits_is_told_of_each_change() -> None:
     assert not changes.wait_for(lambda: False, 0)
 
 
-def test_what_is_raised_while_one_waits_has_nothing_to_do_with_the_queue() -> None:
+def test_exception_during_wait_has_no_context_of_queue() -> None:
     class Interrupted(Queue[int]):
         def __init__(self) -> None:
             super().__init__()
@@ -153,10 +153,10 @@ def test_what_is_raised_while_one_waits_has_nothing_to_do_with_the_queue() -> No
     assert empty.value.__context__ is None
 
 
-def test_an_item_that_an_interrupted_put_left_is_taken_at_the_end_of_the_timeout() -> None:
+def test_item_of_interrupted_put_is_taken_when_timeout_ends() -> None:
     class Interrupted(Queue[int]):
         def _tell(self) -> None:
-            """Never come to it."""
+            """Be interrupted before the waiter is woken."""
 
     queue, waits, got = Interrupted(), threading.Event(), list[int]()
 
@@ -172,7 +172,7 @@ def test_an_item_that_an_interrupted_put_left_is_taken_at_the_end_of_the_timeout
     assert got == [1]
 
 
-def test_a_wait_without_a_timeout_looks_now_and_then() -> None:
+def test_wait_without_timeout_polls() -> None:
     class Counted(Queue[int]):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""The key pair, row by row of what it promises."""
+"""The key pair: its forms, signatures, assignments and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIF_UNCOMPRESSED = "5HwoXVkHoRM8sL2KmNRS217n1g8mPPBomrY7yehCuXC1115WWsh"
 
 
 def forms(key: bytes) -> list[Any]:
-    """Return the ways in which *key* may be written."""
+    """Return all forms in which *key* may be given."""
     return [
         key,
         key.hex(),
@@ -49,14 +49,14 @@ def test_new_pairs_differ_and_sign() -> None:
     assert two.valid_signature(two.sign("hello"), "hello")
 
 
-def test_vector() -> None:
+def test_key_pair_has_known_encodings() -> None:
     assert PAIR.get_public_key() == COMPRESSED.hex()
     assert PAIR.get_public_key("base64") == "A081W9y3zAr3KO88zrlhXZBoS7Wyyl+FmrDwtwQHWHGq"
     assert PAIR.get_private_key("base64") == "ERERERERERERERERERERERERERERERERERERERERERE="
 
 
 @pytest.mark.parametrize("key", [COMPRESSED, RAW, b"\x04" + RAW], ids=["33", "64", "65"])
-def test_a_public_key_is_read_in_every_form(key: bytes) -> None:
+def test_public_key_is_read_in_every_form(key: bytes) -> None:
     for form in forms(key):
         assert ECDSA(form).public_key == RAW
         assert ECDSA(form) == PAIR
@@ -68,7 +68,7 @@ def test_a_public_key_is_read_in_every_form(key: bytes) -> None:
         assert ECDSA().valid_signature(PAIR.sign("x"), "x", form) is True
 
 
-def test_a_private_key_is_read_in_every_form() -> None:
+def test_private_key_is_read_in_every_form() -> None:
     for form in forms(PRIVATE):
         assert ECDSA(private_key=form).private_key == PRIVATE
         assert ECDSA(None, form).public_key == RAW
@@ -76,7 +76,7 @@ def test_a_private_key_is_read_in_every_form() -> None:
         assert ECDSA().sign("x", form) == PAIR.sign("x")
 
 
-def test_the_public_key_alone_verifies_and_does_not_sign() -> None:
+def test_public_key_alone_verifies_and_does_not_sign() -> None:
     public = ECDSA(PAIR.get_public_key("b64"))
     assert public.private_key is None
     assert public.valid_signature(PAIR.sign("x"), "x")
@@ -86,7 +86,7 @@ def test_the_public_key_alone_verifies_and_does_not_sign() -> None:
         public.get_private_key()
 
 
-def test_both_keys_have_to_belong_together() -> None:
+def test_keys_must_belong_together() -> None:
     assert ECDSA(COMPRESSED, PRIVATE) == PAIR
     with pytest.raises(ValueError, match="belong together"):
         ECDSA(ECDSA().get_public_key(), PRIVATE)
@@ -112,7 +112,7 @@ def test_both_keys_have_to_belong_together() -> None:
         "#" + base64.b64encode(COMPRESSED).decode(),
     ],
 )
-def test_what_is_no_public_key_is_a_value_error_that_says_what_is(bad: Any) -> None:
+def test_invalid_public_key_is_value_error_that_says_what_is_expected(bad: Any) -> None:
     with pytest.raises(ValueError, match="33, 64 or 65 bytes, or their hexadecimal or base64"):
         ECDSA(bad)
     assert ECDSA.validate_public_key(bad) is False
@@ -135,7 +135,7 @@ def test_what_is_no_public_key_is_a_value_error_that_says_what_is(bad: Any) -> N
         b"#" + base64.b64encode(PRIVATE),
     ],
 )
-def test_what_is_no_private_key_is_a_value_error_that_does_not_show_it(bad: Any) -> None:
+def test_invalid_private_key_is_value_error_that_does_not_show_it(bad: Any) -> None:
     with pytest.raises(ValueError, match="not a private key; expected 32 bytes") as caught:
         ECDSA(private_key=bad)
     text = bad if isinstance(bad, str) else bad.decode("latin-1")
@@ -143,11 +143,11 @@ def test_what_is_no_private_key_is_a_value_error_that_does_not_show_it(bad: Any)
     assert caught.value.__cause__ is None
 
 
-NEITHER: list[Any] = [5, 0.5, None, [], {"r": 1}, object(), b"\xff"]
+INVALID: list[Any] = [5, 0.5, None, [], {"r": 1}, object(), b"\xff"]
 
 
 @pytest.mark.parametrize("wrong", [5, None, [], object()])
-def test_another_type_is_a_type_error(wrong: Any) -> None:
+def test_key_of_wrong_type_is_type_error(wrong: Any) -> None:
     assert ECDSA.validate_public_key(wrong) is False
     with pytest.raises(TypeError, match="expected text or bytes"):
         ECDSA.parse_public_key(wrong)
@@ -155,7 +155,7 @@ def test_another_type_is_a_type_error(wrong: Any) -> None:
         ECDSA.parse_private_key(wrong)
 
 
-def assigned(name: str) -> Callable[[Any], object]:
+def assign_to(name: str) -> Callable[[Any], object]:
     return lambda key: setattr(ECDSA(), name, key)
 
 
@@ -168,18 +168,18 @@ def assigned(name: str) -> Callable[[Any], object]:
         lambda key: PAIR.sign("x", key),
         lambda key: PAIR.sign("x", private_key=key),
         ECDSA.parse_private_key,
-        assigned("private_key"),
-        assigned("sign_key"),
+        assign_to("private_key"),
+        assign_to("sign_key"),
     ],
 )
 @pytest.mark.parametrize("write", [str, str.encode, lambda text: [text], lambda text: "é" + text])
-def test_no_frame_of_what_is_raised_holds_a_wrong_private_key(take: Any, write: Any) -> None:
+def test_traceback_locals_hold_no_invalid_private_key(take: Any, write: Any) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
         take(write("secret".join(["11" * 8] * 4)))
-    assert "secret" not in shown(caught.value)
+    assert "secret" not in traceback_text(caught.value)
 
 
-def test_no_frame_of_what_is_raised_holds_a_right_private_key() -> None:
+def test_traceback_locals_hold_no_valid_private_key() -> None:
     no_message: Any = 5
     for call in (
         lambda key: ECDSA(ECDSA().get_public_key(), key),
@@ -188,11 +188,11 @@ def test_no_frame_of_what_is_raised_holds_a_right_private_key() -> None:
     ):
         with pytest.raises((TypeError, ValueError)) as caught:
             call("22" * 32)
-        assert "22" * 8 not in shown(caught.value)
+        assert "22" * 8 not in traceback_text(caught.value)
 
 
-def shown(error: BaseException) -> str:
-    """Return what a recorder of errors sees: all of the frames below the test, with variables."""
+def traceback_text(error: BaseException) -> str:
+    """Return the traceback with locals, without the frames of this file."""
     chain = [error]
     for one in chain:
         chain += [next_one for next_one in (one.__cause__, one.__context__) if next_one]
@@ -205,7 +205,7 @@ def shown(error: BaseException) -> str:
     return "\n".join(texts)
 
 
-def test_compression_and_back() -> None:
+def test_public_key_is_compressed_and_decompressed() -> None:
     assert ECDSA.compress_public_key(RAW) == COMPRESSED
     assert ECDSA.compress_public_key(b"\x04" + RAW) == COMPRESSED
     assert ECDSA.decompress_public_key(COMPRESSED) == b"\x04" + RAW
@@ -226,7 +226,7 @@ def test_compression_and_back() -> None:
         ("b64", base64.b64encode(COMPRESSED).decode()),
     ],
 )
-def test_forms_of_the_public_key(form: Any, expected: str | bytes) -> None:
+def test_public_key_is_written_in_every_form(form: Any, expected: str | bytes) -> None:
     assert PAIR.get_public_key(form) == expected
     assert ECDSA().get_public_key(form, COMPRESSED) == expected
 
@@ -240,11 +240,11 @@ def test_forms_of_the_public_key(form: Any, expected: str | bytes) -> None:
         ("b64", base64.b64encode(PRIVATE).decode()),
     ],
 )
-def test_forms_of_the_private_key(form: Any, expected: str | bytes) -> None:
+def test_private_key_is_written_in_every_form(form: Any, expected: str | bytes) -> None:
     assert PAIR.get_private_key(form) == expected
 
 
-def test_an_unknown_form_is_a_value_error() -> None:
+def test_unknown_form_is_value_error() -> None:
     with pytest.raises(ValueError, match="'jwk' is no form of a key; expected one of b64"):
         PAIR.get_public_key("jwk")
     with pytest.raises(ValueError, match="'hash' is no form of a key"):
@@ -253,14 +253,14 @@ def test_an_unknown_form_is_a_value_error() -> None:
         PAIR.get_private_key("wif")
 
 
-def test_without_compression_the_key_is_65_bytes() -> None:
+def test_uncompressed_public_key_is_65_bytes() -> None:
     pair = ECDSA(private_key=PRIVATE)
     pair.use_compression = 0
     assert pair.get_public_key() == "04" + RAW.hex()
     assert ECDSA.use_compression
 
 
-def test_compression_may_be_turned_off_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compression_can_be_disabled_for_all_key_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ECDSA, "use_compression", 0)
     assert len(ECDSA().get_public_key()) == 130
 
@@ -277,20 +277,18 @@ def test_signatures_are_deterministic_hex_of_der_over_utf8() -> None:
     ).sign("x")
 
 
-def test_a_wrong_signature_is_false_and_nothing_is_printed(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_wrong_signature_is_false_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     good = PAIR.sign("x")
     assert not PAIR.valid_signature(good, "y")
     assert not PAIR.valid_signature(good, "x", ECDSA().get_public_key())
     assert PAIR.valid_signature(good, "x", COMPRESSED)
-    for bad in ("", "zz", good[:-2], good + "00", "30" * 35, "é", "#", "##" + good, *NEITHER):
+    for bad in ("", "zz", good[:-2], good + "00", "30" * 35, "é", "#", "##" + good, *INVALID):
         assert PAIR.valid_signature(bad, "x") is False
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("wrong", [*NEITHER, "\ud800", bytearray(b"x"), memoryview(b"x")])
-def test_nothing_is_signed_by_what_is_no_message_and_no_key(wrong: Any) -> None:
+@pytest.mark.parametrize("wrong", [*INVALID, "\ud800", bytearray(b"x"), memoryview(b"x")])
+def test_signature_is_invalid_for_wrong_types_of_message_and_key(wrong: Any) -> None:
     assert PAIR.valid_signature(PAIR.sign("x"), wrong) is False
     if wrong is not None:
         assert PAIR.valid_signature(PAIR.sign("x"), "x", wrong) is False
@@ -298,16 +296,14 @@ def test_nothing_is_signed_by_what_is_no_message_and_no_key(wrong: Any) -> None:
 
 @settings(deadline=None)
 @given(signature=st.binary() | st.text(), message=st.binary() | st.text(), key=st.binary())
-def test_whatever_is_given_as_a_signature_is_true_or_false(
-    signature: Any, message: Any, key: bytes
-) -> None:
+def test_arbitrary_signature_is_false(signature: Any, message: Any, key: bytes) -> None:
     for given_key in (key, COMPRESSED, None):
         assert PAIR.valid_signature(signature, message, given_key) is False
         if isinstance(signature, bytes):
             assert PAIR.valid_signature(signature.hex(), message, given_key) is False
 
 
-def test_repr_and_errors_never_show_the_private_key() -> None:
+def test_repr_never_shows_private_key() -> None:
     for form in (str(PAIR), repr(PAIR), f"{PAIR}"):
         assert form == f"<ECDSA {COMPRESSED.hex()}>"
 
@@ -315,8 +311,8 @@ def test_repr_and_errors_never_show_the_private_key() -> None:
 OTHER = ECDSA(private_key=b"\x22" * 32)
 
 
-def belongs_together(pair: ECDSA, like: ECDSA, secret: bytes | None) -> None:
-    """Check that each attribute and method of *pair* is about the key of *like*."""
+def check_pair(pair: ECDSA, like: ECDSA, secret: bytes | None) -> None:
+    """Check that each attribute and method of *pair* uses the key of *like*."""
     assert pair == like
     assert pair.public_key == like.public_key == pair.verify_key.to_string()
     assert pair.get_public_key() == like.get_public_key()
@@ -333,26 +329,26 @@ def belongs_together(pair: ECDSA, like: ECDSA, secret: bytes | None) -> None:
             pair.sign("x")
 
 
-def test_an_assigned_private_key_signs_from_then_on() -> None:
+def test_assigned_private_key_signs() -> None:
     for form in forms(b"\x22" * 32):
         for pair in (ECDSA(private_key=PRIVATE), ECDSA(COMPRESSED)):
             pair.private_key = form
-            belongs_together(pair, OTHER, b"\x22" * 32)
+            check_pair(pair, OTHER, b"\x22" * 32)
             pair.private_key = None
-            belongs_together(pair, OTHER, None)
+            check_pair(pair, OTHER, None)
 
 
-def test_an_assigned_public_key_leaves_no_private_key_of_another() -> None:
+def test_assigned_public_key_removes_private_key_of_another() -> None:
     for form in forms(OTHER.public_key):
         pair = ECDSA(private_key=PRIVATE)
         pair.public_key = form
-        belongs_together(pair, OTHER, None)
+        check_pair(pair, OTHER, None)
         pair.private_key = b"\x22" * 32
         pair.public_key = form
-        belongs_together(pair, OTHER, b"\x22" * 32)
+        check_pair(pair, OTHER, b"\x22" * 32)
 
 
-def test_what_is_no_key_is_not_assigned() -> None:
+def test_invalid_key_is_not_assigned() -> None:
     pair = ECDSA(private_key=PRIVATE)
     elsewhere = ecdsa.SigningKey.generate(ecdsa.NIST256p)
     for name, wrong, error in (
@@ -367,7 +363,7 @@ def test_what_is_no_key_is_not_assigned() -> None:
     ):
         with pytest.raises(error, match="expected"):
             setattr(pair, name, wrong)
-        belongs_together(pair, PAIR, PRIVATE)
+        check_pair(pair, PAIR, PRIVATE)
 
 
 def test_sign_key_and_verify_key_are_of_python_ecdsa() -> None:
@@ -377,19 +373,19 @@ def test_sign_key_and_verify_key_are_of_python_ecdsa() -> None:
     assert PAIR.verify_key.verify(PAIR.sign_key.sign(b"x"), b"x")
     assert PAIR.verify_key.verify(bytes.fromhex(PAIR.sign("x")), b"x", sigdecode=sigdecode_der)
     assert PAIR.valid_signature(PAIR.sign_key.sign(b"x", sigencode=sigencode_der).hex(), "x")
-    belongs_together(ECDSA(COMPRESSED), PAIR, None)
+    check_pair(ECDSA(COMPRESSED), PAIR, None)
 
 
-def test_assigned_keys_of_python_ecdsa_are_the_keys_from_then_on() -> None:
+def test_assigned_keys_of_python_ecdsa_are_used() -> None:
     pair = ECDSA(private_key=PRIVATE)
     pair.sign_key = ecdsa.SigningKey.from_string(b"\x22" * 32, ecdsa.SECP256k1)
-    belongs_together(pair, OTHER, b"\x22" * 32)
+    check_pair(pair, OTHER, b"\x22" * 32)
     pair.verify_key = PAIR.verify_key
-    belongs_together(pair, PAIR, None)
+    check_pair(pair, PAIR, None)
     pair.sign_key = PAIR.sign_key
-    belongs_together(pair, PAIR, PRIVATE)
+    check_pair(pair, PAIR, PRIVATE)
     pair.sign_key = None
-    belongs_together(pair, PAIR, None)
+    check_pair(pair, PAIR, None)
 
 
 def test_equality_is_by_public_key() -> None:
@@ -399,7 +395,7 @@ def test_equality_is_by_public_key() -> None:
     assert PAIR != COMPRESSED
 
 
-def test_a_copy_signs_the_same() -> None:
+def test_copy_signs_the_same() -> None:
     for twin in (copy.copy(PAIR), copy.deepcopy(PAIR), pickle.loads(pickle.dumps(PAIR))):
         assert twin == PAIR
         assert twin.sign("x") == PAIR.sign("x")

@@ -1,4 +1,4 @@
-"""Nonces: calls at once with one key, under each rule of a bridge, all succeed."""
+"""Nonces: calls at once with one key succeed under each nonce rule of the bridge."""
 
 from __future__ import annotations
 
@@ -58,26 +58,26 @@ print(sendings.count if got == [[]] * calls else [str(value) for value in got if
 
 
 @pytest.fixture
-def sendings(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """Collect the end of the DEBUG line of each sending, which tells its number."""
-    told: list[str] = []
+def attempts(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """Collect the end of the DEBUG line of each attempt, which is its number."""
+    printed: list[str] = []
 
     class Collecting(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.levelno == logging.DEBUG:
-                told.append(record.getMessage().rpartition(", ")[2])
+                printed.append(record.getMessage().rpartition(", ")[2])
 
     handler = Collecting()
     logger = logging.getLogger("pymdc")
     with caplog.at_level(logging.DEBUG, "pymdc"):
         logger.addHandler(handler)
-        yield told
+        yield printed
         logger.removeHandler(handler)
 
 
 @contextmanager
 def strict_bridge(data: Path) -> Iterator[tuple[str, pymdc.ECDSA]]:
-    """Run a bridge with the rule of 2016; give its endpoint and a key pair that it knows."""
+    """Run a bridge with the rule of 2016; yield its endpoint and a registered key pair."""
     with bridge_process(data, "--nonce-rule", "2016") as (endpoint, process):
         with pymdc.Client(endpoint) as client:
             user = pymdc.api.Users("nonces@example.com", "pass", client=client)
@@ -90,7 +90,7 @@ def strict_bridge(data: Path) -> Iterator[tuple[str, pymdc.ECDSA]]:
 
 
 def list_buckets(endpoint: str, key_pair: pymdc.ECDSA) -> list[object]:
-    """Make all calls at once, and return what their callbacks got."""
+    """Make all calls at once, and return the values that their callbacks got."""
     got: list[object] = []
     with pymdc.Client(endpoint, workers=32) as client:
         buckets = pymdc.api.Buckets(key_pair, client=client)
@@ -100,10 +100,10 @@ def list_buckets(endpoint: str, key_pair: pymdc.ECDSA) -> list[object]:
 
 
 @contextmanager
-def beside_another_process(endpoint: str, key_pair: pymdc.ECDSA) -> Iterator[SimpleQueue[int]]:
-    """Let another process make the same calls while the block runs, all with success.
+def other_process_calling(endpoint: str, key_pair: pymdc.ECDSA) -> Iterator[SimpleQueue[int]]:
+    """Let another process make the same calls while the block runs; check that all succeed.
 
-    How often it sent them is there afterwards.
+    The queue holds its number of attempts afterwards.
     """
     sent = SimpleQueue[int]()
     with subprocess.Popen(
@@ -120,45 +120,45 @@ def beside_another_process(endpoint: str, key_pair: pymdc.ECDSA) -> Iterator[Sim
         other.stdin.write("go\n")
         other.stdin.flush()
         yield sent
-        told = other.communicate(timeout=MINUTE)[0]
-        assert told.strip().isdecimal(), told
-        sent.put(int(told))
+        printed = other.communicate(timeout=MINUTE)[0]
+        assert printed.strip().isdecimal(), printed
+        sent.put(int(printed))
 
 
-def test_under_the_rule_of_2016_every_call_succeeds(tmp_path: Path, sendings: list[str]) -> None:
+def test_calls_at_once_succeed_under_rule_of_2016(tmp_path: Path, attempts: list[str]) -> None:
     with strict_bridge(tmp_path) as (endpoint, key_pair):
-        sendings.clear()
+        attempts.clear()
         assert list_buckets(endpoint, key_pair) == [[]] * CALLS
-    assert sendings.count("sending 1") == CALLS
-    assert "sending 2" in sendings
+    assert attempts.count("sending 1") == CALLS
+    assert "sending 2" in attempts
 
 
-def test_under_the_rule_of_2016_two_processes_succeed(tmp_path: Path) -> None:
+def test_two_processes_succeed_under_rule_of_2016(tmp_path: Path) -> None:
     with strict_bridge(tmp_path) as (endpoint, key_pair):
-        with beside_another_process(endpoint, key_pair):
+        with other_process_calling(endpoint, key_pair):
             assert list_buckets(endpoint, key_pair) == [[]] * CALLS
 
 
-def test_nothing_is_refused_where_each_nonce_is_good_once(
-    bridge: Bridge, account: Account, sendings: list[str]
+def test_calls_at_once_are_sent_once_under_rule_once(
+    bridge: Bridge, account: Account, attempts: list[str]
 ) -> None:
-    sendings.clear()
+    attempts.clear()
     assert list_buckets(bridge.endpoint, account.key_pair) == [[]] * CALLS
-    assert sendings == ["sending 1"] * CALLS
+    assert attempts == ["sending 1"] * CALLS
 
 
-def test_nothing_of_two_processes_is_refused_where_each_nonce_is_good_once(
-    bridge: Bridge, account: Account, sendings: list[str]
+def test_two_processes_send_each_call_once_under_rule_once(
+    bridge: Bridge, account: Account, attempts: list[str]
 ) -> None:
-    sendings.clear()
-    with beside_another_process(bridge.endpoint, account.key_pair) as sent:
+    attempts.clear()
+    with other_process_calling(bridge.endpoint, account.key_pair) as sent:
         assert list_buckets(bridge.endpoint, account.key_pair) == [[]] * CALLS
-    assert sendings == ["sending 1"] * CALLS
+    assert attempts == ["sending 1"] * CALLS
     assert sent.get_nowait() == CALLS
 
 
-def standing(microseconds: int) -> Nonces:
-    """Return nonces of a clock that stands still, without digits of their own."""
+def stopped_clock(microseconds: int) -> Nonces:
+    """Return nonces of a clock that stands still, without random digits."""
     return Nonces(lambda: 1000 * microseconds, lambda: "")
 
 
@@ -172,51 +172,49 @@ def standing(microseconds: int) -> Nonces:
         (7_000, "0.007"),
     ],
 )
-def test_a_nonce_is_the_milliseconds_of_the_clock_with_three_decimals(
-    nanoseconds: int, nonce: str
-) -> None:
+def test_nonce_is_milliseconds_of_clock_with_three_decimals(nanoseconds: int, nonce: str) -> None:
     assert Nonces(lambda: nanoseconds, lambda: "").next() == nonce
 
 
-def test_a_nonce_is_the_milliseconds_of_now() -> None:
+def test_nonce_is_current_time_in_milliseconds() -> None:
     before = time.time() * 1000
     assert before - 1 < float(Nonces().next()) < time.time() * 1000 + 1
 
 
-def test_programs_that_come_to_the_same_thousandth_have_other_nonces() -> None:
+def test_programs_have_different_nonces_in_same_microsecond() -> None:
     found = {Nonces(lambda: 3_000_000).next() for _ in range(20)}
     assert len(found) > 10
     assert all(re.fullmatch(r"3\.000\d{3}", nonce) for nonce in found)
 
 
 @pytest.mark.parametrize("day", ["2016-03-24", "2033-05-18", "2039-09-08", "2100-01-01"])
-def test_a_nonce_that_is_read_as_a_double_is_above_the_one_before(day: str) -> None:
+def test_nonces_read_as_doubles_increase(day: str) -> None:
     begin = int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp())
-    program = Nonces(lambda: 1_000_000_000 * begin - 1_000_000)
-    found = [program.next() for _ in range(2_000)]
+    nonces = Nonces(lambda: 1_000_000_000 * begin - 1_000_000)
+    found = [nonces.next() for _ in range(2_000)]
     assert all(re.fullmatch(r"\d{13}\.\d{6}", nonce) for nonce in found)
-    for read in (float, json.loads):  # as it stands in a query, and in a body
+    for read in (float, json.loads):  # as a query and a body are parsed
         numbers = [read(nonce) for nonce in found]
         assert all(before < after for before, after in pairwise(numbers))
 
 
-def test_where_the_clock_stands_a_nonce_is_a_thousandth_above_the_one_before() -> None:
-    program = standing(3_000_998)
-    assert [program.next() for _ in range(3)] == ["3000.998", "3000.999", "3001.000"]
+def test_nonce_increases_by_a_thousandth_while_clock_stands_still() -> None:
+    nonces = stopped_clock(3_000_998)
+    assert [nonces.next() for _ in range(3)] == ["3000.998", "3000.999", "3001.000"]
 
 
-def test_a_clock_that_goes_back_does_not_take_the_nonce_with_it() -> None:
+def test_nonces_increase_when_clock_goes_back() -> None:
     times = iter([100_000_000_000, 50_000_000_000, 100_000_002_000])
-    program = Nonces(lambda: next(times), lambda: "")
-    assert [program.next() for _ in range(3)] == ["100000.000", "100000.001", "100000.002"]
+    nonces = Nonces(lambda: next(times), lambda: "")
+    assert [nonces.next() for _ in range(3)] == ["100000.000", "100000.001", "100000.002"]
 
 
-def test_no_two_threads_have_one_nonce() -> None:
-    program = standing(1)
+def test_threads_never_share_nonce() -> None:
+    nonces = stopped_clock(1)
     found: list[list[float]] = [[] for _ in range(8)]
 
     def take(into: list[float]) -> None:
-        into.extend(float(program.next()) for _ in range(1_000))
+        into.extend(float(nonces.next()) for _ in range(1_000))
 
     threads = [threading.Thread(target=take, args=(into,)) for into in found]
     for thread in threads:
@@ -227,17 +225,17 @@ def test_no_two_threads_have_one_nonce() -> None:
     assert len({nonce for into in found for nonce in into}) == 8_000
 
 
-def test_a_nonce_that_another_one_interrupts_is_not_the_same() -> None:
-    program, inner = standing(1), list[str]()
+def test_interrupted_nonce_differs_from_interrupting_one() -> None:
+    nonces, inner = stopped_clock(1), list[str]()
 
     def interrupt() -> None:
-        inner.append(program.next())
+        inner.append(nonces.next())
 
-    outer = at_each_step(program.next, interrupt)
+    outer = at_each_step(nonces.next, interrupt)
     found = [float(nonce) for nonce in (*outer, *inner)]
     assert len(outer) > 10
     assert len(set(found)) == len(found)
-    assert float(program.next()) > max(found)
+    assert float(nonces.next()) > max(found)
 
 
 SIGNALLED = """
@@ -255,5 +253,5 @@ print(len(found) > 100_000, len(set(found)) == len(found))
 """
 
 
-def test_a_signal_handler_may_take_a_nonce_at_any_moment() -> None:
+def test_signal_handler_may_take_nonce_at_any_moment() -> None:
     assert python("-c", SIGNALLED).stdout == "True True\n"

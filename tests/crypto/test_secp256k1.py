@@ -1,4 +1,4 @@
-"""secp256k1 by either library, held to each other, to openssl and to the vector of 2016."""
+"""secp256k1 of both libraries, compared with each other, openssl and the example of 2016."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ecdsa.util import sigencode_der
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pymdc._crypto import secp256k1 as _secp256k1
+from pymdc._crypto import secp256k1
 from pymdc._crypto.ripemd160 import pure_ripemd160, ripemd160
 from pymdc._crypto.signing import contract
 
-BACKENDS = (_secp256k1.PythonECDSA, _secp256k1.Libsecp256k1)
-secrets = st.integers(1, _secp256k1.ORDER - 1).map(lambda number: number.to_bytes(32, "big"))
+BACKENDS = (secp256k1.PythonECDSA, secp256k1.Libsecp256k1)
+secrets = st.integers(1, secp256k1.ORDER - 1).map(lambda number: number.to_bytes(32, "big"))
 
 PUBLIC_2016 = bytes.fromhex(
     "043874de22536decc5508257cc806a9e5af5e8be6a80056843d5c0c2b112903430"
@@ -30,68 +30,68 @@ BODY_2016 = b'{"storage":10,"transfer":30,"name":"MyBucket","__nonce":1453222669
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> _secp256k1.Backend:
-    if request.param is _secp256k1.Libsecp256k1:
+def backend(request: pytest.FixtureRequest) -> secp256k1.Backend:
+    if request.param is secp256k1.Libsecp256k1:
         request.getfixturevalue("libsecp256k1")
-    chosen: _secp256k1.Backend = request.param()
+    chosen: secp256k1.Backend = request.param()
     return chosen
 
 
 @pytest.fixture(scope="module")
-def libsecp256k1() -> _secp256k1.Backend:
+def libsecp256k1() -> secp256k1.Backend:
     pytest.importorskip("btclib_secp256k1", reason="btclib-secp256k1 is not installed")
-    return _secp256k1.Libsecp256k1()
+    return secp256k1.Libsecp256k1()
 
 
-def high(signature: bytes) -> bytes:
-    """Return the other signature of the same message, with the high S."""
-    r, s = _secp256k1.parse_signature(signature)
-    return bytes(sigencode_der(r, max(s, _secp256k1.ORDER - s), _secp256k1.ORDER))
+def with_high_s(signature: bytes) -> bytes:
+    """Return *signature* with the high S, which is valid for the same message."""
+    r, s = secp256k1.parse_signature(signature)
+    return bytes(sigencode_der(r, max(s, secp256k1.ORDER - s), secp256k1.ORDER))
 
 
-def test_the_signed_example_of_2016_verifies(backend: _secp256k1.Backend) -> None:
+def test_signed_example_of_2016_verifies(backend: secp256k1.Backend) -> None:
     signed = contract("POST", "/buckets", BODY_2016)
-    assert _secp256k1.verify(PUBLIC_2016, signed, SIGNATURE_2016, backend)
-    assert not _secp256k1.verify(PUBLIC_2016, signed + b" ", SIGNATURE_2016, backend)
+    assert secp256k1.verify(PUBLIC_2016, signed, SIGNATURE_2016, backend)
+    assert not secp256k1.verify(PUBLIC_2016, signed + b" ", SIGNATURE_2016, backend)
 
 
 @settings(deadline=None)
 @given(secret=secrets, message=st.binary(max_size=200))
-def test_both_libraries_make_the_same_keys_and_signatures(
-    libsecp256k1: _secp256k1.Backend, secret: bytes, message: bytes
+def test_libraries_make_same_keys_and_signatures(
+    libsecp256k1: secp256k1.Backend, secret: bytes, message: bytes
 ) -> None:
-    python = _secp256k1.PythonECDSA()
-    public = _secp256k1.public_key(secret, python)
-    signature = _secp256k1.signer(secret, python)(message)
-    assert _secp256k1.public_key(secret, libsecp256k1) == public
-    assert _secp256k1.signer(secret, libsecp256k1)(message) == signature
+    python = secp256k1.PythonECDSA()
+    public = secp256k1.public_key(secret, python)
+    signature = secp256k1.signer(secret, python)(message)
+    assert secp256k1.public_key(secret, libsecp256k1) == public
+    assert secp256k1.signer(secret, libsecp256k1)(message) == signature
     for one in (python, libsecp256k1):
-        assert _secp256k1.verify(public, message, signature, one)
-        assert _secp256k1.verify(public, message, high(signature), one)
-        assert not _secp256k1.verify(public, message + b"!", signature, one)
+        assert secp256k1.verify(public, message, signature, one)
+        assert secp256k1.verify(public, message, with_high_s(signature), one)
+        assert not secp256k1.verify(public, message + b"!", signature, one)
 
 
-def test_bad_keys_and_signatures_are_refused(backend: _secp256k1.Backend) -> None:
+def test_bad_keys_and_signatures_are_refused(backend: secp256k1.Backend) -> None:
     secret = b"\x11" * 32
-    public = _secp256k1.public_key(secret, backend)
-    good = _secp256k1.signer(secret, backend)(b"x")
-    order = _secp256k1.ORDER
+    public = secp256k1.public_key(secret, backend)
+    good = secp256k1.signer(secret, backend)(b"x")
+    order = secp256k1.ORDER
     for bad in (b"", good[:-1], good + b"\0", bytes(70), *map(out_of_range, (0, order))):
-        assert not _secp256k1.verify(public, b"x", bad, backend)
+        assert not secp256k1.verify(public, b"x", bad, backend)
     for key in (b"", b"\x02" * 32, b"\x02" + b"\xff" * 32, b"\x07" + public, public[:-1] + b"\0"):
-        assert not _secp256k1.verify(key, b"x", good, backend)
+        assert not secp256k1.verify(key, b"x", good, backend)
         with pytest.raises(ValueError, match=r"point|prefix|public key"):
-            _secp256k1.point(key, backend)
+            secp256k1.point(key, backend)
 
 
 def out_of_range(number: int) -> bytes:
-    return bytes(sigencode_der(number, number, _secp256k1.ORDER))
+    return bytes(sigencode_der(number, number, secp256k1.ORDER))
 
 
 @pytest.mark.parametrize("secret", [b"", bytes(32), b"\xff" * 32, b"\x01" * 33])
-def test_a_secret_out_of_range_is_refused(secret: bytes) -> None:
+def test_secret_out_of_range_is_refused(secret: bytes) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
-        _secp256k1.checked(secret)
+        secp256k1.checked(secret)
 
 
 def openssl(*arguments: str | Path, data: bytes = b"") -> bytes:
@@ -106,23 +106,23 @@ def pem(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_openssl_signs_verifies(pem: Path, backend: _secp256k1.Backend) -> None:
+def test_signature_of_openssl_verifies(pem: Path, backend: secp256k1.Backend) -> None:
     public = openssl("ec", "-in", pem, "-pubout", "-outform", "DER")[-65:]
     for message in (b"", b"GET\n/buckets\n__nonce=1"):
         signature = openssl("dgst", "-sha256", "-sign", pem, data=message)
-        assert _secp256k1.verify(public, message, signature, backend)
-        assert not _secp256k1.verify(public, message + b"!", signature, backend)
+        assert secp256k1.verify(public, message, signature, backend)
+        assert not secp256k1.verify(public, message + b"!", signature, backend)
 
 
-def test_openssl_verifies_what_is_signed(
-    pem: Path, tmp_path: Path, backend: _secp256k1.Backend
+def test_signature_is_verified_by_openssl(
+    pem: Path, tmp_path: Path, backend: secp256k1.Backend
 ) -> None:
     der = openssl("ec", "-in", pem, "-outform", "DER")
     secret = der[der.index(b"\x04\x20") + 2 :][:32]
     public = tmp_path / "public.pem"
     public.write_bytes(openssl("ec", "-in", pem, "-pubout"))
     signature = tmp_path / "signature"
-    signature.write_bytes(_secp256k1.signer(secret, backend)(b"hello"))
+    signature.write_bytes(secp256k1.signer(secret, backend)(b"hello"))
     verify = ("dgst", "-sha256", "-verify", public, "-signature", signature)
     assert openssl(*verify, data=b"hello") == b"Verified OK\n"
 
@@ -138,16 +138,14 @@ def test_openssl_verifies_what_is_signed(
         (b"1234567890" * 8, "9b752e45573d4b39f4dbd3323cab82bf63326bfb"),
     ],
 )
-def test_ripemd160_gives_the_published_digests(
-    digest: object, message: bytes, expected: str
-) -> None:
+def test_ripemd160_gives_published_digests(digest: object, message: bytes, expected: str) -> None:
     assert callable(digest)
     assert digest(message).hex() == expected
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=300))
-def test_both_ripemd160_agree(message: bytes) -> None:
+def test_implementations_of_ripemd160_agree(message: bytes) -> None:
     try:
         theirs = hashlib.new("ripemd160", message).digest()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Certificates are verified, always: for the bridge and for channels."""
+"""Certificates are always verified, for the bridge and for channels."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ def localhost(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def bridge(certificate: Path) -> Iterator[int]:
-    """Serve an answer behind *certificate*, and give the port."""
+def serve_bridge(certificate: Path) -> Iterator[int]:
+    """Serve an answer over TLS with *certificate*, and yield the port."""
     with RawServer(over_tls(certificate, answering(ANSWER))) as server:
         yield server.port
 
 
 @contextmanager
-def channel(certificate: Path) -> Iterator[int]:
-    """Serve a shard, the bytes of ``shard``, behind *certificate*, and give the port."""
+def serve_channel(certificate: Path) -> Iterator[int]:
+    """Serve the shard ``shard`` over TLS with *certificate*, and yield the port."""
     with serving(lambda connection: connection.send(b"shard"), ssl=context(certificate)) as port:
         yield port
 
 
-def listing(ask: Ask, host: str, port: int, ca_certs: Path | None) -> Any:
+def list_buckets(ask: Ask, host: str, port: int, ca_certs: Path | None) -> Any:
     trusted = str(ca_certs) if ca_certs else None
     with pymdc.Client(f"https://{host}:{port}", ca_certs=trusted) as client:
         return ask(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list)
 
 
-def pulled(host: str, port: int, ca_certs: Path | None) -> Any:
-    """Return the shard of a channel at *host*, or what is raised instead."""
+def pull_shard(host: str, port: int, ca_certs: Path | None) -> Any:
+    """Return the shard of a channel at *host*, or the exception."""
     pointer = {"hash": "h", "token": "t", "channel": f"wss://{host}:{port}"}
     with pymdc.Client("http://127.0.0.1:1", ca_certs=str(ca_certs) if ca_certs else None) as client:
         try:
@@ -56,14 +56,14 @@ def pulled(host: str, port: int, ca_certs: Path | None) -> Any:
             return error
 
 
-def test_a_known_certificate_is_accepted(ask: Ask, localhost: Path) -> None:
-    with bridge(localhost) as port:
-        assert listing(ask, "localhost", port, localhost) == []
+def test_known_certificate_is_accepted(ask: Ask, localhost: Path) -> None:
+    with serve_bridge(localhost) as port:
+        assert list_buckets(ask, "localhost", port, localhost) == []
 
 
-def test_a_channel_with_a_known_certificate_is_accepted(localhost: Path) -> None:
-    with channel(localhost) as port:
-        assert pulled("localhost", port, localhost) == b"shard"
+def test_channel_with_known_certificate_is_accepted(localhost: Path) -> None:
+    with serve_channel(localhost) as port:
+        assert pull_shard("localhost", port, localhost) == b"shard"
 
 
 def unknown(certificate: Path) -> tuple[Path, str, Path | None]:
@@ -88,12 +88,12 @@ REFUSED: list[tuple[Case, str, str]] = [
 
 
 @pytest.mark.parametrize(("case", "reason", "check"), REFUSED)
-def test_a_refused_certificate_is_told_with_the_reason_and_what_to_check(
+def test_refused_certificate_says_reason_and_what_to_check(
     ask: Ask, localhost: Path, case: Case, reason: str, check: str
 ) -> None:
     shown, host, known = case(localhost)
-    with bridge(shown) as port:
-        value = listing(ask, host, port, known)
+    with serve_bridge(shown) as port:
+        value = list_buckets(ask, host, port, known)
     assert type(value) is exceptions.CertificateError
     assert str(value).startswith(f"GET https://{host}:{port}/buckets: the certificate is not to be")
     assert reason in str(value).replace("self signed", "self-signed")
@@ -101,40 +101,38 @@ def test_a_refused_certificate_is_told_with_the_reason_and_what_to_check(
 
 
 @pytest.mark.parametrize(("case", "reason", "check"), REFUSED)
-def test_a_channel_with_such_a_certificate_is_refused_as_well(
+def test_channel_with_refused_certificate_says_reason_and_what_to_check(
     localhost: Path, case: Case, reason: str, check: str
 ) -> None:
     shown, host, known = case(localhost)
-    with channel(shown) as port:
-        value = pulled(host, port, known)
+    with serve_channel(shown) as port:
+        value = pull_shard(host, port, known)
     assert type(value) is exceptions.CertificateError
     assert f"wss://{host}:{port}: the certificate is not to be trusted" in str(value)
     assert reason in str(value).replace("self signed", "self-signed")
     assert check in str(value)
 
 
-def test_nothing_is_sent_to_a_host_whose_certificate_is_refused(ask: Ask, localhost: Path) -> None:
+def test_host_with_refused_certificate_is_sent_nothing(ask: Ask, localhost: Path) -> None:
     came: list[bytes] = []
     with RawServer(over_tls(localhost, lambda secure: came.append(secure.recv(1)))) as server:
-        value = listing(ask, "localhost", server.port, None)
+        value = list_buckets(ask, "localhost", server.port, None)
     assert type(value) is exceptions.CertificateError
     assert server.connections == 1
     assert not any(came)
 
 
-def resets(connection: socket.socket) -> None:
+def reset(connection: socket.socket) -> None:
     connection.recv(1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-def closes(connection: socket.socket) -> None:
+def close(connection: socket.socket) -> None:
     connection.recv(65536)
 
 
-@pytest.mark.parametrize("treat", [resets, closes])
-def test_what_breaks_in_the_handshake_has_not_arrived_and_is_tried_three_times(
-    ask: Ask, treat: Treat
-) -> None:
+@pytest.mark.parametrize("treat", [reset, close])
+def test_broken_handshake_is_connect_error_and_tried_three_times(ask: Ask, treat: Treat) -> None:
     with RawServer(treat) as server, pymdc.Client(f"https://localhost:{server.port}") as client:
         value = ask(pymdc.api.Users("a@b.com", "x", client=client).register)
     assert type(value) is exceptions.ConnectError
@@ -154,8 +152,8 @@ with pymdc.Client(bridge) as client:
 """
 
 
-def test_the_variable_ssl_cert_file_adds_a_certificate(localhost: Path) -> None:
-    with bridge(localhost) as port, channel(localhost) as other:
+def test_variable_ssl_cert_file_adds_certificate(localhost: Path) -> None:
+    with serve_bridge(localhost) as port, serve_channel(localhost) as other:
         urls = f"https://localhost:{port}", f"wss://localhost:{other}"
         done = python("-c", SCRIPT, *urls, env={"SSL_CERT_FILE": str(localhost)})
     assert (done.stderr, done.stdout) == ("", "[]\nb'shard'\n")
@@ -163,7 +161,7 @@ def test_the_variable_ssl_cert_file_adds_a_certificate(localhost: Path) -> None:
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "https://127.0.0.1:1"])
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
-def test_a_file_without_certificates_is_told_when_the_client_is_made(
+def test_file_without_certificates_is_value_error_of_client(
     endpoint: str, content: bytes | None, tmp_path: Path
 ) -> None:
     path = tmp_path / "ca.pem"

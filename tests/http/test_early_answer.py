@@ -1,4 +1,4 @@
-"""An answer may come while its request is still being sent."""
+"""Answers that come while the request is still being sent."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ INTERIM = (
     b"HTTP/1.1 102 Processing\r\nServer: x\r\n\r\n"
     b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nContent-Length: 2\r\n\r\n"
 )
-LARGE = 100_000_000  # bytes, more than is taken by who does not read
+LARGE = 100_000_000  # bytes, more than the system buffers for a server that does not read
 
 
-class After(io.RawIOBase):
-    """A file of *size* zeros, which are read when something has happened."""
+class DelayedFile(io.RawIOBase):
+    """A file of *size* zeros that can be read once *happened* is set."""
 
     def __init__(self, size: int, happened: threading.Event) -> None:
         self._size, self._place, self._happened = size, 0, happened
@@ -52,11 +52,11 @@ class After(io.RawIOBase):
         return self._place
 
 
-WAYS = ["plain", "TLS", "TLS in TLS"]
+ROUTES = ["plain", "TLS", "TLS in TLS"]
 
 
-class Way:
-    """Servers and clients that meet on a way: one of `WAYS`."""
+class Route:
+    """Servers and clients that are connected by one of `ROUTES`."""
 
     def __init__(self, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.name, self._variables = name, monkeypatch
@@ -66,7 +66,7 @@ class Way:
 
     @contextmanager
     def client(self, server: Holding, **settings: Any) -> Iterator[pymdc.Client]:
-        """Give a client of *server* to which a wait for the time to be over would be its end."""
+        """Yield a client of *server* that fails if it waits for a timeout."""
         with ExitStack() as stack:
             endpoint = server.endpoint
             if self.name == "TLS":
@@ -80,15 +80,15 @@ class Way:
             yield stack.enter_context(pymdc.Client(endpoint, **{**trusted, **settings}))
 
     def server(self, first: Any) -> Holding:
-        """Return a server that does *first* to its first connection, and holds it."""
+        """Return a server that calls *first* with its first connection, and holds it."""
         host = "bridge.invalid" if self.name == "TLS in TLS" else "localhost"
         over = partial(over_tls, self._pems[host])
         return Holding(first) if self.name == "plain" else Holding(first, over)
 
 
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Way:
-    return Way(request.param, tmp_path, monkeypatch)
+@pytest.fixture(params=ROUTES)
+def route(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Route:
+    return Route(request.param, tmp_path, monkeypatch)
 
 
 def files_of(client: pymdc.Client) -> pymdc.api.Files:
@@ -96,15 +96,15 @@ def files_of(client: pymdc.Client) -> pymdc.api.Files:
 
 
 @pytest.mark.parametrize("before", [b"", INTERIM], ids=["alone", "after interim answers"])
-def test_a_refusal_is_heard_at_once_and_its_connection_is_closed(
-    ask: Ask, way: Way, before: bytes
+def test_refusal_is_read_at_once_and_its_connection_is_closed(
+    ask: Ask, route: Route, before: bytes
 ) -> None:
     def refuse(connection: socket.socket) -> None:
         read_head(connection)
         connection.sendall(before + REFUSAL)
 
-    with way.server(refuse) as server, way.client(server) as client:
-        value = ask(files_of(client).upload, After(LARGE, server.held), "token")
+    with route.server(refuse) as server, route.client(server) as client:
+        value = ask(files_of(client).upload, DelayedFile(LARGE, server.held), "token")
         assert value == REFUSED
         server.released.set()
         assert server.ended.wait(PATIENCE)
@@ -112,56 +112,58 @@ def test_a_refusal_is_heard_at_once_and_its_connection_is_closed(
         assert server.connections == 2
 
 
-def test_a_refusal_that_comes_bit_by_bit_is_heard_at_once(ask: Ask, way: Way) -> None:
+def test_refusal_sent_byte_by_byte_is_read_at_once(ask: Ask, route: Route) -> None:
     def refuse(connection: socket.socket) -> None:
         read_head(connection)
         for place in range(len(INTERIM + REFUSAL)):
             connection.sendall((INTERIM + REFUSAL)[place : place + 1])
 
-    with way.server(refuse) as server, way.client(server) as client:
-        assert ask(files_of(client).upload, After(LARGE, server.held), "token") == REFUSED
+    with route.server(refuse) as server, route.client(server) as client:
+        assert ask(files_of(client).upload, DelayedFile(LARGE, server.held), "token") == REFUSED
         server.released.set()
 
 
-@pytest.mark.parametrize("way", ["plain", "TLS"], indirect=True)
-def test_a_refusal_is_heard_in_the_middle_of_a_file(ask: Ask, way: Way) -> None:
-    on_its_way = threading.Event()
+@pytest.mark.parametrize("route", ["plain", "TLS"], indirect=True)
+def test_refusal_is_read_in_middle_of_file(ask: Ask, route: Route) -> None:
+    sending = threading.Event()
 
     def refuse(connection: socket.socket) -> None:
         read_head(connection)
-        on_its_way.wait(PATIENCE)
+        sending.wait(PATIENCE)
         connection.sendall(REFUSAL)
 
-    with way.server(refuse) as server, way.client(server) as client:
-        data, told = io.BytesIO(bytes(LARGE)), lambda done, total: on_its_way.set()
-        assert ask(files_of(client).upload, data, "token", progress=told) == REFUSED
+    with route.server(refuse) as server, route.client(server) as client:
+        data, progress = io.BytesIO(bytes(LARGE)), lambda done, total: sending.set()
+        assert ask(files_of(client).upload, data, "token", progress=progress) == REFUSED
         server.released.set()
 
 
 @pytest.mark.parametrize("size", [0, 1_000, 100_000])
-def test_a_refusal_of_what_is_small_is_heard_too(ask: Ask, way: Way, size: int) -> None:
+def test_refusal_of_small_file_is_read(ask: Ask, route: Route, size: int) -> None:
     def refuse(connection: socket.socket) -> None:
         read_head(connection)
         connection.sendall(REFUSAL)
 
-    with way.server(refuse) as server, way.client(server) as client:
+    with route.server(refuse) as server, route.client(server) as client:
         assert ask(files_of(client).upload, bytearray(size), "token") == REFUSED
         server.released.set()
 
 
-def test_who_ends_the_connection_for_writing_and_does_not_read_is_lost_at_once(ask: Ask) -> None:
+def test_server_that_half_closes_without_reading_is_connection_lost_at_once(ask: Ask) -> None:
     def end(connection: socket.socket) -> None:
         read_head(connection)
         connection.shutdown(socket.SHUT_WR)
 
     with Holding(end) as server, pymdc.Client(server.endpoint, stall=5) as client:
-        value = ask(files_of(client).upload, After(LARGE, server.held), "token")
+        value = ask(files_of(client).upload, DelayedFile(LARGE, server.held), "token")
         server.released.set()
     assert type(value) is exceptions.ConnectionLost
 
 
 @pytest.mark.parametrize("before", [b"", INTERIM], ids=["a success", "interim answers first"])
-def test_a_success_that_comes_early_is_that_of_the_whole(ask: Ask, way: Way, before: bytes) -> None:
+def test_early_success_is_used_after_whole_file_is_sent(
+    ask: Ask, route: Route, before: bytes
+) -> None:
     size = 20_000_000
     entry = b'{"hash": "%s"}' % file_hash(bytes(size)).encode()
     left: list[int] = []
@@ -176,8 +178,8 @@ def test_a_success_that_comes_early_is_that_of_the_whole(ask: Ask, way: Way, bef
         read_request(connection)
         connection.sendall(ANSWER)
 
-    with way.server(accept) as server, way.client(server) as client:
-        value = ask(files_of(client).upload, After(size, server.held), "token")
+    with route.server(accept) as server, route.client(server) as client:
+        value = ask(files_of(client).upload, DelayedFile(size, server.held), "token")
         assert value == {"hash": file_hash(bytes(size))}
         assert ask(files_of(client).list) == []
         assert server.connections == 1
@@ -185,7 +187,7 @@ def test_a_success_that_comes_early_is_that_of_the_whole(ask: Ask, way: Way, bef
     assert left == [0]
 
 
-def test_interim_answers_change_nothing(ask: Ask, way: Way) -> None:
+def test_interim_answers_are_ignored(ask: Ask, route: Route) -> None:
     size = 20_000_000
     entry = b'{"hash": "%s"}' % file_hash(bytes(size)).encode()
 
@@ -199,19 +201,19 @@ def test_interim_answers_change_nothing(ask: Ask, way: Way) -> None:
                 part -= len(connection.recv(part))
         connection.sendall(INTERIM + written("200 OK", entry))
 
-    with way.server(store) as server, way.client(server) as client:
+    with route.server(store) as server, route.client(server) as client:
         value = ask(files_of(client).upload, io.BytesIO(bytes(size)), "token")
         assert value == {"hash": file_hash(bytes(size))}
         server.released.set()
 
 
-def test_a_success_of_who_stops_reading_closes_its_connection(ask: Ask) -> None:
+def test_early_success_of_server_that_stops_reading_closes_connection(ask: Ask) -> None:
     def accept(connection: socket.socket) -> None:
         read_head(connection)
         connection.sendall(written("200 OK", b'{"hash": "0"}'))
 
     with Holding(accept) as server, pymdc.Client(server.endpoint, timeout=0.5) as client:
-        value = ask(files_of(client).upload, After(LARGE, server.held), "token")
+        value = ask(files_of(client).upload, DelayedFile(LARGE, server.held), "token")
         assert type(value) is exceptions.IntegrityError
         server.released.set()
         assert server.ended.wait(PATIENCE)
@@ -239,7 +241,7 @@ def test_a_success_of_who_stops_reading_closes_its_connection(ask: Ask) -> None:
         (b"HTTP/1.1 100 Continue\r\n" + b"a: b\r\n" * 20_000, True, False),
     ],
 )
-def test_what_has_begun_is_known_whatever_the_pieces(
+def test_early_bytes_are_parsed_in_pieces_of_any_size(
     came: bytes, began: bool, accepts: bool
 ) -> None:
     for size in (1 if len(came) < 1_000 else 1_000, 10_000_000):

@@ -1,4 +1,4 @@
-"""What stands on the way: proxies, as urllib.request takes them, and redirects, which end it."""
+"""Proxies, which are found as urllib.request finds them, and redirects, which are not followed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from certificates import certificate, context, over_tls
 from channels import blocks, serving
 from modes import Ask
 from proxies import Proxy
-from servers import RawServer, Treat, answering, echoing, read_request
+from servers import RawServer, Treat, answering, echoing, read_request, wait
 from websockets.sync.server import ServerConnection
 
 import pymdc
@@ -28,12 +28,12 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 CREDENTIALS = "al:l%20o w@d\u00e9\u20ac"
 QUOTED = "al:l%2520o%20w%40d%C3%A9%E2%82%AC"
 
-Set = Callable[..., None]
+SetVariables = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def settings(monkeypatch: pytest.MonkeyPatch) -> Set:
-    """Give a function that sets variables, where there are none about proxies."""
+def set_variables(monkeypatch: pytest.MonkeyPatch) -> SetVariables:
+    """Remove the variables of proxies, and return a function that sets variables."""
     for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -47,7 +47,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Set:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Give the certificates of a bridge and of a proxy, and a file with both."""
+    """Return the certificates of a bridge and of a proxy, and a file with both."""
     folder = tmp_path_factory.mktemp("tls")
     made = {host: certificate(folder, host) for host in ("bridge.invalid", "localhost")}
     both = folder / "both.pem"
@@ -57,13 +57,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def hosts(bridge: Bridge) -> dict[str, int]:
-    """Give the host that a client finds only through a proxy: the bridge's."""
+    """Return the host name by which only the proxy finds the bridge."""
     return {"bridge.invalid": int(bridge.endpoint.rpartition(":")[2])}
 
 
 @pytest.fixture
 def secure_bridge(certificates: dict[str, Path]) -> Iterator[int]:
-    """Serve answers over TLS as bridge.invalid, and give the port."""
+    """Serve answers over TLS as bridge.invalid, and yield the port."""
 
     def treat(secure: socket.socket) -> None:
         while read_request(secure)[0]:
@@ -80,28 +80,28 @@ def send_shard(channel: ServerConnection) -> None:
 
 @pytest.fixture
 def secure_channel(certificates: dict[str, Path]) -> Iterator[int]:
-    """Serve a shard over TLS as bridge.invalid, and give the port."""
+    """Serve a shard over TLS as bridge.invalid, and yield the port."""
     tls = context(certificates["bridge.invalid"])
     with serving(send_shard, ssl=tls) as port:
         yield port
 
 
-def listing(ask: Ask, endpoint: str, ca_certs: Path | None = None, times: int = 1) -> Any:
+def list_buckets(ask: Ask, endpoint: str, ca_certs: Path | None = None, times: int = 1) -> Any:
     trusted = str(ca_certs) if ca_certs else None
     with pymdc.Client(endpoint, timeout=(5, 30), ca_certs=trusted) as client:
         buckets = pymdc.api.Buckets(pymdc.ECDSA(), client=client)
         return [ask(buckets.list) for _ in range(times)][-1]
 
 
-def pulled(channel: str, ca_certs: Path | None = None) -> Any:
-    """Return the shard of *channel*, or what is raised instead."""
+def pull_shard(channel: str, ca_certs: Path | None = None) -> Any:
+    """Return the shard of *channel*, or the exception."""
     trusted = str(ca_certs) if ca_certs else None
     with pymdc.Client("https://elsewhere.invalid", ca_certs=trusted) as client:
-        return shard(client, channel)
+        return pull_with_client(client, channel)
 
 
-def shard(client: pymdc.Client, channel: str) -> Any:
-    """Return the shard that *client* pulls from *channel*, or what is raised instead."""
+def pull_with_client(client: pymdc.Client, channel: str) -> Any:
+    """Return the shard that *client* pulls from *channel*, or the exception."""
     try:
         return b"".join(blocks(client, {"hash": "h", "token": "t", "channel": channel}))
     except pymdc.PymdcError as error:
@@ -109,34 +109,36 @@ def shard(client: pymdc.Client, channel: str) -> Any:
 
 
 def tunnels(proxy: Proxy) -> list[str]:
-    """Return what *proxy* was asked for, in HTTP/1.0 up to Python 3.11 and in HTTP/1.1 after."""
+    """Return the CONNECT requests without version: HTTP/1.0 up to Python 3.11, then HTTP/1.1."""
     return [asked.rpartition(" ")[0] for asked in proxy.asked if asked.startswith("CONNECT")]
 
 
 @pytest.mark.parametrize("password", ["p/w", "12/34", "p#w", "p?w", "p[w", "p]w", "p:w", "p@w", ""])
-def test_a_password_may_hold_what_ends_the_host_of_other_addresses(
-    settings: Set, hosts: dict[str, int], password: str
+def test_proxy_password_may_contain_delimiters(
+    set_variables: SetVariables, hosts: dict[str, int], password: str
 ) -> None:
     with Proxy(hosts, f"al:{password}") as proxy:
-        settings(http_proxy=f" http://al:{password}@{proxy.address}/ ")
+        set_variables(http_proxy=f" http://al:{password}@{proxy.address}/ ")
         with pymdc.Client("http://bridge.invalid") as client:
             assert client.call(build_request("GET", "/"), NoAuth(), None)["swagger"] == "2.0"
 
 
-def test_a_proxy_may_end_its_lines_as_it_likes(settings: Set) -> None:
+def test_proxy_may_end_lines_with_either_newline(set_variables: SetVariables) -> None:
     for end in (b"\n", b"\r\n"):
         with RawServer(answering(b"HTTP/1.0 403 No" + end + b"A: b" + end + end)) as server:
-            settings(http_proxy=server.endpoint)
-            assert "the proxy refused: 403 Forbidden" in str(pulled("ws://bridge.invalid"))
+            set_variables(http_proxy=server.endpoint)
+            assert "the proxy refused: 403 Forbidden" in str(pull_shard("ws://bridge.invalid"))
 
 
 @pytest.mark.parametrize("credentials", ["", CREDENTIALS])
-def test_a_whole_lesson_goes_through_a_proxy(
-    ask: Ask, bridge: Bridge, hosts: dict[str, int], settings: Set, credentials: str
+def test_lesson_goes_through_proxy(
+    ask: Ask, bridge: Bridge, hosts: dict[str, int], set_variables: SetVariables, credentials: str
 ) -> None:
     email = f"through{credentials[:2]}{ask.__name__}@example.com"
     with Proxy(hosts, credentials) as proxy:
-        settings(http_proxy=f"http://{QUOTED}@{proxy.address}" if credentials else proxy.address)
+        set_variables(
+            http_proxy=f"http://{QUOTED}@{proxy.address}" if credentials else proxy.address
+        )
         with pymdc.Client("http://bridge.invalid") as client:
             user = pymdc.api.Users(email, "pass", client=client)
             assert ask(user.register)["activated"] is False
@@ -166,17 +168,17 @@ def test_a_whole_lesson_goes_through_a_proxy(
         ("/buckets/a:b@c!$&'()*+,;=", {"q": "a b&ü=%"}, 'value "a:b@c!$&\'()*+,;=" at path'),
     ],
 )
-def test_a_signature_over_escapes_holds_behind_a_proxy(
+def test_signature_of_escaped_path_is_valid_through_proxy(
     ask: Ask,
     account: Any,
     hosts: dict[str, int],
-    settings: Set,
+    set_variables: SetVariables,
     path: str,
     params: dict[str, str],
     error: str,
 ) -> None:
     with Proxy(hosts) as proxy:
-        settings(http_proxy=proxy.address)
+        set_variables(http_proxy=proxy.address)
         with pymdc.Client("http://bridge.invalid") as client:
             value = ask(REST, "GET", path, params, account.key_pair, client=client)
     assert error in value["error"]
@@ -184,96 +186,104 @@ def test_a_signature_over_escapes_holds_behind_a_proxy(
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("credentials", ["", CREDENTIALS])
-def test_https_goes_through_a_tunnel(
+def test_https_goes_through_tunnel(
     ask: Ask,
     secure_bridge: int,
     certificates: dict[str, Path],
-    settings: Set,
+    set_variables: SetVariables,
     credentials: str,
     scheme: str,
 ) -> None:
-    """The proxy itself may be spoken to over TLS; the tunnel is kept for the next call."""
+    """The connection to the proxy may use TLS; the tunnel is kept for the next call."""
     own = certificates["localhost"] if scheme == "https" else None
     with Proxy({"bridge.invalid": secure_bridge}, credentials, own) as proxy:
         known = f"{QUOTED}@" if credentials else ""
-        settings(https_proxy=f"{scheme}://{known}{proxy.address}")
-        assert listing(ask, "https://bridge.invalid", certificates["both"], times=2) == []
+        set_variables(https_proxy=f"{scheme}://{known}{proxy.address}")
+        assert list_buckets(ask, "https://bridge.invalid", certificates["both"], times=2) == []
     assert tunnels(proxy) == ["CONNECT bridge.invalid:443"]
     assert len(proxy.asked) == 1
 
 
-def test_plain_http_goes_through_a_proxy_spoken_to_over_tls(
-    ask: Ask, account: Any, hosts: dict[str, int], certificates: dict[str, Path], settings: Set
+def test_http_goes_through_https_proxy(
+    ask: Ask,
+    account: Any,
+    hosts: dict[str, int],
+    certificates: dict[str, Path],
+    set_variables: SetVariables,
 ) -> None:
     with Proxy(hosts, certificate=certificates["localhost"]) as proxy:
-        settings(http_proxy=f"https://{proxy.address}")
+        set_variables(http_proxy=f"https://{proxy.address}")
         trusted = str(certificates["both"])
         with pymdc.Client("http://bridge.invalid", ca_certs=trusted) as client:
             assert ask(pymdc.api.Buckets(account.key_pair, client=client).list) == []
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_secure_channel_goes_through_a_tunnel(
-    secure_channel: int, certificates: dict[str, Path], settings: Set, scheme: str
+def test_secure_channel_goes_through_tunnel(
+    secure_channel: int, certificates: dict[str, Path], set_variables: SetVariables, scheme: str
 ) -> None:
     own = certificates["localhost"] if scheme == "https" else None
     with Proxy({"bridge.invalid": secure_channel}, CREDENTIALS, own) as proxy:
-        settings(https_proxy=f"{scheme}://{QUOTED}@{proxy.address}")
-        assert pulled("wss://bridge.invalid:9", certificates["both"]) == b"shard"
+        set_variables(https_proxy=f"{scheme}://{QUOTED}@{proxy.address}")
+        assert pull_shard("wss://bridge.invalid:9", certificates["both"]) == b"shard"
     assert tunnels(proxy) == ["CONNECT bridge.invalid:9"]
 
 
-def test_plain_channel_goes_through_a_proxy_spoken_to_over_tls(
-    certificates: dict[str, Path], settings: Set
+def test_plain_channel_goes_through_https_proxy(
+    certificates: dict[str, Path], set_variables: SetVariables
 ) -> None:
     with serving(send_shard) as port:
         with Proxy({"bridge.invalid": port}, CREDENTIALS, certificates["localhost"]) as proxy:
-            settings(http_proxy=f"https://{QUOTED}@{proxy.address}")
-            assert pulled("ws://bridge.invalid:9", certificates["both"]) == b"shard"
+            set_variables(http_proxy=f"https://{QUOTED}@{proxy.address}")
+            assert pull_shard("ws://bridge.invalid:9", certificates["both"]) == b"shard"
     assert tunnels(proxy) == ["CONNECT bridge.invalid:9"]
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"])
-def test_a_variable_may_be_written_in_capitals(settings: Set, variable: str) -> None:
-    settings(**{variable: "http://127.0.0.1:1"})
-    value = pulled("wss://x.invalid" if variable[4] in "sS" else "ws://x.invalid")
+def test_proxy_variable_may_be_upper_case(set_variables: SetVariables, variable: str) -> None:
+    set_variables(**{variable: "http://127.0.0.1:1"})
+    value = pull_shard("wss://x.invalid" if variable[4] in "sS" else "ws://x.invalid")
     assert type(value) is exceptions.ConnectError
     assert "through the proxy http://127.0.0.1:1: no connection could be made" in str(value)
 
 
 @pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
 @pytest.mark.parametrize("excepted", ["*", "127.0.0.1", "x.org, 127.0.0.1:{port}"])
-def test_excepted_hosts_are_reached_without_the_proxy(
-    ask: Ask, settings: Set, variable: str, excepted: str
+def test_hosts_in_no_proxy_are_reached_directly(
+    ask: Ask, set_variables: SetVariables, variable: str, excepted: str
 ) -> None:
     with RawServer(answering(ANSWER)) as server:
-        settings(http_proxy="http://127.0.0.1:1", **{variable: excepted.format(port=server.port)})
-        assert listing(ask, server.endpoint) == []
+        set_variables(
+            http_proxy="http://127.0.0.1:1", **{variable: excepted.format(port=server.port)}
+        )
+        assert list_buckets(ask, server.endpoint) == []
 
 
-def test_a_proxy_for_the_other_scheme_or_for_all_is_not_taken(ask: Ask, settings: Set) -> None:
-    """As in urllib.request, which knows no all_proxy."""
+def test_proxy_of_other_scheme_or_all_proxy_is_not_used(
+    ask: Ask, set_variables: SetVariables
+) -> None:
+    """As in urllib.request, which does not know all_proxy."""
     with RawServer(answering(ANSWER)) as server:
-        settings(https_proxy="http://127.0.0.1:1", all_proxy="http://127.0.0.1:1")
-        assert listing(ask, server.endpoint) == []
+        set_variables(https_proxy="http://127.0.0.1:1", all_proxy="http://127.0.0.1:1")
+        assert list_buckets(ask, server.endpoint) == []
 
 
 URLS = ["http://bridge.invalid", "https://bridge.invalid", "ws://bridge.invalid", "wss://x.invalid"]
 
 
-def value_of(ask: Ask, url: str) -> Any:
-    """Return what comes of a call, or of a shard, at *url*."""
-    return pulled(url) if url.startswith("ws") else listing(ask, url)
+def call_or_pull(ask: Ask, url: str) -> Any:
+    """Return the value of a call, or the shard of a channel, at *url*."""
+    return pull_shard(url) if url.startswith("ws") else list_buckets(ask, url)
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_a_proxy_that_refuses_is_named_and_no_credentials_are(
-    ask: Ask, settings: Set, url: str
+def test_refusal_of_proxy_names_proxy_without_credentials(
+    ask: Ask, set_variables: SetVariables, url: str
 ) -> None:
     with Proxy({}, CREDENTIALS) as proxy:
         address = f"http://al:geheim@{proxy.address}"
-        settings(http_proxy=address, https_proxy=address)
-        value = value_of(ask, url)
+        set_variables(http_proxy=address, https_proxy=address)
+        value = call_or_pull(ask, url)
     assert type(value) is exceptions.ConnectError
     assert url in str(value)
     assert f"through the proxy http://{proxy.address}: " in str(value)
@@ -283,20 +293,15 @@ def test_a_proxy_that_refuses_is_named_and_no_credentials_are(
     assert proxy.asked == []
 
 
-def nothing(connection: socket.socket) -> None:
+def close_after_request(connection: socket.socket) -> None:
     read_request(connection)
-
-
-def silence(connection: socket.socket) -> None:
-    while connection.recv(65536):
-        pass
 
 
 @pytest.mark.parametrize("url", ["ws://bridge.invalid", "wss://bridge.invalid"])
 @pytest.mark.parametrize(
     ("treat", "text"),
     [
-        (nothing, "the proxy gave no whole answer"),
+        (close_after_request, "the proxy gave no whole answer"),
         (answering(b"220 smtp.x ESMTP\r\n\r\n"), "the proxy's answer is not HTTP"),
         (echoing(b"HTTP/1.1 407 "), "the proxy refused: 407 Proxy Authentication Required)"),
         (echoing(b""), "the proxy's answer is not HTTP"),
@@ -309,20 +314,22 @@ def silence(connection: socket.socket) -> None:
         (answering(b"x" * 70_000), "the proxy gave no whole answer"),
     ],
 )
-def test_what_is_no_proxy_makes_no_tunnel(settings: Set, url: str, treat: Treat, text: str) -> None:
+def test_server_that_is_no_proxy_is_connect_error(
+    set_variables: SetVariables, url: str, treat: Treat, text: str
+) -> None:
     with RawServer(treat) as server:
         proxy = server.endpoint.replace("//", "//al:geheim@")
-        settings(http_proxy=proxy, https_proxy=proxy)
-        value = pulled(url)
+        set_variables(http_proxy=proxy, https_proxy=proxy)
+        value = pull_shard(url)
     assert type(value) is exceptions.ConnectError
     assert text in str(value)
     assert CREDENTIALS not in str(value)
     assert f"through the proxy {server.endpoint}" in str(value)
 
 
-def test_a_silent_proxy_is_a_timeout_of_the_connection(ask: Ask, settings: Set) -> None:
-    with RawServer(silence) as server:
-        settings(https_proxy=server.endpoint)
+def test_silent_proxy_is_connect_timeout(ask: Ask, set_variables: SetVariables) -> None:
+    with RawServer(wait) as server:
+        set_variables(https_proxy=server.endpoint)
         with pymdc.Client("https://bridge.invalid", timeout=(0.1, 30)) as client:
             value = ask(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list)
     assert type(value) is exceptions.ConnectTimeout
@@ -330,8 +337,8 @@ def test_a_silent_proxy_is_a_timeout_of_the_connection(ask: Ask, settings: Set) 
 
 
 @pytest.mark.parametrize("url", ["https://bridge.invalid", "ws://bridge.invalid"])
-def test_proxy_that_answers_byte_by_byte_is_a_timeout_of_the_connection(
-    ask: Ask, settings: Set, url: str
+def test_proxy_that_answers_byte_by_byte_is_connect_timeout(
+    ask: Ask, set_variables: SetVariables, url: str
 ) -> None:
     def drip(connection: socket.socket) -> None:
         read_request(connection)
@@ -340,49 +347,51 @@ def test_proxy_that_answers_byte_by_byte_is_a_timeout_of_the_connection(
             threading.Event().wait(0.02)
 
     with RawServer(drip) as server:
-        settings(http_proxy=server.endpoint, https_proxy=server.endpoint)
+        set_variables(http_proxy=server.endpoint, https_proxy=server.endpoint)
         with pymdc.Client("https://bridge.invalid", timeout=(0.3, 30)) as client:
             if url.startswith("ws"):
-                value = shard(client, url)
+                value = pull_with_client(client, url)
             else:
                 value = ask(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list)
     assert type(value) is exceptions.ConnectTimeout
     assert f"through the proxy {server.endpoint}: no connection within 0.3 s" in str(value)
 
 
-def test_a_proxy_with_an_unknown_certificate_is_refused(
-    ask: Ask, certificates: dict[str, Path], settings: Set
+def test_proxy_with_unknown_certificate_is_refused(
+    ask: Ask, certificates: dict[str, Path], set_variables: SetVariables
 ) -> None:
     with Proxy({}, certificate=certificates["localhost"]) as proxy:
-        settings(http_proxy=f"https://{proxy.address}", https_proxy=f"https://{proxy.address}")
+        set_variables(http_proxy=f"https://{proxy.address}", https_proxy=f"https://{proxy.address}")
         for url in URLS:
-            value = value_of(ask, url)
+            value = call_or_pull(ask, url)
             assert type(value) is exceptions.CertificateError
             assert f"through the proxy https://{proxy.address}: the certificate" in str(value)
     assert proxy.asked == []
 
 
-NO_HOSTS = ["x" * 70 + ".example", "a..b"]  # a part of a name has 1 to 63 characters
+INVALID_HOSTS = ["x" * 70 + ".example", "a..b"]  # a part of a name has 1 to 63 characters
 
 
 @pytest.mark.parametrize("scheme", ["https", "ws", "wss"])
-@pytest.mark.parametrize("host", NO_HOSTS)
-def test_a_name_that_no_host_has_is_no_connection(
-    ask: Ask, settings: Set, scheme: str, host: str
+@pytest.mark.parametrize("host", INVALID_HOSTS)
+def test_invalid_host_name_is_connect_error(
+    ask: Ask, set_variables: SetVariables, scheme: str, host: str
 ) -> None:
     with Proxy({}) as proxy:
-        settings(http_proxy=f"http://{proxy.address}", https_proxy=f"http://{proxy.address}")
-        value = value_of(ask, f"{scheme}://{host}")
+        set_variables(http_proxy=f"http://{proxy.address}", https_proxy=f"http://{proxy.address}")
+        value = call_or_pull(ask, f"{scheme}://{host}")
     assert type(value) is exceptions.ConnectError
     assert f"{scheme}://{host}" in str(value)
     assert proxy.asked == []
 
 
-def test_a_page_of_a_proxy_is_an_http_error_that_names_it(ask: Ask, settings: Set) -> None:
+def test_error_page_of_proxy_is_http_error_that_names_proxy(
+    ask: Ask, set_variables: SetVariables
+) -> None:
     page = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\n<html>"
     with RawServer(answering(page)) as server:
-        settings(http_proxy=server.endpoint)
-        value = listing(ask, "http://bridge.invalid")
+        set_variables(http_proxy=server.endpoint)
+        value = list_buckets(ask, "http://bridge.invalid")
     assert isinstance(value, exceptions.HTTPError)
     assert "http://bridge.invalid/buckets answered 403: not the bridge's JSON" in str(value)
     assert f"(it came through the proxy {server.endpoint})" in str(value)
@@ -399,13 +408,15 @@ def test_a_page_of_a_proxy_is_an_http_error_that_names_it(ask: Ask, settings: Se
         "http://u:geheim@x\u2100",
     ],
 )
-def test_a_variable_that_is_no_proxys_is_named_and_not_shown(settings: Set, proxy: str) -> None:
-    settings(http_proxy=proxy)
+def test_invalid_proxy_variable_is_named_without_its_value(
+    set_variables: SetVariables, proxy: str
+) -> None:
+    set_variables(http_proxy=proxy)
     with pytest.raises(ValueError, match="the variable http_proxy is no proxy's") as caught:
         pymdc.Client("http://bridge.invalid")
     assert "geheim" not in str(caught.value)
-    settings(no_proxy="x")
-    value = pulled("ws://bridge.invalid")
+    set_variables(no_proxy="x")
+    value = pull_shard("ws://bridge.invalid")
     assert type(value) is exceptions.ConnectError
     assert "the variable http_proxy is no proxy's" in str(value)
     assert "geheim" not in str(value)
@@ -429,7 +440,7 @@ METHODS: list[Callable[[Ask, pymdc.Client], Any]] = [
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_request_follows_a_redirect(ask: Ask, status: int) -> None:
+def test_redirect_of_request_is_not_followed(ask: Ask, status: int) -> None:
     with RawServer(answering(ANSWER)) as other:
         location = f"{other.endpoint}/elsewhere"
         moved = f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nConnection: close"
@@ -443,11 +454,11 @@ def test_no_request_follows_a_redirect(ask: Ask, status: int) -> None:
         assert f"answered {status}: a redirect, which is not followed" in str(value)
 
 
-def test_no_channel_follows_a_redirect() -> None:
+def test_redirect_of_channel_is_not_followed() -> None:
     with RawServer(answering(ANSWER)) as other:
         moved = f"HTTP/1.1 302 Found\r\nLocation: {other.endpoint}\r\nContent-Length: 0\r\n\r\n"
         with RawServer(answering(moved.encode())) as server:
-            value = pulled(server.endpoint.replace("http:", "ws:"))
+            value = pull_shard(server.endpoint.replace("http:", "ws:"))
         assert other.connections == 0
     assert type(value) is exceptions.ConnectError
     assert "302" in str(value)

@@ -1,4 +1,4 @@
-"""What is sent and what is signed, before anything goes out."""
+"""Requests as they are built and signed, before they are sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pymdc.api import Users
 PAIR = ECDSA(private_key=b"\x11" * 32)
 
 
-def test_the_json_that_is_signed_is_the_json_that_is_sent() -> None:
+def test_signed_json_is_sent_json() -> None:
     request = build_request("POST", "/buckets", {"name": "Grüße", "pubkeys": [b"02", "03"]})
     signed = Signature(PAIR, Nonces(lambda: 1_500_000_000, lambda: "")).sign(request)
     assert signed.body == b'{"name":"Gr\\u00fc\\u00dfe","pubkeys":["02","03"],"__nonce":1500.000}'
@@ -28,7 +28,7 @@ def test_the_json_that_is_signed_is_the_json_that_is_sent() -> None:
     assert PAIR.valid_signature(signed.headers["x-signature"], b"POST\n/buckets\n" + signed.body)
 
 
-def test_the_query_that_is_signed_is_the_query_that_is_sent() -> None:
+def test_signed_query_is_sent_query() -> None:
     params: dict[Any, Any] = {"name": "a b&c", b"x": b"\xc3\xa9"}
     request = build_request("GET", "/buckets", params)
     signed = Signature(PAIR, Nonces(lambda: 2_000_000_000, lambda: "")).sign(request)
@@ -40,7 +40,7 @@ def test_the_query_that_is_signed_is_the_query_that_is_sent() -> None:
     )
 
 
-def test_nothing_but_the_nonce_is_signed_where_there_are_no_parameters() -> None:
+def test_nonce_alone_is_signed_without_parameters() -> None:
     nonces = Nonces(lambda: 3_000_000_000, lambda: "")
     assert Signature(PAIR, nonces).sign(build_request("POST", "/x")).body == b'{"__nonce":3000.000}'
     assert (
@@ -50,12 +50,12 @@ def test_nothing_but_the_nonce_is_signed_where_there_are_no_parameters() -> None
     assert build_request("DELETE", "/x").target == "/x"
 
 
-def test_a_nonce_among_the_parameters_is_replaced() -> None:
+def test_nonce_among_parameters_is_replaced() -> None:
     request = build_request("POST", "/x", {"__nonce": 5, "a": 1})
     assert json.loads(request.with_nonce("7.5").payload) == {"a": 1, "__nonce": 7.5}
 
 
-def test_a_request_that_is_signed_twice_has_two_nonces_and_one_identity() -> None:
+def test_request_signed_twice_has_two_nonces_and_one_identity() -> None:
     auth, request = Signature(PAIR), build_request("GET", "/x")
     first, second = auth.sign(request), auth.sign(request)
     assert first.target != second.target
@@ -73,17 +73,17 @@ def test_a_request_that_is_signed_twice_has_two_nonces_and_one_identity() -> Non
         ("//x", "//x"),
     ],
 )
-def test_the_path_is_escaped_before_it_is_signed(path: str, sent: str) -> None:
+def test_path_is_escaped_before_signing(path: str, sent: str) -> None:
     assert build_request("GET", path).path == sent
 
 
-def test_ids_are_quoted_whole() -> None:
+def test_ids_are_fully_quoted() -> None:
     assert resource("buckets", "../../users?x=1#y", "files") == (
         "/buckets/..%2F..%2Fusers%3Fx%3D1%23y/files"
     )
 
 
-def test_basic_and_token_say_who_asks() -> None:
+def test_basic_and_token_send_identity() -> None:
     user = Users("a@b.com", "pass")
     header = identify(user).sign(build_request("GET", "/keys")).headers["Authorization"]
     assert base64.b64decode(header.removeprefix("Basic ")) == (
@@ -95,24 +95,24 @@ def test_basic_and_token_say_who_asks() -> None:
         identify(("user", "password"))
 
 
-def test_no_repr_shows_a_secret() -> None:
+def test_reprs_show_no_secret() -> None:
     user = Users("a@b.com", "geheim")
     signed = Signature(PAIR).sign(build_request("POST", "/x", {"password": "geheim"}))
-    told = [user, identify(user), identify(user).sign(signed), Token("geheim"), Signature(PAIR)]
-    text = " ".join(map(repr, [*told, Token("geheim").sign(signed)]))
+    shown = [user, identify(user), identify(user).sign(signed), Token("geheim"), Signature(PAIR)]
+    text = " ".join(map(repr, [*shown, Token("geheim").sign(signed)]))
     for secret in ("geheim", user.password_hash(), signed.headers["x-signature"]):
         assert secret not in text
     assert "11" * 32 not in text
 
 
-def test_an_activation_token_is_not_shown() -> None:
+def test_activation_token_is_not_in_safe_path() -> None:
     assert build_request("GET", resource("activations", "secret")).safe_path == "/activations/..."
     for path in ("/%61ctivations/secret", "/%41CTIVATIONS/secret/x", "/activations%2fsecret"):
         assert build_request("GET", path).safe_path == "/activations/..."
     assert build_request("GET", "/x/activation/secret").safe_path == "/x/activation/secret"
 
 
-def test_a_nonce_in_a_resource_is_not_sent() -> None:
+def test_nonce_in_resource_is_not_sent() -> None:
     assert (
         build_request("GET", "/x?__nonce=5&a=b&__nonce=6", {"__nonce": 7, "c": 1}).payload
         == "a=b&c=1"

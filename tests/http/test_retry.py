@@ -1,4 +1,4 @@
-"""Nothing is done twice and nothing given up early, wherever a connection breaks."""
+"""Retries: no request is done twice or given up early, wherever a connection breaks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def state(method: str, auth: Auth) -> RetryState:
 
 
 def delays(method: str, auth: Auth, outcome: Outcome, count: int = 3) -> list[float | None]:
-    """Return what is decided after each of *count* sendings that end in *outcome*."""
+    """Return the delays after each of *count* attempts that end in *outcome*."""
     one = state(method, auth)
     return [one.next_delay(outcome) for _ in range(count)]
 
@@ -110,7 +110,7 @@ def test_requests_are_repeated_where_that_is_safe(
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
-    ("told", "seconds"),
+    ("retry_after", "seconds"),
     [
         ("0", 0),
         ("7", 7),
@@ -118,8 +118,8 @@ def test_requests_are_repeated_where_that_is_safe(
         (email.utils.formatdate(NOW - 30, usegmt=True), 0),
     ],
 )
-def test_retry_after_is_obeyed(status: int, told: str, seconds: float) -> None:
-    throttled = answered(status, Retry_After=told)
+def test_retry_after_is_obeyed(status: int, retry_after: str, seconds: float) -> None:
+    throttled = answered(status, Retry_After=retry_after)
     for method, auth in ANYTHING - WITH_TOKEN - WITH_FETCHED:
         backed_off = [max(seconds, 0.15 * 2**number) for number in range(5)]
         assert delays(method, auth, throttled, 5) == pytest.approx(backed_off), (method, auth)
@@ -132,7 +132,7 @@ def test_retry_after_is_obeyed(status: int, told: str, seconds: float) -> None:
         assert delays(method, auth, throttled) == NEVER
 
 
-def test_fetched_tokens_are_three_in_all_whatever_came_of_them() -> None:
+def test_fetched_tokens_are_three_in_all() -> None:
     outcomes: list[Outcome] = [LOST, TOKEN_REFUSED, answered(503, Retry_After="0")]
     for order in itertools.permutations(outcomes):
         one = state("PUT", FETCHED)
@@ -140,7 +140,7 @@ def test_fetched_tokens_are_three_in_all_whatever_came_of_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["x-token", "X-Token"])
-def test_token_among_the_headers_is_never_repeated(name: str) -> None:
+def test_token_in_headers_is_never_repeated(name: str) -> None:
     request = build_request("GET", "/buckets/b/files/h", headers={name: "t"})
     for auth in (BASIC, SIGNED):
         for outcome in (LOST, answered(503, Retry_After="0")):
@@ -149,21 +149,21 @@ def test_token_among_the_headers_is_never_repeated(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/activations/t", "/Activations/t", "/%61ctivations/t"])
-def test_activation_is_sent_once_whoever_asks(path: str) -> None:
+def test_activation_is_sent_once_with_any_auth(path: str) -> None:
     for auth in (NO_AUTH, BASIC, SIGNED):
         assert RetryState(build_request("GET", path), auth).next_delay(LOST) is None
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(max_codepoint=255)) | st.from_regex(r"\w+, 0?\d \w+ \d+ [0-9:]+ .\d+"))
-def test_retry_after_of_any_text_raises_nothing(told: str) -> None:
-    wait = state("GET", SIGNED).next_delay(answered(503, Retry_After=told))
+def test_retry_after_of_any_text_raises_nothing(retry_after: str) -> None:
+    wait = state("GET", SIGNED).next_delay(answered(503, Retry_After=retry_after))
     assert wait is None or wait >= 0
 
 
-@pytest.mark.parametrize("told", ["²", "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"])
-def test_retry_after_beyond_all_numbers_is_ignored(told: str) -> None:
-    assert delays("GET", SIGNED, answered(503, Retry_After=told)) == NEVER
+@pytest.mark.parametrize("retry_after", ["²", "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"])
+def test_retry_after_out_of_range_is_ignored(retry_after: str) -> None:
+    assert delays("GET", SIGNED, answered(503, Retry_After=retry_after)) == NEVER
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -175,20 +175,20 @@ def test_refused_nonce_is_replaced_eight_times(method: str) -> None:
         assert delays(method, auth, NONCE_REFUSED) == NEVER
 
 
-def test_throttling_takes_no_try_from_other_failures() -> None:
+def test_throttling_uses_no_try_of_other_failures() -> None:
     one = state("GET", SIGNED)
     for _ in range(4):
         assert one.next_delay(answered(503, Retry_After="0")) is not None
     assert [one.next_delay(LOST) for _ in range(3)] == BACKED_OFF
 
 
-def test_refused_nonces_take_no_try_from_other_failures() -> None:
+def test_refused_nonces_use_no_try_of_other_failures() -> None:
     one = state("GET", SIGNED)
     outcomes: list[Outcome] = [NONCE_REFUSED, LOST, NONCE_REFUSED, LOST, NONCE_REFUSED, LOST]
     assert [one.next_delay(outcome) is None for outcome in outcomes] == [False] * 5 + [True]
 
 
-def test_refused_connection_changes_nothing_once_a_request_may_have_arrived() -> None:
+def test_refused_connection_does_not_undo_that_request_may_have_arrived() -> None:
     one = state("POST", SIGNED)
     assert one.next_delay(REFUSED) is not None
     assert one.next_delay(LOST) is None
@@ -214,7 +214,7 @@ def test_repeated_delete_counts_404_as_success(
     assert (capture(lambda: one.result(after)) == "") is done
 
 
-def test_page_of_a_proxy_does_not_count_as_deleted(ask: Ask) -> None:
+def test_404_page_of_proxy_is_not_counted_as_deleted(ask: Ask) -> None:
     answers = [b"", written("404 Not Found", b"<html>")]
 
     def treat(connection: socket.socket) -> None:
@@ -232,17 +232,17 @@ def test_page_of_a_proxy_does_not_count_as_deleted(ask: Ask) -> None:
     ("path", "headers"),
     [("/buckets/b/files/h", {"X-Token": "t" * 64}), ("/activations/" + "a" * 64, {})],
 )
-def test_hand_made_request_that_spends_a_token_is_sent_once(
+def test_rest_request_that_spends_token_is_sent_once(
     ask: Ask, path: str, headers: dict[str, str]
 ) -> None:
-    with RawServer(closes) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(close_after_request) as server, pymdc.Client(server.endpoint) as client:
         for auth in (pymdc.ECDSA(), Users("a@b.com", "x", client=client)):
             value = ask(REST, "GET", path, {}, auth, headers, client=client)
             assert type(value) is exceptions.ConnectionLost
         assert server.connections == 2
 
 
-def closes(connection: socket.socket) -> None:
+def close_after_request(connection: socket.socket) -> None:
     read_request(connection)
 
 
@@ -252,11 +252,11 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
         yield caplog
 
 
-def lines(log: pytest.LogCaptureFixture, level: int) -> list[str]:
+def messages(log: pytest.LogCaptureFixture, level: int) -> list[str]:
     return [record.getMessage() for record in log.records if record.levelno == level]
 
 
-def mine(bucket_id: str, account: Account, client: pymdc.Client) -> Bucket:
+def open_bucket(bucket_id: str, account: Account, client: pymdc.Client) -> Bucket:
     return Bucket(bucket_id, account.key_pair, client=client)
 
 
@@ -282,9 +282,9 @@ def test_creating_requests_are_sent_once(
             ask(Users(stranger.username, "x", client=through).register),
             ask(Buckets(account.key_pair, client=through).create, "new", 1, 1, []),
             ask(Keys(account.user, client=through).create, pair),
-            ask(mine(bucket_id, account, through).patch, {"name": "renamed"}),
-            ask(mine(bucket_id, account, through).files.token, "PULL"),
-            ask(mine(bucket_id, account, through).files.upload, io.BytesIO(b"data"), push),
+            ask(open_bucket(bucket_id, account, through).patch, {"name": "renamed"}),
+            ask(open_bucket(bucket_id, account, through).files.token, "PULL"),
+            ask(open_bucket(bucket_id, account, through).files.upload, io.BytesIO(b"data"), push),
         ]
     assert [type(value) for value in values] == [exceptions.ConnectionLost] * 6
     assert way.methods == ["POST", "POST", "POST", "PATCH", "POST", "PUT"]
@@ -298,7 +298,7 @@ def test_creating_requests_are_sent_once(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_requests_that_spend_a_token_are_sent_once(
+def test_requests_that_spend_token_are_sent_once(
     ask: Ask,
     bridge: Bridge,
     client: pymdc.Client,
@@ -315,7 +315,7 @@ def test_requests_that_spend_a_token_are_sent_once(
     with Way(bridge, stage, stage) as way, pymdc.Client(way.endpoint) as through:
         values = [
             ask(Users(user.username, "x", client=through).activate, activation),
-            ask(mine(bucket_id, account, through).files.download, name, pull),
+            ask(open_bucket(bucket_id, account, through).files.download, name, pull),
         ]
     assert [type(value) for value in values] == [exceptions.ConnectionLost] * 2
     assert way.methods == ["GET", "GET"]
@@ -338,12 +338,14 @@ def test_reading_request_is_sent_again(
     shown = bucket.list()
     log.clear()
     with Way(bridge, stage) as way, pymdc.Client(way.endpoint) as through:
-        assert ask(mine(bucket_id, account, through).list) == shown
+        assert ask(open_bucket(bucket_id, account, through).list) == shown
     assert way.methods == ["GET"] * 2
 
-    told = [line.rpartition(", ")[2] for line in lines(log, logging.DEBUG) if ", sending " in line]
-    assert told == ["sending 1", "sending 2"]
-    (warning,) = lines(log, logging.WARNING)
+    attempts = [
+        line.rpartition(", ")[2] for line in messages(log, logging.DEBUG) if ", sending " in line
+    ]
+    assert attempts == ["sending 1", "sending 2"]
+    (warning,) = messages(log, logging.WARNING)
     assert "sending it again in 0." in warning
 
     first, second = way.heads
@@ -368,14 +370,14 @@ def test_deleting_requests_are_sent_again(
     Keys(account.user).create(pair)
     one, other = (bucket.files.upload(io.BytesIO(data))["hash"] for data in (b"1", b"2"))
     with Way(bridge, *[stage, ""] * 2) as way, pymdc.Client(way.endpoint) as through:
-        assert ask(mine(bucket_id, account, through).files.delete, one) == ""
+        assert ask(open_bucket(bucket_id, account, through).files.delete, one) == ""
         assert ask(Keys(account.user, client=through).delete, pair) == ""
     assert set(way.methods) == {"DELETE"}
     assert [entry["hash"] for entry in bucket.files.list()] == [other]
     assert pair.get_public_key() not in [entry["key"] for entry in Keys(account.user).list()]
 
     with Way(bridge, stage) as way, pymdc.Client(way.endpoint) as through:
-        assert ask(mine(bucket_id, account, through).delete) == ""
+        assert ask(open_bucket(bucket_id, account, through).delete) == ""
     assert way.methods == ["DELETE"] * 2
     assert Buckets(account.key_pair, client=client).list() == []
 
@@ -384,26 +386,26 @@ def test_third_failure_is_the_last(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, bucket_id: str
 ) -> None:
     with Way(bridge, *[HEAD] * 9) as way, pymdc.Client(way.endpoint) as through:
-        value = ask(mine(bucket_id, account, through).delete)
+        value = ask(open_bucket(bucket_id, account, through).delete)
     assert type(value) is exceptions.ConnectionLost
     assert way.methods == ["DELETE"] * 3
     assert bucket.list()["id"] == bucket_id
 
 
-def test_throttled_delete_of_an_unknown_file_is_not_found(
+def test_throttled_delete_of_unknown_file_is_not_found(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, bucket_id: str
 ) -> None:
     with Way(bridge, BUSY + "0") as way, pymdc.Client(way.endpoint) as through:
-        value = ask(mine(bucket_id, account, through).files.delete, "0" * 40)
+        value = ask(open_bucket(bucket_id, account, through).files.delete, "0" * 40)
     assert value == {"error": "File not found"}
     assert way.methods == ["DELETE"] * 2
 
 
-@pytest.mark.parametrize("told", ["0", email.utils.formatdate(0, usegmt=True)])
+@pytest.mark.parametrize("retry_after", ["0", email.utils.formatdate(0, usegmt=True)])
 def test_throttled_create_is_sent_again(
-    ask: Ask, bridge: Bridge, account: Account, client: pymdc.Client, told: str
+    ask: Ask, bridge: Bridge, account: Account, client: pymdc.Client, retry_after: str
 ) -> None:
-    with Way(bridge, BUSY + told) as way, pymdc.Client(way.endpoint) as through:
+    with Way(bridge, BUSY + retry_after) as way, pymdc.Client(way.endpoint) as through:
         made = ask(Buckets(account.key_pair, client=through).create, "new", 1, 1, [])
     assert way.methods == ["POST"] * 2
     assert Buckets(account.key_pair, client=client).list() == [made]
@@ -416,11 +418,11 @@ def test_throttled_request_waits_for_retry_after(bridge: Bridge) -> None:
     assert time.monotonic() - began >= 1
 
 
-@pytest.mark.parametrize("told", ["60", email.utils.formatdate(1e10, usegmt=True)])
-def test_retry_after_beyond_the_total_is_not_waited_for(
-    ask: Ask, bridge: Bridge, account: Account, told: str
+@pytest.mark.parametrize("retry_after", ["60", email.utils.formatdate(1e10, usegmt=True)])
+def test_retry_after_beyond_total_is_not_waited_for(
+    ask: Ask, bridge: Bridge, account: Account, retry_after: str
 ) -> None:
-    with Way(bridge, BUSY + told) as way, pymdc.Client(way.endpoint, total=30) as through:
+    with Way(bridge, BUSY + retry_after) as way, pymdc.Client(way.endpoint, total=30) as through:
         value = ask(Buckets(account.key_pair, client=through).list)
     assert isinstance(value, exceptions.HTTPError)
     assert value.code == 503
@@ -432,8 +434,8 @@ def test_refused_connection_is_tried_three_times(ask: Ask, log: pytest.LogCaptur
         file = io.BytesIO(b"data")
         value = ask(Bucket("b", pymdc.ECDSA(), client=nowhere).files.upload, file, "token")
     assert type(value) is exceptions.ConnectError
-    assert sum(", sending " in line for line in lines(log, logging.DEBUG)) == 3
-    assert len(lines(log, logging.WARNING)) == 2
+    assert sum(", sending " in line for line in messages(log, logging.DEBUG)) == 3
+    assert len(messages(log, logging.WARNING)) == 2
 
 
 FULL = """
@@ -454,7 +456,7 @@ with pymdc.Client(sys.argv[1]) as client:
 
 
 @pytest.mark.parametrize("call", ["user.register()", "user.register(id).result()"])
-def test_missing_descriptor_for_a_kept_connection_means_that_nothing_was_sent(call: str) -> None:
+def test_missing_file_descriptor_is_connect_error_and_tried_again(call: str) -> None:
     with RawServer(answer_all) as server:
         done = python("-c", FULL % call, server.endpoint)
     first, second = done.stdout.splitlines()
@@ -464,7 +466,9 @@ def test_missing_descriptor_for_a_kept_connection_means_that_nothing_was_sent(ca
     assert done.stderr.count("sending it again") == 2
 
 
-def test_connection_that_breaks_inside_tls_may_have_arrived(ask: Ask, tmp_path: Path) -> None:
+def test_connection_broken_inside_tls_is_connection_lost_and_sent_once(
+    ask: Ask, tmp_path: Path
+) -> None:
     def garble(connection: socket.socket) -> None:
         read_request(connection)
         with socket.socket(fileno=connection.detach()) as plain:
@@ -479,7 +483,7 @@ def test_connection_that_breaks_inside_tls_may_have_arrived(ask: Ask, tmp_path: 
     assert type(value) is exceptions.ConnectionLost
 
 
-def test_bridge_that_comes_up_late_is_reached(ask: Ask) -> None:
+def test_bridge_started_late_is_reached(ask: Ask) -> None:
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
     bridge = Bridge(port=port)
