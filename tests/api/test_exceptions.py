@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from modes import Ask
-from servers import RawServer, Treat, answering
+from servers import Handler, RawServer, answering
 
 import pymdc
 from pymdc import exceptions
@@ -68,7 +68,7 @@ def register(client: pymdc.Client) -> Callable[..., Any]:
     return pymdc.api.Users("a@b.com", "pass", client=client).register
 
 
-CALLS: list[tuple[Callable[[pymdc.Client], Any], Treat, type[Exception], str]] = [
+CALLS: list[tuple[Callable[[pymdc.Client], Any], Handler, type[Exception], str]] = [
     (
         register,
         silence,
@@ -104,7 +104,7 @@ CALLS: list[tuple[Callable[[pymdc.Client], Any], Treat, type[Exception], str]] =
 
 @pytest.mark.parametrize(("call", "treat", "kind", "text"), CALLS)
 def test_an_exception_says_what_was_tried_where_what_came_and_what_to_check(
-    ask: Ask, call: Callable[[pymdc.Client], Any], treat: Treat, kind: type[Exception], text: str
+    ask: Ask, call: Callable[[pymdc.Client], Any], treat: Handler, kind: type[Exception], text: str
 ) -> None:
     with RawServer(treat) as server, pymdc.Client(server.endpoint, timeout=(5, 0.1)) as client:
         value = ask(call(client))
@@ -161,7 +161,7 @@ def test_a_closed_client_says_so(ask: Ask) -> None:
     assert "closed" in str(value)
 
 
-def downloading(ask: Ask, channel: Treat | None, pointers: Any = None) -> tuple[Any, str, str]:
+def downloading(ask: Ask, channel: Handler | None, pointers: Any = None) -> tuple[Any, str, str]:
     """Return what comes of a download, and the addresses of the bridge and of the channel."""
     with RawServer(channel or silence) as shards:
         url = shards.endpoint.replace("http:", "ws:")
@@ -187,7 +187,7 @@ def downloading(ask: Ask, channel: Treat | None, pointers: Any = None) -> tuple[
     ],
 )
 def test_a_channel_that_fails_says_which(
-    ask: Ask, treat: Treat, kind: type[Exception], text: str
+    ask: Ask, treat: Handler, kind: type[Exception], text: str
 ) -> None:
     value, _, url = downloading(ask, treat)
     assert isinstance(value, kind)

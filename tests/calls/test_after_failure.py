@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lender import DATA, HASH, Lender
+from fake_bridge import DATA, HASH, FakeBridge
 from modes import PATIENCE, Ask
 
 import pymdc
@@ -61,13 +61,13 @@ def test_download_succeeds_after_its_channels_could_not_be_reached(
 ) -> None:
     file, path = io.BytesIO(), tmp_path / "out"
     to: Any = path if target == "path" else file
-    with Lender() as lender, pymdc.Client(lender.endpoint) as client:
+    with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        there, lender.channel = lender.channel, f"ws://127.0.0.1:{closed_port()}"
+        there, fake.channel = fake.channel, f"ws://127.0.0.1:{closed_port()}"
         assert type(ask(files.download, HASH, to=to)) is exceptions.ConnectError
         assert list(tmp_path.iterdir()) == []
         assert file.getvalue() == b""
-        lender.channel = there
+        fake.channel = there
         assert ask(files.download, HASH, to=to)["size"] == len(DATA)
     assert (path.read_bytes() if target == "path" else file.getvalue()) == DATA
 

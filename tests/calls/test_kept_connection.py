@@ -18,7 +18,7 @@ from certificates import certificate, over_tls
 from channels import HASH
 from modes import AT_ONCE, PATIENCE, Ask
 from processes import MINUTE
-from servers import ANSWER, Holding, RawServer, Treat, read_request, some_bytes, wait
+from servers import ANSWER, Handler, HoldingServer, RawServer, read_request, read_some, wait
 
 import pymdc
 from pymdc import Call, Cancelled, exceptions
@@ -27,7 +27,7 @@ LIMIT = 0.4  # seconds, of a call that is to be too late
 MUCH = 32 * 1024 * 1024  # bytes, more than the system takes for a server that does not read
 
 
-def after_an_answer(then: Treat) -> Treat:
+def after_an_answer(then: Handler) -> Handler:
     """Return a treatment: answer one request, and do *then* to the connection."""
 
     def treat(connection: socket.socket) -> None:
@@ -70,7 +70,7 @@ WHERE = pytest.mark.parametrize(
         pytest.param(read_request, register, id="waiting for the answer"),
         pytest.param(half_the_headers, register, id="in the headers"),
         pytest.param(half_the_body, register, id="in the body"),
-        pytest.param(some_bytes, upload, id="in an upload"),
+        pytest.param(read_some, upload, id="in an upload"),
         pytest.param(read_request, download, id="waiting for pointers"),
     ],
 )
@@ -79,18 +79,18 @@ SCHEME = pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
 
 @contextmanager
 def held(
-    then: Treat, folder: Path, secure: bool = False, **settings: Any
-) -> Iterator[tuple[Holding, pymdc.Client]]:
+    then: Handler, folder: Path, secure: bool = False, **settings: Any
+) -> Iterator[tuple[HoldingServer, pymdc.Client]]:
     """Give a server and a client, whose first connection is kept and the next call on it held.
 
     See that it was kept, and that the call has lost it in the end.
     """
     trusted = certificate(folder, "localhost") if secure else None
 
-    def over(treat: Treat) -> Treat:
+    def over(treat: Handler) -> Handler:
         return over_tls(trusted, treat) if trusted else treat
 
-    with Holding(after_an_answer(then), over) as server:
+    with HoldingServer(after_an_answer(then), over) as server:
         endpoint = f"https://localhost:{server.port}" if trusted else server.endpoint
         with pymdc.Client(
             endpoint, ca_certs=str(trusted) if trusted else None, **settings
@@ -101,7 +101,7 @@ def held(
             assert server.ended.wait(AT_ONCE), "the call has lost its connection"
 
 
-def goes_on(server: Holding, client: pymdc.Client) -> None:
+def goes_on(server: HoldingServer, client: pymdc.Client) -> None:
     """See that the next call gets a new connection, and its answer."""
     assert server.connections == 1, "the first connection was kept"
     assert register(client) == []
@@ -111,7 +111,7 @@ def goes_on(server: Holding, client: pymdc.Client) -> None:
 @SCHEME
 @WHERE
 def test_cancelled_call_loses_its_kept_connection(
-    then: Treat, make: Make, secure: bool, tmp_path: Path
+    then: Handler, make: Make, secure: bool, tmp_path: Path
 ) -> None:
     got: list[Any] = []
     with held(then, tmp_path, secure, workers=1) as (server, client):
@@ -127,7 +127,7 @@ def test_cancelled_call_loses_its_kept_connection(
 @WHERE
 @pytest.mark.parametrize("how", [{"cancel": True}, {"timeout": 0.1}], ids=["at once", "in time"])
 def test_close_cancels_calls_on_kept_connections(
-    how: dict[str, Any], then: Treat, make: Make, secure: bool, tmp_path: Path
+    how: dict[str, Any], then: Handler, make: Make, secure: bool, tmp_path: Path
 ) -> None:
     got: list[Any] = []
     with held(then, tmp_path, secure) as (server, client):
@@ -160,7 +160,7 @@ STOPPED = f"nothing could be sent for {LIMIT} s"
         pytest.param(drip, register, {"total": LIMIT}, f"not done within {LIMIT} s", id="total"),
         pytest.param(drip, download, {"stall": LIMIT}, f"no progress for {LIMIT} s", id="stall"),
         pytest.param(
-            some_bytes, upload, {"stall": LIMIT}, f"no progress for {LIMIT} s", id="stalled upload"
+            read_some, upload, {"stall": LIMIT}, f"no progress for {LIMIT} s", id="stalled upload"
         ),
         pytest.param(
             read_request,
@@ -169,12 +169,12 @@ STOPPED = f"nothing could be sent for {LIMIT} s"
             f"no answer within {LIMIT} s",
             id="read",
         ),
-        pytest.param(some_bytes, upload, {"timeout": (5, LIMIT)}, STOPPED, id="write"),
+        pytest.param(read_some, upload, {"timeout": (5, LIMIT)}, STOPPED, id="write"),
     ],
 )
 def test_time_limit_holds_on_kept_connection(
     ask: Ask,
-    then: Treat,
+    then: Handler,
     make: Make,
     settings: dict[str, Any],
     text: str,
@@ -193,7 +193,7 @@ def test_time_limit_holds_on_kept_connection(
 
 @WHERE
 def test_ctrl_c_in_blocking_call_closes_its_kept_connection(
-    then: Treat, make: Make, tmp_path: Path
+    then: Handler, make: Make, tmp_path: Path
 ) -> None:
     def press(connection: socket.socket) -> None:
         then(connection)

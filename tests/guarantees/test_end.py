@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from channels import HASH, good, pointer, pointing, websocket
+from channels import HASH, pointer, pointer_server, send_shard, websocket
 from modes import AT_ONCE, MODES, PATIENCE, register
 from processes import MINUTE, python
-from servers import ANSWER, Holding, RawServer, answer_all, read_request, wait
+from servers import ANSWER, HoldingServer, RawServer, answer_all, read_request, wait
 
 import pymdc
 from pymdc import Cancelled
@@ -248,7 +248,7 @@ def test_close_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:
                 with pymdc.Client(endpoint, timeout=0.1) as client:
                     ask(pymdc.api.Users("a@b.com", client=client).register)
                     ask(pymdc.api.Files("b", pymdc.ECDSA(), client=client).upload, "missing")
-            with websocket(good) as url, pointing([pointer(url)]) as endpoint:
+            with websocket(send_shard) as url, pointer_server([pointer(url)]) as endpoint:
                 with pymdc.Client(endpoint) as client:
                     files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
                     ask(files.download, HASH, "token", to=tmp_path / "out")
@@ -383,7 +383,7 @@ def test_ctrl_c_in_a_blocking_call_closes_its_connection() -> None:
         assert main
         signal.pthread_kill(main, signal.SIGINT)
 
-    with Holding(press) as server, pymdc.Client(server.endpoint) as client:
+    with HoldingServer(press) as server, pymdc.Client(server.endpoint) as client:
         with pytest.raises(KeyboardInterrupt):
             pymdc.api.Users("a@b.com", client=client).register()
         server.released.set()

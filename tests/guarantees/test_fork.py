@@ -21,7 +21,7 @@ from accounts import Account
 from certificates import certificate, over_tls
 from modes import PATIENCE, Ask, register
 from processes import python
-from servers import ANSWER, Holding, RawServer, answer_all, read_request
+from servers import ANSWER, HoldingServer, RawServer, answer_all, read_request
 from steps import at_each_step
 
 import pymdc
@@ -94,7 +94,7 @@ def test_a_child_has_connections_and_workers_of_its_own(ask: Ask) -> None:
 
 def test_callbacks_outstanding_at_a_fork_run_once_and_in_the_parent() -> None:
     got: list[Any] = []
-    with Holding(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
+    with HoldingServer(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
         running = register(client, lambda value: got.append(os.getpid()))
         assert server.held.wait(PATIENCE)
         queued = [register(client, lambda value: got.append(os.getpid())) for _ in range(5)]

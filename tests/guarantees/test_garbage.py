@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from channels import blocks
 from modes import Ask
-from servers import RawServer, Treat, read_request
+from servers import Handler, RawServer, read_request
 
 import pymdc
 from pymdc import exceptions
@@ -22,14 +22,14 @@ GARBAGE: list[Any] = [[], "", None, 5, {}, "error", {"token": 5, "hash": 5}]
 NESTED = b"[" * 100_000
 
 
-def always(body: bytes) -> Treat:
+def always(body: bytes) -> Handler:
     """Return a treatment that answers each request with *body*."""
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while read_request(connection)[0]:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    return treat
+    return handle
 
 
 NO_TOKENS = [*map(json.dumps, [*GARBAGE, {"token": "a\nb"}, {"token": "\ud800"}]), NESTED.decode()]

@@ -9,11 +9,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import lender
+import fake_bridge
 import pytest
-from lender import HASH, Lender, damaged
+from fake_bridge import HASH, FakeBridge, send_damaged
 from modes import MODES, PATIENCE, Ask
-from servers import RawServer, answering, read_request, some_bytes, wait, written
+from servers import RawServer, answering, read_request, read_some, wait, written
 
 import pymdc
 from pymdc import Cancelled, exceptions
@@ -32,16 +32,16 @@ class File(io.BytesIO):
     """A file of the caller's."""
 
 
-def refused(connection: socket.socket) -> None:
+def refuse(connection: socket.socket) -> None:
     read_request(connection)
     connection.sendall(written("400 Bad Request", b'{"error": "no"}'))
 
 
-def dropped(connection: socket.socket) -> None:
-    some_bytes(connection)
+def drop(connection: socket.socket) -> None:
+    read_some(connection)
 
 
-def stored(connection: socket.socket) -> None:
+def store(connection: socket.socket) -> None:
     read_request(connection)
     connection.sendall(written("200 OK", b'{"hash": "%s"}' % (b"0" * 40)))
 
@@ -51,13 +51,13 @@ def never(done: int, total: int | None) -> None:
 
 
 TREATS: dict[str, tuple[Callable[[socket.socket], None], dict[str, Any], type]] = {
-    "stored": (stored, {"verify": False}, dict),
-    "stored as another one": (stored, {}, exceptions.IntegrityError),
-    "refused": (refused, {}, dict),
+    "stored": (store, {"verify": False}, dict),
+    "stored as another one": (store, {}, exceptions.IntegrityError),
+    "refused": (refuse, {}, dict),
     "not JSON": (answering(written("502 Bad Gateway", b"<html>")), {}, exceptions.HTTPError),
-    "dropped": (dropped, {}, exceptions.ConnectionLost),
+    "dropped": (drop, {}, exceptions.ConnectionLost),
     "garbled": (answering(b"no HTTP\r\n\r\n"), {}, exceptions.GarbledAnswer),
-    "stopped by progress": (stored, {"progress": never}, ZeroDivisionError),
+    "stopped by progress": (store, {"progress": never}, ZeroDivisionError),
 }
 
 
@@ -76,9 +76,11 @@ def see_that_it_is_let_go(reference: weakref.ref[Any]) -> None:
 
 @pytest.mark.parametrize("kind", [Content, File])
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("treat", TREATS)
-def test_a_finished_upload_holds_nothing_of_what_was_sent(treat: str, mode: str, kind: Any) -> None:
-    server_does, options, expected = TREATS[treat]
+@pytest.mark.parametrize("handle", TREATS)
+def test_a_finished_upload_holds_nothing_of_what_was_sent(
+    handle: str, mode: str, kind: Any
+) -> None:
+    server_does, options, expected = TREATS[handle]
     data = kind(bytes(SIZE))
     reference = weakref.ref(data)
     with RawServer(server_does) as server, pymdc.Client(server.endpoint) as client:
@@ -144,7 +146,7 @@ def test_an_upload_that_is_too_late_holds_nothing_of_what_was_sent(
 def test_an_upload_that_was_sent_again_holds_nothing_of_what_was_sent(mode: str) -> None:
     breaks = [True]
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while head := read_request(connection)[0]:
             if head.startswith(b"PUT") and breaks:
                 breaks.clear()
@@ -154,7 +156,7 @@ def test_an_upload_that_was_sent_again_holds_nothing_of_what_was_sent(mode: str)
 
     data = File(bytes(SIZE))
     reference = weakref.ref(data)
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value, call = kept(mode, files.upload, data, verify=False)
         assert value == {"hash": "0"}
@@ -164,13 +166,13 @@ def test_an_upload_that_was_sent_again_holds_nothing_of_what_was_sent(mode: str)
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("treat", [None, damaged, lender.refused, lender.dropped])
-def test_a_finished_download_holds_no_target(treat: Any, mode: str) -> None:
+@pytest.mark.parametrize("handle", [None, send_damaged, fake_bridge.refuse, fake_bridge.drop])
+def test_a_finished_download_holds_no_target(handle: Any, mode: str) -> None:
     target = File()
     reference = weakref.ref(target)
-    with Lender() as lends, pymdc.Client(lends.endpoint) as client:
-        if treat is not None:
-            lends.treats[3] = treat
+    with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
+        if handle is not None:
+            fake.handlers[3] = handle
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value, call = kept(mode, files.download, HASH, to=target)
         assert isinstance(value, dict | exceptions.IntegrityError)

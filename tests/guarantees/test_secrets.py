@@ -19,11 +19,20 @@ from typing import Any
 import pytest
 import urllib3
 from certificates import certificate, over_tls
-from channels import HASH, Serve, blocks, pointer, pointing, websocket
-from lender import damaged, dropped, refused
+from channels import HASH, ChannelHandler, blocks, pointer, pointer_server, websocket
+from fake_bridge import drop, refuse, send_damaged
 from modes import PATIENCE, Ask
 from proxies import Proxy
-from servers import Holding, RawServer, Treat, answer_all, answering, echoing, read_request, written
+from servers import (
+    Handler,
+    HoldingServer,
+    RawServer,
+    answer_all,
+    answering,
+    echoing,
+    read_request,
+    written,
+)
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
@@ -210,7 +219,7 @@ def test_a_lesson_with_its_refusals_keeps_its_secrets(
     assert "/activations/... answered 200" in text
 
 
-def failing(status: str, body: bytes = b"", *headers: str) -> Treat:
+def failing(status: str, body: bytes = b"", *headers: str) -> Handler:
     length = f"Content-Length: {len(body)}"
     lines = [f"HTTP/1.1 {status}", length, "Connection: close", *headers, "", ""]
     return answering("\r\n".join(lines).encode() + body)
@@ -234,7 +243,7 @@ def repeating(connection: socket.socket) -> None:
 
 FIRST = (b"authorization:", b"proxy-authorization:", b"x-signature:", b"x-token:")
 
-FAILURES: dict[str, Treat] = {
+FAILURES: dict[str, Handler] = {
     "echoes": echoing(b""),
     "echoes a header first": echoing(b"", FIRST),
     "echoes a header as its version": echoing(b"HTTP/9.9 ", FIRST),
@@ -289,9 +298,9 @@ def everything(ask: Ask, heard: Heard, client: pymdc.Client, pair: Noted) -> Non
     heard.shown(caught.value)
 
 
-@pytest.mark.parametrize("treat", FAILURES.values(), ids=FAILURES)
-def test_no_failure_tells_a_secret(ask: Ask, heard: Heard, pair: Noted, treat: Treat) -> None:
-    with RawServer(treat) as server:
+@pytest.mark.parametrize("handle", FAILURES.values(), ids=FAILURES)
+def test_no_failure_tells_a_secret(ask: Ask, heard: Heard, pair: Noted, handle: Handler) -> None:
+    with RawServer(handle) as server:
         with pymdc.Client(server.endpoint, timeout=(5, 0.05), total=2) as client:
             everything(ask, heard, client, pair)
     assert any("pymdc DEBUG" in text for text in heard.texts)
@@ -305,8 +314,8 @@ def test_a_channel_that_repeats_what_it_was_sent_tells_no_secret(
         sent = connection.recv()
         connection.send(json.dumps({"code": 400, "message": f"this was sent: {sent!r}"}))
 
-    with websocket(repeat, asks=True) as url:
-        with pointing([{**pointer(url), "token": token(heard)}]) as endpoint:
+    with websocket(repeat, reads_request=True) as url:
+        with pointer_server([{**pointer(url), "token": token(heard)}]) as endpoint:
             with pymdc.Client(endpoint) as client:
                 files = pymdc.api.Files("0" * 24, pair, client=client)
                 value = ask(files.download, HASH, token(heard), to=tmp_path / "out")
@@ -340,8 +349,12 @@ def test_no_proxy_tells_a_secret(
             monkeypatch.setenv("http_proxy", f"http://al:{password}@{proxy.address}")
             with pymdc.Client("http://bridge.invalid") as client:
                 everything(ask, heard, client, pair)
-    for treat in (echoing(b"HTTP/1.1 407 "), echoing(b"HTTP/1.1 407 ", FIRST), echoing(b"", FIRST)):
-        with RawServer(treat) as server:
+    for handle in (
+        echoing(b"HTTP/1.1 407 "),
+        echoing(b"HTTP/1.1 407 ", FIRST),
+        echoing(b"", FIRST),
+    ):
+        with RawServer(handle) as server:
             monkeypatch.setenv("http_proxy", f"http://al:{password}@127.0.0.1:{server.port}")
             with pymdc.Client("http://bridge.invalid") as client:
                 everything(ask, heard, client, pair)
@@ -377,7 +390,7 @@ def at_the_end(done: int, total: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("treat", "source", "kind"),
+    ("handle", "source", "kind"),
     [
         (lambda connection: connection.recv(100_000), io.BytesIO, exceptions.ConnectionLost),
         (reset, io.BytesIO, exceptions.ConnectionLost),
@@ -392,11 +405,11 @@ def test_no_upload_that_fails_on_its_way_tells_a_secret(
     ask: Ask,
     heard: Heard,
     pair: Noted,
-    treat: Treat,
+    handle: Handler,
     source: Callable[[bytes], Any],
     kind: type[pymdc.PymdcError],
 ) -> None:
-    with RawServer(treat) as server, pymdc.Client(server.endpoint, timeout=1) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint, timeout=1) as client:
         files = pymdc.api.Files("0" * 24, pair, client=client)
         value = heard.value(ask(files.upload, source(bytes(LARGE)), token(heard)))
     assert type(value) is kind
@@ -432,9 +445,9 @@ def garbled(connection: ServerConnection) -> None:
 @pytest.mark.parametrize(
     ("serve", "kind"),
     [
-        (refused, exceptions.ChannelError),
-        (damaged, exceptions.IntegrityError),
-        (dropped, exceptions.ConnectionLost),
+        (refuse, exceptions.ChannelError),
+        (send_damaged, exceptions.IntegrityError),
+        (drop, exceptions.ConnectionLost),
         (garbled, exceptions.GarbledAnswer),
         (mute, exceptions.Timeout),
         (None, exceptions.ConnectError),
@@ -446,12 +459,12 @@ def test_no_shard_that_fails_tells_a_secret(
     heard: Heard,
     pair: Noted,
     tmp_path: Path,
-    serve: Serve | None,
+    serve: ChannelHandler | None,
     kind: type[pymdc.PymdcError],
 ) -> None:
     with ExitStack() as stack:
         url = stack.enter_context(websocket(serve)) if serve else "ws://127.0.0.1:1"
-        endpoint = stack.enter_context(pointing([{**pointer(url), "token": token(heard)}]))
+        endpoint = stack.enter_context(pointer_server([{**pointer(url), "token": token(heard)}]))
         client = stack.enter_context(pymdc.Client(endpoint, timeout=1))
         files = pymdc.api.Files("0" * 24, pair, client=client)
         value = heard.value(ask(files.download, HASH, token(heard), to=tmp_path / "out"))
@@ -491,7 +504,7 @@ def test_what_the_callers_function_raises_has_the_frames_of_this_one_alone(
 
 
 @pytest.mark.parametrize(
-    ("treat", "progress", "kind"),
+    ("handle", "progress", "kind"),
     [
         (lambda connection: connection.recv(100), None, exceptions.ConnectionLost),
         (silence, halfway, ZeroDivisionError),
@@ -501,12 +514,12 @@ def test_what_the_callers_function_raises_has_the_frames_of_this_one_alone(
 def test_a_failed_upload_that_is_kept_does_not_hold_its_bytes(
     ask: Ask,
     no_collection: None,
-    treat: Treat,
+    handle: Handler,
     progress: Callable[[int, int | None], None] | None,
     kind: type[Exception],
 ) -> None:
     data = bytearray(LARGE)
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         files = pymdc.api.Files("0" * 24, pymdc.ECDSA(), client=client)
         value = ask(files.upload, data, "token", progress=progress)
     assert type(value) is kind
@@ -554,7 +567,7 @@ def untouched(records: Records) -> bool:
 def test_what_other_libraries_log_is_not_changed(
     ask: Ask, heard: Heard, records: Records, pair: Noted
 ) -> None:
-    with RawServer(answer_all) as other, Holding(read_request) as server:
+    with RawServer(answer_all) as other, HoldingServer(read_request) as server:
         with pymdc.Client(server.endpoint) as client:
             call = pymdc.api.Buckets(pair, client=client).list(heard.value)
             assert server.held.wait(PATIENCE)  # while ours is on its way

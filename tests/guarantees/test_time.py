@@ -14,10 +14,19 @@ from typing import Any
 
 import pytest
 from certificates import certificate, over_tls
-from channels import DATA, HASH, Serve, pointer, pointing, websocket
+from channels import DATA, HASH, ChannelHandler, pointer, pointer_server, websocket
 from modes import AT_ONCE, PATIENCE, Ask, blocking
 from processes import python
-from servers import Holding, RawServer, Treat, full_port, read_request, some_bytes, wait, written
+from servers import (
+    Handler,
+    HoldingServer,
+    RawServer,
+    full_port,
+    read_request,
+    read_some,
+    wait,
+    written,
+)
 from websockets.sync.server import ServerConnection
 
 import pymdc
@@ -47,13 +56,13 @@ def drip(connection: socket.socket) -> None:
             connection.sendall(b"1")
 
 
-def dripping(start: bytes) -> Treat:
-    def treat(connection: socket.socket) -> None:
+def dripping(start: bytes) -> Handler:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(start)
         drip(connection)
 
-    return treat
+    return handle
 
 
 def timed_out(value: Any, text: str, where: object) -> None:
@@ -89,10 +98,10 @@ def test_a_call_is_bounded_though_bytes_keep_coming(ask: Ask, start: bytes) -> N
 def test_the_total_holds_for_all_sendings_together() -> None:
     treatments: list[Callable[[socket.socket], object]] = [read_request, dripping(b"")]
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         treatments.pop(0)(connection)
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint, total=2) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint, total=2) as client:
         value = pymdc.api.Keys(pymdc.api.Users("a@b.com", client=client)).list()
     timed_out(value, "/keys: not done within 2 s", server.port)
     assert treatments == []
@@ -125,7 +134,7 @@ MUCH = 32 * 1024 * 1024  # more than the system takes for a server that does not
 def test_an_upload_to_a_server_that_stops_reading_is_bounded(
     ask: Ask, settings: dict[str, Any], text: str
 ) -> None:
-    with Holding(some_bytes) as server:
+    with HoldingServer(read_some) as server:
         value = upload(ask, server.endpoint, MUCH, **settings)
         server.released.set()
     timed_out(value, text, server.port)
@@ -133,7 +142,7 @@ def test_an_upload_to_a_server_that_stops_reading_is_bounded(
 
 def test_an_upload_may_wait_longer_for_the_server_than_for_a_connection() -> None:
     def pause(connection: socket.socket) -> None:
-        some_bytes(connection)
+        read_some(connection)
         for _ in pauses(5):
             pass
 
@@ -154,8 +163,8 @@ def an_endless_frame(connection: ServerConnection) -> None:
 
 
 @pytest.mark.parametrize("serve", [one_block, an_endless_frame])
-def test_a_channel_that_stalls_is_bounded(ask: Ask, serve: Serve, tmp_path: Path) -> None:
-    with websocket(serve) as channel, pointing([pointer(channel)]) as endpoint:
+def test_a_channel_that_stalls_is_bounded(ask: Ask, serve: ChannelHandler, tmp_path: Path) -> None:
+    with websocket(serve) as channel, pointer_server([pointer(channel)]) as endpoint:
         with pymdc.Client(endpoint, stall=LIMIT) as client:
             files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
             value = ask(files.download, HASH, "token", to=tmp_path / "out")
@@ -193,7 +202,7 @@ def test_a_slow_but_steady_download_succeeds(tmp_path: Path) -> None:
             connection.send(bytes([number]))
 
     data = bytes(range(BLOCKS))
-    with websocket(slow) as url, pointing([pointer(url, file_hash(data))]) as endpoint:
+    with websocket(slow) as url, pointer_server([pointer(url, file_hash(data))]) as endpoint:
         with pymdc.Client(endpoint, **STEADY) as client:
             files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
             files.download(file_hash(data), "token", to=tmp_path / "out")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accounts import Account
 from processes import python
-from servers import ANSWER, RawServer, Treat, answer_all, read_request, wait
+from servers import ANSWER, Handler, RawServer, answer_all, read_request, wait
 
 import pymdc
 
@@ -35,8 +35,8 @@ def where(value):
 """
 
 
-def printed(script: str, treat: Treat) -> list[str]:
-    with RawServer(treat) as server:
+def printed(script: str, handle: Handler) -> list[str]:
+    with RawServer(handle) as server:
         ended = python("-c", PROGRAM + script, server.endpoint)
     assert (ended.stderr, ended.returncode) == ("", 0)
     return ended.stdout.splitlines()
@@ -82,14 +82,14 @@ user.register(where)
 
 
 def test_process_is_held_after_no_thread_could_be_started() -> None:
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(ANSWER)
         read_request(connection)
         threading.Event().wait(0.5)  # longer than a program takes that is not held
         connection.sendall(ANSWER)
 
-    assert printed(LAST, treat) == ["[] main thread", "[] worker"]
+    assert printed(LAST, handle) == ["[] main thread", "[] worker"]
 
 
 TOO_LATE = """
@@ -116,13 +116,13 @@ def test_time_limits_hold_while_and_after_no_thread_can_be_started() -> None:
 
     then = [wait, drip]
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(ANSWER)
         read_request(connection)
         then.pop(0)(connection)
 
-    first, read, second, total = printed(TOO_LATE, treat)
+    first, read, second, total = printed(TOO_LATE, handle)
     assert (first, second) == ("list []", "list []")
     assert read.startswith("Timeout")
     assert "no answer within 0.5 s" in read
@@ -143,12 +143,12 @@ say("closed")
 
 
 def test_cancel_and_close_end_what_follows_after_no_thread_could_be_started() -> None:
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(ANSWER)
         wait(connection)
 
-    assert printed(CANCEL, treat) == ["[]", "Cancelled", "closed"]
+    assert printed(CANCEL, handle) == ["[]", "Cancelled", "closed"]
 
 
 TRANSFERS = (

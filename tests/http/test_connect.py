@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from certificates import certificate, context, expired, over_tls
-from channels import blocks, serving
+from channels import blocks, websocket_port
 from modes import Ask
 from processes import python
-from servers import RawServer, Treat, answering
+from servers import Handler, RawServer, answering
 
 import pymdc
 from pymdc import exceptions
@@ -36,7 +36,9 @@ def bridge(certificate: Path) -> Iterator[int]:
 @contextmanager
 def channel(certificate: Path) -> Iterator[int]:
     """Serve a shard, the bytes of ``shard``, behind *certificate*, and give the port."""
-    with serving(lambda connection: connection.send(b"shard"), ssl=context(certificate)) as port:
+    with websocket_port(
+        lambda connection: connection.send(b"shard"), ssl=context(certificate)
+    ) as port:
         yield port
 
 
@@ -133,7 +135,7 @@ def closes(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("treat", [resets, closes])
 def test_what_breaks_in_the_handshake_has_not_arrived_and_is_tried_three_times(
-    ask: Ask, treat: Treat
+    ask: Ask, treat: Handler
 ) -> None:
     with RawServer(treat) as server, pymdc.Client(f"https://localhost:{server.port}") as client:
         value = ask(pymdc.api.Users("a@b.com", "x", client=client).register)

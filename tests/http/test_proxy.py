@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from certificates import certificate, context, over_tls
-from channels import blocks, serving
+from channels import blocks, websocket_port
 from modes import Ask
 from proxies import Proxy
-from servers import RawServer, Treat, answering, echoing, read_request
+from servers import Handler, RawServer, answering, echoing, read_request
 from websockets.sync.server import ServerConnection
 
 import pymdc
@@ -82,7 +82,7 @@ def send_shard(channel: ServerConnection) -> None:
 def secure_channel(certificates: dict[str, Path]) -> Iterator[int]:
     """Serve a shard over TLS as bridge.invalid, and give the port."""
     tls = context(certificates["bridge.invalid"])
-    with serving(send_shard, ssl=tls) as port:
+    with websocket_port(send_shard, ssl=tls) as port:
         yield port
 
 
@@ -110,7 +110,7 @@ def shard(client: pymdc.Client, channel: str) -> Any:
 
 def tunnels(proxy: Proxy) -> list[str]:
     """Return what *proxy* was asked for, in HTTP/1.0 up to Python 3.11 and in HTTP/1.1 after."""
-    return [asked.rpartition(" ")[0] for asked in proxy.asked if asked.startswith("CONNECT")]
+    return [asked.rpartition(" ")[0] for asked in proxy.requests if asked.startswith("CONNECT")]
 
 
 @pytest.mark.parametrize("password", ["p/w", "12/34", "p#w", "p?w", "p[w", "p]w", "p:w", "p@w", ""])
@@ -151,9 +151,9 @@ def test_a_whole_lesson_goes_through_a_proxy(
             ask(bucket.files.download, entry["hash"], to=back)
             assert back.getvalue() == b"photo"
             assert ask(bucket.delete) == ""
-    methods = " ".join(request.split(" ")[0] for request in proxy.asked)
+    methods = " ".join(request.split(" ")[0] for request in proxy.requests)
     assert methods == "POST GET POST POST PATCH POST PUT POST GET CONNECT DELETE"
-    assert proxy.asked[0] == "POST http://bridge.invalid/users HTTP/1.1"
+    assert proxy.requests[0] == "POST http://bridge.invalid/users HTTP/1.1"
     assert tunnels(proxy) == ["CONNECT bridge.invalid:80"]
     assert proxy.refused == 0
 
@@ -199,7 +199,7 @@ def test_https_goes_through_a_tunnel(
         settings(https_proxy=f"{scheme}://{known}{proxy.address}")
         assert listing(ask, "https://bridge.invalid", certificates["both"], times=2) == []
     assert tunnels(proxy) == ["CONNECT bridge.invalid:443"]
-    assert len(proxy.asked) == 1
+    assert len(proxy.requests) == 1
 
 
 def test_plain_http_goes_through_a_proxy_spoken_to_over_tls(
@@ -226,7 +226,7 @@ def test_a_secure_channel_goes_through_a_tunnel(
 def test_plain_channel_goes_through_a_proxy_spoken_to_over_tls(
     certificates: dict[str, Path], settings: Set
 ) -> None:
-    with serving(send_shard) as port:
+    with websocket_port(send_shard) as port:
         with Proxy({"bridge.invalid": port}, CREDENTIALS, certificates["localhost"]) as proxy:
             settings(http_proxy=f"https://{QUOTED}@{proxy.address}")
             assert pulled("ws://bridge.invalid:9", certificates["both"]) == b"shard"
@@ -280,7 +280,7 @@ def test_a_proxy_that_refuses_is_named_and_no_credentials_are(
     assert "the proxy refused: 407 Proxy Authentication Required" in str(value)
     assert "geheim" not in str(value)
     assert proxy.refused > 0
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 def nothing(connection: socket.socket) -> None:
@@ -309,7 +309,9 @@ def silence(connection: socket.socket) -> None:
         (answering(b"x" * 70_000), "the proxy gave no whole answer"),
     ],
 )
-def test_what_is_no_proxy_makes_no_tunnel(settings: Set, url: str, treat: Treat, text: str) -> None:
+def test_what_is_no_proxy_makes_no_tunnel(
+    settings: Set, url: str, treat: Handler, text: str
+) -> None:
     with RawServer(treat) as server:
         proxy = server.endpoint.replace("//", "//al:geheim@")
         settings(http_proxy=proxy, https_proxy=proxy)
@@ -359,7 +361,7 @@ def test_a_proxy_with_an_unknown_certificate_is_refused(
             value = value_of(ask, url)
             assert type(value) is exceptions.CertificateError
             assert f"through the proxy https://{proxy.address}: the certificate" in str(value)
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 NO_HOSTS = ["x" * 70 + ".example", "a..b"]  # a part of a name has 1 to 63 characters
@@ -375,7 +377,7 @@ def test_a_name_that_no_host_has_is_no_connection(
         value = value_of(ask, f"{scheme}://{host}")
     assert type(value) is exceptions.ConnectError
     assert f"{scheme}://{host}" in str(value)
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 def test_a_page_of_a_proxy_is_an_http_error_that_names_it(ask: Ask, settings: Set) -> None:

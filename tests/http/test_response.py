@@ -22,7 +22,7 @@ import pytest
 import urllib3.exceptions
 import websockets.exceptions
 from modes import Ask
-from servers import RawServer, Treat, answering, full_port, read_request, wait, written
+from servers import Handler, RawServer, answering, full_port, read_request, wait, written
 
 import pymdc
 from pymdc import exceptions
@@ -39,7 +39,7 @@ def listing(endpoint: str, ask: Ask, read: float = 30) -> Any:
         return ask(pymdc.api.Keys(pymdc.api.Users("a@b.com", "pass", client=client)).list)
 
 
-def treated(treat: Treat, ask: Ask, read: float = 30) -> Any:
+def treated(treat: Handler, ask: Ask, read: float = 30) -> Any:
     with RawServer(treat) as server:
         return listing(server.endpoint, ask, read)
 
@@ -117,7 +117,7 @@ def reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-BROKEN: list[tuple[Treat, type[exceptions.NetworkError], str]] = [
+BROKEN: list[tuple[Handler, type[exceptions.NetworkError], str]] = [
     (closed_at_once, exceptions.ConnectionLost, "the connection"),
     (closed_after_the_request, exceptions.ConnectionLost, "the connection ended before the answer"),
     (reset, exceptions.ConnectionLost, "the connection broke"),
@@ -145,7 +145,7 @@ BROKEN: list[tuple[Treat, type[exceptions.NetworkError], str]] = [
 
 @pytest.mark.parametrize(("treat", "kind", "text"), BROKEN)
 def test_a_broken_answer_is_a_network_error(
-    ask: Ask, treat: Treat, kind: type[exceptions.NetworkError], text: str
+    ask: Ask, treat: Handler, kind: type[exceptions.NetworkError], text: str
 ) -> None:
     value = treated(treat, ask)
     assert type(value) is kind
@@ -425,7 +425,7 @@ def test_connections_are_kept_alive(ask: Ask) -> None:
         assert server.connections == 1
 
 
-def together(number: int) -> Treat:
+def together(number: int) -> Handler:
     """Return a treatment that answers *number* requests at once, none before all are there."""
     all_there = threading.Barrier(number)
 

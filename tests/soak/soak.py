@@ -164,10 +164,10 @@ class Channel:
         self._random = random.Random(seed)
 
     def __call__(self, connection: ServerConnection) -> None:
-        treats = [channels.good, drop, damage, stall]
-        (treat,) = self._random.choices(treats, [9, 1, 1, 1])
+        handlers = [channels.send_shard, drop, damage, stall]
+        (handle,) = self._random.choices(handlers, [9, 1, 1, 1])
         with suppress(ConnectionClosed):
-            treat(connection)
+            handle(connection)
 
 
 def drop(connection: ServerConnection) -> None:

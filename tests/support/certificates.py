@@ -8,7 +8,7 @@ import ssl
 import subprocess
 from pathlib import Path
 
-from servers import Treat
+from servers import Handler
 
 
 def certificate(folder: Path, host: str) -> Path:
@@ -41,15 +41,15 @@ def context(certificate: Path) -> ssl.SSLContext:
     return made
 
 
-def over_tls(certificate: Path, treat: Treat) -> Treat:
+def over_tls(certificate: Path, handle: Handler) -> Handler:
     """Return *treat* behind TLS."""
     tls = context(certificate)
 
-    def treat_securely(connection: socket.socket) -> None:
+    def handle_over_tls(connection: socket.socket) -> None:
         with tls.wrap_socket(connection, server_side=True) as secure:
-            treat(secure)
+            handle(secure)
 
-    return treat_securely
+    return handle_over_tls
 
 
 def _openssl(*arguments: str | Path) -> bytes:

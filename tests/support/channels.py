@@ -21,7 +21,7 @@ from pymdc._transfers.channel import open_shard
 DATA = b"a shard of a file"
 HASH = file_hash(DATA)
 
-Serve = Callable[[ServerConnection], None]
+ChannelHandler = Callable[[ServerConnection], None]
 
 # It logs what it is sent, and a test may listen for what the client logs.
 _silent = logging.Logger("channels")
@@ -29,9 +29,9 @@ _silent.disabled = True
 
 
 @contextmanager
-def serving(treat: Serve, **options: Any) -> Iterator[int]:
+def websocket_port(handle: ChannelHandler, **options: Any) -> Iterator[int]:
     """Serve WebSockets with *treat*, and give the port; nothing is left of it."""
-    with serve(treat, "127.0.0.1", 0, **options) as server:
+    with serve(handle, "127.0.0.1", 0, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.socket.getsockname()[1]
@@ -43,19 +43,19 @@ def serving(treat: Serve, **options: Any) -> Iterator[int]:
 
 
 @contextmanager
-def websocket(treat: Serve, asks: bool = False) -> Iterator[str]:
+def websocket(handle: ChannelHandler, reads_request: bool = False) -> Iterator[str]:
     """Serve WebSockets with *treat*, which reads the message if it *asks*; give their URL."""
 
-    def ignoring(connection: ServerConnection) -> None:
+    def read_then_handle(connection: ServerConnection) -> None:
         connection.recv()
-        treat(connection)
+        handle(connection)
 
-    with serving(treat if asks else ignoring, logger=_silent) as port:
+    with websocket_port(handle if reads_request else read_then_handle, logger=_silent) as port:
         yield f"ws://127.0.0.1:{port}"
 
 
 @contextmanager
-def pointing(pointers: Any) -> Iterator[str]:
+def pointer_server(pointers: Any) -> Iterator[str]:
     """Serve an answer that is *pointers* and give the endpoint."""
     body = json.dumps(pointers).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -68,10 +68,10 @@ def pointer(channel: str, name: str = HASH) -> dict[str, str]:
     return {"hash": name, "token": "secret-token", "operation": "PULL", "channel": channel}
 
 
-def good(connection: ServerConnection) -> None:
+def send_shard(connection: ServerConnection) -> None:
     """Send the shard."""
-    for place in range(0, len(DATA), 5):
-        connection.send(DATA[place : place + 5])
+    for offset in range(0, len(DATA), 5):
+        connection.send(DATA[offset : offset + 5])
 
 
 def blocks(client: pymdc.Client, pointer: Any) -> Iterator[Any]:

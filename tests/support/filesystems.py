@@ -17,7 +17,7 @@ import pytest
 
 Value = TypeVar("Value")
 
-SOMEBODY = 12345
+OTHER_USER = 12345
 
 _FLOCK = {"x86_64": 73, "aarch64": 32}
 _FTRUNCATE = {"x86_64": 77, "aarch64": 46}
@@ -74,20 +74,20 @@ def _refuse(numbers: Mapping[str, int], error: int) -> None:
         pytest.skip("this kernel filters no system calls")
 
 
-def as_somebody_else(function: Callable[[], Value]) -> Value:
+def as_other_user(function: Callable[[], Value]) -> Value:
     """Return what *function* returns where new files belong to `SOMEBODY`, as on some mounts."""
     if os.geteuid():
         pytest.skip("to have new files belong to somebody else takes root")
 
     def switched() -> Value:
-        ctypes.CDLL(None).setfsuid(SOMEBODY)
+        ctypes.CDLL(None).setfsuid(OTHER_USER)
         return function()
 
     return in_thread(switched)
 
 
 @contextmanager
-def everybodys_folder() -> Iterator[Path]:
+def world_writable_folder() -> Iterator[Path]:
     """Give a folder that everybody may write to."""
     with TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)

@@ -29,13 +29,13 @@ class Proxy:
         self._hosts = hosts
         encoded = base64.b64encode(credentials.encode()).decode()
         self._expected = f"Basic {encoded}" if credentials else ""
-        treat = over_tls(certificate, self._treat) if certificate else self._treat
-        self._server = RawServer(treat)
-        self.asked: list[str] = []
+        handle = over_tls(certificate, self._handle) if certificate else self._handle
+        self._server = RawServer(handle)
+        self.requests: list[str] = []
         self.refused = 0
         self.address = f"{'localhost' if certificate else '127.0.0.1'}:{self._server.port}"
 
-    def _treat(self, connection: socket.socket) -> None:
+    def _handle(self, connection: socket.socket) -> None:
         head, body = read_request(connection)
         request, *headers = head.decode("latin-1").split("\r\n")
         names = {line.partition(": ")[0].lower(): line.partition(": ")[2] for line in headers}
@@ -43,7 +43,7 @@ class Proxy:
             self.refused += 1
             connection.sendall(_answer("407 Proxy Authentication Required"))
             return
-        self.asked.append(request)
+        self.requests.append(request)
         method, target, _ = request.split(" ")
         url = urlsplit(f"//{target}" if method == "CONNECT" else target)
         with socket.create_connection(("127.0.0.1", self._hosts[url.hostname or ""])) as there:

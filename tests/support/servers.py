@@ -10,7 +10,7 @@ from types import TracebackType
 
 from modes import PATIENCE
 
-Treat = Callable[[socket.socket], None]
+Handler = Callable[[socket.socket], None]
 
 
 def read_request(connection: socket.socket) -> tuple[bytes, bytes]:
@@ -34,7 +34,7 @@ def read_request(connection: socket.socket) -> tuple[bytes, bytes]:
     return head, body
 
 
-def some_bytes(connection: socket.socket) -> None:
+def read_some(connection: socket.socket) -> None:
     """Read the first that comes."""
     connection.recv(100)
 
@@ -60,35 +60,35 @@ def answer_all(connection: socket.socket) -> None:
         connection.sendall(ANSWER)
 
 
-def answering(answer: bytes) -> Treat:
+def answering(answer: bytes) -> Handler:
     """Return a treatment: read a request, send *answer* as it is, close."""
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(answer)
 
-    return treat
+    return handle
 
 
-def echoing(before: bytes, first: tuple[bytes, ...] = ()) -> Treat:
+def echoing(before: bytes, first: tuple[bytes, ...] = ()) -> Handler:
     """Return a treatment that sends *before* and the request's head back, and closes.
 
     The head's lines that begin with one of *first* come before the others.
     """
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         lines = read_request(connection)[0].split(b"\r\n")
         lines.sort(key=lambda line: not line.lower().startswith(first or b""))
         connection.sendall(before + b"\r\n".join(lines) + b"\r\n\r\n")
 
-    return treat
+    return handle
 
 
 class RawServer:
     """Listens on a free port; each connection gets a thread and *treat*, then is closed."""
 
-    def __init__(self, treat: Treat) -> None:
-        self._treat = treat
+    def __init__(self, handle: Handler) -> None:
+        self._handle = handle
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -115,7 +115,7 @@ class RawServer:
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             try:
-                self._treat(connection)
+                self._handle(connection)
             except OSError:
                 return
 
@@ -142,7 +142,7 @@ def _end(sock: socket.socket) -> None:
     sock.close()
 
 
-class Holding(RawServer):
+class HoldingServer(RawServer):
     """Does *first* to its first connection and holds it; the other ones it answers.
 
     ``held`` says that the first one is there; ``ended``, once it is ``released``, that the client
@@ -152,13 +152,13 @@ class Holding(RawServer):
     def __init__(
         self,
         first: Callable[[socket.socket], object],
-        over: Callable[[Treat], Treat] = lambda treat: treat,
+        over: Callable[[Handler], Handler] = lambda handle: handle,
     ) -> None:
         self._first = [first]
         self.held, self.released, self.ended, self.another = (threading.Event() for _ in range(4))
         super().__init__(over(self._either))
 
-    def __enter__(self) -> Holding:
+    def __enter__(self) -> HoldingServer:
         return self
 
     def _either(self, connection: socket.socket) -> None:

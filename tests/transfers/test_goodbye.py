@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from certificates import certificate, over_tls
-from channels import DATA, HASH, pointer, pointing
+from channels import DATA, HASH, pointer, pointer_server
 from modes import PATIENCE, Ask
-from servers import RawServer, Treat
+from servers import Handler, RawServer
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
@@ -33,10 +33,10 @@ def reset(connection: socket.socket) -> None:
 
 def farewell(
     say: Callable[[ServerProtocol], None], leave: Callable[[socket.socket], None]
-) -> Treat:
+) -> Handler:
     """Return a channel that sends what it will *say* at once, as one piece, and does *leave*."""
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         protocol, asked = ServerProtocol(), False
         while not asked:
             protocol.receive_data(connection.recv(65536))
@@ -51,7 +51,7 @@ def farewell(
         connection.sendall(b"".join(protocol.data_to_send()))
         leave(connection)
 
-    return treat
+    return handle
 
 
 def whole(protocol: ServerProtocol) -> None:
@@ -79,7 +79,10 @@ def refusal(protocol: ServerProtocol) -> None:
 
 
 def download(ask: Ask, channel: str, to: Any, **settings: Any) -> Any:
-    with pointing([pointer(channel)]) as endpoint, pymdc.Client(endpoint, **settings) as client:
+    with (
+        pointer_server([pointer(channel)]) as endpoint,
+        pymdc.Client(endpoint, **settings) as client,
+    ):
         return ask(pymdc.api.Files("b", pymdc.ECDSA(), client=client).download, HASH, "t", to=to)
 
 
@@ -138,7 +141,7 @@ def test_reset_after_another_end_changes_no_exception(
 def test_goodbye_is_answered_before_the_connection_is_closed(ask: Ask, tmp_path: Path) -> None:
     heard, codes = threading.Event(), list[int]()
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         protocol = ServerProtocol()
         while data := connection.recv(65536):
             protocol.receive_data(data)
@@ -152,7 +155,7 @@ def test_goodbye_is_answered_before_the_connection_is_closed(ask: Ask, tmp_path:
             codes.append(protocol.close_rcvd.code)
         heard.set()
 
-    with RawServer(treat) as server:
+    with RawServer(handle) as server:
         value = download(ask, f"ws://127.0.0.1:{server.port}", tmp_path / "out")
         assert heard.wait(PATIENCE)
     assert value["size"] == len(DATA)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lender import DATA, HASH, Lender, damaged
+from fake_bridge import DATA, HASH, FakeBridge, send_damaged
 from modes import Ask
 
 import pymdc
@@ -52,7 +52,7 @@ def test_an_upload_and_a_download_tell(ask: Ask, bucket: Bucket, tmp_path: Path,
 
 def test_a_total_that_nobody_knows_is_none(ask: Ask, tmp_path: Path) -> None:
     listening = Listening()
-    with Lender("operation") as lender, pymdc.Client(lender.endpoint) as client:
+    with FakeBridge("operation") as fake, pymdc.Client(fake.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         ask(files.download, HASH, to=tmp_path / "back", progress=listening)
     *before, last = listening.told
@@ -75,8 +75,8 @@ def test_it_is_not_told_too_often_nor_backwards_nor_of_the_end() -> None:
 
 def test_a_transfer_that_fails_never_tells_the_end(ask: Ask, tmp_path: Path) -> None:
     listening = Listening()
-    with Lender() as lender, pymdc.Client(lender.endpoint, channels=1) as client:
-        lender.treats[10] = damaged
+    with FakeBridge() as fake, pymdc.Client(fake.endpoint, channels=1) as client:
+        fake.handlers[10] = send_damaged
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(files.download, HASH, to=tmp_path / "back", progress=listening)
     assert type(value) is exceptions.IntegrityError
@@ -108,7 +108,7 @@ def test_what_it_raises_ends_the_transfer_and_is_its_value(
     token = bucket.files.token("PUSH")["token"]
     assert ask(bucket.files.upload, io.BytesIO(MANY), token, progress=stop) is error
     assert bucket.files.list() == []
-    with Lender() as lender, pymdc.Client(lender.endpoint) as client:
+    with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         assert ask(files.download, HASH, to=tmp_path / "back", progress=stop) is error
     assert not (tmp_path / "back").exists()

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO, cast
 
 import pytest
 from accounts import Account
+from faulty_proxy import STAGES, UNREAD, FaultyProxy, read_head
 from modes import Ask
-from servers import Holding, RawServer, answering, read_request
-from ways import STAGES, UNREAD, Way, read_head
+from servers import HoldingServer, RawServer, answering, read_request
 
 import pymdc
 from pymdc import exceptions
@@ -46,7 +46,7 @@ def files_of(bucket: Bucket, account: Account, client: pymdc.Client) -> Files:
     return Files(bucket.list()["id"], account.key_pair, client=client)
 
 
-def tokens(way: Way) -> list[str]:
+def tokens(way: FaultyProxy) -> list[str]:
     """Return the tokens that uploads presented."""
     return re.findall(r"x-token: (\w+)", b"\n".join(way.heads).decode("latin-1"))
 
@@ -62,7 +62,7 @@ def test_a_broken_upload_starts_anew_with_a_new_token(
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
-    with Way(bridge, "", stage, "", stage) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, "", stage, "", stage) as way, pymdc.Client(way.endpoint) as through:
         entry = ask(files_of(bucket, account, through).upload, file)
     assert way.methods == ["POST", "PUT"] * 3
     assert len(set(tokens(way))) == 3
@@ -79,7 +79,7 @@ def test_a_broken_upload_starts_anew_with_a_new_token(
 def test_the_third_break_of_an_upload_is_the_last(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, file: BinaryIO
 ) -> None:
-    with Way(bridge, *["", UNREAD] * 5) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, *["", UNREAD] * 5) as way, pymdc.Client(way.endpoint) as through:
         value = ask(files_of(bucket, account, through).upload, file)
     assert type(value) is exceptions.ConnectionLost
     assert way.methods == ["POST", "PUT"] * 3
@@ -91,7 +91,7 @@ def test_with_a_token_of_the_callers_an_upload_is_sent_once(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, file: BinaryIO
 ) -> None:
     push = bucket.files.token("PUSH")["token"]
-    with Way(bridge, UNREAD) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, UNREAD) as way, pymdc.Client(way.endpoint) as through:
         value = ask(Files("0" * 24, account.key_pair, client=through).upload, file, push)
     assert type(value) is exceptions.ConnectionLost
     assert str(value).endswith("it was not sent again, because its token may be spent")
@@ -103,11 +103,11 @@ class GoneAfterOne(RawServer):
     """Answers one connection, having refused all others."""
 
     def __init__(self, answer: bytes) -> None:
-        def treat(connection: socket.socket) -> None:
+        def handle(connection: socket.socket) -> None:
             self._socket.shutdown(socket.SHUT_RDWR)
             answering(answer)(connection)
 
-        super().__init__(treat)
+        super().__init__(handle)
 
 
 def test_server_that_goes_away_is_a_connect_error(ask: Ask, file: BinaryIO) -> None:
@@ -127,7 +127,7 @@ def granting(answer: bytes, times: int) -> Callable[[socket.socket], None]:
     """Return a treatment that grants tokens, and gives *answer* to the first *times* uploads."""
     count = 0
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         nonlocal count
         while head := read_request(connection)[0]:
             if head.startswith(b"POST"):
@@ -138,7 +138,7 @@ def granting(answer: bytes, times: int) -> Callable[[socket.socket], None]:
             entry = {"hash": file_hash(DATA[SKIPPED:])}
             connection.sendall(answer if count <= times else written("200 OK", entry))
 
-    return treat
+    return handle
 
 
 @pytest.mark.parametrize("times", [0, 1, 2, 3])
@@ -269,7 +269,7 @@ def test_a_refusal_is_heard_from_who_neither_reads_on_nor_closes(ask: Ask) -> No
         read_head(connection)
         connection.sendall(written("413 Content Too Large", {"error": "Storage quota exceeded"}))
 
-    with Holding(refuse) as server:
+    with HoldingServer(refuse) as server:
         with pymdc.Client(server.endpoint, timeout=(5, 0.5)) as client:
             value = ask(Files("b", pymdc.ECDSA(), client=client).upload, Zeros(100_000_000), "t")
             server.released.set()
@@ -387,7 +387,7 @@ def test_a_file_that_can_be_read_once_is_not_sent_a_second_time(
                 raise OSError("it was read")
             return super().seek(offset, whence)
 
-    with Way(bridge, "", STAGES[-1]) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, "", STAGES[-1]) as way, pymdc.Client(way.endpoint) as through:
         value = ask(files_of(bucket, account, through).upload, Once(DATA))
     assert isinstance(value, OSError)
     assert "the file cannot be rewound (it was read)" in str(value)

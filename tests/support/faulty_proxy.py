@@ -18,7 +18,7 @@ STAGES = [UNREAD, HEAD, FORWARDED, ANSWERING]
 BUSY = "Retry-After: "
 
 
-class Way(RawServer):
+class FaultyProxy(RawServer):
     """Carries requests to *bridge*; *stages* say, request by request, where one breaks.
 
     An empty stage lets the request through, and so does the end of them all; one that begins with
@@ -33,7 +33,7 @@ class Way(RawServer):
         self.heads: list[bytes] = []
         super().__init__(self._carry)
 
-    def __enter__(self) -> Way:
+    def __enter__(self) -> FaultyProxy:
         return self
 
     @property
