@@ -1,4 +1,4 @@
-"""Channels, and pointers to them, that a test makes up."""
+"""Fake channels, and pointers to them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ HASH = file_hash(DATA)
 
 ChannelHandler = Callable[[ServerConnection], None]
 
-# It logs what it is sent, and a test may listen for what the client logs.
+# websockets logs what it receives; tests that read the client's log must not see that.
 _silent = logging.Logger("channels")
 _silent.disabled = True
 
 
 @contextmanager
 def websocket_port(handle: ChannelHandler, **options: Any) -> Iterator[int]:
-    """Serve WebSockets with *treat*, and give the port; nothing is left of it."""
+    """Serve WebSockets with *handle* and give the port; close everything at the end."""
     with serve(handle, "127.0.0.1", 0, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -44,7 +44,10 @@ def websocket_port(handle: ChannelHandler, **options: Any) -> Iterator[int]:
 
 @contextmanager
 def websocket(handle: ChannelHandler, reads_request: bool = False) -> Iterator[str]:
-    """Serve WebSockets with *treat*, which reads the message if it *asks*; give their URL."""
+    """Serve WebSockets with *handle* and give the URL.
+
+    The client's request is read first, or by *handle* itself if it *reads_request*.
+    """
 
     def read_then_handle(connection: ServerConnection) -> None:
         connection.recv()
@@ -56,7 +59,7 @@ def websocket(handle: ChannelHandler, reads_request: bool = False) -> Iterator[s
 
 @contextmanager
 def pointer_server(pointers: Any) -> Iterator[str]:
-    """Serve an answer that is *pointers* and give the endpoint."""
+    """Answer each request with *pointers*, and give the endpoint."""
     body = json.dumps(pointers).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with RawServer(answering(head + body)) as server:
@@ -69,13 +72,13 @@ def pointer(channel: str, name: str = HASH) -> dict[str, str]:
 
 
 def send_shard(connection: ServerConnection) -> None:
-    """Send the shard."""
+    """Send the shard in blocks of five bytes."""
     for offset in range(0, len(DATA), 5):
         connection.send(DATA[offset : offset + 5])
 
 
 def blocks(client: pymdc.Client, pointer: Any) -> Iterator[Any]:
-    """Give the blocks of the one shard behind *pointer*."""
+    """Give the blocks of the shard that *pointer* names."""
     scope = CancelScope()
     with closing(open_shard(pointer, client.transport, scope)) as shard:
         try:

@@ -1,4 +1,4 @@
-"""A bridge of a few lines, which lends the shards of one file, and can be told to fail."""
+"""A fake bridge that serves the shards of one file, and fails where a test asks for it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ ShardHandler = Callable[[ServerConnection], object]
 
 
 class FakeBridge:
-    """Lends the shards of `DATA`; *told* are the keys that its pointers have besides the hash.
+    """Serves the shards of `DATA`; *fields* are those of its pointers, besides the hash.
 
-    They say that it does so at ``channel``.
-    ``treats`` say, by a shard's number, what is done instead when it is first asked for.
-    A ``refusal`` is answered in place of pointers, once there were some.
-    ``pulled`` are the numbers of those that were asked for, ``most`` is how many were at once, and
-    ``pointed`` how often there were pointers.
+    ``channel`` is the URL that the pointers name.
+    ``handlers`` replace, by a shard's number, the first response to a request for that shard.
+    ``refusal``, if set, is answered instead of pointers from the second request for them on.
+    ``requested`` are the numbers of the shards requested, ``most_at_once`` how many of them were
+    served at the same time, and ``pointer_requests`` counts the answers with pointers.
     """
 
     def __init__(self, *fields: str) -> None:
@@ -89,17 +89,17 @@ class FakeBridge:
 
 
 def refuse(connection: ServerConnection) -> None:
-    """Refuse the token of a pointer."""
+    """Refuse the token of the pointer."""
     connection.send('{"code": 400, "message": "The supplied token is not accepted"}')
 
 
 def send_damaged(connection: ServerConnection) -> None:
-    """Send something else."""
+    """Send zeros instead of the shard."""
     connection.send(bytes(SHARD))
 
 
 def drop(connection: ServerConnection) -> None:
-    """Send a part, and vanish."""
+    """Send a part of the shard and close the connection."""
     connection.send(bytes(10))
     connection.socket.shutdown(socket.SHUT_RDWR)
 

@@ -1,4 +1,4 @@
-"""A small proxy: it forwards plain HTTP, and carries anything else through a tunnel."""
+"""A small proxy that forwards plain HTTP and tunnels everything else."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from servers import RawServer, read_request
 
 
 class Proxy:
-    """Serves those who send *credentials*, ``user:password``, or with none everybody.
+    """Serves requests that carry *credentials*, ``user:password``; without these, all requests.
 
-    *hosts* are the names that only the proxy knows, and the ports on this machine behind them.
-    With a *certificate* it is spoken to over TLS. ``asked`` are the requests that it served.
+    *hosts* maps names that only the proxy can resolve to ports on this machine.
+    With a *certificate* the proxy speaks TLS.
+    ``requests`` are the request lines served, ``refused`` counts the requests refused.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Proxy:
                 kept = [line for line in headers if not line.lower().startswith("proxy-")]
                 lines = [f"{method} {path} HTTP/1.1", *kept, "Connection: close", "", ""]
                 there.sendall("\r\n".join(lines).encode("latin-1") + body)
-            _carry(connection, there)
+            _relay(connection, there)
 
     def __enter__(self) -> Proxy:
         return self
@@ -73,8 +74,8 @@ def _answer(status: str) -> bytes:
     return f"HTTP/1.1 {status}\r\n{length}\r\n".encode()
 
 
-def _carry(here: socket.socket, there: socket.socket) -> None:
-    """Carry bytes both ways until one side ends."""
+def _relay(here: socket.socket, there: socket.socket) -> None:
+    """Relay bytes in both directions until one side closes."""
     others = {here: there, there: here}
     with suppress(OSError, ValueError):  # one of them was closed meanwhile
         while True:
