@@ -28,14 +28,14 @@ def download(ask: Ask, pointers: Any, to: Path | io.BytesIO, name: str = HASH) -
         return ask(files.download, name, "token", to=to)
 
 
-def test_a_bare_channel_is_read(ask: Ask, tmp_path: Path) -> None:
+def test_channel_without_final_text_is_read(ask: Ask, tmp_path: Path) -> None:
     with websocket(send_shard) as url:
         value = download(ask, [pointer(url)], tmp_path / "out")
     assert value["size"] == len(DATA)
     assert (tmp_path / "out").read_bytes() == DATA
 
 
-def test_fragmented_messages_and_pings_are_read(ask: Ask, tmp_path: Path) -> None:
+def test_channel_with_fragments_and_pings_is_read(ask: Ask, tmp_path: Path) -> None:
     def handle(connection: ServerConnection) -> None:
         connection.ping()
         connection.send(DATA[place : place + 4] for place in range(0, len(DATA), 4))
@@ -54,7 +54,7 @@ def test_fragmented_messages_and_pings_are_read(ask: Ask, tmp_path: Path) -> Non
         ["", '{"code":200, "message": "\u2713"}'],
     ],
 )
-def test_a_text_that_all_went_well_is_no_error(
+def test_success_text_from_channel_is_not_an_error(
     ask: Ask, tmp_path: Path, said: str | list[str]
 ) -> None:
     def handle(connection: ServerConnection) -> None:
@@ -72,7 +72,7 @@ def test_a_text_that_all_went_well_is_no_error(
         assert (tmp_path / "out").read_bytes() == DATA
 
 
-def test_an_empty_shard_brings_no_byte(ask: Ask, tmp_path: Path) -> None:
+def test_empty_shard_makes_empty_file(ask: Ask, tmp_path: Path) -> None:
     empty = file_hash(b"")
     with websocket(lambda connection: None) as url:
         value = download(ask, [pointer(url, empty)], tmp_path / "out", empty)
@@ -111,7 +111,7 @@ CHANNELS: list[tuple[ChannelHandler, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("handle", "kind", "text"), CHANNELS)
-def test_a_channel_that_fails_leaves_no_file(
+def test_failing_channel_leaves_no_file(
     ask: Ask, tmp_path: Path, handle: ChannelHandler, kind: type[Exception], text: str
 ) -> None:
     target = tmp_path / "out"
@@ -139,7 +139,7 @@ RAW: list[tuple[Handler, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("handle", "kind", "text"), RAW)
-def test_what_is_no_channel_leaves_no_file(
+def test_server_without_websocket_leaves_no_file(
     ask: Ask, tmp_path: Path, handle: Handler, kind: type[Exception], text: str
 ) -> None:
     with RawServer(handle) as server:
@@ -151,7 +151,7 @@ def test_what_is_no_channel_leaves_no_file(
     assert url in str(value)
 
 
-def test_a_refused_channel_and_a_wrong_url_are_told(ask: Ask, tmp_path: Path) -> None:
+def test_refused_channel_and_wrong_url_are_connect_errors(ask: Ask, tmp_path: Path) -> None:
     value = download(ask, [pointer("ws://127.0.0.1:1")], tmp_path / "out")
     assert type(value) is exceptions.ConnectError
     assert "refused" in str(value)
@@ -176,7 +176,7 @@ def test_a_refused_channel_and_a_wrong_url_are_told(ask: Ask, tmp_path: Path) ->
         "",
     ],
 )
-def test_a_channel_that_is_no_websocket_is_told_before_any_is_tried(
+def test_channel_without_websocket_url_is_refused_before_connecting(
     ask: Ask, tmp_path: Path, caplog: pytest.LogCaptureFixture, channel: str
 ) -> None:
     with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
@@ -191,7 +191,9 @@ def test_a_channel_that_is_no_websocket_is_told_before_any_is_tried(
     assert os.listdir(tmp_path) == []
 
 
-def test_one_pointer_of_many_that_is_no_websocket_is_told_first(ask: Ask, tmp_path: Path) -> None:
+def test_one_pointer_without_websocket_url_stops_the_download_first(
+    ask: Ask, tmp_path: Path
+) -> None:
     pulled: list[ServerConnection] = []
     with websocket(pulled.append) as url:
         pointers = [pointer(url), pointer(url.replace("ws:", "http:"))]
@@ -200,7 +202,7 @@ def test_one_pointer_of_many_that_is_no_websocket_is_told_first(ask: Ask, tmp_pa
     assert pulled == []
 
 
-def test_shards_in_the_wrong_order_are_no_file(ask: Ask, tmp_path: Path) -> None:
+def test_shards_in_wrong_order_are_an_integrity_error(ask: Ask, tmp_path: Path) -> None:
     with websocket(send_shard) as url:
         value = download(ask, [pointer(url), pointer(url)], tmp_path / "out")
     assert type(value) is exceptions.IntegrityError
@@ -211,7 +213,7 @@ def test_shards_in_the_wrong_order_are_no_file(ask: Ask, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "pointers", ["text", {"a": 1}, [1], [{"hash": "x"}], [{**pointer("ws://x"), "token": 5}]]
 )
-def test_an_answer_that_is_no_list_of_pointers_is_told(
+def test_answer_that_is_no_list_of_pointers_is_an_integrity_error(
     ask: Ask, tmp_path: Path, pointers: Any
 ) -> None:
     value = download(ask, pointers, tmp_path / "out")
@@ -220,7 +222,7 @@ def test_an_answer_that_is_no_list_of_pointers_is_told(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(ask: Ask) -> None:
+def test_full_disk_error_of_open_file_is_the_value(ask: Ask) -> None:
     class Full(io.BytesIO):
         def write(self, data: Any) -> int:
             raise OSError(28, "No space left on device")
@@ -231,7 +233,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(ask: Ask) -> None:
     assert value.errno == 28
 
 
-def test_no_token_is_logged_even_at_debug(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_token_is_not_logged_even_at_debug(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("DEBUG")
     caplog.set_level("DEBUG", "pymdc")
     with websocket(send_shard) as url:

@@ -39,7 +39,7 @@ from pymdc import exceptions
 ALL = list(range(len(SHARDS)))
 
 
-def test_shards_come_side_by_side(ask: Ask, tmp_path: Path) -> None:
+def test_shards_are_fetched_in_parallel(ask: Ask, tmp_path: Path) -> None:
     four = threading.Barrier(4)
 
     def meet(number: int) -> ShardHandler:
@@ -60,7 +60,7 @@ def test_shards_come_side_by_side(ask: Ask, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("told", [("size",), ("operation",)], ids=["sizes", "no sizes"])
-def test_shards_come_in_order_where_they_have_to(ask: Ask, tmp_path: Path, told: Any) -> None:
+def test_shards_of_single_channel_are_fetched_in_order(ask: Ask, tmp_path: Path, told: Any) -> None:
     with FakeBridge(*told) as fake:
         value = download(ask, fake, tmp_path / "out", channels=1)
     assert value["size"] == len(DATA)
@@ -76,7 +76,7 @@ def test_failed_download_without_sizes_leaves_nothing(ask: Ask, tmp_path: Path) 
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_that_cannot_seek_gets_the_bytes_in_order(ask: Ask) -> None:
+def test_file_without_seek_gets_bytes_in_order(ask: Ask) -> None:
     class Pipe:
         def __init__(self) -> None:
             self.got = b""
@@ -107,7 +107,7 @@ def in_place(folder: Path) -> list[int]:
         (refuse, exceptions.ChannelError),
     ],
 )
-def test_what_was_fetched_is_not_fetched_again(
+def test_shards_in_part_file_are_not_fetched_again(
     ask: Ask, tmp_path: Path, handle: ShardHandler, kind: type[Exception]
 ) -> None:
     target = tmp_path / "out"
@@ -139,7 +139,7 @@ def test_what_was_fetched_is_not_fetched_again(
     ],
     ids=["whole", "longer", "damaged", "cut", "empty", "strange"],
 )
-def test_leftovers_are_checked_before_they_are_used(
+def test_part_file_is_checked_before_it_is_used(
     ask: Ask, tmp_path: Path, left: bytes, fetched: list[int]
 ) -> None:
     part_path(tmp_path).write_bytes(left)
@@ -159,7 +159,7 @@ with pymdc.Client(sys.argv[1], channels=2) as client:
 """
 
 
-def test_a_killed_download_goes_on_where_it_was(ask: Ask, tmp_path: Path) -> None:
+def test_killed_download_resumes(ask: Ask, tmp_path: Path) -> None:
     target, reached, go_on = tmp_path / "out", threading.Event(), threading.Event()
 
     def hold(connection: ServerConnection) -> None:
@@ -184,7 +184,7 @@ def test_a_killed_download_goes_on_where_it_was(ask: Ask, tmp_path: Path) -> Non
     assert set(fake.requested) == {*ALL} - {*kept}
 
 
-def test_two_downloads_of_one_file_at_once_are_both_whole(ask: Ask, tmp_path: Path) -> None:
+def test_two_simultaneous_downloads_of_one_file_are_both_complete(ask: Ask, tmp_path: Path) -> None:
     reached, go_on, got = threading.Event(), threading.Event(), list[Any]()
 
     def hold(connection: ServerConnection) -> None:
@@ -208,7 +208,7 @@ def test_two_downloads_of_one_file_at_once_are_both_whole(ask: Ask, tmp_path: Pa
 
 @pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize("handle", [refuse, drop])
-def test_pointers_are_renewed_where_pymdc_may(
+def test_pointers_are_renewed_if_the_token_is_pymdcs_own(
     ask: Ask, tmp_path: Path, handle: ShardHandler, channels: int
 ) -> None:
     with FakeBridge() as fake:
@@ -219,7 +219,7 @@ def test_pointers_are_renewed_where_pymdc_may(
     assert (tmp_path / "out").read_bytes() == DATA
 
 
-def test_pointers_that_bring_nothing_are_not_renewed_for_ever(ask: Ask, tmp_path: Path) -> None:
+def test_pointers_without_any_progress_are_not_renewed(ask: Ask, tmp_path: Path) -> None:
     with FakeBridge() as fake:
         fake.handlers = dict.fromkeys(ALL, refuse)
         value = download(ask, fake, tmp_path / "out")
@@ -228,7 +228,7 @@ def test_pointers_that_bring_nothing_are_not_renewed_for_ever(ask: Ask, tmp_path
     assert os.listdir(tmp_path) == []
 
 
-def test_an_open_file_gets_each_shard_once(ask: Ask) -> None:
+def test_open_file_gets_each_shard_once(ask: Ask) -> None:
     file = io.BytesIO()
     with FakeBridge() as fake:
         fake.handlers |= {3: refuse, 8: drop}
@@ -238,9 +238,7 @@ def test_an_open_file_gets_each_shard_once(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("handle", [send_damaged, drop])
-def test_an_open_file_gets_no_byte_of_a_shard_that_is_not_right(
-    ask: Ask, handle: ShardHandler
-) -> None:
+def test_open_file_gets_no_byte_of_a_wrong_shard(ask: Ask, handle: ShardHandler) -> None:
     file = io.BytesIO()
     with FakeBridge() as fake:
         fake.handlers[8] = handle
@@ -266,7 +264,7 @@ class Narrow(io.RawIOBase):
         return len(taken) or None
 
 
-def test_a_file_that_takes_little_at_a_time_gets_all(ask: Ask) -> None:
+def test_file_with_short_writes_gets_all_bytes(ask: Ask) -> None:
     with FakeBridge() as fake:
         narrow = Narrow(len(DATA))
         assert download(ask, fake, narrow)["size"] == len(DATA)
@@ -276,14 +274,14 @@ def test_a_file_that_takes_little_at_a_time_gets_all(ask: Ask) -> None:
 @pytest.mark.parametrize(
     "error", [None, OSError(28, "No space left on device")], ids=["not now", "full"]
 )
-def test_a_file_that_takes_no_more_is_told(ask: Ask, error: OSError | None) -> None:
+def test_file_that_accepts_no_more_bytes_is_an_os_error(ask: Ask, error: OSError | None) -> None:
     with FakeBridge() as fake:
         value = download(ask, fake, Narrow(10_000, error))
     assert type(value) is (OSError if error else BlockingIOError)
     assert value.strerror == (error.strerror if error else "the file takes no bytes now")
 
 
-def test_a_file_that_is_not_open_for_writing_is_told_at_the_call(tmp_path: Path) -> None:
+def test_file_not_open_for_writing_is_refused_at_the_call(tmp_path: Path) -> None:
     files = pymdc.api.Files("b", pymdc.ECDSA())
     (tmp_path / "file").write_bytes(b"")
     with open(tmp_path / "file", "rb") as file:
@@ -293,7 +291,7 @@ def test_a_file_that_is_not_open_for_writing_is_told_at_the_call(tmp_path: Path)
         files.download(HASH, to=file)
 
 
-def test_a_target_that_is_no_file_is_told_and_stays(ask: Ask, tmp_path: Path) -> None:
+def test_target_that_is_no_regular_file_is_refused_and_unchanged(ask: Ask, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with FakeBridge() as fake:
         value = download(ask, fake, tmp_path / "pipe")
@@ -307,7 +305,7 @@ def test_a_target_that_is_no_file_is_told_and_stays(ask: Ask, tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["pipe"]
 
 
-def test_a_link_and_a_mode_are_kept(ask: Ask, tmp_path: Path) -> None:
+def test_link_and_mode_of_target_are_kept(ask: Ask, tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_bytes(b"old")
     target.chmod(0o640)
@@ -319,7 +317,7 @@ def test_a_link_and_a_mode_are_kept(ask: Ask, tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o640
 
 
-def test_part_files_that_cannot_be_used_are_left_alone(ask: Ask, tmp_path: Path) -> None:
+def test_unusable_part_files_are_left_alone(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"kept")
     part_path(tmp_path).symlink_to(tmp_path / "elsewhere")
     with FakeBridge() as fake:
@@ -332,7 +330,7 @@ def test_part_files_that_cannot_be_used_are_left_alone(ask: Ask, tmp_path: Path)
     assert sorted(os.listdir(tmp_path)) == [part_path(tmp_path).name, "elsewhere", "out"]
 
 
-def test_what_killed_downloads_have_left_is_removed(ask: Ask, tmp_path: Path) -> None:
+def test_part_files_of_killed_downloads_are_removed(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / f".pymdc-{HASH}-0123456789abcdef.part").write_bytes(b"of one beside another")
     (tmp_path / ".pymdc-else.part").write_bytes(b"of another file")
     with FakeBridge() as fake:
@@ -340,7 +338,7 @@ def test_what_killed_downloads_have_left_is_removed(ask: Ask, tmp_path: Path) ->
     assert sorted(os.listdir(tmp_path)) == [".pymdc-else.part", "out"]
 
 
-def test_pointers_that_expired_while_a_part_file_was_checked_are_renewed(
+def test_pointers_that_expire_during_check_of_part_file_are_renewed(
     ask: Ask, tmp_path: Path
 ) -> None:
     part_path(tmp_path).write_bytes(DATA[: 3 * SHARD])
@@ -354,7 +352,7 @@ def test_pointers_that_expired_while_a_part_file_was_checked_are_renewed(
     assert type(value) is exceptions.ChannelError
 
 
-def test_a_refusal_of_other_pointers_is_the_value(ask: Ask, tmp_path: Path) -> None:
+def test_refusal_of_new_pointers_is_the_value(ask: Ask, tmp_path: Path) -> None:
     with FakeBridge() as fake:
         fake.refusal = written("404 Not Found", b'{"error": "gone"}')
         fake.handlers[3] = refuse
@@ -363,7 +361,7 @@ def test_a_refusal_of_other_pointers_is_the_value(ask: Ask, tmp_path: Path) -> N
     assert os.listdir(tmp_path) == [part_path(tmp_path).name]
 
 
-def test_a_shard_that_has_no_end_is_told_at_its_size(ask: Ask, tmp_path: Path) -> None:
+def test_endless_shard_is_stopped_at_its_size(ask: Ask, tmp_path: Path) -> None:
     ended = threading.Event()
 
     def endless(connection: ServerConnection) -> None:
@@ -382,7 +380,7 @@ def test_a_shard_that_has_no_end_is_told_at_its_size(ask: Ask, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("size", [2**63, 2**70, -1, True, "4096"])
-def test_sizes_that_cannot_be_are_not_believed(ask: Ask, tmp_path: Path, size: object) -> None:
+def test_impossible_sizes_are_ignored(ask: Ask, tmp_path: Path, size: object) -> None:
     class Lying(FakeBridge):
         def _pointer(self, number: int) -> dict[str, Any]:
             return super()._pointer(number) | {"size": size}
@@ -392,7 +390,7 @@ def test_sizes_that_cannot_be_are_not_believed(ask: Ask, tmp_path: Path, size: o
     assert fake.requested == ALL
 
 
-def test_a_whole_that_is_wrong_leaves_nothing_to_go_on_with(ask: Ask, tmp_path: Path) -> None:
+def test_file_with_wrong_hash_leaves_no_part_file(ask: Ask, tmp_path: Path) -> None:
     with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(files.download, "0" * 40, to=tmp_path / "out")
@@ -401,9 +399,7 @@ def test_a_whole_that_is_wrong_leaves_nothing_to_go_on_with(ask: Ask, tmp_path: 
     assert os.listdir(tmp_path) == []
 
 
-def test_a_channel_that_cannot_be_had_leaves_the_others_their_shards(
-    ask: Ask, tmp_path: Path
-) -> None:
+def test_unreachable_channel_does_not_discard_other_shards(ask: Ask, tmp_path: Path) -> None:
     class Gone(FakeBridge):
         def _pointer(self, number: int) -> dict[str, Any]:
             gone = {"channel": "ws://127.0.0.1:1"} if number == 3 else {}
@@ -415,7 +411,7 @@ def test_a_channel_that_cannot_be_had_leaves_the_others_their_shards(
     assert {0, 1, 2} <= {*in_place(tmp_path)} <= {*ALL} - {3}
 
 
-def test_what_ends_while_a_part_file_is_checked_leaves_all_of_it(ask: Ask, tmp_path: Path) -> None:
+def test_part_file_survives_error_during_its_check(ask: Ask, tmp_path: Path) -> None:
     part_path(tmp_path).write_bytes(DATA)
 
     def end(done: int, total: int | None) -> None:
@@ -427,7 +423,7 @@ def test_what_ends_while_a_part_file_is_checked_leaves_all_of_it(ask: Ask, tmp_p
     assert part_path(tmp_path).read_bytes() == DATA
 
 
-def test_a_damaged_shard_is_neither_told_nor_left(ask: Ask, tmp_path: Path) -> None:
+def test_damaged_shard_is_neither_reported_nor_kept(ask: Ask, tmp_path: Path) -> None:
     told: list[int] = []
     with FakeBridge() as fake:
         fake.handlers[0] = send_damaged
@@ -437,7 +433,7 @@ def test_a_damaged_shard_is_neither_told_nor_left(ask: Ask, tmp_path: Path) -> N
     assert (told, os.listdir(tmp_path)) == ([], [])
 
 
-def test_an_open_file_has_what_progress_tells(ask: Ask) -> None:
+def test_open_file_has_all_bytes_that_progress_reports(ask: Ask) -> None:
     file, told = io.BytesIO(), list[tuple[int, int]]()
     with FakeBridge() as fake:
         download(ask, fake, file, progress=lambda done, _: told.append((done, file.tell())))
@@ -445,13 +441,13 @@ def test_an_open_file_has_what_progress_tells(ask: Ask) -> None:
     assert all(done == written for done, written in told)
 
 
-def test_what_a_file_raises_is_the_value(ask: Ask) -> None:
+def test_exception_of_file_is_the_value(ask: Ask) -> None:
     error = ssl.SSLError(1, "mine")
     with FakeBridge() as fake:
         assert download(ask, fake, Narrow(0, error)) is error
 
 
-def test_the_part_file_that_another_download_left_is_removed(ask: Ask, tmp_path: Path) -> None:
+def test_part_file_of_another_failed_download_is_removed(ask: Ask, tmp_path: Path) -> None:
     reached, go_on = threading.Event(), threading.Event()
 
     def hold(connection: ServerConnection) -> None:
@@ -475,7 +471,7 @@ def test_the_part_file_that_another_download_left_is_removed(ask: Ask, tmp_path:
 
 
 @pytest.mark.parametrize("size", [SHARD - 1, SHARD + 1])
-def test_a_pointer_that_tells_another_size_is_told(ask: Ask, tmp_path: Path, size: int) -> None:
+def test_pointer_with_wrong_size_is_an_integrity_error(ask: Ask, tmp_path: Path, size: int) -> None:
     class Lying(FakeBridge):
         def _pointer(self, number: int) -> dict[str, Any]:
             return super()._pointer(number) | ({"size": size} if number == 4 else {})
@@ -487,7 +483,7 @@ def test_a_pointer_that_tells_another_size_is_told(ask: Ask, tmp_path: Path, siz
     assert not (tmp_path / "out").exists()
 
 
-def test_a_number_of_channels_that_is_none_is_told() -> None:
+def test_number_of_channels_must_be_a_whole_number_above_zero() -> None:
     for channels in (0, -1, 1.5, True, "4"):
         with pytest.raises(ValueError, match="expected a whole number above zero"):
             pymdc.Client("http://127.0.0.1:1", channels=channels)  # type: ignore[arg-type]

@@ -87,7 +87,7 @@ def download(ask: Ask, channel: str, to: Any, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("leave", [reset, socket.socket.close])
-def test_shard_is_whole_though_its_channel_is_reset_after_the_goodbye(
+def test_shard_is_complete_if_channel_is_reset_after_close_frame(
     ask: Ask, tmp_path: Path, leave: Callable[[socket.socket], None]
 ) -> None:
     with RawServer(farewell(whole, leave)) as server:
@@ -97,9 +97,7 @@ def test_shard_is_whole_though_its_channel_is_reset_after_the_goodbye(
     assert (tmp_path / "out").read_bytes() == DATA
 
 
-def test_shard_is_whole_though_nobody_hears_the_answer_to_the_goodbye(
-    ask: Ask, tmp_path: Path
-) -> None:
+def test_shard_is_complete_if_reply_to_close_frame_is_lost(ask: Ask, tmp_path: Path) -> None:
     """Over TLS a reset comes between the goodbye and its answer as well."""
     trusted = certificate(tmp_path, "localhost")
 
@@ -124,7 +122,7 @@ def test_shard_is_whole_though_nobody_hears_the_answer_to_the_goodbye(
     ],
     ids=["half", "no goodbye", "going away", "refusal"],
 )
-def test_reset_after_another_end_changes_no_exception(
+def test_reset_after_incomplete_shard_keeps_its_exception(
     ask: Ask,
     tmp_path: Path,
     say: Callable[[ServerProtocol], None],
@@ -138,7 +136,7 @@ def test_reset_after_another_end_changes_no_exception(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_goodbye_is_answered_before_the_connection_is_closed(ask: Ask, tmp_path: Path) -> None:
+def test_close_frame_is_answered_before_connection_is_closed(ask: Ask, tmp_path: Path) -> None:
     heard, codes = threading.Event(), list[int]()
 
     def handle(connection: socket.socket) -> None:

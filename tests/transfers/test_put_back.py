@@ -67,7 +67,7 @@ def refuse(connection: socket.socket) -> None:
     ],
     ids=["refused", "lost", "garbled", "page", "another hash"],
 )
-def test_failure_of_an_upload_is_the_value_though_its_file_cannot_go_back(
+def test_failure_of_upload_is_the_value_if_rewind_fails(
     ask: Ask, handle: Handler, kind: type, error: Exception
 ) -> None:
     with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
@@ -77,9 +77,7 @@ def test_failure_of_an_upload_is_the_value_though_its_file_cannot_go_back(
 
 
 @ERRORS
-def test_failure_of_a_form_is_the_value_though_its_file_cannot_go_back(
-    ask: Ask, error: Exception
-) -> None:
+def test_failure_of_form_is_the_value_if_rewind_fails(ask: Ask, error: Exception) -> None:
     with RawServer(refuse) as server, pymdc.Client(server.endpoint) as client:
         value = ask(pymdc.rest.REST, "PUT", "/x", {"file": Stuck(error)}, client=client)
     assert value == {"error": "no"}
@@ -91,7 +89,7 @@ def test_failure_of_a_form_is_the_value_though_its_file_cannot_go_back(
     [b"", written("503 Busy", b'{"error": "busy"}', "Retry-After: 0")],
     ids=["lost", "busy"],
 )
-def test_file_that_cannot_go_back_is_not_sent_again(
+def test_file_that_cannot_rewind_is_not_sent_again(
     ask: Ask, error: Exception, first: bytes
 ) -> None:
     puts: list[bytes] = []
@@ -126,7 +124,7 @@ def test_file_that_cannot_go_back_is_not_sent_again(
         pytest.param(drop, exceptions.ConnectionLost, id="dropped"),
     ],
 )
-def test_failure_of_a_download_is_the_value_though_its_part_file_cannot_be_cut(
+def test_failure_of_download_is_the_value_if_truncation_fails(
     ask: Ask, tmp_path: Path, handle: Handler, kind: type
 ) -> None:
     def held_up() -> Any:
@@ -149,7 +147,7 @@ def at_shard(fake: FakeBridge, number: int, change: Callable[[], object]) -> Non
     fake.handlers[number] = handle
 
 
-def test_folder_that_goes_meanwhile_is_told(ask: Ask, tmp_path: Path) -> None:
+def test_folder_removed_during_download_is_file_not_found(ask: Ask, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     with FakeBridge() as fake:
@@ -159,7 +157,7 @@ def test_folder_that_goes_meanwhile_is_told(ask: Ask, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_part_file_that_somebody_removes_is_told_and_nothing_is_new(
+def test_part_file_removed_during_download_leaves_target_unchanged(
     ask: Ask, tmp_path: Path
 ) -> None:
     (tmp_path / "out").write_bytes(b"old")
@@ -171,9 +169,7 @@ def test_part_file_that_somebody_removes_is_told_and_nothing_is_new(
     assert (tmp_path / "out").read_bytes() == b"old"
 
 
-def test_target_that_becomes_a_folder_is_told_and_what_came_is_kept(
-    ask: Ask, tmp_path: Path
-) -> None:
+def test_target_that_becomes_a_folder_keeps_the_part_file(ask: Ask, tmp_path: Path) -> None:
     with FakeBridge() as fake:
         at_shard(fake, 5, (tmp_path / "out").mkdir)
         value = download(ask, fake, tmp_path / "out", channels=1)
@@ -186,7 +182,7 @@ def test_target_that_becomes_a_folder_is_told_and_what_came_is_kept(
     assert (tmp_path / "other").read_bytes() == DATA
 
 
-def test_open_file_that_breaks_at_a_shard_has_those_before_it(ask: Ask) -> None:
+def test_open_file_that_fails_at_a_shard_has_the_shards_before(ask: Ask) -> None:
     class Breaking(io.BytesIO):
         def write(self, data: Any) -> int:
             if self.tell() >= 3 * SHARD:

@@ -208,7 +208,7 @@ files.download(sys.argv[2], None, tell, to=sys.argv[3]).join()
 """
 
 
-def test_ctrl_c_ends_a_program_whose_download_has_four_shards_on_their_way(tmp_path: Path) -> None:
+def test_ctrl_c_ends_program_during_download_of_four_shards(tmp_path: Path) -> None:
     with FakeBridge() as fake:
         held = Held(fake)
         command = [sys.executable, "-c", PROGRAM, fake.endpoint, HASH, str(tmp_path / "out")]
@@ -225,7 +225,7 @@ def test_ctrl_c_ends_a_program_whose_download_has_four_shards_on_their_way(tmp_p
     assert os.listdir(tmp_path) == []
 
 
-def test_progress_that_raises_ends_the_shards_that_are_silent(ask: Ask, tmp_path: Path) -> None:
+def test_exception_of_progress_ends_silent_shards(ask: Ask, tmp_path: Path) -> None:
     error = ZeroDivisionError()
 
     def send(connection: ServerConnection) -> None:
@@ -246,7 +246,7 @@ def test_progress_that_raises_ends_the_shards_that_are_silent(ask: Ask, tmp_path
     assert part_path(tmp_path).read_bytes() == SHARDS[0]
 
 
-def test_open_file_that_raises_ends_the_shard_that_is_silent(ask: Ask) -> None:
+def test_exception_of_open_file_ends_silent_shard(ask: Ask) -> None:
     error = OSError(28, "No space left on device")
 
     class Full(io.BytesIO):
@@ -265,7 +265,7 @@ def test_open_file_that_raises_ends_the_shard_that_is_silent(ask: Ask) -> None:
         see_that_workers_end()
 
 
-def test_full_disk_ends_the_shards_that_are_silent(ask: Ask, tmp_path: Path) -> None:
+def test_full_disk_ends_silent_shards(ask: Ask, tmp_path: Path) -> None:
     class Full(PartialFile):
         def write(self, block: Block, offset: int) -> None:
             raise OSError(28, "No space left on device", self.path)
@@ -285,7 +285,7 @@ def test_full_disk_ends_the_shards_that_are_silent(ask: Ask, tmp_path: Path) -> 
     assert os.listdir(tmp_path) == []
 
 
-def test_next_shard_of_an_open_file_is_fetched_while_one_is_written(ask: Ask) -> None:
+def test_next_shard_of_open_file_is_fetched_during_a_write(ask: Ask) -> None:
     asked = threading.Event()
 
     class Slow(io.BytesIO):
@@ -325,7 +325,7 @@ class Telling(pymdc.Client):
 
 
 @pytest.mark.parametrize("handle", [send_damaged, refuse, drop])
-def test_shard_that_fails_lets_the_others_end_and_begins_no_more(
+def test_failed_shard_lets_running_shards_finish_and_starts_no_more(
     ask: Ask, tmp_path: Path, handle: ShardHandler
 ) -> None:
     asked = threading.Barrier(4)
@@ -351,7 +351,7 @@ def test_shard_that_fails_lets_the_others_end_and_begins_no_more(
     assert part_path(tmp_path).read_bytes()[SHARD:] == DATA[SHARD : 4 * SHARD]
 
 
-def test_first_of_several_failures_is_the_value(ask: Ask, tmp_path: Path) -> None:
+def test_first_failure_is_the_value(ask: Ask, tmp_path: Path) -> None:
     asked = threading.Barrier(4)
 
     def fail(connection: ServerConnection) -> None:
@@ -371,7 +371,7 @@ def test_first_of_several_failures_is_the_value(ask: Ask, tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == []
 
 
-def test_downloads_of_every_end_leave_no_worker_and_no_descriptor(tmp_path: Path) -> None:
+def test_downloads_leak_no_worker_and_no_descriptor(tmp_path: Path) -> None:
     ends: list[tuple[ShardHandler | None, type]] = [
         (None, dict),
         (send_damaged, IntegrityError),
@@ -420,7 +420,7 @@ HAS_ONE: dict[str, Callable[[int], bool]] = {
 
 @pytest.mark.parametrize("has_one", HAS_ONE.values(), ids=HAS_ONE)
 @pytest.mark.parametrize("to_file", [False, True])
-def test_shards_come_in_turn_where_no_worker_can_be_started(
+def test_shards_are_fetched_in_turn_without_workers(
     ask: Ask, tmp_path: Path, has_one: Callable[[int], bool], to_file: bool
 ) -> None:
     file, told = io.BytesIO(), list[int]()
@@ -438,7 +438,7 @@ def test_shards_come_in_turn_where_no_worker_can_be_started(
 
 @pytest.mark.parametrize("has_one", HAS_ONE.values(), ids=HAS_ONE)
 @pytest.mark.parametrize("way", ["cancel", "stall"])
-def test_shards_are_ended_where_no_worker_can_be_started(
+def test_cancel_and_stall_end_shards_without_workers(
     tmp_path: Path, has_one: Callable[[int], bool], way: str
 ) -> None:
     asked, got = threading.Event(), list[Any]()
@@ -484,7 +484,7 @@ client.run(lambda scope: None, callback)
 """
 
 
-def test_shards_come_in_turn_once_the_main_thread_has_ended(tmp_path: Path) -> None:
+def test_shards_are_fetched_in_turn_after_main_thread_ended(tmp_path: Path) -> None:
     target = tmp_path / "out"
     with FakeBridge() as fake:
         ended = python("-c", WITHOUT_THREADS, fake.endpoint, HASH, target)
@@ -494,7 +494,7 @@ def test_shards_come_in_turn_once_the_main_thread_has_ended(tmp_path: Path) -> N
     assert fake.most_at_once == 1
 
 
-def test_stall_holds_once_the_main_thread_has_ended(tmp_path: Path) -> None:
+def test_stall_is_enforced_after_main_thread_ended(tmp_path: Path) -> None:
     with FakeBridge() as fake:
         held = Held(fake, range(2, 3))
         ended = python("-c", WITHOUT_THREADS, fake.endpoint, HASH, tmp_path / "out")
@@ -503,7 +503,7 @@ def test_stall_holds_once_the_main_thread_has_ended(tmp_path: Path) -> None:
     assert (ended.stderr, ended.returncode) == ("", 0)
 
 
-def test_shards_are_written_at_their_places_where_pwrite_is_missing(
+def test_shards_are_written_at_their_offsets_without_pwrite(
     ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     four = threading.Barrier(4)

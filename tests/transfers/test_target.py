@@ -29,9 +29,7 @@ DAY = 24 * 60 * 60
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode[error])
-def test_a_download_works_where_files_cannot_be_locked(
-    ask: Ask, tmp_path: Path, error: int
-) -> None:
+def test_download_works_without_file_locks(ask: Ask, tmp_path: Path, error: int) -> None:
     with FakeBridge() as fake:
         value = without_flock(error, lambda: download(ask, fake, tmp_path / "out"))
     assert value["size"] == len(DATA)
@@ -40,7 +38,7 @@ def test_a_download_works_where_files_cannot_be_locked(
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode[error])
-def test_a_download_that_fails_leaves_nothing_where_files_cannot_be_locked(
+def test_failed_download_leaves_nothing_without_file_locks(
     ask: Ask, tmp_path: Path, error: int
 ) -> None:
     with FakeBridge() as fake:
@@ -50,7 +48,7 @@ def test_a_download_that_fails_leaves_nothing_where_files_cannot_be_locked(
     assert os.listdir(tmp_path) == []
 
 
-def test_two_downloads_at_once_are_both_whole_where_files_cannot_be_locked(
+def test_two_simultaneous_downloads_are_both_complete_without_file_locks(
     ask: Ask, tmp_path: Path
 ) -> None:
     def both() -> list[Any]:
@@ -78,7 +76,7 @@ def test_two_downloads_at_once_are_both_whole_where_files_cannot_be_locked(
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_where_files_cannot_be_locked_leftovers_are_removed_when_they_are_a_day_old(
+def test_part_files_older_than_a_day_are_removed_without_file_locks(
     ask: Ask, tmp_path: Path
 ) -> None:
     names = [f".pymdc-{HASH}.part", f".pymdc-{HASH}-{'0' * 16}.part", f".pymdc-{HASH}-1.part"]
@@ -92,7 +90,7 @@ def test_where_files_cannot_be_locked_leftovers_are_removed_when_they_are_a_day_
     assert sorted(os.listdir(tmp_path)) == [names[2], "out"]
 
 
-def test_a_download_works_and_goes_on_where_new_files_are_somebody_elses(ask: Ask) -> None:
+def test_download_resumes_where_new_files_belong_to_another_user(ask: Ask) -> None:
     with FakeBridge() as fake, world_writable_folder() as folder:
         target = folder / "out"
         fake.handlers[5] = send_damaged
@@ -108,7 +106,7 @@ def test_a_download_works_and_goes_on_where_new_files_are_somebody_elses(ask: As
         assert os.listdir(folder) == ["out"]
 
 
-def test_the_part_file_of_another_user_is_left_alone(ask: Ask) -> None:
+def test_part_file_of_another_user_is_left_alone(ask: Ask) -> None:
     if os.geteuid():
         pytest.skip("to make a file of another user takes root")
     with FakeBridge() as fake, world_writable_folder() as folder:
@@ -143,7 +141,7 @@ def held(fake: FakeBridge, number: int) -> Iterator[threading.Event]:
     go_on.set()
 
 
-def test_ctrl_c_leaves_nothing_where_files_cannot_be_locked(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_nothing_without_file_locks(tmp_path: Path) -> None:
     with FakeBridge() as fake, held(fake, 6) as reached:
         command = [sys.executable, "-c", CANCELLED, fake.endpoint, HASH, str(tmp_path / "out")]
         path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
@@ -180,7 +178,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("given", [0o600, 0o640, 0o644, 0o400, 0o755], ids=oct)
-def test_a_part_file_is_read_by_its_owner_alone_and_ends_with_the_mode_of_its_target(
+def test_part_file_is_private_and_gets_the_mode_of_its_target(
     ask: Ask, tmp_path: Path, given: int
 ) -> None:
     target = tmp_path / "out"
@@ -191,16 +189,14 @@ def test_a_part_file_is_read_by_its_owner_alone_and_ends_with_the_mode_of_its_ta
     assert mode(target) == given
 
 
-def test_a_new_target_has_the_mode_of_any_new_file(ask: Ask, tmp_path: Path, umask: int) -> None:
+def test_new_target_has_the_mode_of_any_new_file(ask: Ask, tmp_path: Path, umask: int) -> None:
     with FakeBridge() as fake:
         assert modes_while(tmp_path, tmp_path / "out", ask, fake) == [0o600]
     (tmp_path / "other").write_bytes(b"")
     assert mode(tmp_path / "out") == mode(tmp_path / "other") == 0o666 & ~umask
 
 
-def test_a_part_file_that_others_could_read_is_closed_to_them_before_it_is_used(
-    ask: Ask, tmp_path: Path
-) -> None:
+def test_readable_part_file_is_made_private_before_use(ask: Ask, tmp_path: Path) -> None:
     part_path(tmp_path).write_bytes(DATA[: 2 * SHARD])
     part_path(tmp_path).chmod(0o644)
     with FakeBridge() as fake:
@@ -208,9 +204,7 @@ def test_a_part_file_that_others_could_read_is_closed_to_them_before_it_is_used(
         assert 0 not in fake.requested
 
 
-def test_a_part_file_beside_another_one_is_read_by_its_owner_alone(
-    ask: Ask, tmp_path: Path
-) -> None:
+def test_second_part_file_is_private(ask: Ask, tmp_path: Path) -> None:
     part_path(tmp_path).mkdir()
     with FakeBridge() as fake:
         seen = modes_while(tmp_path, tmp_path / "out", ask, fake)
@@ -218,7 +212,7 @@ def test_a_part_file_beside_another_one_is_read_by_its_owner_alone(
 
 
 @pytest.mark.parametrize("given", [0o640, 0o664, 0o604], ids=oct)
-def test_a_target_keeps_its_owner_and_its_group(ask: Ask, tmp_path: Path, given: int) -> None:
+def test_target_keeps_its_owner_and_group(ask: Ask, tmp_path: Path, given: int) -> None:
     if os.geteuid():
         pytest.skip("to make a file of another user takes root")
     target = tmp_path / "out"
@@ -232,7 +226,7 @@ def test_a_target_keeps_its_owner_and_its_group(ask: Ask, tmp_path: Path, given:
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0o640, 0o600), (0o644, 0o644), (0o660, 0o600)])
-def test_where_a_group_cannot_be_kept_its_own_may_what_others_may(
+def test_target_whose_group_cannot_be_kept_gives_its_group_the_rights_of_others(
     ask: Ask, given: int, kept: int
 ) -> None:
     with FakeBridge() as fake, world_writable_folder() as folder:
@@ -266,7 +260,7 @@ def set_list(path: Path, name: str) -> None:
         pytest.skip("there are no access control lists here")
 
 
-def test_a_target_keeps_its_access_control_list(ask: Ask, tmp_path: Path) -> None:
+def test_target_keeps_its_access_control_list(ask: Ask, tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.write_bytes(b"old")
     set_list(target, ACCESS)
@@ -275,7 +269,7 @@ def test_a_target_keeps_its_access_control_list(ask: Ask, tmp_path: Path) -> Non
     assert os.getxattr(target, ACCESS) == control_list(OTHER_USER)
 
 
-def test_a_target_without_an_access_control_list_gets_none_from_its_folder(
+def test_target_without_access_control_list_gets_none_from_its_folder(
     ask: Ask, tmp_path: Path
 ) -> None:
     target = tmp_path / "out"
@@ -288,7 +282,7 @@ def test_a_target_without_an_access_control_list_gets_none_from_its_folder(
     assert mode(target) == 0o640
 
 
-def test_a_new_target_gets_the_access_control_list_of_its_folder(ask: Ask, tmp_path: Path) -> None:
+def test_new_target_gets_the_access_control_list_of_its_folder(ask: Ask, tmp_path: Path) -> None:
     set_list(tmp_path, FOR_NEW)
     with FakeBridge() as fake:
         assert modes_while(tmp_path, tmp_path / "out", ask, fake) == [0o600]
