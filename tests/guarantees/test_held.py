@@ -77,9 +77,7 @@ def see_that_it_is_let_go(reference: weakref.ref[Any]) -> None:
 @pytest.mark.parametrize("kind", [Content, File])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("handle", TREATS)
-def test_a_finished_upload_holds_nothing_of_what_was_sent(
-    handle: str, mode: str, kind: Any
-) -> None:
+def test_finished_upload_releases_its_source(handle: str, mode: str, kind: Any) -> None:
     server_does, options, expected = TREATS[handle]
     data = kind(bytes(SIZE))
     reference = weakref.ref(data)
@@ -95,7 +93,7 @@ def test_a_finished_upload_holds_nothing_of_what_was_sent(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_upload_without_a_connection_holds_nothing_of_what_was_sent(mode: str) -> None:
+def test_upload_without_a_connection_releases_its_source(mode: str) -> None:
     data = Content(SIZE)
     reference = weakref.ref(data)
     with pymdc.Client("http://127.0.0.1:1") as client:
@@ -109,7 +107,7 @@ def test_an_upload_without_a_connection_holds_nothing_of_what_was_sent(mode: str
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_upload_to_a_client_that_is_closed_holds_nothing_of_what_was_sent(mode: str) -> None:
+def test_upload_on_a_closed_client_releases_its_source(mode: str) -> None:
     data = Content(SIZE)
     reference = weakref.ref(data)
     client = pymdc.Client("http://127.0.0.1:1")
@@ -127,9 +125,7 @@ def test_an_upload_to_a_client_that_is_closed_holds_nothing_of_what_was_sent(mod
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", [Content, File])
 @pytest.mark.parametrize("limit", ["stall", "timeout"])
-def test_an_upload_that_is_too_late_holds_nothing_of_what_was_sent(
-    limit: str, kind: Any, mode: str
-) -> None:
+def test_upload_that_times_out_releases_its_source(limit: str, kind: Any, mode: str) -> None:
     data = kind(bytes(SIZE))
     reference = weakref.ref(data)
     settings: dict[str, Any] = {limit: 0.5}
@@ -143,7 +139,7 @@ def test_an_upload_that_is_too_late_holds_nothing_of_what_was_sent(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_upload_that_was_sent_again_holds_nothing_of_what_was_sent(mode: str) -> None:
+def test_upload_that_was_sent_again_releases_its_source(mode: str) -> None:
     breaks = [True]
 
     def handle(connection: socket.socket) -> None:
@@ -167,7 +163,7 @@ def test_an_upload_that_was_sent_again_holds_nothing_of_what_was_sent(mode: str)
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("handle", [None, send_damaged, fake_bridge.refuse, fake_bridge.drop])
-def test_a_finished_download_holds_no_target(handle: Any, mode: str) -> None:
+def test_finished_download_releases_its_target(handle: Any, mode: str) -> None:
     target = File()
     reference = weakref.ref(target)
     with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
@@ -182,7 +178,7 @@ def test_a_finished_download_holds_no_target(handle: Any, mode: str) -> None:
 
 
 @pytest.mark.parametrize("queued", [False, True], ids=["on its way", "in the queue"])
-def test_a_cancelled_upload_holds_nothing_of_what_was_sent(queued: bool) -> None:
+def test_cancelled_upload_releases_its_source(queued: bool) -> None:
     arrived = threading.Event()
 
     def hold(connection: socket.socket) -> None:
@@ -205,7 +201,7 @@ def test_a_cancelled_upload_holds_nothing_of_what_was_sent(queued: bool) -> None
         assert first is None or first.cancel()
 
 
-def test_a_finished_call_holds_neither_its_callback_nor_what_waited_for_it(ask: Ask) -> None:
+def test_finished_call_releases_its_callbacks(ask: Ask) -> None:
     class Told:
         def __call__(self, value: Any) -> None:
             """Be a callback."""

@@ -169,7 +169,7 @@ def token(heard: Heard) -> str:
     return heard.secret("made-up token", secrets.token_hex(32))
 
 
-def test_a_lesson_with_its_refusals_keeps_its_secrets(
+def test_whole_lesson_with_refusals_leaks_no_secret(
     ask: Ask, heard: Heard, watched_bridge: Bridge, pair: Noted, tmp_path: Path
 ) -> None:
     def got(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -299,7 +299,7 @@ def everything(ask: Ask, heard: Heard, client: pymdc.Client, pair: Noted) -> Non
 
 
 @pytest.mark.parametrize("handle", FAILURES.values(), ids=FAILURES)
-def test_no_failure_tells_a_secret(ask: Ask, heard: Heard, pair: Noted, handle: Handler) -> None:
+def test_failure_leaks_no_secret(ask: Ask, heard: Heard, pair: Noted, handle: Handler) -> None:
     with RawServer(handle) as server:
         with pymdc.Client(server.endpoint, timeout=(5, 0.05), total=2) as client:
             everything(ask, heard, client, pair)
@@ -307,7 +307,7 @@ def test_no_failure_tells_a_secret(ask: Ask, heard: Heard, pair: Noted, handle: 
     assert not any(text.startswith("urllib3") for text in heard.texts)
 
 
-def test_a_channel_that_repeats_what_it_was_sent_tells_no_secret(
+def test_channel_that_echoes_its_request_leaks_no_secret(
     ask: Ask, heard: Heard, pair: Noted, tmp_path: Path
 ) -> None:
     def repeat(connection: ServerConnection) -> None:
@@ -323,7 +323,7 @@ def test_a_channel_that_repeats_what_it_was_sent_tells_no_secret(
     assert 'answered 400: this was sent: \'{"token": "...", ' in str(value)
 
 
-def test_no_refused_or_late_connection_tells_a_secret(
+def test_refused_or_late_connection_leaks_no_secret(
     ask: Ask, heard: Heard, pair: Noted, tmp_path: Path
 ) -> None:
     with pymdc.Client("http://127.0.0.1:1") as client:
@@ -337,7 +337,7 @@ def test_no_refused_or_late_connection_tells_a_secret(
     heard.value(ask(pymdc.api.Buckets(pair, client=client).list))  # it is closed now
 
 
-def test_no_proxy_tells_a_secret(
+def test_proxy_leaks_no_secret(
     ask: Ask, heard: Heard, watched_bridge: Bridge, pair: Noted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     password = heard.secret("proxy's password", secrets.token_hex(16))
@@ -401,7 +401,7 @@ def at_the_end(done: int, total: int | None) -> None:
     ],
     ids=["closes", "resets", "shrinks", "is silent", "refuses", "stores something else"],
 )
-def test_no_upload_that_fails_on_its_way_tells_a_secret(
+def test_failed_upload_leaks_no_secret(
     ask: Ask,
     heard: Heard,
     pair: Noted,
@@ -416,9 +416,7 @@ def test_no_upload_that_fails_on_its_way_tells_a_secret(
     assert all(error.__traceback__ is None for error in chain(value))
 
 
-def test_no_call_that_is_cancelled_on_its_way_tells_a_secret(
-    ask: Ask, heard: Heard, pair: Noted
-) -> None:
+def test_cancelled_call_leaks_no_secret(ask: Ask, heard: Heard, pair: Noted) -> None:
     def cancel(connection: socket.socket) -> None:
         connection.recv(100)
         client.close(cancel=True)
@@ -454,7 +452,7 @@ def garbled(connection: ServerConnection) -> None:
     ],
     ids=["refuses", "sends another", "vanishes", "is garbled", "is silent", "is none"],
 )
-def test_no_shard_that_fails_tells_a_secret(
+def test_failed_shard_leaks_no_secret(
     ask: Ask,
     heard: Heard,
     pair: Noted,
@@ -480,7 +478,7 @@ def test_no_shard_that_fails_tells_a_secret(
         (io.BytesIO, at_the_end, "at_the_end"),
     ],
 )
-def test_what_the_callers_function_raises_has_the_frames_of_this_one_alone(
+def test_exception_of_user_function_has_only_frames_of_that_function(
     ask: Ask,
     heard: Heard,
     watched_bridge: Bridge,
@@ -511,7 +509,7 @@ def test_what_the_callers_function_raises_has_the_frames_of_this_one_alone(
     ],
     ids=["lost", "ended by its caller"],
 )
-def test_a_failed_upload_that_is_kept_does_not_hold_its_bytes(
+def test_exception_of_failed_upload_does_not_hold_its_bytes(
     ask: Ask,
     no_collection: None,
     handle: Handler,
@@ -564,7 +562,7 @@ def untouched(records: Records) -> bool:
     return ACTIVATION in records.arguments and any(records.exceptions)
 
 
-def test_what_other_libraries_log_is_not_changed(
+def test_logs_of_other_libraries_are_not_changed(
     ask: Ask, heard: Heard, records: Records, pair: Noted
 ) -> None:
     with RawServer(answer_all) as other, HoldingServer(read_request) as server:
@@ -581,7 +579,7 @@ def test_what_other_libraries_log_is_not_changed(
 
 
 @pytest.mark.parametrize("where", ["file", "progress"])
-def test_what_a_callers_function_logs_is_not_changed(
+def test_logs_of_user_functions_are_not_changed(
     ask: Ask, heard: Heard, records: Records, pair: Noted, where: str
 ) -> None:
     with RawServer(answer_all) as other:
@@ -607,7 +605,7 @@ def test_what_a_callers_function_logs_is_not_changed(
             assert records.arguments == [], "urllib3 says nothing of ours"
 
 
-def test_what_a_handler_of_the_log_sends_is_not_changed(heard: Heard, records: Records) -> None:
+def test_requests_of_a_log_handler_are_logged_unchanged(heard: Heard, records: Records) -> None:
     """Nor what anything else does on the thread that sends, such as one that sends its logs."""
     with RawServer(answer_all) as other, RawServer(answer_all) as server:
 
@@ -629,7 +627,7 @@ def test_what_a_handler_of_the_log_sends_is_not_changed(heard: Heard, records: R
     assert untouched(records)
 
 
-def test_the_log_tells_where_an_exception_was_raised(
+def test_log_tells_where_an_exception_was_raised(
     ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "pymdc")
@@ -639,7 +637,7 @@ def test_the_log_tells_where_an_exception_was_raised(
     assert any("transport.py" in text for text in told)
 
 
-def test_no_wrong_argument_is_told_that_may_be_a_secret(heard: Heard, pair: Noted) -> None:
+def test_invalid_argument_leaks_no_secret(heard: Heard, pair: Noted) -> None:
     password = heard.secret("password", secrets.token_hex(16))
     private = heard.secret("private key", secrets.token_hex(31))
     with pymdc.Client("http://127.0.0.1:1") as client:
@@ -665,7 +663,7 @@ def test_no_wrong_argument_is_told_that_may_be_a_secret(heard: Heard, pair: Note
     heard.raised(pair.sign, b"message", private)
 
 
-def test_no_callback_that_raises_and_no_handle_tells_a_secret(
+def test_raising_callback_and_call_leak_no_secret(
     heard: Heard, watched_bridge: Bridge, pair: Noted
 ) -> None:
     def explode(answer: Any) -> None:
@@ -683,7 +681,7 @@ def test_no_callback_that_raises_and_no_handle_tells_a_secret(
     assert sum("ZeroDivisionError: in the callback" in text for text in heard.texts) == len(calls)
 
 
-def test_no_repr_of_a_request_or_a_call_shows_an_activation(heard: Heard) -> None:
+def test_repr_of_request_and_call_hides_the_activation_token(heard: Heard) -> None:
     with RawServer(silence) as server, pymdc.Client(server.endpoint, timeout=0.05) as client:
         call = new_user(heard, client, "x").activate(token(heard), lambda value: None)
         heard.texts += [
@@ -693,7 +691,7 @@ def test_no_repr_of_a_request_or_a_call_shows_an_activation(heard: Heard) -> Non
         ]
 
 
-def test_no_credentials_in_a_channels_address_are_told(heard: Heard, client: pymdc.Client) -> None:
+def test_credentials_in_channel_url_are_hidden(heard: Heard, client: pymdc.Client) -> None:
     password, query = token(heard), token(heard)
     for address in ("127.0.0.1:1", "127.0.0.1:port", "[", "x/y@127.0.0.1:1"):
         for scheme in ("ws://", "http://", "WS://", " ws://", "x1-y://", ""):
