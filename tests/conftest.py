@@ -13,10 +13,10 @@ from modes import MODES, Ask
 import pymdc
 from pymdc.bridge import Bridge
 
-# Whatever forgets to name its bridge finds a closed port, not somebody's server.
+# A test that names no bridge finds a closed port, not a real server.
 os.environ["PYMDC_ENDPOINT"] = "http://127.0.0.1:1"
 
-# A shell lets what it runs in the background ignore Ctrl-C, which some tests press.
+# A shell starts background processes with SIGINT ignored; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
@@ -24,7 +24,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(params=MODES)
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """Call a method in the one mode and in the other, and give its value."""
+    """Call a method without a callback, then with one, and return its value."""
     return MODES[request.param]
 
 
@@ -42,7 +42,7 @@ def client(bridge: Bridge) -> Iterator[pymdc.Client]:
 
 @pytest.fixture
 def new_user(client: pymdc.Client) -> pymdc.api.Users:
-    """Give a user whom no bridge knows yet."""
+    """Give a user that is not registered yet."""
     return pymdc.api.Users(f"user{next(_numbers)}@example.com", "pass", client=client)
 
 
@@ -65,7 +65,7 @@ def bucket(account: Account, client: pymdc.Client) -> pymdc.api.Bucket:
 
 @pytest.fixture
 def no_collection() -> Iterator[None]:
-    """Keep back the collector: down in a nested answer no frame is left for what it finalizes."""
+    """Switch off the garbage collector: its finalizers need frames that deep recursion has used."""
     gc.collect()
     gc.disable()
     yield

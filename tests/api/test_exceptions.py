@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from modes import Ask
-from servers import RawServer, Treat, answering, read_request, wait, written
+from servers import Handler, RawServer, answering, read_request, wait, written
 
 import pymdc
 from pymdc import exceptions
@@ -81,7 +81,7 @@ def half_the_body(connection: socket.socket) -> None:
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 UNCERTAIN = "; it may have been done all the same ("
 
-EXCHANGES: list[tuple[Callable[[pymdc.Client], Any], Treat, type[Exception], str]] = [
+EXCHANGES: list[tuple[Callable[[pymdc.Client], Any], Handler, type[Exception], str]] = [
     # request, treatment of its connection, exception, beginning of its text
     (register, wait, exceptions.Timeout, "POST {}/users: no answer within 0.2 s" + UNCERTAIN),
     (list_keys, wait, exceptions.Timeout, "GET {}/keys: no answer within 0.2 s"),
@@ -160,7 +160,7 @@ EXCHANGES: list[tuple[Callable[[pymdc.Client], Any], Treat, type[Exception], str
 
 @pytest.mark.parametrize(("call", "treat", "kind", "text"), EXCHANGES)
 def test_exception_says_request_address_reason_and_what_to_check(
-    ask: Ask, call: Callable[[pymdc.Client], Any], treat: Treat, kind: type[Exception], text: str
+    ask: Ask, call: Callable[[pymdc.Client], Any], treat: Handler, kind: type[Exception], text: str
 ) -> None:
     read = 0.2 if kind is exceptions.Timeout else 30
     with RawServer(treat) as server, pymdc.Client(server.endpoint, timeout=(5, read)) as client:
@@ -236,7 +236,7 @@ def test_closed_client_says_so(ask: Ask) -> None:
     assert "closed" in str(value)
 
 
-def download(ask: Ask, channel: Treat | None, pointers: Any = None) -> tuple[Any, str, str]:
+def download(ask: Ask, channel: Handler | None, pointers: Any = None) -> tuple[Any, str, str]:
     """Return the value of a download, and the addresses of the bridge and of the channel."""
     with RawServer(channel or wait) as shards:
         url = shards.endpoint.replace("http:", "ws:")
@@ -262,7 +262,7 @@ def download(ask: Ask, channel: Treat | None, pointers: Any = None) -> tuple[Any
     ],
 )
 def test_channel_error_names_channel(
-    ask: Ask, treat: Treat, kind: type[Exception], text: str
+    ask: Ask, treat: Handler, kind: type[Exception], text: str
 ) -> None:
     value, _, url = download(ask, treat)
     assert isinstance(value, kind)

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from asking import Clock, Count, Rows, User
+from plain_client import Clock, Count, Rows, User
 
 from pymdc.bridge import Bridge
 

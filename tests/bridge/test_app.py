@@ -11,7 +11,7 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import pytest
-from asking import PASSWORD, User, address, ask, form, head, upload_headers
+from plain_client import PASSWORD, User, address, ask, form, head, upload_headers
 
 from pymdc.bridge import Bridge
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from asking import Key, User, ask
 from ecdsa import SECP256k1
 from ecdsa.der import encode_integer, encode_sequence, remove_integer, remove_sequence
+from plain_client import Key, User, ask
 
 from pymdc.bridge import Bridge
 

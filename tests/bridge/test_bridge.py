@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from asking import Count, User, address, ask, form, head, refused_upload, upload_headers
+from plain_client import Count, User, address, ask, form, head, refused_upload, upload_headers
 from processes import SUPPORT, python
 from websockets.sync.client import connect
 
@@ -171,7 +171,7 @@ def test_listener_sends_responses_without_delay() -> None:
 AFTER_MAIN = """
 import sys, threading
 sys.path.insert(0, {here!r})
-from asking import User
+from plain_client import User
 from pymdc.bridge import Bridge
 
 def work(main=threading.main_thread()):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import PASSWORD, User, basic
 from modes import PATIENCE
+from plain_client import PASSWORD, User, basic
 from servers import RawServer, answering, written
 
 from pymdc._crypto.file_hash import file_hash

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asking import User
+from plain_client import User
 
 
 def test_null_as_a_list_of_keys_is_refused(alice: User) -> None:

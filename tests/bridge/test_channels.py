@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from asking import DATA, Clock, User, pull
+from plain_client import DATA, Clock, User, pull
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 

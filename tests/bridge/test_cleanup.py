@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from asking import Count, User, address, form
+from plain_client import Count, User, address, form
 from processes import MINUTE, bridge_process
 
 from pymdc.bridge import Bridge

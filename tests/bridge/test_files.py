@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from asking import DATA, Count, Rows, User, ask, form, upload_headers
+from plain_client import DATA, Count, Rows, User, ask, form, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from asking import PASSWORD, Clock, User, ask, form, pull, upload_headers
+from plain_client import PASSWORD, Clock, User, ask, form, pull, upload_headers
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 

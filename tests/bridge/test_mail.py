@@ -12,7 +12,7 @@ from email import message_from_bytes, policy
 from pathlib import Path
 
 import pytest
-from asking import PASSWORD, ask
+from plain_client import PASSWORD, ask
 
 from pymdc.bridge import Bridge
 

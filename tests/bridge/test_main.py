@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from asking import PASSWORD, address, ask, refused_upload
+from plain_client import PASSWORD, address, ask, refused_upload
 from processes import MINUTE, python
 
 from pymdc.bridge import Bridge

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from asking import BOUNDARY, Reply, User, ask, form, upload_headers
+from plain_client import BOUNDARY, Reply, User, ask, form, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
 

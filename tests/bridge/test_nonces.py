@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from asking import Clock, Reply, User
+from plain_client import Clock, Reply, User
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.storage.database import Database

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from asking import PASSWORD, Reply, User, ask, basic
+from plain_client import PASSWORD, Reply, User, ask, basic
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.passwords import Passwords

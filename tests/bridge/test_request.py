@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from asking import User, ask
+from plain_client import User, ask
 
 from pymdc.bridge import Bridge
 

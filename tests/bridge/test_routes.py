@@ -7,7 +7,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPResponse
 
 import pytest
-from asking import PASSWORD, User, ask, basic
+from plain_client import PASSWORD, User, ask, basic
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.auth import token_holder

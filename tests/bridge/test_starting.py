@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from asking import Reply, User, ask, form, upload_headers
+from plain_client import Reply, User, ask, form, upload_headers
 from processes import python
 
 from pymdc.bridge import Bridge
@@ -74,7 +74,7 @@ def test_bridge_starts_once_its_database_can_be_read(data: Path) -> None:
 WITHOUT_THREADS = """
 import os, sys, threading
 sys.path.insert(0, sys.argv[1])
-from asking import ask
+from plain_client import ask
 from pymdc.bridge import Bridge
 
 def descriptors():

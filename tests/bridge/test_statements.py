@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from asking import DATA, PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
+from plain_client import DATA, PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge.routes import ROUTES

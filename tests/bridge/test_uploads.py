@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from asking import DATA, Count, Reply, Rows, User, address, ask, form, pull, upload_headers
+from plain_client import DATA, Count, Reply, Rows, User, address, ask, form, pull, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from asking import PASSWORD, User, ask
+from plain_client import PASSWORD, User, ask
 
 from pymdc.bridge import Bridge
 

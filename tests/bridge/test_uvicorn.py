@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from asking import Count, Reply, Rows, User, address, ask, form, upload_headers
+from plain_client import Count, Reply, Rows, User, address, ask, form, upload_headers
 from processes import MINUTE
 from websockets.frames import Frame, Opcode
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lender import DATA, HASH, Lender
+from fake_bridge import DATA, HASH, FakeBridge
 from modes import PATIENCE, Ask
 
 import pymdc
@@ -61,7 +61,7 @@ def test_download_succeeds_after_channels_were_unreachable(
 ) -> None:
     file, path = io.BytesIO(), tmp_path / "out"
     to: Any = path if target == "path" else file
-    with Lender() as lender, pymdc.Client(lender.endpoint) as client:
+    with FakeBridge() as lender, pymdc.Client(lender.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         reachable, lender.channel = lender.channel, f"ws://127.0.0.1:{closed_port()}"
         assert type(ask(files.download, HASH, to=to)) is exceptions.ConnectError

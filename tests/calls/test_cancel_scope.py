@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from channels import DATA, HASH, pointer, pointing, websocket
+from channels import DATA, HASH, pointer, pointer_server, websocket
 from modes import AT_ONCE, PATIENCE, register
 from servers import (
     ANSWER,
-    Holding,
+    Handler,
+    HoldingServer,
     RawServer,
-    Treat,
     answer_all,
     answering,
     full_port,
     read_request,
-    some_bytes,
+    read_some,
     written,
 )
 from websockets.exceptions import ConnectionClosed
@@ -67,18 +67,18 @@ def half_the_body(connection: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("scheme", "first", "ask"),
     [
-        pytest.param("https", some_bytes, register, id="in the TLS handshake"),
+        pytest.param("https", read_some, register, id="in the TLS handshake"),
         pytest.param("http", read_request, register, id="waiting for the answer"),
         pytest.param("http", half_the_headers, register, id="in the headers"),
         pytest.param("http", half_the_body, register, id="in the body"),
-        pytest.param("http", some_bytes, upload, id="in an upload"),
+        pytest.param("http", read_some, upload, id="in an upload"),
     ],
 )
 def test_cancelled_call_closes_its_connection_and_frees_its_worker(
-    scheme: str, first: Treat, ask: Ask
+    scheme: str, first: Handler, ask: Ask
 ) -> None:
     got: list[Any] = []
-    with Holding(first) as server:
+    with HoldingServer(first) as server:
         with pymdc.Client(f"{scheme}://127.0.0.1:{server.port}", workers=1) as client:
             call = ask(client, got.append)
             assert server.held.wait(PATIENCE)
@@ -103,7 +103,7 @@ def test_download_is_cancelled_while_its_channel_stalls(tmp_path: Path) -> None:
             connection.recv()
         ended.set()
 
-    with websocket(stall) as channel, pointing([pointer(channel)]) as endpoint:
+    with websocket(stall) as channel, pointer_server([pointer(channel)]) as endpoint:
         with pymdc.Client(endpoint, workers=1) as client:
             files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
             call = files.download(HASH, "token", got.append, to=tmp_path / "out")
@@ -138,7 +138,7 @@ def connection_begun(port: int) -> Iterator[threading.Event]:
 @pytest.mark.parametrize("where", ["bridge", "channel"])
 def test_call_is_cancelled_while_it_connects(where: str, tmp_path: Path) -> None:
     got: list[Any] = []
-    with full_port() as port, pointing([pointer(f"ws://127.0.0.1:{port}")]) as endpoint:
+    with full_port() as port, pointer_server([pointer(f"ws://127.0.0.1:{port}")]) as endpoint:
         if where == "bridge":
             endpoint = f"http://127.0.0.1:{port}"
         with pymdc.Client(endpoint, workers=1) as client, connection_begun(port) as begun:
@@ -196,7 +196,7 @@ def test_call_is_cancelled_during_retry_delay(warning: threading.Event) -> None:
 
 def test_call_cancelled_in_queue_is_never_sent() -> None:
     got: list[Any] = []
-    with Holding(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
+    with HoldingServer(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
         first = register(client, lambda value: None)
         assert server.held.wait(PATIENCE)
         queued = [register(client, got.append) for _ in range(50)]
@@ -281,7 +281,7 @@ def test_call_cancelled_after_its_answer_leaves_connection_to_next_call(ask: Ask
 def test_cancelled_asyncio_future_cancels_its_call() -> None:
     got: list[Any] = []
 
-    async def give_up(server: Holding, client: pymdc.Client) -> Call:
+    async def give_up(server: HoldingServer, client: pymdc.Client) -> Call:
         call = register(client, got.append)
         future = asyncio.wrap_future(call)
         await asyncio.to_thread(server.held.wait, PATIENCE)
@@ -291,7 +291,7 @@ def test_cancelled_asyncio_future_cancels_its_call() -> None:
         await asyncio.to_thread(call.join, AT_ONCE)
         return call
 
-    with Holding(read_request) as server, pymdc.Client(server.endpoint) as client:
+    with HoldingServer(read_request) as server, pymdc.Client(server.endpoint) as client:
         call = asyncio.run(give_up(server, client))
         assert not call.is_alive()
         server.released.set()
@@ -301,7 +301,7 @@ def test_cancelled_asyncio_future_cancels_its_call() -> None:
 
 def test_blocking_call_bypasses_thousand_queued_calls() -> None:
     got: list[Any] = []
-    with Holding(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
+    with HoldingServer(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
         first = register(client, got.append)
         assert server.held.wait(PATIENCE)
         queued = [register(client, got.append) for _ in range(1000)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from modes import PATIENCE, register
-from servers import Holding, read_request
+from servers import HoldingServer, read_request
 
 import pymdc
 from pymdc import Call, Cancelled
@@ -22,7 +22,7 @@ def states(call: Call) -> States:
 
 def test_call_waits_runs_and_is_done() -> None:
     inside: list[States] = []
-    with Holding(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
+    with HoldingServer(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
         first = register(client, lambda value: inside.append(states(first)))
         second = register(client, lambda value: None)
         assert server.held.wait(PATIENCE)
@@ -41,7 +41,7 @@ def test_timeout_of_a_wait_is_that_of_futures_and_ends_no_call(
     wait: Callable[..., Any], seconds: float
 ) -> None:
     got: list[Any] = []
-    with Holding(read_request) as server, pymdc.Client(server.endpoint) as client:
+    with HoldingServer(read_request) as server, pymdc.Client(server.endpoint) as client:
         call = register(client, got.append)
         assert server.held.wait(PATIENCE)
         with pytest.raises(concurrent.futures.TimeoutError):

@@ -18,7 +18,7 @@ from certificates import certificate, over_tls
 from channels import HASH
 from modes import AT_ONCE, PATIENCE, Ask
 from processes import MINUTE
-from servers import ANSWER, Holding, RawServer, Treat, read_request, some_bytes, wait
+from servers import ANSWER, Handler, HoldingServer, RawServer, read_request, read_some, wait
 
 import pymdc
 from pymdc import Call, Cancelled, exceptions
@@ -29,7 +29,7 @@ UPLOAD_SIZE = (
 )  # bytes, more than the system buffers for a server that does not read
 
 
-def answer_then(then: Treat) -> Treat:
+def answer_then(then: Handler) -> Handler:
     """Return a treatment: answer one request, then call *then* with the connection."""
 
     def treat(connection: socket.socket) -> None:
@@ -72,7 +72,7 @@ STAGES = pytest.mark.parametrize(
         pytest.param(read_request, register, id="waiting for the answer"),
         pytest.param(half_the_headers, register, id="in the headers"),
         pytest.param(half_the_body, register, id="in the body"),
-        pytest.param(some_bytes, upload, id="in an upload"),
+        pytest.param(read_some, upload, id="in an upload"),
         pytest.param(read_request, download, id="waiting for pointers"),
     ],
 )
@@ -81,18 +81,18 @@ SCHEMES = pytest.mark.parametrize("secure", [False, True], ids=["http", "https"]
 
 @contextmanager
 def client_with_kept_connection(
-    then: Treat, folder: Path, secure: bool = False, **settings: Any
-) -> Iterator[tuple[Holding, pymdc.Client]]:
+    then: Handler, folder: Path, secure: bool = False, **settings: Any
+) -> Iterator[tuple[HoldingServer, pymdc.Client]]:
     """Yield a server, and a client with a kept connection whose next call the server holds.
 
     Check that this call has closed the connection in the end.
     """
     trusted = certificate(folder, "localhost") if secure else None
 
-    def over(treat: Treat) -> Treat:
+    def over(treat: Handler) -> Handler:
         return over_tls(trusted, treat) if trusted else treat
 
-    with Holding(answer_then(then), over) as server:
+    with HoldingServer(answer_then(then), over) as server:
         endpoint = f"https://localhost:{server.port}" if trusted else server.endpoint
         with pymdc.Client(
             endpoint, ca_certs=str(trusted) if trusted else None, **settings
@@ -103,7 +103,7 @@ def client_with_kept_connection(
             assert server.ended.wait(AT_ONCE), "the call has lost its connection"
 
 
-def check_next_call(server: Holding, client: pymdc.Client) -> None:
+def check_next_call(server: HoldingServer, client: pymdc.Client) -> None:
     """Check that the next call gets a new connection, and its answer."""
     assert server.connections == 1, "the first connection was kept"
     assert register(client) == []
@@ -113,7 +113,7 @@ def check_next_call(server: Holding, client: pymdc.Client) -> None:
 @SCHEMES
 @STAGES
 def test_cancelled_call_loses_its_kept_connection(
-    then: Treat, make: Make, secure: bool, tmp_path: Path
+    then: Handler, make: Make, secure: bool, tmp_path: Path
 ) -> None:
     got: list[Any] = []
     with client_with_kept_connection(then, tmp_path, secure, workers=1) as (server, client):
@@ -129,7 +129,7 @@ def test_cancelled_call_loses_its_kept_connection(
 @STAGES
 @pytest.mark.parametrize("how", [{"cancel": True}, {"timeout": 0.1}], ids=["at once", "in time"])
 def test_close_cancels_calls_on_kept_connections(
-    how: dict[str, Any], then: Treat, make: Make, secure: bool, tmp_path: Path
+    how: dict[str, Any], then: Handler, make: Make, secure: bool, tmp_path: Path
 ) -> None:
     got: list[Any] = []
     with client_with_kept_connection(then, tmp_path, secure) as (server, client):
@@ -162,7 +162,7 @@ NOTHING_SENT = f"nothing could be sent for {LIMIT} s"
         pytest.param(drip, register, {"total": LIMIT}, f"not done within {LIMIT} s", id="total"),
         pytest.param(drip, download, {"stall": LIMIT}, f"no progress for {LIMIT} s", id="stall"),
         pytest.param(
-            some_bytes, upload, {"stall": LIMIT}, f"no progress for {LIMIT} s", id="stalled upload"
+            read_some, upload, {"stall": LIMIT}, f"no progress for {LIMIT} s", id="stalled upload"
         ),
         pytest.param(
             read_request,
@@ -171,12 +171,12 @@ NOTHING_SENT = f"nothing could be sent for {LIMIT} s"
             f"no answer within {LIMIT} s",
             id="read",
         ),
-        pytest.param(some_bytes, upload, {"timeout": (5, LIMIT)}, NOTHING_SENT, id="write"),
+        pytest.param(read_some, upload, {"timeout": (5, LIMIT)}, NOTHING_SENT, id="write"),
     ],
 )
 def test_time_limit_holds_on_kept_connection(
     ask: Ask,
-    then: Treat,
+    then: Handler,
     make: Make,
     settings: dict[str, Any],
     text: str,
@@ -195,7 +195,7 @@ def test_time_limit_holds_on_kept_connection(
 
 @STAGES
 def test_ctrl_c_in_blocking_call_closes_its_kept_connection(
-    then: Treat, make: Make, tmp_path: Path
+    then: Handler, make: Make, tmp_path: Path
 ) -> None:
     def press(connection: socket.socket) -> None:
         then(connection)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from asking import Key, User, ask
 from ecdsa import SECP256k1
 from ecdsa.util import sigencode_der
+from plain_client import Key, User, ask
 
 from pymdc import ECDSA
 from pymdc.bridge import Bridge

@@ -16,7 +16,7 @@ from processes import MINUTE, ROOT, python
 LATE = 5000  # milliseconds; an upload that held the loop would hold it till its end
 
 
-def test_an_asyncio_program_ticks_on_while_files_go_up(tmp_path: Path) -> None:
+def test_asyncio_loop_stays_responsive_during_uploads(tmp_path: Path) -> None:
     done = python(ROOT / "examples" / "asyncio_app.py", cwd=tmp_path)
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout.endswith("went up and came back, byte for byte.\n")
@@ -43,7 +43,7 @@ def screen() -> Iterator[str]:
         server.wait(MINUTE)
 
 
-def test_a_tk_window_stays_responsive_while_a_file_goes_up(screen: str, tmp_path: Path) -> None:
+def test_tk_window_stays_responsive_during_an_upload(screen: str, tmp_path: Path) -> None:
     done = python(ROOT / "examples" / "tk_app.py", "--demo", cwd=tmp_path, env={"DISPLAY": screen})
     assert (done.stderr, done.returncode) == ("", 0)
     assert "photo.jpg: 20000000 bytes went up.\n" in done.stdout
@@ -52,7 +52,7 @@ def test_a_tk_window_stays_responsive_while_a_file_goes_up(screen: str, tmp_path
     assert int(told[1]) < LATE
 
 
-def test_a_tk_window_without_a_screen_says_so() -> None:
+def test_tk_window_without_a_screen_says_so() -> None:
     if importlib.util.find_spec("_tkinter") is None:
         pytest.skip("this Python has no tkinter")
     done = python(ROOT / "examples" / "tk_app.py", env={"DISPLAY": ""})

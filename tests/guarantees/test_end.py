@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from channels import HASH, good, pointer, pointing, websocket
+from channels import HASH, pointer, pointer_server, send_shard, websocket
 from modes import AT_ONCE, MODES, PATIENCE, register
 from processes import MINUTE, python
-from servers import ANSWER, Holding, RawServer, answer_all, read_request, wait
+from servers import ANSWER, HoldingServer, RawServer, answer_all, read_request, wait
 
 import pymdc
 from pymdc import Cancelled
@@ -78,7 +78,7 @@ def nothing_left() -> Iterator[None]:
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-def test_close_waits_for_calls_and_callbacks_and_their_chains() -> None:
+def test_close_waits_for_calls_callbacks_and_chained_calls() -> None:
     order: list[str] = []
 
     def again(value: Any) -> None:
@@ -102,7 +102,7 @@ def test_close_waits_for_calls_and_callbacks_and_their_chains() -> None:
 
 
 @pytest.mark.parametrize("how", [{"cancel": True}, {"timeout": 0.1}], ids=["at once", "in time"])
-def test_close_cancels_what_is_left_with_callbacks_and_without(how: dict[str, Any]) -> None:
+def test_close_cancels_remaining_calls_with_and_without_callbacks(how: dict[str, Any]) -> None:
     got: list[Any] = []
     after: list[Any] = []
 
@@ -131,7 +131,7 @@ def test_close_cancels_what_is_left_with_callbacks_and_without(how: dict[str, An
     assert [type(value) for value in after] == [Closed] * 20
 
 
-def test_a_client_is_closed_in_the_callback_of_another_one() -> None:
+def test_client_may_be_closed_in_the_callback_of_another_client() -> None:
     got: list[Any] = []
 
     def use_another(value: Any) -> None:
@@ -144,7 +144,7 @@ def test_a_client_is_closed_in_the_callback_of_another_one() -> None:
     assert got == [[]] * 3
 
 
-def test_a_client_that_a_callback_closes_lets_the_others_finish() -> None:
+def test_client_closed_by_its_callback_finishes_its_other_calls() -> None:
     closed = threading.Event()
     got: list[Any] = []
 
@@ -181,7 +181,7 @@ def test_close_waits_for_a_blocking_call_in_the_callback_of_another_client() -> 
     assert got == [[]]
 
 
-def test_a_client_is_closed_in_what_its_callback_has_another_one_do() -> None:
+def test_client_may_be_closed_by_work_that_its_callback_gives_another_client() -> None:
     done = threading.Event()
 
     def close_both(scope: CancelScope) -> None:
@@ -197,7 +197,7 @@ def test_a_client_is_closed_in_what_its_callback_has_another_one_do() -> None:
     assert done.wait(PATIENCE)
 
 
-def test_close_tells_those_who_wait_behind_a_callback_that_blocks() -> None:
+def test_close_cancels_calls_queued_behind_a_blocking_callback() -> None:
     blocked, told, order = threading.Event(), threading.Event(), list[str]()
 
     def block(value: Any) -> None:
@@ -218,7 +218,7 @@ def test_close_tells_those_who_wait_behind_a_callback_that_blocks() -> None:
     assert order == ["Cancelled", "blocked"]
 
 
-def test_close_with_a_timeout_is_not_held_by_blocking_calls_alone() -> None:
+def test_close_with_timeout_cancels_blocking_calls() -> None:
     got: list[Any] = []
     with Gate() as server:
         client = pymdc.Client(server.endpoint)
@@ -233,13 +233,13 @@ def test_close_with_a_timeout_is_not_held_by_blocking_calls_alone() -> None:
     assert [type(value) for value in got] == [Cancelled]
 
 
-def test_a_call_that_comes_late_to_its_worker_is_cancelled_with_the_others() -> None:
+def test_call_that_starts_after_close_is_cancelled() -> None:
     client = pymdc.Client("http://127.0.0.1:1")
     client.close(cancel=True)
     assert isinstance(client._pool.capture(lambda scope: "sent", CancelScope()), Cancelled)
 
 
-def test_close_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:
+def test_close_leaks_no_thread_and_no_descriptor(tmp_path: Path) -> None:
     """The fixture compares, after calls that came to every kind of end."""
     with RawServer(answer_all) as good_server, RawServer(wait) as silent:
         for ask in MODES.values():
@@ -248,7 +248,7 @@ def test_close_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:
                 with pymdc.Client(endpoint, timeout=0.1) as client:
                     ask(pymdc.api.Users("a@b.com", client=client).register)
                     ask(pymdc.api.Files("b", pymdc.ECDSA(), client=client).upload, "missing")
-            with websocket(good) as url, pointing([pointer(url)]) as endpoint:
+            with websocket(send_shard) as url, pointer_server([pointer(url)]) as endpoint:
                 with pymdc.Client(endpoint) as client:
                     files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
                     ask(files.download, HASH, "token", to=tmp_path / "out")
@@ -256,7 +256,7 @@ def test_close_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:
             register(client, lambda value: None).cancel()
 
 
-def test_idle_threads_end_by_themselves_and_others_take_their_place() -> None:
+def test_idle_threads_end_and_are_replaced() -> None:
     before, seen = set(threading.enumerate()), set[threading.Thread]()
     workers: list[threading.Thread] = []
 
@@ -369,7 +369,7 @@ def interrupted(script: str, requests: int) -> tuple[list[str], str, int, float]
 
 
 @pytest.mark.parametrize("script", [BLOCKING, WITH], ids=["plain", "in a with block"])
-def test_ctrl_c_in_a_blocking_call_reaches_the_caller_and_ends_the_process(script: str) -> None:
+def test_ctrl_c_in_a_blocking_call_ends_the_process(script: str) -> None:
     printed, errors, status, seconds = interrupted(script, 1)
     assert errors.endswith("\nKeyboardInterrupt\n")
     assert (printed, status) == ([], -signal.SIGINT)
@@ -383,7 +383,7 @@ def test_ctrl_c_in_a_blocking_call_closes_its_connection() -> None:
         assert main
         signal.pthread_kill(main, signal.SIGINT)
 
-    with Holding(press) as server, pymdc.Client(server.endpoint) as client:
+    with HoldingServer(press) as server, pymdc.Client(server.endpoint) as client:
         with pytest.raises(KeyboardInterrupt):
             pymdc.api.Users("a@b.com", client=client).register()
         server.released.set()
@@ -391,14 +391,14 @@ def test_ctrl_c_in_a_blocking_call_closes_its_connection() -> None:
 
 
 @pytest.mark.parametrize("script", [JOIN, ENDED], ids=["in join", "when the main thread has ended"])
-def test_the_first_ctrl_c_ends_a_program_of_callbacks_and_each_is_told(script: str) -> None:
+def test_first_ctrl_c_cancels_every_callback_and_ends_the_program(script: str) -> None:
     printed, errors, _, seconds = interrupted(script, 32)
     assert "KeyboardInterrupt" in errors
     assert sorted(printed) == sorted(f"{number} Cancelled" for number in range(40))
     assert seconds < AT_ONCE
 
 
-def test_the_first_ctrl_c_ends_callbacks_that_call_again_on_every_error() -> None:
+def test_first_ctrl_c_ends_callbacks_that_retry_on_every_error() -> None:
     printed, errors, _, seconds = interrupted(AGAIN, 5)
     assert "KeyboardInterrupt" in errors
     assert len(printed) >= 5
@@ -406,14 +406,14 @@ def test_the_first_ctrl_c_ends_callbacks_that_call_again_on_every_error() -> Non
     assert seconds < SOON
 
 
-def test_the_first_ctrl_c_ends_a_with_block_whose_callback_takes_long() -> None:
+def test_first_ctrl_c_ends_a_with_block_during_a_slow_callback() -> None:
     printed, errors, _, seconds = interrupted(SLOW, 1)
     assert errors.endswith("\nKeyboardInterrupt\n")
     assert printed == ["slow Cancelled"]
     assert seconds < SOON
 
 
-def test_the_first_ctrl_c_cancels_the_blocking_call_in_a_callback() -> None:
+def test_first_ctrl_c_cancels_the_blocking_call_in_a_callback() -> None:
     printed, errors, _, seconds = interrupted(NESTED, 1)
     assert "KeyboardInterrupt" in errors
     assert printed == ["nested Cancelled", "cleaned up"]
@@ -457,7 +457,7 @@ assert len(calls) <= len(told) <= len(calls) + presses, (len(calls), len(told))
 """
 
 
-def test_ctrl_c_while_calls_are_made_loses_none_of_them() -> None:
+def test_ctrl_c_while_calls_start_loses_no_call() -> None:
     with RawServer(answer_all) as server:
         ended = python("-c", CALLING, server.endpoint)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
@@ -473,7 +473,7 @@ threading.Thread(target=lambda: (main.join(), pause(1), print("ended", flush=Tru
 """
 
 
-def test_ctrl_c_at_a_prompt_ends_a_line_and_no_calls() -> None:
+def test_ctrl_c_at_a_prompt_cancels_no_calls() -> None:
     pipe = subprocess.PIPE
     with Gate() as server:
         environment = {**os.environ, "PYMDC_ENDPOINT": server.endpoint}
@@ -499,7 +499,7 @@ for number in range(3):
 """
 
 
-def test_a_program_with_a_silent_bridge_ends_when_its_time_is_over() -> None:
+def test_program_with_a_silent_bridge_ends_at_the_timeout() -> None:
     with RawServer(wait) as server:
         settings = {"PYMDC_ENDPOINT": server.endpoint, "PYMDC_TIMEOUT": "0.3"}
         done = python("-c", PROGRAM + TOLD, env=settings)
@@ -507,7 +507,7 @@ def test_a_program_with_a_silent_bridge_ends_when_its_time_is_over() -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-def test_a_program_without_a_bridge_ends() -> None:
+def test_program_without_a_bridge_ends() -> None:
     done = python("-c", PROGRAM + TOLD)
     assert sorted(done.stdout.splitlines()) == [f"{n} ConnectError" for n in range(3)]
     assert done.returncode == 0
@@ -540,21 +540,21 @@ def answer_first(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("call", ["print(user.register())", "user.register(print)"])
-def test_the_total_holds_where_no_thread_can_be_started(call: str) -> None:
+def test_total_is_enforced_if_no_thread_can_start(call: str) -> None:
     with RawServer(answer_first) as server:
         done = python("-c", WITHOUT_THREADS % call, server.endpoint)
     assert "not done within 0.5 s" in done.stdout
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-def test_a_callback_closes_its_client_where_no_thread_can_be_started() -> None:
+def test_callback_may_close_its_client_if_no_thread_can_start() -> None:
     close = "client.close(); print(type(user.register()).__name__)"
     with RawServer(answer_all) as server:
         done = python("-c", WITHOUT_THREADS % close, server.endpoint)
     assert (done.stdout, done.stderr, done.returncode) == ("Closed\n", "", 0)
 
 
-def test_a_callback_returns_before_those_of_its_calls_where_no_thread_can_be_started() -> None:
+def test_callback_returns_before_callbacks_of_its_calls_if_no_thread_can_start() -> None:
     two = "client.run(lambda scope: 'inner', print); print('outer')"
     with RawServer(answer_all) as server:
         done = python("-c", WITHOUT_THREADS % two, server.endpoint)
@@ -584,7 +584,7 @@ def call():
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["first", "last"])
-def test_callbacks_of_the_programs_last_functions_run(place: int) -> None:
+def test_callbacks_of_atexit_functions_run(place: int) -> None:
     lines = ["atexit.register(call)"]
     lines.insert(place, "import pymdc")
     with RawServer(answer_all) as server:

@@ -21,7 +21,7 @@ from accounts import Account
 from certificates import certificate, over_tls
 from modes import PATIENCE, Ask, register
 from processes import python
-from servers import ANSWER, Holding, RawServer, answer_all, read_request
+from servers import ANSWER, HoldingServer, RawServer, answer_all, read_request
 from steps import at_each_step
 
 import pymdc
@@ -78,7 +78,7 @@ def user(client: pymdc.Client, name: str) -> pymdc.api.Users:
     return pymdc.api.Users(name, "pass", client=client)
 
 
-def test_a_child_has_connections_and_workers_of_its_own(ask: Ask) -> None:
+def test_child_has_its_own_connections_and_workers(ask: Ask) -> None:
     with Noting() as server, pymdc.Client(server.endpoint, workers=2) as client:
 
         def several(name: str) -> Any:
@@ -92,9 +92,9 @@ def test_a_child_has_connections_and_workers_of_its_own(ask: Ask) -> None:
     assert sorted(sorted(set(askers)) for askers in server.askers) == [["child"], ["parent"]]
 
 
-def test_callbacks_outstanding_at_a_fork_run_once_and_in_the_parent() -> None:
+def test_callbacks_outstanding_at_a_fork_run_once_in_the_parent() -> None:
     got: list[Any] = []
-    with Holding(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
+    with HoldingServer(read_request) as server, pymdc.Client(server.endpoint, workers=1) as client:
         running = register(client, lambda value: got.append(os.getpid()))
         assert server.held.wait(PATIENCE)
         queued = [register(client, lambda value: got.append(os.getpid())) for _ in range(5)]
@@ -130,7 +130,7 @@ with pymdc.Client(sys.argv[1], workers=1) as client:
 """
 
 
-def test_a_callback_may_fork_and_return_on_both_sides() -> None:
+def test_callback_may_fork_and_return_in_both_processes() -> None:
     with RawServer(answer_all) as server:
         ended = python(*FORKS, "-c", CALLBACK, server.endpoint)
     assert (ended.stdout, ended.stderr) == ("0\n", "")
@@ -164,12 +164,12 @@ other.close()
 """
 
 
-def test_a_child_forked_while_a_client_is_closed_does_not_wait_for_its_parents_threads() -> None:
+def test_child_forked_during_close_does_not_wait_for_threads_of_parent() -> None:
     ended = python(*FORKS, "-c", CLOSING, "http://127.0.0.1:1")
     assert (ended.stdout, ended.stderr, ended.returncode) == ("0\n", "", 0)
 
 
-def test_a_child_needs_the_files_and_variables_of_its_parent_no_more(
+def test_child_needs_no_files_and_variables_of_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server_side = certificate(tmp_path, "localhost")
@@ -183,7 +183,7 @@ def test_a_child_needs_the_files_and_variables_of_its_parent_no_more(
             assert Child(lambda: user(client, "child").register()).value() == []
 
 
-def test_a_call_that_is_done_at_a_fork_keeps_its_value() -> None:
+def test_call_done_at_a_fork_keeps_its_value() -> None:
     children, go_on = SimpleQueue[Child](), threading.Event()
     with Noting() as server, pymdc.Client(server.endpoint) as client:
         call = register(client, lambda value: go_on.wait(PATIENCE))
@@ -194,7 +194,7 @@ def test_a_call_that_is_done_at_a_fork_keeps_its_value() -> None:
         assert call.result() == []
 
 
-def test_a_child_of_multiprocessing_ends_when_its_callbacks_have_run() -> None:
+def test_multiprocessing_child_ends_after_its_callbacks() -> None:
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()
     with Noting() as server, pymdc.Client(server.endpoint) as client:
@@ -212,7 +212,7 @@ def test_a_child_of_multiprocessing_ends_when_its_callbacks_have_run() -> None:
     assert sorted(sorted(set(askers)) for askers in server.askers) == [["child"], ["parent"]]
 
 
-def test_children_of_a_busy_parent_are_not_held_up() -> None:
+def test_children_of_a_busy_parent_do_not_wait_for_its_locks() -> None:
     """Wherever in a call the parent's threads are, no lock of theirs is waited for."""
     enough = threading.Event()
     with Noting() as server, pymdc.Client(server.endpoint, workers=4) as client:
@@ -254,15 +254,13 @@ else:
 """
 
 
-def test_a_forked_program_ends_well_on_both_sides(bridge: Bridge) -> None:
+def test_forked_program_ends_cleanly_in_both_processes(bridge: Bridge) -> None:
     done = python(*FORKS, "-c", FORKING, env={"PYMDC_ENDPOINT": bridge.endpoint})
     assert (done.stderr, done.returncode) == ("", 0)
     assert sorted(done.stdout.splitlines()) == ["child dict"] + ["parent dict"] * 3
 
 
-def test_a_child_makes_a_client_while_a_thread_of_the_parent_reads_certificates(
-    tmp_path: Path,
-) -> None:
+def test_child_makes_client_while_thread_of_parent_reads_certificates(tmp_path: Path) -> None:
     certificates = tmp_path / "ca.pem"
     os.mkfifo(certificates)  # so that reading it takes until somebody writes
     endpoint = "https://localhost:1"
@@ -291,7 +289,7 @@ def next_ahead_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> str:
         return nonces.next()
 
 
-def test_parents_and_children_have_nonces_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parents_and_children_have_different_nonces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nonces, "_digits", lambda: str(os.getpid()))
 
     def several() -> list[str]:
@@ -309,18 +307,18 @@ def test_parents_and_children_have_nonces_of_their_own(monkeypatch: pytest.Monke
     assert len(set(found)) == len(found) == 10_000
 
 
-def test_children_draw_digits_for_their_nonces() -> None:
+def test_children_draw_new_random_digits_for_nonces() -> None:
     assert len({Child(nonces.next).value()[-3:] for _ in range(20)}) > 10
 
 
-def test_a_child_goes_on_after_the_last_nonce_of_its_parent(
+def test_child_continues_after_the_last_nonce_of_its_parent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     far_ahead = Decimal(next_ahead_of_the_clock(monkeypatch))
     assert Decimal(Child(nonces.next).value()) > far_ahead
 
 
-def test_a_child_takes_nonces_whatever_a_thread_of_the_parent_was_at() -> None:
+def test_child_takes_nonces_at_any_step_of_a_thread_of_the_parent() -> None:
     children: list[Child] = []
 
     def several() -> int:
@@ -341,7 +339,7 @@ def test_a_child_takes_nonces_whatever_a_thread_of_the_parent_was_at() -> None:
     assert max(kept) < 100, "a child keeps what none of its threads lets go of"
 
 
-def test_threads_share_a_client_a_bucket_and_a_key_pair(
+def test_threads_may_share_client_bucket_and_key_pair(
     ask: Ask, account: Account, bucket: pymdc.api.Bucket
 ) -> None:
     got: list[bool] = []

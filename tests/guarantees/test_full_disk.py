@@ -31,7 +31,9 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_download_to_a_full_disk(ask: Ask, bucket: pymdc.api.Bucket, small: Path) -> None:
+def test_download_to_a_full_disk_is_an_error_and_leaves_no_file(
+    ask: Ask, bucket: pymdc.api.Bucket, small: Path
+) -> None:
     name = bucket.files.upload(io.BytesIO(DATA))["hash"]
     value = ask(bucket.files.download, name, to=small / "back")
     assert isinstance(value, OSError)
@@ -40,7 +42,9 @@ def test_a_download_to_a_full_disk(ask: Ask, bucket: pymdc.api.Bucket, small: Pa
     assert os.listdir(small) == []
 
 
-def test_an_upload_to_a_bridge_whose_disk_is_full(ask: Ask, small: Path, account: Account) -> None:
+def test_upload_to_a_bridge_with_full_disk_is_refused(
+    ask: Ask, small: Path, account: Account
+) -> None:
     with Bridge(small / "data") as bridge, pymdc.Client(bridge.endpoint) as client:
         user = pymdc.api.Users("you@example.com", client=client)
         user.register()

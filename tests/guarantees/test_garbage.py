@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from channels import blocks
 from modes import Ask
-from servers import RawServer, Treat, read_request
+from servers import Handler, RawServer, read_request
 
 import pymdc
 from pymdc import exceptions
@@ -22,14 +22,14 @@ GARBAGE: list[Any] = [[], "", None, 5, {}, "error", {"token": 5, "hash": 5}]
 NESTED = b"[" * 100_000
 
 
-def always(body: bytes) -> Treat:
+def always(body: bytes) -> Handler:
     """Return a treatment that answers each request with *body*."""
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while read_request(connection)[0]:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    return treat
+    return handle
 
 
 NO_TOKENS = [*map(json.dumps, [*GARBAGE, {"token": "a\nb"}, {"token": "\ud800"}]), NESTED.decode()]
@@ -37,7 +37,7 @@ NO_TOKENS = [*map(json.dumps, [*GARBAGE, {"token": "a\nb"}, {"token": "\ud800"}]
 
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("answer", NO_TOKENS, ids=lambda answer: answer[:20])
-def test_an_answer_that_is_no_token_is_told(ask: Ask, answer: str) -> None:
+def test_answer_without_token_is_an_integrity_error(ask: Ask, answer: str) -> None:
     with RawServer(always(answer.encode())) as server, pymdc.Client(server.endpoint) as client:
         files = Files("b", pymdc.ECDSA(), client=client)
         for value in (ask(files.upload, io.BytesIO(b"data")), ask(files.download, "0" * 40)):
@@ -48,7 +48,7 @@ def test_an_answer_that_is_no_token_is_told(ask: Ask, answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", GARBAGE, ids=repr)
-def test_an_answer_that_is_no_entry_is_told(ask: Ask, answer: object) -> None:
+def test_answer_without_entry_is_an_integrity_error(ask: Ask, answer: object) -> None:
     with RawServer(always(json.dumps(answer).encode())) as server:
         with pymdc.Client(server.endpoint) as client:
             files = Files("b", pymdc.ECDSA(), client=client)
@@ -61,9 +61,7 @@ ODD: list[Any] = [[], "", None, 5, "error", {}, {"message": "no"}, {"key": "02" 
 
 
 @pytest.mark.parametrize("answer", ODD, ids=repr)
-def test_a_created_key_is_among_the_key_pairs_whatever_is_answered(
-    ask: Ask, answer: object
-) -> None:
+def test_created_key_is_kept_for_any_answer(ask: Ask, answer: object) -> None:
     with RawServer(always(json.dumps(answer).encode())) as server:
         with pymdc.Client(server.endpoint) as client:
             keys = Keys(Users("a@b.com", "x", client=client))
@@ -72,7 +70,7 @@ def test_a_created_key_is_among_the_key_pairs_whatever_is_answered(
 
 
 @pytest.mark.usefixtures("no_collection")
-def test_json_nested_too_deep_is_text(ask: Ask) -> None:
+def test_json_nested_too_deeply_is_text(ask: Ask) -> None:
     with RawServer(always(NESTED)) as server, pymdc.Client(server.endpoint) as client:
         assert ask(Users("a@b.com", "x", client=client).register) == NESTED.decode()
 
@@ -80,7 +78,7 @@ def test_json_nested_too_deep_is_text(ask: Ask) -> None:
 LONG = "x" * 70 + ".example"  # no part of a name has more than 63
 
 
-def test_a_name_that_no_host_has_is_not_found(ask: Ask) -> None:
+def test_impossible_host_name_is_a_connect_error(ask: Ask) -> None:
     with pymdc.Client(f"http://{LONG}") as client:
         value = ask(Users("a@b.com", "x", client=client).register)
     assert type(value) is exceptions.ConnectError
@@ -90,7 +88,7 @@ def test_a_name_that_no_host_has_is_not_found(ask: Ask) -> None:
 @pytest.mark.parametrize(
     "channel", [f"ws://{LONG}", "ws://h:99999", "ws://h:port", "ws://[::1", "ws://\u2100.x", ""]
 )
-def test_a_channel_that_is_none_is_no_connection(channel: str) -> None:
+def test_impossible_channel_url_is_a_connect_error(channel: str) -> None:
     with pymdc.Client("http://127.0.0.1:1") as client:
         pointer = {"hash": "h", "token": "t", "channel": channel}
         with pytest.raises(exceptions.ConnectError):
@@ -99,7 +97,7 @@ def test_a_channel_that_is_none_is_no_connection(channel: str) -> None:
 
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("code", ["1e999", "null", "[]", '"x"', NESTED.decode()], ids=len)
-def test_a_channels_error_without_a_number_is_an_error_too(code: str) -> None:
+def test_channel_error_without_numeric_code_has_code_zero(code: str) -> None:
     error = _error_in("ws://x", f'{{"code":{code},"message":"m"}}'.encode(), "token")
     assert type(error) is exceptions.ChannelError
     assert error.code == 0

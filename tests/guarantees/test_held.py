@@ -9,11 +9,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import lender
+import fake_bridge
 import pytest
-from lender import HASH, Lender, damaged
+from fake_bridge import HASH, FakeBridge, send_damaged
 from modes import MODES, PATIENCE, Ask
-from servers import RawServer, answering, read_request, some_bytes, wait, written
+from servers import RawServer, answering, read_request, read_some, wait, written
 
 import pymdc
 from pymdc import Cancelled, exceptions
@@ -32,16 +32,16 @@ class File(io.BytesIO):
     """A file of the caller's."""
 
 
-def refused(connection: socket.socket) -> None:
+def refuse(connection: socket.socket) -> None:
     read_request(connection)
     connection.sendall(written("400 Bad Request", b'{"error": "no"}'))
 
 
-def dropped(connection: socket.socket) -> None:
-    some_bytes(connection)
+def drop(connection: socket.socket) -> None:
+    read_some(connection)
 
 
-def stored(connection: socket.socket) -> None:
+def store(connection: socket.socket) -> None:
     read_request(connection)
     connection.sendall(written("200 OK", b'{"hash": "%s"}' % (b"0" * 40)))
 
@@ -51,13 +51,13 @@ def never(done: int, total: int | None) -> None:
 
 
 TREATS: dict[str, tuple[Callable[[socket.socket], None], dict[str, Any], type]] = {
-    "stored": (stored, {"verify": False}, dict),
-    "stored as another one": (stored, {}, exceptions.IntegrityError),
-    "refused": (refused, {}, dict),
+    "stored": (store, {"verify": False}, dict),
+    "stored as another one": (store, {}, exceptions.IntegrityError),
+    "refused": (refuse, {}, dict),
     "not JSON": (answering(written("502 Bad Gateway", b"<html>")), {}, exceptions.HTTPError),
-    "dropped": (dropped, {}, exceptions.ConnectionLost),
+    "dropped": (drop, {}, exceptions.ConnectionLost),
     "garbled": (answering(b"no HTTP\r\n\r\n"), {}, exceptions.GarbledAnswer),
-    "stopped by progress": (stored, {"progress": never}, ZeroDivisionError),
+    "stopped by progress": (store, {"progress": never}, ZeroDivisionError),
 }
 
 
@@ -76,9 +76,9 @@ def see_that_it_is_let_go(reference: weakref.ref[Any]) -> None:
 
 @pytest.mark.parametrize("kind", [Content, File])
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("treat", TREATS)
-def test_a_finished_upload_holds_nothing_of_what_was_sent(treat: str, mode: str, kind: Any) -> None:
-    server_does, options, expected = TREATS[treat]
+@pytest.mark.parametrize("handle", TREATS)
+def test_finished_upload_releases_its_source(handle: str, mode: str, kind: Any) -> None:
+    server_does, options, expected = TREATS[handle]
     data = kind(bytes(SIZE))
     reference = weakref.ref(data)
     with RawServer(server_does) as server, pymdc.Client(server.endpoint) as client:
@@ -93,7 +93,7 @@ def test_a_finished_upload_holds_nothing_of_what_was_sent(treat: str, mode: str,
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_upload_without_a_connection_holds_nothing_of_what_was_sent(mode: str) -> None:
+def test_upload_without_a_connection_releases_its_source(mode: str) -> None:
     data = Content(SIZE)
     reference = weakref.ref(data)
     with pymdc.Client("http://127.0.0.1:1") as client:
@@ -107,7 +107,7 @@ def test_an_upload_without_a_connection_holds_nothing_of_what_was_sent(mode: str
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_upload_to_a_client_that_is_closed_holds_nothing_of_what_was_sent(mode: str) -> None:
+def test_upload_on_a_closed_client_releases_its_source(mode: str) -> None:
     data = Content(SIZE)
     reference = weakref.ref(data)
     client = pymdc.Client("http://127.0.0.1:1")
@@ -125,9 +125,7 @@ def test_an_upload_to_a_client_that_is_closed_holds_nothing_of_what_was_sent(mod
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", [Content, File])
 @pytest.mark.parametrize("limit", ["stall", "timeout"])
-def test_an_upload_that_is_too_late_holds_nothing_of_what_was_sent(
-    limit: str, kind: Any, mode: str
-) -> None:
+def test_upload_that_times_out_releases_its_source(limit: str, kind: Any, mode: str) -> None:
     data = kind(bytes(SIZE))
     reference = weakref.ref(data)
     settings: dict[str, Any] = {limit: 0.5}
@@ -141,10 +139,10 @@ def test_an_upload_that_is_too_late_holds_nothing_of_what_was_sent(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_upload_that_was_sent_again_holds_nothing_of_what_was_sent(mode: str) -> None:
+def test_upload_that_was_sent_again_releases_its_source(mode: str) -> None:
     breaks = [True]
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while head := read_request(connection)[0]:
             if head.startswith(b"PUT") and breaks:
                 breaks.clear()
@@ -154,7 +152,7 @@ def test_an_upload_that_was_sent_again_holds_nothing_of_what_was_sent(mode: str)
 
     data = File(bytes(SIZE))
     reference = weakref.ref(data)
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value, call = kept(mode, files.upload, data, verify=False)
         assert value == {"hash": "0"}
@@ -164,13 +162,13 @@ def test_an_upload_that_was_sent_again_holds_nothing_of_what_was_sent(mode: str)
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("treat", [None, damaged, lender.refused, lender.dropped])
-def test_a_finished_download_holds_no_target(treat: Any, mode: str) -> None:
+@pytest.mark.parametrize("handle", [None, send_damaged, fake_bridge.refuse, fake_bridge.drop])
+def test_finished_download_releases_its_target(handle: Any, mode: str) -> None:
     target = File()
     reference = weakref.ref(target)
-    with Lender() as lends, pymdc.Client(lends.endpoint) as client:
-        if treat is not None:
-            lends.treats[3] = treat
+    with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
+        if handle is not None:
+            fake.handlers[3] = handle
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value, call = kept(mode, files.download, HASH, to=target)
         assert isinstance(value, dict | exceptions.IntegrityError)
@@ -180,7 +178,7 @@ def test_a_finished_download_holds_no_target(treat: Any, mode: str) -> None:
 
 
 @pytest.mark.parametrize("queued", [False, True], ids=["on its way", "in the queue"])
-def test_a_cancelled_upload_holds_nothing_of_what_was_sent(queued: bool) -> None:
+def test_cancelled_upload_releases_its_source(queued: bool) -> None:
     arrived = threading.Event()
 
     def hold(connection: socket.socket) -> None:
@@ -203,7 +201,7 @@ def test_a_cancelled_upload_holds_nothing_of_what_was_sent(queued: bool) -> None
         assert first is None or first.cancel()
 
 
-def test_a_finished_call_holds_neither_its_callback_nor_what_waited_for_it(ask: Ask) -> None:
+def test_finished_call_releases_its_callbacks(ask: Ask) -> None:
     class Told:
         def __call__(self, value: Any) -> None:
             """Be a callback."""

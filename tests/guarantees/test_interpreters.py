@@ -97,7 +97,7 @@ def lesson(
 
 
 @pytest.mark.parametrize("kind", [ALONE, SHARING])
-def test_calls_of_a_sub_interpreter_are_done_before_it_ends(
+def test_calls_of_a_subinterpreter_finish_before_it_ends(
     kind: str, lesson: dict[str, object]
 ) -> None:
     done = python("-c", PROGRAM, LESSON, kind, **lesson)
@@ -106,7 +106,7 @@ def test_calls_of_a_sub_interpreter_are_done_before_it_ends(
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="there is no such pool before Python 3.14")
-def test_calls_are_made_in_a_pool_of_interpreters(lesson: dict[str, object]) -> None:
+def test_calls_work_in_a_pool_of_interpreters(lesson: dict[str, object]) -> None:
     done = python("-c", POOL, LESSON, **lesson)
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout == "photos\n" * 4
@@ -114,7 +114,7 @@ def test_calls_are_made_in_a_pool_of_interpreters(lesson: dict[str, object]) -> 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="no thread is to be had there before 3.12")
 @pytest.mark.parametrize("kind", [ALONE, SHARING])
-def test_calls_of_a_sub_interpreter_end_when_their_time_is_over(kind: str) -> None:
+def test_calls_of_a_subinterpreter_time_out(kind: str) -> None:
     with RawServer(wait) as server:
         done = python("-c", PROGRAM, LATE, kind, env={"PYMDC_ENDPOINT": server.endpoint})
     assert (done.stderr, done.returncode) == ("", 0)

@@ -89,7 +89,7 @@ threading.Thread(target=call).start()
 @pytest.mark.parametrize("client", ["default", "own"])
 @pytest.mark.parametrize("state", ["cold", "warm"])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_call_at_the_very_end_is_done_or_says_why_not(way: str, state: str, client: str) -> None:
+def test_call_during_finalization_succeeds_or_is_closed(way: str, state: str, client: str) -> None:
     what = "done" if way in IN_TIME else "told"
     with RawServer(answer_all) as server:
         settings = {"PYMDC_ENDPOINT": server.endpoint}
@@ -114,7 +114,7 @@ called.wait()
 """
 
 
-def test_a_daemon_that_calls_on_and_on_does_not_keep_python_from_ending() -> None:
+def test_daemon_thread_with_endless_calls_does_not_keep_python_alive() -> None:
     with RawServer(answer_all) as server:
         ended = python("-c", DAEMON, env={"PYMDC_ENDPOINT": server.endpoint})
     assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
@@ -146,7 +146,7 @@ pymdc._calls.monitor.monitor._threads.clear()
 """
 
 
-def test_nobody_waits_for_threads_that_stand_still() -> None:
+def test_frozen_threads_are_not_waited_for() -> None:
     ended = python("-c", KEPT)
     assert ended.stdout == "Cancelled('Python ended before it was done')\nclosed\n"
     assert (ended.stderr, ended.returncode) == ("", 0)

@@ -30,7 +30,7 @@ def outside(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_readme_shows_the_methods_that_there_are() -> None:
+def test_readme_shows_the_methods() -> None:
     text = README.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 300
     for name in ("register", "activate", "create", "list", "patch", "upload", "download", "delete"):
@@ -38,7 +38,7 @@ def test_the_readme_shows_the_methods_that_there_are() -> None:
     assert re.search(r"``pymdc`` on the package index is something else", text)
 
 
-def test_nothing_says_to_install_a_name_that_is_somebody_elses_on_the_index() -> None:
+def test_install_commands_name_no_package_of_others() -> None:
     folders = [ROOT / name for name in ("pymdc", "docs", "examples", "benchmarks")]
     code = [path for folder in folders for path in folder.rglob("*.py")]
     prose = [path for folder in (ROOT, *folders) for path in folder.glob("*.rst")]
@@ -53,7 +53,7 @@ def test_nothing_says_to_install_a_name_that_is_somebody_elses_on_the_index() ->
         assert not re.search(r"metadisk|pymdc", line.partition("pip install")[2]), f"{path}: {line}"
 
 
-def test_the_readmes_variables_are_the_settings_of_a_client_with_their_defaults() -> None:
+def test_variables_in_readme_match_client_settings_and_defaults() -> None:
     rows = re.findall(r"^``(PYMDC_[A-Z]+)``  +(\S+)", README.read_text(encoding="utf-8"), re.M)
     assert [variable for variable, _ in rows] == [variable for variable, _ in _VARIABLES.values()]
     parameters = inspect.signature(pymdc.Client).parameters
@@ -62,7 +62,7 @@ def test_the_readmes_variables_are_the_settings_of_a_client_with_their_defaults(
         assert parse(told) == default, variable
 
 
-def test_the_two_commands_are_the_same_wherever_they_stand() -> None:
+def test_setup_commands_are_the_same_everywhere() -> None:
     first, second = (
         block.removeprefix("$ ").strip()
         for block in blocks(README.read_text(encoding="utf-8"), "console")[:2]
@@ -72,7 +72,7 @@ def test_the_two_commands_are_the_same_wherever_they_stand() -> None:
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith(f"\n{second}\n")
 
 
-def test_every_python_that_setup_py_names_is_tested_by_tox_and_in_ci() -> None:
+def test_python_versions_in_setup_py_are_tested_by_tox_and_ci() -> None:
     named = re.findall(r":: Python :: 3\.(\d+)", (ROOT / "setup.py").read_text(encoding="utf-8"))
     tox = configparser.ConfigParser()
     tox.read(ROOT / "tox.ini", encoding="utf-8")
@@ -85,13 +85,13 @@ def test_every_python_that_setup_py_names_is_tested_by_tox_and_in_ci() -> None:
     assert "\n.ci/newer-pythons\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_the_changes_name_this_version() -> None:
+def test_changes_name_this_version() -> None:
     assert f"\n{pymdc.__version__}\n-----\n" in (ROOT / "CHANGES.rst").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name in ("tour.py", "callbacks.py")])
 @pytest.mark.parametrize("given", [False, True], ids=["its own file", "a given file"])
-def test_an_example_ends_with_success(name: str, given: bool, outside: Path) -> None:
+def test_example_ends_with_success(name: str, given: bool, outside: Path) -> None:
     (outside / "given.bin").write_bytes(b"given")
     done = python(ROOT / "examples" / name, *(["given.bin"] if given else []), cwd=outside)
     assert done.stderr == ""
@@ -101,7 +101,7 @@ def test_an_example_ends_with_success(name: str, given: bool, outside: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["tour.py", "callbacks.py"])
-def test_an_example_says_what_was_wrong_with_the_file(name: str, outside: Path) -> None:
+def test_example_names_the_error_of_a_missing_file(name: str, outside: Path) -> None:
     done = python(ROOT / "examples" / name, "missing.bin", cwd=outside)
     assert done.returncode == 1
     assert "No such file or directory" in done.stdout
@@ -179,7 +179,7 @@ bucket.files.token("PUSH", got_token)
 
 
 @pytest.mark.parametrize("script", [LESSON_2016, CALLBACKS_2016], ids=["lesson", "callbacks"])
-def test_a_script_of_2016_runs_unchanged(script: str, outside: Path, tmp_path: Path) -> None:
+def test_script_of_2016_runs_unchanged(script: str, outside: Path, tmp_path: Path) -> None:
     (outside / "script.py").write_text(script)
     (outside / "photo.jpg").write_bytes(b"photo")
     with bridge_process(tmp_path / "data") as (endpoint, bridge):
@@ -224,7 +224,7 @@ for _ in range({at_once}):
 
 @pytest.mark.parametrize("workers", [1, 32])
 @pytest.mark.parametrize("at_once", [1, 5])
-def test_chains_go_on_after_the_main_thread_has_ended(
+def test_chained_calls_continue_after_main_thread_ended(
     bridge: Bridge, outside: Path, workers: int, at_once: int
 ) -> None:
     settings = {"PYMDC_ENDPOINT": bridge.endpoint, "PYMDC_WORKERS": str(workers)}
@@ -233,7 +233,7 @@ def test_chains_go_on_after_the_main_thread_has_ended(
     assert done.stdout == "False {'error': 'Email is already registered'} {'dict'}\n"
 
 
-def test_a_program_without_calls_in_flight_ends_at_once(bridge: Bridge, outside: Path) -> None:
+def test_program_without_outstanding_calls_ends_at_once(bridge: Bridge, outside: Path) -> None:
     script = (
         "import threading, pymdc\n"
         "user = pymdc.api.Users('x@example.com', 'pass')\n"
@@ -247,7 +247,7 @@ def test_a_program_without_calls_in_flight_ends_at_once(bridge: Bridge, outside:
 
 
 @pytest.mark.parametrize(("name", "value"), [("PYMDC_WORKERS", "many"), ("PYMDC_TIMEOUT", "1,x")])
-def test_a_wrong_variable_is_named(name: str, value: str, outside: Path) -> None:
+def test_invalid_variable_is_named(name: str, value: str, outside: Path) -> None:
     script = "import pymdc; pymdc.api.Users('a').register()"
     done = python("-c", script, cwd=outside, env={name: value})
     assert done.returncode == 1

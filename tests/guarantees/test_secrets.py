@@ -19,11 +19,20 @@ from typing import Any
 import pytest
 import urllib3
 from certificates import certificate, over_tls
-from channels import HASH, Serve, blocks, pointer, pointing, websocket
-from lender import damaged, dropped, refused
+from channels import HASH, ChannelHandler, blocks, pointer, pointer_server, websocket
+from fake_bridge import drop, refuse, send_damaged
 from modes import PATIENCE, Ask
 from proxies import Proxy
-from servers import Holding, RawServer, Treat, answer_all, answering, echoing, read_request, written
+from servers import (
+    Handler,
+    HoldingServer,
+    RawServer,
+    answer_all,
+    answering,
+    echoing,
+    read_request,
+    written,
+)
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
@@ -160,7 +169,7 @@ def token(heard: Heard) -> str:
     return heard.secret("made-up token", secrets.token_hex(32))
 
 
-def test_a_lesson_with_its_refusals_keeps_its_secrets(
+def test_whole_lesson_with_refusals_leaks_no_secret(
     ask: Ask, heard: Heard, watched_bridge: Bridge, pair: Noted, tmp_path: Path
 ) -> None:
     def got(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -210,7 +219,7 @@ def test_a_lesson_with_its_refusals_keeps_its_secrets(
     assert "/activations/... answered 200" in text
 
 
-def failing(status: str, body: bytes = b"", *headers: str) -> Treat:
+def failing(status: str, body: bytes = b"", *headers: str) -> Handler:
     length = f"Content-Length: {len(body)}"
     lines = [f"HTTP/1.1 {status}", length, "Connection: close", *headers, "", ""]
     return answering("\r\n".join(lines).encode() + body)
@@ -234,7 +243,7 @@ def repeating(connection: socket.socket) -> None:
 
 FIRST = (b"authorization:", b"proxy-authorization:", b"x-signature:", b"x-token:")
 
-FAILURES: dict[str, Treat] = {
+FAILURES: dict[str, Handler] = {
     "echoes": echoing(b""),
     "echoes a header first": echoing(b"", FIRST),
     "echoes a header as its version": echoing(b"HTTP/9.9 ", FIRST),
@@ -289,24 +298,24 @@ def everything(ask: Ask, heard: Heard, client: pymdc.Client, pair: Noted) -> Non
     heard.shown(caught.value)
 
 
-@pytest.mark.parametrize("treat", FAILURES.values(), ids=FAILURES)
-def test_no_failure_tells_a_secret(ask: Ask, heard: Heard, pair: Noted, treat: Treat) -> None:
-    with RawServer(treat) as server:
+@pytest.mark.parametrize("handle", FAILURES.values(), ids=FAILURES)
+def test_failure_leaks_no_secret(ask: Ask, heard: Heard, pair: Noted, handle: Handler) -> None:
+    with RawServer(handle) as server:
         with pymdc.Client(server.endpoint, timeout=(5, 0.05), total=2) as client:
             everything(ask, heard, client, pair)
     assert any("pymdc DEBUG" in text for text in heard.texts)
     assert not any(text.startswith("urllib3") for text in heard.texts)
 
 
-def test_a_channel_that_repeats_what_it_was_sent_tells_no_secret(
+def test_channel_that_echoes_its_request_leaks_no_secret(
     ask: Ask, heard: Heard, pair: Noted, tmp_path: Path
 ) -> None:
     def repeat(connection: ServerConnection) -> None:
         sent = connection.recv()
         connection.send(json.dumps({"code": 400, "message": f"this was sent: {sent!r}"}))
 
-    with websocket(repeat, asks=True) as url:
-        with pointing([{**pointer(url), "token": token(heard)}]) as endpoint:
+    with websocket(repeat, reads_request=True) as url:
+        with pointer_server([{**pointer(url), "token": token(heard)}]) as endpoint:
             with pymdc.Client(endpoint) as client:
                 files = pymdc.api.Files("0" * 24, pair, client=client)
                 value = ask(files.download, HASH, token(heard), to=tmp_path / "out")
@@ -314,7 +323,7 @@ def test_a_channel_that_repeats_what_it_was_sent_tells_no_secret(
     assert 'answered 400: this was sent: \'{"token": "...", ' in str(value)
 
 
-def test_no_refused_or_late_connection_tells_a_secret(
+def test_refused_or_late_connection_leaks_no_secret(
     ask: Ask, heard: Heard, pair: Noted, tmp_path: Path
 ) -> None:
     with pymdc.Client("http://127.0.0.1:1") as client:
@@ -328,7 +337,7 @@ def test_no_refused_or_late_connection_tells_a_secret(
     heard.value(ask(pymdc.api.Buckets(pair, client=client).list))  # it is closed now
 
 
-def test_no_proxy_tells_a_secret(
+def test_proxy_leaks_no_secret(
     ask: Ask, heard: Heard, watched_bridge: Bridge, pair: Noted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     password = heard.secret("proxy's password", secrets.token_hex(16))
@@ -340,8 +349,12 @@ def test_no_proxy_tells_a_secret(
             monkeypatch.setenv("http_proxy", f"http://al:{password}@{proxy.address}")
             with pymdc.Client("http://bridge.invalid") as client:
                 everything(ask, heard, client, pair)
-    for treat in (echoing(b"HTTP/1.1 407 "), echoing(b"HTTP/1.1 407 ", FIRST), echoing(b"", FIRST)):
-        with RawServer(treat) as server:
+    for handle in (
+        echoing(b"HTTP/1.1 407 "),
+        echoing(b"HTTP/1.1 407 ", FIRST),
+        echoing(b"", FIRST),
+    ):
+        with RawServer(handle) as server:
             monkeypatch.setenv("http_proxy", f"http://al:{password}@127.0.0.1:{server.port}")
             with pymdc.Client("http://bridge.invalid") as client:
                 everything(ask, heard, client, pair)
@@ -377,7 +390,7 @@ def at_the_end(done: int, total: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("treat", "source", "kind"),
+    ("handle", "source", "kind"),
     [
         (lambda connection: connection.recv(100_000), io.BytesIO, exceptions.ConnectionLost),
         (reset, io.BytesIO, exceptions.ConnectionLost),
@@ -388,24 +401,22 @@ def at_the_end(done: int, total: int | None) -> None:
     ],
     ids=["closes", "resets", "shrinks", "is silent", "refuses", "stores something else"],
 )
-def test_no_upload_that_fails_on_its_way_tells_a_secret(
+def test_failed_upload_leaks_no_secret(
     ask: Ask,
     heard: Heard,
     pair: Noted,
-    treat: Treat,
+    handle: Handler,
     source: Callable[[bytes], Any],
     kind: type[pymdc.PymdcError],
 ) -> None:
-    with RawServer(treat) as server, pymdc.Client(server.endpoint, timeout=1) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint, timeout=1) as client:
         files = pymdc.api.Files("0" * 24, pair, client=client)
         value = heard.value(ask(files.upload, source(bytes(LARGE)), token(heard)))
     assert type(value) is kind
     assert all(error.__traceback__ is None for error in chain(value))
 
 
-def test_no_call_that_is_cancelled_on_its_way_tells_a_secret(
-    ask: Ask, heard: Heard, pair: Noted
-) -> None:
+def test_cancelled_call_leaks_no_secret(ask: Ask, heard: Heard, pair: Noted) -> None:
     def cancel(connection: socket.socket) -> None:
         connection.recv(100)
         client.close(cancel=True)
@@ -432,26 +443,26 @@ def garbled(connection: ServerConnection) -> None:
 @pytest.mark.parametrize(
     ("serve", "kind"),
     [
-        (refused, exceptions.ChannelError),
-        (damaged, exceptions.IntegrityError),
-        (dropped, exceptions.ConnectionLost),
+        (refuse, exceptions.ChannelError),
+        (send_damaged, exceptions.IntegrityError),
+        (drop, exceptions.ConnectionLost),
         (garbled, exceptions.GarbledAnswer),
         (mute, exceptions.Timeout),
         (None, exceptions.ConnectError),
     ],
     ids=["refuses", "sends another", "vanishes", "is garbled", "is silent", "is none"],
 )
-def test_no_shard_that_fails_tells_a_secret(
+def test_failed_shard_leaks_no_secret(
     ask: Ask,
     heard: Heard,
     pair: Noted,
     tmp_path: Path,
-    serve: Serve | None,
+    serve: ChannelHandler | None,
     kind: type[pymdc.PymdcError],
 ) -> None:
     with ExitStack() as stack:
         url = stack.enter_context(websocket(serve)) if serve else "ws://127.0.0.1:1"
-        endpoint = stack.enter_context(pointing([{**pointer(url), "token": token(heard)}]))
+        endpoint = stack.enter_context(pointer_server([{**pointer(url), "token": token(heard)}]))
         client = stack.enter_context(pymdc.Client(endpoint, timeout=1))
         files = pymdc.api.Files("0" * 24, pair, client=client)
         value = heard.value(ask(files.download, HASH, token(heard), to=tmp_path / "out"))
@@ -467,7 +478,7 @@ def test_no_shard_that_fails_tells_a_secret(
         (io.BytesIO, at_the_end, "at_the_end"),
     ],
 )
-def test_what_the_callers_function_raises_has_the_frames_of_this_one_alone(
+def test_exception_of_user_function_has_only_frames_of_that_function(
     ask: Ask,
     heard: Heard,
     watched_bridge: Bridge,
@@ -491,22 +502,22 @@ def test_what_the_callers_function_raises_has_the_frames_of_this_one_alone(
 
 
 @pytest.mark.parametrize(
-    ("treat", "progress", "kind"),
+    ("handle", "progress", "kind"),
     [
         (lambda connection: connection.recv(100), None, exceptions.ConnectionLost),
         (silence, halfway, ZeroDivisionError),
     ],
     ids=["lost", "ended by its caller"],
 )
-def test_a_failed_upload_that_is_kept_does_not_hold_its_bytes(
+def test_exception_of_failed_upload_does_not_hold_its_bytes(
     ask: Ask,
     no_collection: None,
-    treat: Treat,
+    handle: Handler,
     progress: Callable[[int, int | None], None] | None,
     kind: type[Exception],
 ) -> None:
     data = bytearray(LARGE)
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         files = pymdc.api.Files("0" * 24, pymdc.ECDSA(), client=client)
         value = ask(files.upload, data, "token", progress=progress)
     assert type(value) is kind
@@ -551,10 +562,10 @@ def untouched(records: Records) -> bool:
     return ACTIVATION in records.arguments and any(records.exceptions)
 
 
-def test_what_other_libraries_log_is_not_changed(
+def test_logs_of_other_libraries_are_not_changed(
     ask: Ask, heard: Heard, records: Records, pair: Noted
 ) -> None:
-    with RawServer(answer_all) as other, Holding(read_request) as server:
+    with RawServer(answer_all) as other, HoldingServer(read_request) as server:
         with pymdc.Client(server.endpoint) as client:
             call = pymdc.api.Buckets(pair, client=client).list(heard.value)
             assert server.held.wait(PATIENCE)  # while ours is on its way
@@ -568,7 +579,7 @@ def test_what_other_libraries_log_is_not_changed(
 
 
 @pytest.mark.parametrize("where", ["file", "progress"])
-def test_what_a_callers_function_logs_is_not_changed(
+def test_logs_of_user_functions_are_not_changed(
     ask: Ask, heard: Heard, records: Records, pair: Noted, where: str
 ) -> None:
     with RawServer(answer_all) as other:
@@ -594,7 +605,7 @@ def test_what_a_callers_function_logs_is_not_changed(
             assert records.arguments == [], "urllib3 says nothing of ours"
 
 
-def test_what_a_handler_of_the_log_sends_is_not_changed(heard: Heard, records: Records) -> None:
+def test_requests_of_a_log_handler_are_logged_unchanged(heard: Heard, records: Records) -> None:
     """Nor what anything else does on the thread that sends, such as one that sends its logs."""
     with RawServer(answer_all) as other, RawServer(answer_all) as server:
 
@@ -616,7 +627,7 @@ def test_what_a_handler_of_the_log_sends_is_not_changed(heard: Heard, records: R
     assert untouched(records)
 
 
-def test_the_log_tells_where_an_exception_was_raised(
+def test_log_tells_where_an_exception_was_raised(
     ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "pymdc")
@@ -626,7 +637,7 @@ def test_the_log_tells_where_an_exception_was_raised(
     assert any("transport.py" in text for text in told)
 
 
-def test_no_wrong_argument_is_told_that_may_be_a_secret(heard: Heard, pair: Noted) -> None:
+def test_invalid_argument_leaks_no_secret(heard: Heard, pair: Noted) -> None:
     password = heard.secret("password", secrets.token_hex(16))
     private = heard.secret("private key", secrets.token_hex(31))
     with pymdc.Client("http://127.0.0.1:1") as client:
@@ -652,7 +663,7 @@ def test_no_wrong_argument_is_told_that_may_be_a_secret(heard: Heard, pair: Note
     heard.raised(pair.sign, b"message", private)
 
 
-def test_no_callback_that_raises_and_no_handle_tells_a_secret(
+def test_raising_callback_and_call_leak_no_secret(
     heard: Heard, watched_bridge: Bridge, pair: Noted
 ) -> None:
     def explode(answer: Any) -> None:
@@ -670,7 +681,7 @@ def test_no_callback_that_raises_and_no_handle_tells_a_secret(
     assert sum("ZeroDivisionError: in the callback" in text for text in heard.texts) == len(calls)
 
 
-def test_no_repr_of_a_request_or_a_call_shows_an_activation(heard: Heard) -> None:
+def test_repr_of_request_and_call_hides_the_activation_token(heard: Heard) -> None:
     with RawServer(silence) as server, pymdc.Client(server.endpoint, timeout=0.05) as client:
         call = new_user(heard, client, "x").activate(token(heard), lambda value: None)
         heard.texts += [
@@ -680,7 +691,7 @@ def test_no_repr_of_a_request_or_a_call_shows_an_activation(heard: Heard) -> Non
         ]
 
 
-def test_no_credentials_in_a_channels_address_are_told(heard: Heard, client: pymdc.Client) -> None:
+def test_credentials_in_channel_url_are_hidden(heard: Heard, client: pymdc.Client) -> None:
     password, query = token(heard), token(heard)
     for address in ("127.0.0.1:1", "127.0.0.1:port", "[", "x/y@127.0.0.1:1"):
         for scheme in ("ws://", "http://", "WS://", " ws://", "x1-y://", ""):

@@ -237,7 +237,7 @@ for name, which in itertools.product(actions, (0, 1)):
 """
 
 
-def test_a_signal_handler_may_raise_whatever_it_interrupts() -> None:
+def test_signal_handler_may_raise_at_any_line() -> None:
     with RawServer(answer_all) as server:
         ended = python("-c", BEGIN + RAISES, server.endpoint)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
@@ -262,7 +262,7 @@ assert isinstance(told[0], pymdc.Cancelled), told
 """
 
 
-def test_a_signal_handler_that_outlasts_a_close_does_not_hold_it() -> None:
+def test_signal_handler_longer_than_the_timeout_of_close_does_not_block_close() -> None:
     with RawServer(wait) as server:
         ended = python("-c", BEGIN + OUTLASTED, server.endpoint)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
@@ -273,7 +273,7 @@ def test_a_signal_handler_that_outlasts_a_close_does_not_hold_it() -> None:
     [AT_EACH_LINE, NOW_AND_THEN, CLOSED_AT_EACH_LINE],
     ids=["each line", "now and then", "closed at each line"],
 )
-def test_a_signal_handler_may_make_calls_whatever_it_interrupts(program: str) -> None:
+def test_signal_handler_may_make_calls_at_any_line(program: str) -> None:
     with RawServer(answer_all) as server:
         ended = python("-c", BEGIN + program, server.endpoint)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)

@@ -14,10 +14,19 @@ from typing import Any
 
 import pytest
 from certificates import certificate, over_tls
-from channels import DATA, HASH, Serve, pointer, pointing, websocket
+from channels import DATA, HASH, ChannelHandler, pointer, pointer_server, websocket
 from modes import AT_ONCE, PATIENCE, Ask, blocking
 from processes import python
-from servers import Holding, RawServer, Treat, full_port, read_request, some_bytes, wait, written
+from servers import (
+    Handler,
+    HoldingServer,
+    RawServer,
+    full_port,
+    read_request,
+    read_some,
+    wait,
+    written,
+)
 from websockets.sync.server import ServerConnection
 
 import pymdc
@@ -47,13 +56,13 @@ def drip(connection: socket.socket) -> None:
             connection.sendall(b"1")
 
 
-def dripping(start: bytes) -> Treat:
-    def treat(connection: socket.socket) -> None:
+def dripping(start: bytes) -> Handler:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(start)
         drip(connection)
 
-    return treat
+    return handle
 
 
 def timed_out(value: Any, text: str, where: object) -> None:
@@ -80,32 +89,32 @@ def upload(ask: Ask, endpoint: str, size: int, **settings: Any) -> Any:
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", id="in the body"),
     ],
 )
-def test_a_call_is_bounded_though_bytes_keep_coming(ask: Ask, start: bytes) -> None:
+def test_call_ends_at_the_total_though_bytes_keep_coming(ask: Ask, start: bytes) -> None:
     with RawServer(dripping(start)) as server:
         value = register(ask, server.endpoint, total=LIMIT)
     timed_out(value, f"/users: not done within {LIMIT} s", server.port)
 
 
-def test_the_total_holds_for_all_sendings_together() -> None:
+def test_total_includes_retries() -> None:
     treatments: list[Callable[[socket.socket], object]] = [read_request, dripping(b"")]
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         treatments.pop(0)(connection)
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint, total=2) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint, total=2) as client:
         value = pymdc.api.Keys(pymdc.api.Users("a@b.com", client=client)).list()
     timed_out(value, "/keys: not done within 2 s", server.port)
     assert treatments == []
 
 
-def test_a_connection_that_is_not_made_says_after_how_long() -> None:
+def test_connect_timeout_names_its_limit() -> None:
     with full_port() as port:
         value = register(blocking, f"http://127.0.0.1:{port}", timeout=(0.1, LONG))
     assert type(value) is exceptions.ConnectTimeout
     timed_out(value, "no connection within 0.1 s", port)
 
 
-def test_a_tls_handshake_that_never_comes_is_a_connection_that_is_not_made() -> None:
+def test_missing_tls_handshake_is_a_connect_timeout() -> None:
     with RawServer(wait) as server:
         value = register(blocking, f"https://127.0.0.1:{server.port}", timeout=(0.1, LONG))
     assert type(value) is exceptions.ConnectTimeout
@@ -122,18 +131,18 @@ MUCH = 32 * 1024 * 1024  # more than the system takes for a server that does not
         ({"timeout": (LONG, LIMIT)}, f"nothing could be sent for {LIMIT} s"),
     ],
 )
-def test_an_upload_to_a_server_that_stops_reading_is_bounded(
+def test_upload_to_a_server_that_stops_reading_times_out(
     ask: Ask, settings: dict[str, Any], text: str
 ) -> None:
-    with Holding(some_bytes) as server:
+    with HoldingServer(read_some) as server:
         value = upload(ask, server.endpoint, MUCH, **settings)
         server.released.set()
     timed_out(value, text, server.port)
 
 
-def test_an_upload_may_wait_longer_for_the_server_than_for_a_connection() -> None:
+def test_upload_may_wait_for_the_server_longer_than_the_connect_timeout() -> None:
     def pause(connection: socket.socket) -> None:
-        some_bytes(connection)
+        read_some(connection)
         for _ in pauses(5):
             pass
 
@@ -154,8 +163,8 @@ def an_endless_frame(connection: ServerConnection) -> None:
 
 
 @pytest.mark.parametrize("serve", [one_block, an_endless_frame])
-def test_a_channel_that_stalls_is_bounded(ask: Ask, serve: Serve, tmp_path: Path) -> None:
-    with websocket(serve) as channel, pointing([pointer(channel)]) as endpoint:
+def test_stalled_channel_times_out(ask: Ask, serve: ChannelHandler, tmp_path: Path) -> None:
+    with websocket(serve) as channel, pointer_server([pointer(channel)]) as endpoint:
         with pymdc.Client(endpoint, stall=LIMIT) as client:
             files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
             value = ask(files.download, HASH, "token", to=tmp_path / "out")
@@ -167,7 +176,7 @@ STEADY: dict[str, Any] = {"total": LIMIT, "stall": 2.0}
 BLOCKS = 24  # with their pauses, longer than the total and than the stall
 
 
-def test_a_slow_but_steady_upload_succeeds() -> None:
+def test_slow_steady_upload_succeeds() -> None:
     class Slow(io.BytesIO):
         pauses = pauses(BLOCKS)
 
@@ -187,13 +196,13 @@ def test_a_slow_but_steady_upload_succeeds() -> None:
         assert files.upload(Slow(data), "token") == {"hash": file_hash(data)}
 
 
-def test_a_slow_but_steady_download_succeeds(tmp_path: Path) -> None:
+def test_slow_steady_download_succeeds(tmp_path: Path) -> None:
     def slow(connection: ServerConnection) -> None:
         for number in pauses(BLOCKS):
             connection.send(bytes([number]))
 
     data = bytes(range(BLOCKS))
-    with websocket(slow) as url, pointing([pointer(url, file_hash(data))]) as endpoint:
+    with websocket(slow) as url, pointer_server([pointer(url, file_hash(data))]) as endpoint:
         with pymdc.Client(endpoint, **STEADY) as client:
             files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
             files.download(file_hash(data), "token", to=tmp_path / "out")
@@ -215,7 +224,7 @@ print({"call": user.register, "transfer": lambda: files.upload(io.BytesIO(), "to
         ("PYMDC_STALL", "0.5", "transfer", "no progress for 0.5 s"),
     ],
 )
-def test_a_variable_sets_the_limit(variable: str, seconds: str, what: str, text: str) -> None:
+def test_variable_sets_the_time_limit(variable: str, seconds: str, what: str, text: str) -> None:
     with RawServer(wait) as server:
         settings = {"PYMDC_ENDPOINT": server.endpoint, variable: seconds}
         done = python("-c", CALLS % what, env=settings)
@@ -225,13 +234,13 @@ def test_a_variable_sets_the_limit(variable: str, seconds: str, what: str, text:
 
 @pytest.mark.parametrize("seconds", [0, -1, 1e10, float("inf"), float("nan"), "5", None])
 @pytest.mark.parametrize("limit", ["timeout", "total", "stall"])
-def test_a_limit_is_some_seconds(limit: str, seconds: Any) -> None:
+def test_time_limit_must_be_positive_seconds(limit: str, seconds: Any) -> None:
     with pytest.raises(ValueError, match=f"{limit} is .*; expected .*seconds"):
         pymdc.Client("http://127.0.0.1:1", **{limit: seconds})
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-def test_a_block_that_gets_away_bit_by_bit_is_progress(tmp_path: Path, secure: bool) -> None:
+def test_block_sent_in_small_parts_is_progress(tmp_path: Path, secure: bool) -> None:
     """Only a whole one was: at 4 KB/s or less no upload came to its end."""
     here, there = socket.socketpair()
     size, wait = 256 * 1024, 1.0
@@ -271,11 +280,11 @@ FOR_EVER = pytest.mark.parametrize(
 
 
 @FOR_EVER
-def test_closing_may_take_for_ever(seconds: float) -> None:
+def test_close_accepts_any_large_timeout(seconds: float) -> None:
     pymdc.Client("http://127.0.0.1:1").close(seconds)
 
 
-def test_closing_takes_seconds() -> None:
+def test_close_refuses_a_timeout_that_is_no_number() -> None:
     with pytest.raises(TypeError, match=r"timeout of close\(\) is '3'; expected seconds, or None"):
         pymdc.Client("http://127.0.0.1:1").close("3")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"timeout of close\(\) is nan; expected seconds, or None"):
@@ -287,7 +296,7 @@ WAITS = [Call.join, Call.result, Call.exception]
 
 @pytest.mark.parametrize("wait", WAITS)
 @FOR_EVER
-def test_a_call_may_be_waited_for_for_ever(
+def test_call_may_be_waited_for_without_limit(
     seconds: float, wait: Callable[[Call, float], object]
 ) -> None:
     with pymdc.Client("http://127.0.0.1:1") as client:
@@ -299,9 +308,7 @@ def test_a_call_may_be_waited_for_for_ever(
 
 
 @pytest.mark.parametrize("wait", WAITS)
-def test_a_call_is_not_waited_for_by_what_is_no_number(
-    wait: Callable[[Call, float], object],
-) -> None:
+def test_waiting_for_a_call_refuses_nan(wait: Callable[[Call, float], object]) -> None:
     go = threading.Event()
     with pymdc.Client("http://127.0.0.1:1") as client:
         call = client.run(lambda scope: go.wait(PATIENCE), lambda value: None)
@@ -310,9 +317,7 @@ def test_a_call_is_not_waited_for_by_what_is_no_number(
         go.set()
 
 
-def test_waiting_for_a_call_does_not_last_as_long_as_what_is_done_after_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_waiting_for_a_call_ends_before_its_done_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "_LOOK", 1e6)  # so that nothing else wakes who waits
     go, go_on = threading.Event(), threading.Event()
     with pymdc.Client("http://127.0.0.1:1") as client:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accounts import Account
 from processes import python
-from servers import ANSWER, RawServer, Treat, answer_all, read_request, wait
+from servers import ANSWER, Handler, RawServer, answer_all, read_request, wait
 
 import pymdc
 
@@ -35,8 +35,8 @@ def where(value):
 """
 
 
-def printed(script: str, treat: Treat) -> list[str]:
-    with RawServer(treat) as server:
+def printed(script: str, handle: Handler) -> list[str]:
+    with RawServer(handle) as server:
         ended = python("-c", PROGRAM + script, server.endpoint)
     assert (ended.stderr, ended.returncode) == ("", 0)
     return ended.stdout.splitlines()
@@ -52,7 +52,7 @@ user.register(where).join()
 """
 
 
-def test_calls_get_workers_again_after_none_could_be_started() -> None:
+def test_calls_get_workers_again_after_thread_starts_failed() -> None:
     said = printed(BOTH_MODES, answer_all)
     assert said == ["[]", "[] main thread", "[]", "[] worker"]
 
@@ -69,7 +69,7 @@ say("all together")
 """
 
 
-def test_all_workers_can_be_had_after_none_could_be_started() -> None:
+def test_all_workers_are_available_after_thread_starts_failed() -> None:
     assert printed(MANY, answer_all) == ["[] main thread"] * 100 + ["all together"]
 
 
@@ -81,15 +81,15 @@ user.register(where)
 """
 
 
-def test_process_is_held_after_no_thread_could_be_started() -> None:
-    def treat(connection: socket.socket) -> None:
+def test_process_stays_alive_for_callbacks_after_thread_starts_failed() -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(ANSWER)
         read_request(connection)
         threading.Event().wait(0.5)  # longer than a program takes that is not held
         connection.sendall(ANSWER)
 
-    assert printed(LAST, treat) == ["[] main thread", "[] worker"]
+    assert printed(LAST, handle) == ["[] main thread", "[] worker"]
 
 
 TOO_LATE = """
@@ -107,7 +107,7 @@ twice()
 """
 
 
-def test_time_limits_hold_while_and_after_no_thread_can_be_started() -> None:
+def test_time_limits_are_enforced_during_and_after_failed_thread_starts() -> None:
     def drip(connection: socket.socket) -> None:
         with suppress(OSError):
             for _ in range(300):
@@ -116,13 +116,13 @@ def test_time_limits_hold_while_and_after_no_thread_can_be_started() -> None:
 
     then = [wait, drip]
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(ANSWER)
         read_request(connection)
         then.pop(0)(connection)
 
-    first, read, second, total = printed(TOO_LATE, treat)
+    first, read, second, total = printed(TOO_LATE, handle)
     assert (first, second) == ("list []", "list []")
     assert read.startswith("Timeout")
     assert "no answer within 0.5 s" in read
@@ -142,13 +142,13 @@ say("closed")
 """
 
 
-def test_cancel_and_close_end_what_follows_after_no_thread_could_be_started() -> None:
-    def treat(connection: socket.socket) -> None:
+def test_cancel_and_close_end_calls_after_thread_starts_failed() -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(ANSWER)
         wait(connection)
 
-    assert printed(CANCEL, treat) == ["[]", "Cancelled", "closed"]
+    assert printed(CANCEL, handle) == ["[]", "Cancelled", "closed"]
 
 
 TRANSFERS = (
@@ -175,7 +175,7 @@ there_and_back(b"2" * 9_000_001)
 )
 
 
-def test_transfers_work_while_and_after_no_thread_can_be_started(
+def test_transfers_work_during_and_after_failed_thread_starts(
     bucket: pymdc.api.Bucket, account: Account, client: pymdc.Client, tmp_path: Path
 ) -> None:
     bucket_id, key = bucket.list()["id"], account.key_pair.get_private_key()

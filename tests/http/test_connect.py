@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from certificates import certificate, context, expired, over_tls
-from channels import blocks, serving
+from channels import blocks, websocket_port
 from modes import Ask
 from processes import python
-from servers import RawServer, Treat, answering
+from servers import Handler, RawServer, answering
 
 import pymdc
 from pymdc import exceptions
@@ -36,7 +36,9 @@ def serve_bridge(certificate: Path) -> Iterator[int]:
 @contextmanager
 def serve_channel(certificate: Path) -> Iterator[int]:
     """Serve the shard ``shard`` over TLS with *certificate*, and yield the port."""
-    with serving(lambda connection: connection.send(b"shard"), ssl=context(certificate)) as port:
+    with websocket_port(
+        lambda connection: connection.send(b"shard"), ssl=context(certificate)
+    ) as port:
         yield port
 
 
@@ -132,7 +134,7 @@ def close(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("treat", [reset, close])
-def test_broken_handshake_is_connect_error_and_tried_three_times(ask: Ask, treat: Treat) -> None:
+def test_broken_handshake_is_connect_error_and_tried_three_times(ask: Ask, treat: Handler) -> None:
     with RawServer(treat) as server, pymdc.Client(f"https://localhost:{server.port}") as client:
         value = ask(pymdc.api.Users("a@b.com", "x", client=client).register)
     assert type(value) is exceptions.ConnectError

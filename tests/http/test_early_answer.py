@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from certificates import certificate, over_tls
+from faulty_proxy import length, read_head
 from modes import PATIENCE, Ask
 from proxies import Proxy
-from servers import ANSWER, Holding, read_request, written
-from ways import length, read_head
+from servers import ANSWER, HoldingServer, read_request, written
 
 import pymdc
 from pymdc import exceptions
@@ -65,7 +65,7 @@ class Route:
         self._both.write_bytes(b"".join(pem.read_bytes() for pem in self._pems.values()))
 
     @contextmanager
-    def client(self, server: Holding, **settings: Any) -> Iterator[pymdc.Client]:
+    def client(self, server: HoldingServer, **settings: Any) -> Iterator[pymdc.Client]:
         """Yield a client of *server* that fails if it waits for a timeout."""
         with ExitStack() as stack:
             endpoint = server.endpoint
@@ -79,11 +79,11 @@ class Route:
             trusted = {"ca_certs": str(self._both), "timeout": PATIENCE, "stall": 5}
             yield stack.enter_context(pymdc.Client(endpoint, **{**trusted, **settings}))
 
-    def server(self, first: Any) -> Holding:
+    def server(self, first: Any) -> HoldingServer:
         """Return a server that calls *first* with its first connection, and holds it."""
         host = "bridge.invalid" if self.name == "TLS in TLS" else "localhost"
         over = partial(over_tls, self._pems[host])
-        return Holding(first) if self.name == "plain" else Holding(first, over)
+        return HoldingServer(first) if self.name == "plain" else HoldingServer(first, over)
 
 
 @pytest.fixture(params=ROUTES)
@@ -154,7 +154,7 @@ def test_server_that_half_closes_without_reading_is_connection_lost_at_once(ask:
         read_head(connection)
         connection.shutdown(socket.SHUT_WR)
 
-    with Holding(end) as server, pymdc.Client(server.endpoint, stall=5) as client:
+    with HoldingServer(end) as server, pymdc.Client(server.endpoint, stall=5) as client:
         value = ask(files_of(client).upload, DelayedFile(LARGE, server.held), "token")
         server.released.set()
     assert type(value) is exceptions.ConnectionLost
@@ -212,7 +212,7 @@ def test_early_success_of_server_that_stops_reading_closes_connection(ask: Ask) 
         read_head(connection)
         connection.sendall(written("200 OK", b'{"hash": "0"}'))
 
-    with Holding(accept) as server, pymdc.Client(server.endpoint, timeout=0.5) as client:
+    with HoldingServer(accept) as server, pymdc.Client(server.endpoint, timeout=0.5) as client:
         value = ask(files_of(client).upload, DelayedFile(LARGE, server.held), "token")
         assert type(value) is exceptions.IntegrityError
         server.released.set()

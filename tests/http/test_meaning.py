@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from channels import DATA, HASH, good, pointer, pointing, websocket
+from channels import DATA, HASH, pointer, pointer_server, send_shard, websocket
 from modes import Ask
 from servers import RawServer, answering, read_request, written
 
@@ -129,7 +129,7 @@ def test_entry_without_the_hash_of_what_was_sent_is_told(ask: Ask, answer: Any) 
 
 def test_no_pointers_are_the_empty_file_alone(ask: Ask, tmp_path: Path) -> None:
     empty = file_hash(b"")
-    with pointing([]) as endpoint, pymdc.Client(endpoint) as client:
+    with pointer_server([]) as endpoint, pymdc.Client(endpoint) as client:
         files = pymdc.api.Files("b", None, client=client)
         value = ask(files.download, HASH, "t", to=tmp_path / "out")
         assert type(value) is exceptions.IntegrityError
@@ -140,7 +140,7 @@ def test_no_pointers_are_the_empty_file_alone(ask: Ask, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [HASH.upper(), HASH[:-1], "0" * 40, ""])
 def test_pointer_with_another_hash_is_told(ask: Ask, tmp_path: Path, name: str) -> None:
-    with websocket(good) as url, pointing([pointer(url, name)]) as endpoint:
+    with websocket(send_shard) as url, pointer_server([pointer(url, name)]) as endpoint:
         with pymdc.Client(endpoint) as client:
             files = pymdc.api.Files("b", None, client=client)
             value = ask(files.download, HASH, "t", to=tmp_path / "out")
@@ -150,7 +150,7 @@ def test_pointer_with_another_hash_is_told(ask: Ask, tmp_path: Path, name: str) 
 
 @pytest.mark.parametrize("size", [len(DATA) - 1, len(DATA) + 1, 0])
 def test_pointer_with_another_size_is_told(ask: Ask, tmp_path: Path, size: int) -> None:
-    with websocket(good) as url, pointing([{**pointer(url), "size": size}]) as endpoint:
+    with websocket(send_shard) as url, pointer_server([{**pointer(url), "size": size}]) as endpoint:
         with pymdc.Client(endpoint) as client:
             files = pymdc.api.Files("b", None, client=client)
             value = ask(files.download, HASH, "t", to=tmp_path / "out")

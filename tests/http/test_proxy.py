@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from certificates import certificate, context, over_tls
-from channels import blocks, serving
+from channels import blocks, websocket_port
 from modes import Ask
 from proxies import Proxy
-from servers import RawServer, Treat, answering, echoing, read_request, wait
+from servers import Handler, RawServer, answering, echoing, read_request, wait
 from websockets.sync.server import ServerConnection
 
 import pymdc
@@ -82,7 +82,7 @@ def send_shard(channel: ServerConnection) -> None:
 def secure_channel(certificates: dict[str, Path]) -> Iterator[int]:
     """Serve a shard over TLS as bridge.invalid, and yield the port."""
     tls = context(certificates["bridge.invalid"])
-    with serving(send_shard, ssl=tls) as port:
+    with websocket_port(send_shard, ssl=tls) as port:
         yield port
 
 
@@ -110,7 +110,7 @@ def pull_with_client(client: pymdc.Client, channel: str) -> Any:
 
 def tunnels(proxy: Proxy) -> list[str]:
     """Return the CONNECT requests without version: HTTP/1.0 up to Python 3.11, then HTTP/1.1."""
-    return [asked.rpartition(" ")[0] for asked in proxy.asked if asked.startswith("CONNECT")]
+    return [asked.rpartition(" ")[0] for asked in proxy.requests if asked.startswith("CONNECT")]
 
 
 @pytest.mark.parametrize("password", ["p/w", "12/34", "p#w", "p?w", "p[w", "p]w", "p:w", "p@w", ""])
@@ -153,9 +153,9 @@ def test_lesson_goes_through_proxy(
             ask(bucket.files.download, entry["hash"], to=back)
             assert back.getvalue() == b"photo"
             assert ask(bucket.delete) == ""
-    methods = " ".join(request.split(" ")[0] for request in proxy.asked)
+    methods = " ".join(request.split(" ")[0] for request in proxy.requests)
     assert methods == "POST GET POST POST PATCH POST PUT POST GET CONNECT DELETE"
-    assert proxy.asked[0] == "POST http://bridge.invalid/users HTTP/1.1"
+    assert proxy.requests[0] == "POST http://bridge.invalid/users HTTP/1.1"
     assert tunnels(proxy) == ["CONNECT bridge.invalid:80"]
     assert proxy.refused == 0
 
@@ -201,7 +201,7 @@ def test_https_goes_through_tunnel(
         set_variables(https_proxy=f"{scheme}://{known}{proxy.address}")
         assert list_buckets(ask, "https://bridge.invalid", certificates["both"], times=2) == []
     assert tunnels(proxy) == ["CONNECT bridge.invalid:443"]
-    assert len(proxy.asked) == 1
+    assert len(proxy.requests) == 1
 
 
 def test_http_goes_through_https_proxy(
@@ -232,7 +232,7 @@ def test_secure_channel_goes_through_tunnel(
 def test_plain_channel_goes_through_https_proxy(
     certificates: dict[str, Path], set_variables: SetVariables
 ) -> None:
-    with serving(send_shard) as port:
+    with websocket_port(send_shard) as port:
         with Proxy({"bridge.invalid": port}, CREDENTIALS, certificates["localhost"]) as proxy:
             set_variables(http_proxy=f"https://{QUOTED}@{proxy.address}")
             assert pull_shard("ws://bridge.invalid:9", certificates["both"]) == b"shard"
@@ -290,7 +290,7 @@ def test_refusal_of_proxy_names_proxy_without_credentials(
     assert "the proxy refused: 407 Proxy Authentication Required" in str(value)
     assert "geheim" not in str(value)
     assert proxy.refused > 0
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 def close_after_request(connection: socket.socket) -> None:
@@ -315,7 +315,7 @@ def close_after_request(connection: socket.socket) -> None:
     ],
 )
 def test_server_that_is_no_proxy_is_connect_error(
-    set_variables: SetVariables, url: str, treat: Treat, text: str
+    set_variables: SetVariables, url: str, treat: Handler, text: str
 ) -> None:
     with RawServer(treat) as server:
         proxy = server.endpoint.replace("//", "//al:geheim@")
@@ -366,7 +366,7 @@ def test_proxy_with_unknown_certificate_is_refused(
             value = call_or_pull(ask, url)
             assert type(value) is exceptions.CertificateError
             assert f"through the proxy https://{proxy.address}: the certificate" in str(value)
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 INVALID_HOSTS = ["x" * 70 + ".example", "a..b"]  # a part of a name has 1 to 63 characters
@@ -382,7 +382,7 @@ def test_invalid_host_name_is_connect_error(
         value = call_or_pull(ask, f"{scheme}://{host}")
     assert type(value) is exceptions.ConnectError
     assert f"{scheme}://{host}" in str(value)
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 def test_error_page_of_proxy_is_http_error_that_names_proxy(

@@ -22,7 +22,7 @@ import pytest
 import urllib3.exceptions
 import websockets.exceptions
 from modes import Ask
-from servers import RawServer, Treat, answering, full_port, read_request, wait, written
+from servers import Handler, RawServer, answering, full_port, read_request, wait, written
 
 import pymdc
 from pymdc import exceptions
@@ -32,7 +32,7 @@ from pymdc._http.connect import Deadline, connect_tcp
 from pymdc._transfers import channel
 
 
-def list_keys_from(treat: Treat, ask: Ask) -> Any:
+def list_keys_from(treat: Handler, ask: Ask) -> Any:
     """List the keys of a user, with a server that does *treat*, and return the value."""
     with RawServer(treat) as server, pymdc.Client(server.endpoint, timeout=(5, 30)) as client:
         return ask(pymdc.api.Keys(pymdc.api.Users("a@b.com", "pass", client=client)).list)
@@ -328,7 +328,7 @@ def test_connections_are_kept_alive(ask: Ask) -> None:
         assert server.connections == 1
 
 
-def answer_together(number: int) -> Treat:
+def answer_together(number: int) -> Handler:
     """Return a treatment that answers *number* requests at once, when all have arrived."""
     all_there = threading.Barrier(number)
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from accounts import Account
 from certificates import certificate, over_tls
+from faulty_proxy import ANSWERING, BUSY, FORWARDED, HEAD, STAGES, FaultyProxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modes import Ask
 from processes import python
 from servers import RawServer, answer_all, read_request, written
-from ways import ANSWERING, BUSY, FORWARDED, HEAD, STAGES, Way
 
 import pymdc
 from pymdc import exceptions
@@ -277,7 +277,7 @@ def test_creating_requests_are_sent_once(
 ) -> None:
     stranger, pair = Users("stranger-" + account.user.username, "x"), pymdc.ECDSA()
     push = bucket.files.token("PUSH")["token"]
-    with Way(bridge, *[stage] * 6) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, *[stage] * 6) as way, pymdc.Client(way.endpoint) as through:
         values = [
             ask(Users(stranger.username, "x", client=through).register),
             ask(Buckets(account.key_pair, client=through).create, "new", 1, 1, []),
@@ -312,7 +312,7 @@ def test_requests_that_spend_token_are_sent_once(
     activation = bridge.activation_key(user.username)
     name = bucket.files.upload(io.BytesIO(b"data"))["hash"]
     pull = bucket.files.token("PULL")["token"]
-    with Way(bridge, stage, stage) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, stage, stage) as way, pymdc.Client(way.endpoint) as through:
         values = [
             ask(Users(user.username, "x", client=through).activate, activation),
             ask(open_bucket(bucket_id, account, through).files.download, name, pull),
@@ -337,7 +337,7 @@ def test_reading_request_is_sent_again(
 ) -> None:
     shown = bucket.list()
     log.clear()
-    with Way(bridge, stage) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, stage) as way, pymdc.Client(way.endpoint) as through:
         assert ask(open_bucket(bucket_id, account, through).list) == shown
     assert way.methods == ["GET"] * 2
 
@@ -369,14 +369,14 @@ def test_deleting_requests_are_sent_again(
     pair = pymdc.ECDSA()
     Keys(account.user).create(pair)
     one, other = (bucket.files.upload(io.BytesIO(data))["hash"] for data in (b"1", b"2"))
-    with Way(bridge, *[stage, ""] * 2) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, *[stage, ""] * 2) as way, pymdc.Client(way.endpoint) as through:
         assert ask(open_bucket(bucket_id, account, through).files.delete, one) == ""
         assert ask(Keys(account.user, client=through).delete, pair) == ""
     assert set(way.methods) == {"DELETE"}
     assert [entry["hash"] for entry in bucket.files.list()] == [other]
     assert pair.get_public_key() not in [entry["key"] for entry in Keys(account.user).list()]
 
-    with Way(bridge, stage) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, stage) as way, pymdc.Client(way.endpoint) as through:
         assert ask(open_bucket(bucket_id, account, through).delete) == ""
     assert way.methods == ["DELETE"] * 2
     assert Buckets(account.key_pair, client=client).list() == []
@@ -385,7 +385,7 @@ def test_deleting_requests_are_sent_again(
 def test_third_failure_is_the_last(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, bucket_id: str
 ) -> None:
-    with Way(bridge, *[HEAD] * 9) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, *[HEAD] * 9) as way, pymdc.Client(way.endpoint) as through:
         value = ask(open_bucket(bucket_id, account, through).delete)
     assert type(value) is exceptions.ConnectionLost
     assert way.methods == ["DELETE"] * 3
@@ -395,7 +395,7 @@ def test_third_failure_is_the_last(
 def test_throttled_delete_of_unknown_file_is_not_found(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, bucket_id: str
 ) -> None:
-    with Way(bridge, BUSY + "0") as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, BUSY + "0") as way, pymdc.Client(way.endpoint) as through:
         value = ask(open_bucket(bucket_id, account, through).files.delete, "0" * 40)
     assert value == {"error": "File not found"}
     assert way.methods == ["DELETE"] * 2
@@ -405,7 +405,7 @@ def test_throttled_delete_of_unknown_file_is_not_found(
 def test_throttled_create_is_sent_again(
     ask: Ask, bridge: Bridge, account: Account, client: pymdc.Client, retry_after: str
 ) -> None:
-    with Way(bridge, BUSY + retry_after) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, BUSY + retry_after) as way, pymdc.Client(way.endpoint) as through:
         made = ask(Buckets(account.key_pair, client=through).create, "new", 1, 1, [])
     assert way.methods == ["POST"] * 2
     assert Buckets(account.key_pair, client=client).list() == [made]
@@ -413,7 +413,7 @@ def test_throttled_create_is_sent_again(
 
 def test_throttled_request_waits_for_retry_after(bridge: Bridge) -> None:
     began = time.monotonic()
-    with Way(bridge, BUSY + "1") as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, BUSY + "1") as way, pymdc.Client(way.endpoint) as through:
         assert "error" in Users("unknown@example.com", "x", client=through).activate("0" * 64)
     assert time.monotonic() - began >= 1
 
@@ -422,7 +422,10 @@ def test_throttled_request_waits_for_retry_after(bridge: Bridge) -> None:
 def test_retry_after_beyond_total_is_not_waited_for(
     ask: Ask, bridge: Bridge, account: Account, retry_after: str
 ) -> None:
-    with Way(bridge, BUSY + retry_after) as way, pymdc.Client(way.endpoint, total=30) as through:
+    with (
+        FaultyProxy(bridge, BUSY + retry_after) as way,
+        pymdc.Client(way.endpoint, total=30) as through,
+    ):
         value = ask(Buckets(account.key_pair, client=through).list)
     assert isinstance(value, exceptions.HTTPError)
     assert value.code == 503

@@ -1,6 +1,6 @@
-"""Calls of every kind against a server that misbehaves: each has one outcome, and nothing is left.
+"""Calls of every kind to a faulty server: each has one outcome, and nothing leaks.
 
-The seed is printed; SOAK_SEED repeats it.
+The seed is printed; set SOAK_SEED to repeat a run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 import channels
 import pytest
-from misbehaving import DATA, Misbehaving
+from faulty_bridge import DATA, FaultyBridge
 from modes import register
 from servers import RawServer, answer_all
 from websockets.exceptions import ConnectionClosed
@@ -44,7 +44,7 @@ TIMEOUTS: dict[str, Any] = {"timeout": (2, 0.3), "total": 2, "stall": 2}
 
 FILE = channels.DATA * 3
 CANCELLED = 0.1  # of the calls with a callback
-RECENT = 64  # calls with a callback, of which some are on their way and some wait
+RECENT = 64  # latest calls with a callback: some are running, some are queued
 
 Method = Callable[..., Any]
 
@@ -62,7 +62,7 @@ def seed() -> Iterator[int]:
 def methods(
     client: pymdc.Client, choose: random.Random, folder: Path
 ) -> list[Callable[[], tuple[Any, ...]]]:
-    """Return what makes each method of the API, with its arguments; files come into *folder*."""
+    """Return functions that give each method of the API with arguments; files go to *folder*."""
     key_pair = pymdc.ECDSA()
     user = Users("soak@example.com", "pass", client=client)
     keys = Keys(user)
@@ -104,12 +104,12 @@ def rest(client: pymdc.Client) -> Method:
     return request
 
 
-def documented(value: object) -> bool:
+def is_documented(value: object) -> bool:
     return isinstance(value, dict | list | str | pymdc.PymdcError)
 
 
 class Soak:
-    """Makes the calls, and keeps what came of each by its number."""
+    """Makes the calls, and keeps the outcomes of each by its number."""
 
     def __init__(self, client: pymdc.Client, seed: int, folder: Path) -> None:
         self._methods = methods(client, random.Random(seed), folder)
@@ -121,7 +121,7 @@ class Soak:
         self.cancelled: set[Call] = set()
 
     def run(self, thread: int) -> None:
-        """Make calls until all are made: by turns without a callback and with one."""
+        """Make calls, with and without a callback, until all are made."""
         choose = random.Random(self._seed * THREADS + thread)
         while (number := next(self._numbers)) < CALLS:
             method, *args = self._next(number)
@@ -157,17 +157,17 @@ class Soak:
         self.kinds[kind] += 1
 
 
-class Channel:
-    """Sends a shard, or at random after *seed* fails to."""
+class FlakyChannel:
+    """Sends a shard, or fails at random; *seed* determines when."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
     def __call__(self, connection: ServerConnection) -> None:
-        treats = [channels.good, drop, damage, stall]
-        (treat,) = self._random.choices(treats, [9, 1, 1, 1])
+        handlers = [channels.send_shard, drop, damage, stall]
+        (handle,) = self._random.choices(handlers, [9, 1, 1, 1])
         with suppress(ConnectionClosed):
-            treat(connection)
+            handle(connection)
 
 
 def drop(connection: ServerConnection) -> None:
@@ -189,69 +189,67 @@ def descriptors() -> Counter[str]:
         try:
             kinds[os.readlink(f"/proc/self/fd/{number}").partition(":")[0]] += 1
         except FileNotFoundError:
-            continue  # the one of this listing
+            continue  # the descriptor of this listing
     return kinds
 
 
 @pytest.fixture
 def channel(seed: int) -> Iterator[str]:
-    """Give the URL of a channel, which is there before the threads are counted and after."""
-    with channels.websocket(Channel(seed)) as url:
+    """Give the URL of a channel that is open before threads are counted, and after."""
+    with channels.websocket(FlakyChannel(seed)) as url:
         yield url
 
 
-def test_every_call_has_one_outcome_and_nothing_is_left(
-    seed: int, channel: str, tmp_path: Path
-) -> None:
+def test_call_has_one_outcome_and_leaks_nothing(seed: int, channel: str, tmp_path: Path) -> None:
     threads_before = set(threading.enumerate())
-    use(channel)  # its server has all of its descriptors once it has served
-    end_but(threads_before)
+    warm_up(channel)  # its server has opened all its descriptors once it has served
+    join_other_threads(threads_before)
     descriptors_before = descriptors()
     pointers = [{**channels.pointer(channel), "size": len(channels.DATA)}] * 3
     began = time.monotonic()
-    with Misbehaving(seed, pointers) as server:
+    with FaultyBridge(seed, pointers) as server:
         with pymdc.Client(server.endpoint, **TIMEOUTS) as client:
             soak = Soak(client, seed, tmp_path)
-            run([partial(soak.run, number) for number in range(THREADS)])
+            run_together([partial(soak.run, number) for number in range(THREADS)])
     seconds = time.monotonic() - began
 
     values = [value for outcome in soak.outcomes.values() for value in outcome]
-    told = {call for call in soak.calls if isinstance(call.result(), Cancelled)}
+    reported = {call for call in soak.calls if isinstance(call.result(), Cancelled)}
     files = list(tmp_path.glob("file*"))
     print(f"{len(values)} outcomes in {seconds:.0f} s, {dict(soak.kinds)}")
-    print("the server", dict(server.did.most_common()))
+    print("the server", dict(server.counts.most_common()))
     print("the values", dict(Counter(type(value).__name__ for value in values).most_common()))
-    print(f"{len(soak.cancelled)} cancelled, {len(told - soak.cancelled)} others told so")
+    print(f"{len(soak.cancelled)} cancelled, {len(reported - soak.cancelled)} others report it")
     print(f"{len(files)} files fetched")
     counts = Counter(len(outcome) for outcome in soak.outcomes.values())
     assert counts == {1: CALLS}
-    assert [value for value in values if not documented(value)] == []
+    assert [value for value in values if not is_documented(value)] == []
     assert all(call.done() for call in soak.calls)
     assert len(soak.calls) == soak.kinds["callback"] + soak.kinds["chained"]
-    assert told == soak.cancelled
-    assert sum(isinstance(value, Cancelled) for value in values) == len(told)
+    assert reported == soak.cancelled
+    assert sum(isinstance(value, Cancelled) for value in values) == len(reported)
     assert files
     assert all(file.read_bytes() == FILE for file in files)
-    end_but(threads_before)
+    join_other_threads(threads_before)
     assert set(threading.enumerate()) <= threads_before
     assert descriptors() == descriptors_before
 
 
-def use(channel: str) -> None:
-    """Ask *channel* for a shard, whatever comes of it."""
+def warm_up(channel: str) -> None:
+    """Request a shard from *channel* and ignore errors."""
     with pymdc.Client("http://127.0.0.1:1", **TIMEOUTS) as client, suppress(pymdc.PymdcError):
         list(channels.blocks(client, channels.pointer(channel)))
 
 
-def end_but(threads: set[threading.Thread]) -> None:
-    """Wait for other threads than *threads* to end, which are the channel's, one a connection."""
+def join_other_threads(threads: set[threading.Thread]) -> None:
+    """Wait for threads other than *threads* to end: the channel has one per connection."""
     for thread in set(threading.enumerate()) - threads:
         if not thread.name.startswith("pymdc-"):
             thread.join(LIMIT)
 
 
-def run(works: list[Callable[[], None]]) -> None:
-    """Do all *works* at once, each on a thread of its own."""
+def run_together(works: list[Callable[[], None]]) -> None:
+    """Run all *works* at once, each on its own thread."""
     threads = [threading.Thread(target=work) for work in works]
     for thread in threads:
         thread.start()
@@ -259,8 +257,8 @@ def run(works: list[Callable[[], None]]) -> None:
         thread.join()
 
 
-def test_calls_that_are_cancelled_harm_no_others(seed: int) -> None:
-    told: Counter[str] = Counter()
+def test_cancelled_calls_do_not_affect_others(seed: int) -> None:
+    reported: Counter[str] = Counter()
     kept: list[object] = []
 
     def make(number: int) -> None:
@@ -271,15 +269,15 @@ def test_calls_that_are_cancelled_harm_no_others(seed: int) -> None:
             call.join(choose.random() / 100 if cancels else None)
             if not (cancels and call.cancel()):
                 kept.append(call.result())
-            told[type(call.result()).__name__] += 1
+            reported[type(call.result()).__name__] += 1
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # so that threads meet at every place
+    sys.setswitchinterval(1e-6)  # so that threads switch at every place
     with RawServer(answer_all) as server, pymdc.Client(server.endpoint, workers=8) as client:
-        run([partial(make, number) for number in range(THREADS)])
+        run_together([partial(make, number) for number in range(THREADS)])
     sys.setswitchinterval(interval)
-    print(dict(told))
-    assert told["Cancelled"]
+    print(dict(reported))
+    assert reported["Cancelled"]
     assert kept == [[]] * len(kept)
 
 
@@ -308,7 +306,7 @@ for _ in range(1_000):
 
 
 def test_chains_finish_after_the_main_thread_has_ended(seed: int, tmp_path: Path) -> None:
-    with Misbehaving(seed) as server:
+    with FaultyBridge(seed) as server:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", CHAINS, server.endpoint, json.dumps(TIMEOUTS)],
             cwd=tmp_path,
@@ -317,6 +315,6 @@ def test_chains_finish_after_the_main_thread_has_ended(seed: int, tmp_path: Path
             timeout=LIMIT,
             check=False,
         )
-    print("the server", dict(server.did.most_common()))
+    print("the server", dict(server.counts.most_common()))
     assert done.returncode == 0
     assert done.stdout == f"{[((True, depth), 1_000) for depth in range(1, 6)]}\n"

@@ -1,4 +1,4 @@
-"""The account that most tests of the API begin with."""
+"""The account that most tests of the API use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels, and pointers to them, that a test makes up."""
+"""Fake channels, and pointers to them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from pymdc._transfers.channel import open_shard
 DATA = b"a shard of a file"
 HASH = file_hash(DATA)
 
-Serve = Callable[[ServerConnection], None]
+ChannelHandler = Callable[[ServerConnection], None]
 
-# It logs what it is sent, and a test may listen for what the client logs.
+# websockets logs what it receives; tests that read the client's log must not see that.
 _silent = logging.Logger("channels")
 _silent.disabled = True
 
 
 @contextmanager
-def serving(treat: Serve, port: int = 0, **options: Any) -> Iterator[int]:
-    """Serve WebSockets with *treat*, and give the port; nothing is left of it."""
-    with serve(treat, "127.0.0.1", port, **options) as server:
+def websocket_port(handle: ChannelHandler, port: int = 0, **options: Any) -> Iterator[int]:
+    """Serve WebSockets with *handle* and give the port; close everything at the end."""
+    with serve(handle, "127.0.0.1", port, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.socket.getsockname()[1]
@@ -43,20 +43,23 @@ def serving(treat: Serve, port: int = 0, **options: Any) -> Iterator[int]:
 
 
 @contextmanager
-def websocket(treat: Serve, asks: bool = False) -> Iterator[str]:
-    """Serve WebSockets with *treat*, which reads the message if it *asks*; give their URL."""
+def websocket(handle: ChannelHandler, reads_request: bool = False) -> Iterator[str]:
+    """Serve WebSockets with *handle* and give the URL.
 
-    def ignoring(connection: ServerConnection) -> None:
+    The client's request is read first, or by *handle* itself if it *reads_request*.
+    """
+
+    def read_then_handle(connection: ServerConnection) -> None:
         connection.recv()
-        treat(connection)
+        handle(connection)
 
-    with serving(treat if asks else ignoring, logger=_silent) as port:
+    with websocket_port(handle if reads_request else read_then_handle, logger=_silent) as port:
         yield f"ws://127.0.0.1:{port}"
 
 
 @contextmanager
-def pointing(pointers: Any) -> Iterator[str]:
-    """Serve an answer that is *pointers* and give the endpoint."""
+def pointer_server(pointers: Any) -> Iterator[str]:
+    """Answer each request with *pointers*, and give the endpoint."""
     body = json.dumps(pointers).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with RawServer(answering(head + body)) as server:
@@ -68,14 +71,14 @@ def pointer(channel: str, name: str = HASH) -> dict[str, str]:
     return {"hash": name, "token": "secret-token", "operation": "PULL", "channel": channel}
 
 
-def good(connection: ServerConnection) -> None:
-    """Send the shard."""
-    for place in range(0, len(DATA), 5):
-        connection.send(DATA[place : place + 5])
+def send_shard(connection: ServerConnection) -> None:
+    """Send the shard in blocks of five bytes."""
+    for offset in range(0, len(DATA), 5):
+        connection.send(DATA[offset : offset + 5])
 
 
 def blocks(client: pymdc.Client, pointer: Any) -> Iterator[Any]:
-    """Give the blocks of the one shard behind *pointer*."""
+    """Give the blocks of the shard that *pointer* names."""
     scope = CancelScope()
     with closing(open_shard(pointer, client.transport, scope)) as shard:
         try:

@@ -1,4 +1,4 @@
-"""File systems that are not like others, for the threads of one function alone."""
+"""Unusual file systems, imitated for the threads of one function."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 Value = TypeVar("Value")
 
-SOMEBODY = 12345
+OTHER_USER = 12345
 
 _FLOCK = {"x86_64": 73, "aarch64": 32}
 _FTRUNCATE = {"x86_64": 77, "aarch64": 46}
@@ -27,13 +27,13 @@ _ERROR, _ALLOW = 0x00050000, 0x7FFF0000
 
 
 def in_thread(function: Callable[[], Value]) -> Value:
-    """Return what *function* returns on a thread of its own."""
+    """Call *function* on a new thread and return its value."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         return pool.submit(function).result()
 
 
 def without_flock(error: int, function: Callable[[], Value]) -> Value:
-    """Return what *function* returns where flock() fails with *error*, also on its threads."""
+    """Call *function* where flock() fails with *error*, also on the threads that it starts."""
 
     def filtered() -> Value:
         refuse_flock(error)
@@ -43,7 +43,7 @@ def without_flock(error: int, function: Callable[[], Value]) -> Value:
 
 
 def without_ftruncate(error: int, function: Callable[[], Value]) -> Value:
-    """Return what *function* returns where ftruncate() fails with *error*, also on its threads."""
+    """Call *function* where ftruncate() fails with *error*, also on the threads that it starts."""
 
     def filtered() -> Value:
         _refuse(_FTRUNCATE, error)
@@ -53,12 +53,12 @@ def without_ftruncate(error: int, function: Callable[[], Value]) -> Value:
 
 
 def refuse_flock(error: int) -> None:
-    """Have the kernel refuse flock() to this thread, and to those that it starts."""
+    """Make flock() fail on this thread and on the threads that it starts."""
     _refuse(_FLOCK, error)
 
 
 def _refuse(numbers: Mapping[str, int], error: int) -> None:
-    """Have the kernel refuse a system call, whose *numbers* are those of each machine."""
+    """Make a system call fail; *numbers* has its number on each architecture."""
     if platform.system() != "Linux" or platform.machine() not in numbers:
         pytest.skip("the numbers of system calls are known for Linux on x86_64 and aarch64")
     steps = [
@@ -74,21 +74,21 @@ def _refuse(numbers: Mapping[str, int], error: int) -> None:
         pytest.skip("this kernel filters no system calls")
 
 
-def as_somebody_else(function: Callable[[], Value]) -> Value:
-    """Return what *function* returns where new files belong to `SOMEBODY`, as on some mounts."""
+def as_other_user(function: Callable[[], Value]) -> Value:
+    """Call *function* where new files belong to `OTHER_USER`, as on some mounts."""
     if os.geteuid():
-        pytest.skip("to have new files belong to somebody else takes root")
+        pytest.skip("only root can create files of another user")
 
     def switched() -> Value:
-        ctypes.CDLL(None).setfsuid(SOMEBODY)
+        ctypes.CDLL(None).setfsuid(OTHER_USER)
         return function()
 
     return in_thread(switched)
 
 
 @contextmanager
-def everybodys_folder() -> Iterator[Path]:
-    """Give a folder that everybody may write to."""
+def world_writable_folder() -> Iterator[Path]:
+    """Give a folder that every user may write to."""
     with TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""The two modes of a call, as one function."""
+"""The two modes of a call, behind one signature."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pymdc
 
 PATIENCE = 30
-AT_ONCE = 5  # seconds, on a busy machine; promised is one
+AT_ONCE = 5  # seconds, on a busy machine; the promise is one second
 
 Ask = Callable[..., Any]
 
@@ -19,7 +19,7 @@ def blocking(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def with_callback(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call *method* with a callback and return the value it got, once, the call's result."""
+    """Call *method* with a callback and return the value, which it gets once."""
     got: list[Any] = []
     call = method(*args, **kwargs, callback=got.append)
     assert isinstance(call, pymdc.Call)
@@ -31,7 +31,7 @@ def with_callback(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def register(client: pymdc.Client, callback: Callable[[Any], object]) -> pymdc.Call:
-    """Make some call with *callback*."""
+    """Start a call with *callback*."""
     call: pymdc.Call = pymdc.api.Users("a@b.com", "pass", client=client).register(callback)
     return call
 

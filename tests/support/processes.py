@@ -1,4 +1,4 @@
-"""Programs run by tests, each in a process of its own."""
+"""Programs that tests run in processes of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MINUTE = 60
 
 
 def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run Python with warnings as errors, and return what it printed and its status."""
+    """Run Python with warnings as errors; return its output and its status."""
     environment = {**os.environ, **options.pop("env", {})}
     return subprocess.run(
         [sys.executable, "-W", "error", *arguments],

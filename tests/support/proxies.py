@@ -1,4 +1,4 @@
-"""A small proxy: it forwards plain HTTP, and carries anything else through a tunnel."""
+"""A small proxy that forwards plain HTTP and tunnels everything else."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from servers import RawServer, read_request
 
 
 class Proxy:
-    """Serves those who send *credentials*, ``user:password``, or with none everybody.
+    """Serves requests that carry *credentials*, ``user:password``; without these, all requests.
 
-    *hosts* are the names that only the proxy knows, and the ports on this machine behind them.
-    With a *certificate* it is spoken to over TLS. ``asked`` are the requests that it served.
+    *hosts* maps names that only the proxy can resolve to ports on this machine.
+    With a *certificate* the proxy speaks TLS.
+    ``requests`` are the request lines served, ``refused`` counts the requests refused.
     """
 
     def __init__(
@@ -29,13 +30,13 @@ class Proxy:
         self._hosts = hosts
         encoded = base64.b64encode(credentials.encode()).decode()
         self._expected = f"Basic {encoded}" if credentials else ""
-        treat = over_tls(certificate, self._treat) if certificate else self._treat
-        self._server = RawServer(treat)
-        self.asked: list[str] = []
+        handle = over_tls(certificate, self._handle) if certificate else self._handle
+        self._server = RawServer(handle)
+        self.requests: list[str] = []
         self.refused = 0
         self.address = f"{'localhost' if certificate else '127.0.0.1'}:{self._server.port}"
 
-    def _treat(self, connection: socket.socket) -> None:
+    def _handle(self, connection: socket.socket) -> None:
         head, body = read_request(connection)
         request, *headers = head.decode("latin-1").split("\r\n")
         names = {line.partition(": ")[0].lower(): line.partition(": ")[2] for line in headers}
@@ -43,7 +44,7 @@ class Proxy:
             self.refused += 1
             connection.sendall(_answer("407 Proxy Authentication Required"))
             return
-        self.asked.append(request)
+        self.requests.append(request)
         method, target, _ = request.split(" ")
         url = urlsplit(f"//{target}" if method == "CONNECT" else target)
         with socket.create_connection(("127.0.0.1", self._hosts[url.hostname or ""])) as there:
@@ -54,7 +55,7 @@ class Proxy:
                 kept = [line for line in headers if not line.lower().startswith("proxy-")]
                 lines = [f"{method} {path} HTTP/1.1", *kept, "Connection: close", "", ""]
                 there.sendall("\r\n".join(lines).encode("latin-1") + body)
-            _carry(connection, there)
+            _relay(connection, there)
 
     def __enter__(self) -> Proxy:
         return self
@@ -73,8 +74,8 @@ def _answer(status: str) -> bytes:
     return f"HTTP/1.1 {status}\r\n{length}\r\n".encode()
 
 
-def _carry(here: socket.socket, there: socket.socket) -> None:
-    """Carry bytes both ways until one side ends."""
+def _relay(here: socket.socket, there: socket.socket) -> None:
+    """Relay bytes in both directions until one side closes."""
     others = {here: there, there: here}
     with suppress(OSError, ValueError):  # one of them was closed meanwhile
         while True:

@@ -1,4 +1,4 @@
-"""What README.rst shows: its blocks, and how the output of one is compared with the README's."""
+"""The code blocks of README.rst, and how output is compared with the output shown there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Block:
 
 
 def all_blocks(readme: str) -> list[Block]:
-    """Return the code blocks of *readme* in their order, without their indentation."""
+    """Return the code blocks of *readme* in order, without indentation."""
     pattern = r"^(.+)\n[-=~]{3,}\n|^\.\. code-block:: (\w+)\n\n((?:(?:    .*)?\n)+)"
     heading, found = "", []
     for match in re.finditer(pattern, readme, re.MULTILINE):
@@ -38,19 +38,21 @@ _CHANGES = {"bucket", "created", "expires", "key", "pubkeys", "token"}
 
 
 def shape(line: str) -> Any:
-    """Return what a line of output is compared by: an answer without what changes, or the line."""
+    """Return *line*, or if it is an answer, the answer without the values that change."""
     try:
-        return _of(ast.literal_eval(line))
+        return _stable(ast.literal_eval(line))
     except (SyntaxError, ValueError):
         return line
 
 
-def _of(value: Any) -> Any:
+def _stable(value: Any) -> Any:
     if isinstance(value, dict):
         changes = _CHANGES | (
             {"id"} & value.keys() if value.get("id") != value.get("email") else set()
         )
-        return [(key, type(part) if key in changes else _of(part)) for key, part in value.items()]
+        return [
+            (key, type(part) if key in changes else _stable(part)) for key, part in value.items()
+        ]
     if isinstance(value, list):
-        return [_of(part) for part in value]
+        return [_stable(part) for part in value]
     return value

@@ -1,4 +1,4 @@
-"""A server of raw sockets, which does to each connection what a test says."""
+"""Servers of raw sockets whose handler a test supplies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import TracebackType
 
 from modes import PATIENCE
 
-Treat = Callable[[socket.socket], None]
+Handler = Callable[[socket.socket], None]
 
 
 def read_request(connection: socket.socket) -> tuple[bytes, bytes]:
@@ -34,19 +34,19 @@ def read_request(connection: socket.socket) -> tuple[bytes, bytes]:
     return head, body
 
 
-def some_bytes(connection: socket.socket) -> None:
-    """Read the first that comes."""
+def read_some(connection: socket.socket) -> None:
+    """Read up to 100 bytes."""
     connection.recv(100)
 
 
 def wait(connection: socket.socket) -> None:
-    """Wait until the other side closes."""
+    """Read until the other side closes."""
     while connection.recv(65536):
         pass
 
 
 def written(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
-    """Return an answer as it goes over the wire; *length* is what it says of its body."""
+    """Return the bytes of an HTTP response; *length* replaces its Content-Length."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}"]
     return "\r\n".join([*lines, *headers, "", ""]).encode() + body
 
@@ -60,35 +60,35 @@ def answer_all(connection: socket.socket) -> None:
         connection.sendall(ANSWER)
 
 
-def answering(answer: bytes) -> Treat:
-    """Return a treatment: read a request, send *answer* as it is, close."""
+def answering(answer: bytes) -> Handler:
+    """Return a handler that reads a request, sends *answer* and closes."""
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(answer)
 
-    return treat
+    return handle
 
 
-def echoing(before: bytes, first: tuple[bytes, ...] = ()) -> Treat:
-    """Return a treatment that sends *before* and the request's head back, and closes.
+def echoing(before: bytes, first: tuple[bytes, ...] = ()) -> Handler:
+    """Return a handler that sends *before* and the head of the request, and closes.
 
-    The head's lines that begin with one of *first* come before the others.
+    Lines of the head that begin with one of *first* are sent before the others.
     """
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         lines = read_request(connection)[0].split(b"\r\n")
         lines.sort(key=lambda line: not line.lower().startswith(first or b""))
         connection.sendall(before + b"\r\n".join(lines) + b"\r\n\r\n")
 
-    return treat
+    return handle
 
 
 class RawServer:
-    """Listens on a free port; each connection gets a thread and *treat*, then is closed."""
+    """Listens on a free port; runs *handle* on a thread for each connection, then closes it."""
 
-    def __init__(self, treat: Treat) -> None:
-        self._treat = treat
+    def __init__(self, handle: Handler) -> None:
+        self._handle = handle
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -115,7 +115,7 @@ class RawServer:
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             try:
-                self._treat(connection)
+                self._handle(connection)
             except OSError:
                 return
 
@@ -129,7 +129,7 @@ class RawServer:
         traceback: TracebackType | None,
     ) -> None:
         _end(self._socket)
-        self._threads[0].join()  # who may be about to add a connection
+        self._threads[0].join()  # it may be about to add a connection
         for connection in self._open:
             _end(connection)
         for thread in self._threads:
@@ -142,23 +142,24 @@ def _end(sock: socket.socket) -> None:
     sock.close()
 
 
-class Holding(RawServer):
-    """Does *first* to its first connection and holds it; the other ones it answers.
+class HoldingServer(RawServer):
+    """Runs *first* on the first connection and holds that one open; answers the others.
 
-    ``held`` says that the first one is there; ``ended``, once it is ``released``, that the client
-    closed it; and ``another``, that there is a second one. What it does may go *over* TLS.
+    The events: ``held`` is set once *first* has run; a test sets ``released``, and then ``ended``
+    is set when the client closes the connection; ``another`` is set by a second connection.
+    *over* wraps the handler, for example in TLS.
     """
 
     def __init__(
         self,
         first: Callable[[socket.socket], object],
-        over: Callable[[Treat], Treat] = lambda treat: treat,
+        over: Callable[[Handler], Handler] = lambda handle: handle,
     ) -> None:
         self._first = [first]
         self.held, self.released, self.ended, self.another = (threading.Event() for _ in range(4))
         super().__init__(over(self._either))
 
-    def __enter__(self) -> Holding:
+    def __enter__(self) -> HoldingServer:
         return self
 
     def _either(self, connection: socket.socket) -> None:
@@ -181,7 +182,7 @@ class Holding(RawServer):
 
 @contextmanager
 def full_port() -> Iterator[int]:
-    """Give a port at which a connection waits in vain, since its backlog is full."""
+    """Give a port whose backlog is full, so that connecting to it times out."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as others:
         for _ in range(4):
             other = others.enter_context(socket.socket())

@@ -1,4 +1,4 @@
-"""What may come between two steps of a function: a signal handler, another thread, a fork."""
+"""Interrupting a function between any two steps, as a signal handler or a thread may do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def at_each_step(function: Callable[[], Any], interrupt: Callable[[], None]) -> list[Any]:
-    """Call *function* with *interrupt* before its first step, before its second, up to the last.
+    """Call *function* once for each of its steps, with *interrupt* called before that step.
 
-    A step is an instruction of the interpreter. Return what the function returned each time.
+    A step is a bytecode instruction. Return the value of each call.
     """
     left, values = 0, list[Any]()
 
@@ -25,10 +25,10 @@ def at_each_step(function: Callable[[], Any], interrupt: Callable[[], None]) -> 
         return step
 
     before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # which Python 3.12 asks of the frame that traces
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 needs it on the tracing frame too
     sys.settrace(step)
     try:
-        function()  # Python 3.13 tells the steps of a function that was traced before
+        function()  # Python 3.13 reports steps only of a function traced before
         while left <= 0:
             left = len(values) + 1
             values.append(function())

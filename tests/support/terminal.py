@@ -1,4 +1,4 @@
-"""A terminal in which a test types as a person does."""
+"""A terminal that a test types into."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pathlib import Path
 from types import TracebackType
 
 SHELL, PYTHON, MORE = "$ ", ">>> ", "... "
-_WIDTH = 2000  # columns: a line that is shown in several would have to be put together again
+_WIDTH = 2000  # columns, so that no line is wrapped
 _SIZE = struct.pack("HHHH", 50, _WIDTH, 0, 0)
 
 
 class Terminal:
-    """A shell in *folder*, with *environment* besides that of the tests."""
+    """A shell in *folder*; *environment* is added to that of the tests."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self._master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, _SIZE)
         plain = {"TERM": "dumb", "NO_COLOR": "1", "PYTHON_BASIC_REPL": "1"}
         tty = os.ttyname(slave)
-        # The leader of a session gets the first terminal that it opens as its own.
+        # The first terminal that a session leader opens becomes its controlling terminal.
         shell = f"env PS1='{SHELL}' bash --noprofile --norc --noediting -i"
         self._shell = subprocess.Popen(
             ["bash", "-c", f"exec {shell} <{tty} >{tty} 2>&1"],
@@ -50,7 +50,7 @@ class Terminal:
         self._shell.kill()
         self._shell.wait()
         os.close(self._slave)
-        os.close(self._master)  # whatever runs there gets a hangup
+        os.close(self._master)  # programs still running there get SIGHUP
 
     def type(self, line: str, *prompts: str, patience: float = 60) -> str:
         """Type *line*, wait for one of *prompts*, and return what was printed before it."""
@@ -64,7 +64,7 @@ class Terminal:
         os.write(self._master, b"\x03")
 
     def read_to(self, *ends: str, patience: float = 60) -> str:
-        """Wait until one of *ends* stands at the end of what was printed; return what is before."""
+        """Wait until the output ends with one of *ends*; return the output before it."""
         pattern = re.compile(f"(?:{'|'.join(map(re.escape, ends))})\\Z")
         while not (found := pattern.search(self._seen)):
             ready, _, _ = select.select([self._master], [], [], patience)

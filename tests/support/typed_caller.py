@@ -1,4 +1,4 @@
-"""What a type checker knows of a caller's code; mypy reads this file, nothing runs it."""
+"""Types that a caller's code gets from pymdc; mypy checks this file, nothing runs it."""
 
 from __future__ import annotations
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from channels import DATA, HASH, Serve, good, pointer, pointing, websocket
-from lender import HASH as WHOLE
-from lender import Lender
+from channels import DATA, HASH, ChannelHandler, pointer, pointer_server, send_shard, websocket
+from fake_bridge import HASH as WHOLE
+from fake_bridge import FakeBridge
 from modes import MODES, Ask
-from servers import RawServer, Treat, answering
+from servers import Handler, RawServer, answering
 from websockets.sync.server import ServerConnection
 
 import pymdc
@@ -23,24 +23,24 @@ from pymdc._crypto.file_hash import file_hash
 
 
 def download(ask: Ask, pointers: Any, to: Path | io.BytesIO, name: str = HASH) -> Any:
-    with pointing(pointers) as endpoint, pymdc.Client(endpoint, timeout=(5, 1)) as client:
+    with pointer_server(pointers) as endpoint, pymdc.Client(endpoint, timeout=(5, 1)) as client:
         files = pymdc.api.Files("0" * 24, pymdc.ECDSA(), client=client)
         return ask(files.download, name, "token", to=to)
 
 
-def test_a_bare_channel_is_read(ask: Ask, tmp_path: Path) -> None:
-    with websocket(good) as url:
+def test_channel_without_final_text_is_read(ask: Ask, tmp_path: Path) -> None:
+    with websocket(send_shard) as url:
         value = download(ask, [pointer(url)], tmp_path / "out")
     assert value["size"] == len(DATA)
     assert (tmp_path / "out").read_bytes() == DATA
 
 
-def test_fragmented_messages_and_pings_are_read(ask: Ask, tmp_path: Path) -> None:
-    def treat(connection: ServerConnection) -> None:
+def test_channel_with_fragments_and_pings_is_read(ask: Ask, tmp_path: Path) -> None:
+    def handle(connection: ServerConnection) -> None:
         connection.ping()
         connection.send(DATA[place : place + 4] for place in range(0, len(DATA), 4))
 
-    with websocket(treat) as url:
+    with websocket(handle) as url:
         download(ask, [pointer(url)], tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == DATA
 
@@ -54,25 +54,25 @@ def test_fragmented_messages_and_pings_are_read(ask: Ask, tmp_path: Path) -> Non
         ["", '{"code":200, "message": "\u2713"}'],
     ],
 )
-def test_a_text_that_all_went_well_is_no_error(
+def test_success_text_from_channel_is_not_an_error(
     ask: Ask, tmp_path: Path, said: str | list[str]
 ) -> None:
-    def treat(connection: ServerConnection) -> None:
-        good(connection)
+    def handle(connection: ServerConnection) -> None:
+        send_shard(connection)
         connection.send(said)
 
     def other_way_round(connection: ServerConnection) -> None:
         connection.send(said)
-        good(connection)
+        send_shard(connection)
 
-    for farmer in (treat, other_way_round):
+    for farmer in (handle, other_way_round):
         with websocket(farmer) as url:
             value = download(ask, [pointer(url)], tmp_path / "out")
         assert value["size"] == len(DATA)
         assert (tmp_path / "out").read_bytes() == DATA
 
 
-def test_an_empty_shard_brings_no_byte(ask: Ask, tmp_path: Path) -> None:
+def test_empty_shard_makes_empty_file(ask: Ask, tmp_path: Path) -> None:
     empty = file_hash(b"")
     with websocket(lambda connection: None) as url:
         value = download(ask, [pointer(url, empty)], tmp_path / "out", empty)
@@ -92,7 +92,7 @@ def dropped(connection: ServerConnection) -> None:
 DONE = '{"code": 200}'
 TOLD = exceptions.ChannelError
 
-CHANNELS: list[tuple[Serve, type[Exception], str]] = [
+CHANNELS: list[tuple[ChannelHandler, type[Exception], str]] = [
     (
         lambda c: c.send(b"other bytes"),
         exceptions.IntegrityError,
@@ -110,13 +110,13 @@ CHANNELS: list[tuple[Serve, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("treat", "kind", "text"), CHANNELS)
-def test_a_channel_that_fails_leaves_no_file(
-    ask: Ask, tmp_path: Path, treat: Serve, kind: type[Exception], text: str
+@pytest.mark.parametrize(("handle", "kind", "text"), CHANNELS)
+def test_failing_channel_leaves_no_file(
+    ask: Ask, tmp_path: Path, handle: ChannelHandler, kind: type[Exception], text: str
 ) -> None:
     target = tmp_path / "out"
     target.write_bytes(b"old")
-    with websocket(treat) as url:
+    with websocket(handle) as url:
         value = download(ask, [pointer(url)], target)
     assert type(value) is kind
     assert text in str(value)
@@ -130,7 +130,7 @@ def silent(connection: socket.socket) -> None:
         pass
 
 
-RAW: list[tuple[Treat, type[Exception], str]] = [
+RAW: list[tuple[Handler, type[Exception], str]] = [
     (silent, exceptions.Timeout, "nothing came for 1 s"),
     (lambda connection: None, exceptions.NetworkError, ""),
     (answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), exceptions.ConnectError, ""),
@@ -138,11 +138,11 @@ RAW: list[tuple[Treat, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("treat", "kind", "text"), RAW)
-def test_what_is_no_channel_leaves_no_file(
-    ask: Ask, tmp_path: Path, treat: Treat, kind: type[Exception], text: str
+@pytest.mark.parametrize(("handle", "kind", "text"), RAW)
+def test_server_without_websocket_leaves_no_file(
+    ask: Ask, tmp_path: Path, handle: Handler, kind: type[Exception], text: str
 ) -> None:
-    with RawServer(treat) as server:
+    with RawServer(handle) as server:
         url = server.endpoint.replace("http:", "ws:")
         value = download(ask, [pointer(url)], tmp_path / "out")
     assert isinstance(value, kind)
@@ -151,7 +151,7 @@ def test_what_is_no_channel_leaves_no_file(
     assert url in str(value)
 
 
-def test_a_refused_channel_and_a_wrong_url_are_told(ask: Ask, tmp_path: Path) -> None:
+def test_refused_channel_and_wrong_url_are_connect_errors(ask: Ask, tmp_path: Path) -> None:
     value = download(ask, [pointer("ws://127.0.0.1:1")], tmp_path / "out")
     assert type(value) is exceptions.ConnectError
     assert "refused" in str(value)
@@ -176,22 +176,24 @@ def test_a_refused_channel_and_a_wrong_url_are_told(ask: Ask, tmp_path: Path) ->
         "",
     ],
 )
-def test_a_channel_that_is_no_websocket_is_told_before_any_is_tried(
+def test_channel_without_websocket_url_is_refused_before_connecting(
     ask: Ask, tmp_path: Path, caplog: pytest.LogCaptureFixture, channel: str
 ) -> None:
-    with Lender() as lender, pymdc.Client(lender.endpoint) as client:
-        lender.channel = channel
+    with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
+        fake.channel = channel
         files = pymdc.api.Files("0" * 24, pymdc.ECDSA(), client=client)
         value = ask(files.download, WHOLE, to=tmp_path / "out")
     assert type(value) is exceptions.ConnectError
     assert "expected ws://host:port" in str(value)
     assert "secret" not in str(value)
-    assert lender.pointed == 1, "other pointers are not asked for"
+    assert fake.pointer_requests == 1, "other pointers are not asked for"
     assert [record.getMessage() for record in caplog.records if record.name == "pymdc"] == []
     assert os.listdir(tmp_path) == []
 
 
-def test_one_pointer_of_many_that_is_no_websocket_is_told_first(ask: Ask, tmp_path: Path) -> None:
+def test_one_pointer_without_websocket_url_stops_the_download_first(
+    ask: Ask, tmp_path: Path
+) -> None:
     pulled: list[ServerConnection] = []
     with websocket(pulled.append) as url:
         pointers = [pointer(url), pointer(url.replace("ws:", "http:"))]
@@ -200,8 +202,8 @@ def test_one_pointer_of_many_that_is_no_websocket_is_told_first(ask: Ask, tmp_pa
     assert pulled == []
 
 
-def test_shards_in_the_wrong_order_are_no_file(ask: Ask, tmp_path: Path) -> None:
-    with websocket(good) as url:
+def test_shards_in_wrong_order_are_an_integrity_error(ask: Ask, tmp_path: Path) -> None:
+    with websocket(send_shard) as url:
         value = download(ask, [pointer(url), pointer(url)], tmp_path / "out")
     assert type(value) is exceptions.IntegrityError
     assert "the file came with the hash" in str(value)
@@ -211,7 +213,7 @@ def test_shards_in_the_wrong_order_are_no_file(ask: Ask, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "pointers", ["text", {"a": 1}, [1], [{"hash": "x"}], [{**pointer("ws://x"), "token": 5}]]
 )
-def test_an_answer_that_is_no_list_of_pointers_is_told(
+def test_answer_that_is_no_list_of_pointers_is_an_integrity_error(
     ask: Ask, tmp_path: Path, pointers: Any
 ) -> None:
     value = download(ask, pointers, tmp_path / "out")
@@ -220,21 +222,23 @@ def test_an_answer_that_is_no_list_of_pointers_is_told(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(ask: Ask) -> None:
+def test_full_disk_error_of_open_file_is_the_value(ask: Ask) -> None:
     class Full(io.BytesIO):
         def write(self, data: Any) -> int:
             raise OSError(28, "No space left on device")
 
-    with websocket(good) as url:
+    with websocket(send_shard) as url:
         value = download(ask, [pointer(url)], Full())
     assert type(value) is OSError
     assert value.errno == 28
 
 
-def test_no_token_is_logged_even_at_debug(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_token_is_not_logged_even_at_debug(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("DEBUG")
     caplog.set_level("DEBUG", "pymdc")
-    with websocket(good) as url:
+    with websocket(send_shard) as url:
         download(MODES["blocking"], [pointer(url)], tmp_path / "out")
     assert (tmp_path / "out").exists()
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("pymdc")]

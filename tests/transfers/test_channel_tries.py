@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from certificates import certificate, over_tls
-from channels import DATA, HASH, good, pointer, pointing, serving
+from channels import DATA, HASH, pointer, pointer_server, send_shard, websocket_port
 from modes import Ask
 from servers import RawServer, full_port, wait
 from websockets.sync.server import ServerConnection
@@ -43,7 +43,10 @@ def closed_port() -> int:
 
 
 def download(ask: Ask, channel: str, to: Any, **settings: Any) -> Any:
-    with pointing([pointer(channel)]) as endpoint, pymdc.Client(endpoint, **settings) as client:
+    with (
+        pointer_server([pointer(channel)]) as endpoint,
+        pymdc.Client(endpoint, **settings) as client,
+    ):
         return ask(pymdc.api.Files("b", None, client=client).download, HASH, "t", to=to)
 
 
@@ -67,7 +70,7 @@ def test_channel_that_comes_up_late_is_reached(ask: Ask, failures: int) -> None:
 
     def treat(connection: ServerConnection) -> None:
         connection.recv()
-        good(connection)
+        send_shard(connection)
 
     with ExitStack() as stack:
 
@@ -78,7 +81,7 @@ def test_channel_that_comes_up_late_is_reached(ask: Ask, failures: int) -> None:
                 self.left -= 1
                 if self.left == 0:
                     logger.removeHandler(self)
-                    stack.enter_context(serving(treat, port=port))
+                    stack.enter_context(websocket_port(treat, port=port))
 
         logger = logging.getLogger("pymdc")
         logger.addHandler(Starting(logging.WARNING))

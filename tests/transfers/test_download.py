@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lender import (
+from fake_bridge import (
     DATA,
     HASH,
     SHARD,
     SHARDS,
-    Lender,
-    Treat,
-    damaged,
+    FakeBridge,
+    ShardHandler,
     download,
-    dropped,
-    part,
-    refused,
+    drop,
+    part_path,
+    refuse,
+    send_damaged,
 )
 from modes import PATIENCE, Ask
 from processes import MINUTE
@@ -39,44 +39,44 @@ from pymdc import exceptions
 ALL = list(range(len(SHARDS)))
 
 
-def test_shards_come_side_by_side(ask: Ask, tmp_path: Path) -> None:
+def test_shards_are_fetched_in_parallel(ask: Ask, tmp_path: Path) -> None:
     four = threading.Barrier(4)
 
-    def meet(number: int) -> Treat:
-        def treat(connection: ServerConnection) -> None:
+    def meet(number: int) -> ShardHandler:
+        def handle(connection: ServerConnection) -> None:
             four.wait(PATIENCE)
             connection.send(SHARDS[number])
 
-        return treat
+        return handle
 
-    with Lender() as lender:
-        lender.treats = {number: meet(number) for number in range(8)}
-        value = download(ask, lender, tmp_path / "out")
+    with FakeBridge() as fake:
+        fake.handlers = {number: meet(number) for number in range(8)}
+        value = download(ask, fake, tmp_path / "out")
     assert value == {"bucket": "b", "hash": HASH, "size": len(DATA), "path": str(tmp_path / "out")}
     assert (tmp_path / "out").read_bytes() == DATA
     assert os.listdir(tmp_path) == ["out"]
-    assert sorted(lender.pulled) == ALL
-    assert lender.most == 4
+    assert sorted(fake.requested) == ALL
+    assert fake.most_at_once == 4
 
 
 @pytest.mark.parametrize("told", [("size",), ("operation",)], ids=["sizes", "no sizes"])
-def test_shards_come_in_order_where_they_have_to(ask: Ask, tmp_path: Path, told: Any) -> None:
-    with Lender(*told) as lender:
-        value = download(ask, lender, tmp_path / "out", channels=1)
+def test_shards_of_single_channel_are_fetched_in_order(ask: Ask, tmp_path: Path, told: Any) -> None:
+    with FakeBridge(*told) as fake:
+        value = download(ask, fake, tmp_path / "out", channels=1)
     assert value["size"] == len(DATA)
     assert (tmp_path / "out").read_bytes() == DATA
-    assert lender.pulled == ALL
+    assert fake.requested == ALL
 
 
 def test_failed_download_without_sizes_leaves_nothing(ask: Ask, tmp_path: Path) -> None:
-    with Lender("operation") as lender:
-        lender.treats[5] = damaged
-        value = download(ask, lender, tmp_path / "out")
+    with FakeBridge("operation") as fake:
+        fake.handlers[5] = send_damaged
+        value = download(ask, fake, tmp_path / "out")
     assert type(value) is exceptions.IntegrityError
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_that_cannot_seek_gets_the_bytes_in_order(ask: Ask) -> None:
+def test_file_without_seek_gets_bytes_in_order(ask: Ask) -> None:
     class Pipe:
         def __init__(self) -> None:
             self.got = b""
@@ -86,45 +86,45 @@ def test_a_file_that_cannot_seek_gets_the_bytes_in_order(ask: Ask) -> None:
             return len(data)
 
     pipe = Pipe()
-    with Lender() as lender:
-        value = download(ask, lender, pipe)
+    with FakeBridge() as fake:
+        value = download(ask, fake, pipe)
     assert value == {"bucket": "b", "hash": HASH, "size": len(DATA), "path": None}
     assert pipe.got == DATA
-    assert lender.pulled == ALL
+    assert fake.requested == ALL
 
 
 def in_place(folder: Path) -> list[int]:
     """Return the numbers of the shards that are in the part file."""
-    left = part(folder).read_bytes()
+    left = part_path(folder).read_bytes()
     return [number for number in ALL if left[number * SHARD :][:SHARD] == SHARDS[number]]
 
 
 @pytest.mark.parametrize(
-    ("treat", "kind"),
+    ("handle", "kind"),
     [
-        (damaged, exceptions.IntegrityError),
-        (dropped, exceptions.ConnectionLost),
-        (refused, exceptions.ChannelError),
+        (send_damaged, exceptions.IntegrityError),
+        (drop, exceptions.ConnectionLost),
+        (refuse, exceptions.ChannelError),
     ],
 )
-def test_what_was_fetched_is_not_fetched_again(
-    ask: Ask, tmp_path: Path, treat: Treat, kind: type[Exception]
+def test_shards_in_part_file_are_not_fetched_again(
+    ask: Ask, tmp_path: Path, handle: ShardHandler, kind: type[Exception]
 ) -> None:
     target = tmp_path / "out"
     target.write_bytes(b"old")
-    with Lender() as lender:
-        lender.treats[5] = treat
-        assert type(download(ask, lender, target, "given")) is kind
+    with FakeBridge() as fake:
+        fake.handlers[5] = handle
+        assert type(download(ask, fake, target, "given")) is kind
         assert target.read_bytes() == b"old"
-        assert sorted(os.listdir(tmp_path)) == [part(tmp_path).name, "out"]
+        assert sorted(os.listdir(tmp_path)) == [part_path(tmp_path).name, "out"]
         kept = in_place(tmp_path)
         assert len(kept) >= 2
-        lender.pulled.clear()
-        value = download(ask, lender, target, "given")
+        fake.requested.clear()
+        value = download(ask, fake, target, "given")
         assert value == {"bucket": "b", "hash": HASH, "size": len(DATA), "path": str(target)}
     assert target.read_bytes() == DATA
     assert os.listdir(tmp_path) == ["out"]
-    assert set(lender.pulled) == {*ALL} - {*kept}
+    assert set(fake.requested) == {*ALL} - {*kept}
 
 
 @pytest.mark.parametrize(
@@ -139,16 +139,16 @@ def test_what_was_fetched_is_not_fetched_again(
     ],
     ids=["whole", "longer", "damaged", "cut", "empty", "strange"],
 )
-def test_leftovers_are_checked_before_they_are_used(
+def test_part_file_is_checked_before_it_is_used(
     ask: Ask, tmp_path: Path, left: bytes, fetched: list[int]
 ) -> None:
-    part(tmp_path).write_bytes(left)
+    part_path(tmp_path).write_bytes(left)
     told: list[tuple[int, int]] = []
-    with Lender() as lender:
-        download(ask, lender, tmp_path / "out", progress=lambda *numbers: told.append(numbers))
+    with FakeBridge() as fake:
+        download(ask, fake, tmp_path / "out", progress=lambda *numbers: told.append(numbers))
     assert (tmp_path / "out").read_bytes() == DATA
     assert os.listdir(tmp_path) == ["out"]
-    assert sorted(lender.pulled) == fetched
+    assert sorted(fake.requested) == fetched
     assert told[-1] == (len(DATA), len(DATA))
 
 
@@ -159,32 +159,32 @@ with pymdc.Client(sys.argv[1], channels=2) as client:
 """
 
 
-def test_a_killed_download_goes_on_where_it_was(ask: Ask, tmp_path: Path) -> None:
+def test_killed_download_resumes(ask: Ask, tmp_path: Path) -> None:
     target, reached, go_on = tmp_path / "out", threading.Event(), threading.Event()
 
     def hold(connection: ServerConnection) -> None:
         reached.set()
         go_on.wait(PATIENCE)
 
-    with Lender() as lender:
-        lender.treats[6] = hold
-        command = [sys.executable, "-c", KILLED, lender.endpoint, HASH, str(target)]
+    with FakeBridge() as fake:
+        fake.handlers[6] = hold
+        command = [sys.executable, "-c", KILLED, fake.endpoint, HASH, str(target)]
         with subprocess.Popen(command) as process:
             assert reached.wait(PATIENCE)
             process.send_signal(signal.SIGKILL)
             process.wait(MINUTE)
         go_on.set()
-        assert os.listdir(tmp_path) == [part(tmp_path).name]
+        assert os.listdir(tmp_path) == [part_path(tmp_path).name]
         kept = in_place(tmp_path)
         assert len(kept) >= 5
-        lender.pulled.clear()
-        assert download(ask, lender, target)["size"] == len(DATA)
+        fake.requested.clear()
+        assert download(ask, fake, target)["size"] == len(DATA)
     assert target.read_bytes() == DATA
     assert os.listdir(tmp_path) == ["out"]
-    assert set(lender.pulled) == {*ALL} - {*kept}
+    assert set(fake.requested) == {*ALL} - {*kept}
 
 
-def test_two_downloads_of_one_file_at_once_are_both_whole(ask: Ask, tmp_path: Path) -> None:
+def test_two_simultaneous_downloads_of_one_file_are_both_complete(ask: Ask, tmp_path: Path) -> None:
     reached, go_on, got = threading.Event(), threading.Event(), list[Any]()
 
     def hold(connection: ServerConnection) -> None:
@@ -192,12 +192,12 @@ def test_two_downloads_of_one_file_at_once_are_both_whole(ask: Ask, tmp_path: Pa
         go_on.wait(PATIENCE)
         connection.send(SHARDS[0])
 
-    with Lender() as lender:
-        lender.treats[0] = hold
-        first = threading.Thread(target=lambda: got.append(download(ask, lender, tmp_path / "out")))
+    with FakeBridge() as fake:
+        fake.handlers[0] = hold
+        first = threading.Thread(target=lambda: got.append(download(ask, fake, tmp_path / "out")))
         first.start()
         assert reached.wait(PATIENCE)
-        assert download(ask, lender, tmp_path / "out")["size"] == len(DATA)
+        assert download(ask, fake, tmp_path / "out")["size"] == len(DATA)
         assert (tmp_path / "out").read_bytes() == DATA
         go_on.set()
         first.join(PATIENCE)
@@ -207,42 +207,42 @@ def test_two_downloads_of_one_file_at_once_are_both_whole(ask: Ask, tmp_path: Pa
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-@pytest.mark.parametrize("treat", [refused, dropped])
-def test_pointers_are_renewed_where_pymdc_may(
-    ask: Ask, tmp_path: Path, treat: Treat, channels: int
+@pytest.mark.parametrize("handle", [refuse, drop])
+def test_pointers_are_renewed_if_the_token_is_pymdcs_own(
+    ask: Ask, tmp_path: Path, handle: ShardHandler, channels: int
 ) -> None:
-    with Lender() as lender:
-        lender.treats |= {3: treat, 8: treat}
-        assert download(ask, lender, tmp_path / "out", channels=channels)["size"] == len(DATA)
+    with FakeBridge() as fake:
+        fake.handlers |= {3: handle, 8: handle}
+        assert download(ask, fake, tmp_path / "out", channels=channels)["size"] == len(DATA)
         # Side by side both may fail before either is noticed, and are then renewed at once.
-        assert lender.pointed in ({3} if channels == 1 else {2, 3})
+        assert fake.pointer_requests in ({3} if channels == 1 else {2, 3})
     assert (tmp_path / "out").read_bytes() == DATA
 
 
-def test_pointers_that_bring_nothing_are_not_renewed_for_ever(ask: Ask, tmp_path: Path) -> None:
-    with Lender() as lender:
-        lender.treats = dict.fromkeys(ALL, refused)
-        value = download(ask, lender, tmp_path / "out")
+def test_pointers_without_any_progress_are_not_renewed(ask: Ask, tmp_path: Path) -> None:
+    with FakeBridge() as fake:
+        fake.handlers = dict.fromkeys(ALL, refuse)
+        value = download(ask, fake, tmp_path / "out")
     assert type(value) is exceptions.ChannelError
-    assert lender.pointed == 1
+    assert fake.pointer_requests == 1
     assert os.listdir(tmp_path) == []
 
 
-def test_an_open_file_gets_each_shard_once(ask: Ask) -> None:
+def test_open_file_gets_each_shard_once(ask: Ask) -> None:
     file = io.BytesIO()
-    with Lender() as lender:
-        lender.treats |= {3: refused, 8: dropped}
-        assert download(ask, lender, file)["size"] == len(DATA)
-        assert lender.pointed == 3
+    with FakeBridge() as fake:
+        fake.handlers |= {3: refuse, 8: drop}
+        assert download(ask, fake, file)["size"] == len(DATA)
+        assert fake.pointer_requests == 3
     assert file.getvalue() == DATA
 
 
-@pytest.mark.parametrize("treat", [damaged, dropped])
-def test_an_open_file_gets_no_byte_of_a_shard_that_is_not_right(ask: Ask, treat: Treat) -> None:
+@pytest.mark.parametrize("handle", [send_damaged, drop])
+def test_open_file_gets_no_byte_of_a_wrong_shard(ask: Ask, handle: ShardHandler) -> None:
     file = io.BytesIO()
-    with Lender() as lender:
-        lender.treats[8] = treat
-        value = download(ask, lender, file, "given")
+    with FakeBridge() as fake:
+        fake.handlers[8] = handle
+        value = download(ask, fake, file, "given")
     assert isinstance(value, exceptions.IntegrityError | exceptions.ConnectionLost)
     assert file.getvalue() == DATA[: 8 * SHARD]
 
@@ -264,24 +264,24 @@ class Narrow(io.RawIOBase):
         return len(taken) or None
 
 
-def test_a_file_that_takes_little_at_a_time_gets_all(ask: Ask) -> None:
-    with Lender() as lender:
+def test_file_with_short_writes_gets_all_bytes(ask: Ask) -> None:
+    with FakeBridge() as fake:
         narrow = Narrow(len(DATA))
-        assert download(ask, lender, narrow)["size"] == len(DATA)
+        assert download(ask, fake, narrow)["size"] == len(DATA)
     assert narrow.got == DATA
 
 
 @pytest.mark.parametrize(
     "error", [None, OSError(28, "No space left on device")], ids=["not now", "full"]
 )
-def test_a_file_that_takes_no_more_is_told(ask: Ask, error: OSError | None) -> None:
-    with Lender() as lender:
-        value = download(ask, lender, Narrow(10_000, error))
+def test_file_that_accepts_no_more_bytes_is_an_os_error(ask: Ask, error: OSError | None) -> None:
+    with FakeBridge() as fake:
+        value = download(ask, fake, Narrow(10_000, error))
     assert type(value) is (OSError if error else BlockingIOError)
     assert value.strerror == (error.strerror if error else "the file takes no bytes now")
 
 
-def test_a_file_that_is_not_open_for_writing_is_told_at_the_call(tmp_path: Path) -> None:
+def test_file_not_open_for_writing_is_refused_at_the_call(tmp_path: Path) -> None:
     files = pymdc.api.Files("b", pymdc.ECDSA())
     (tmp_path / "file").write_bytes(b"")
     with open(tmp_path / "file", "rb") as file:
@@ -291,77 +291,77 @@ def test_a_file_that_is_not_open_for_writing_is_told_at_the_call(tmp_path: Path)
         files.download(HASH, to=file)
 
 
-def test_a_target_that_is_no_file_is_told_and_stays(ask: Ask, tmp_path: Path) -> None:
+def test_target_that_is_no_regular_file_is_refused_and_unchanged(ask: Ask, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with Lender() as lender:
-        value = download(ask, lender, tmp_path / "pipe")
+    with FakeBridge() as fake:
+        value = download(ask, fake, tmp_path / "pipe")
         assert type(value) is FileExistsError
         assert "pipe is a device or a pipe; expected the path of the file to write" in str(value)
         for folder in (str(tmp_path), f"{tmp_path}/new/"):
-            value = download(ask, lender, folder)
+            value = download(ask, fake, folder)
             assert type(value) is IsADirectoryError
             assert f"{folder} is a folder; expected the path of the file to write" in str(value)
     assert (tmp_path / "pipe").is_fifo()
     assert os.listdir(tmp_path) == ["pipe"]
 
 
-def test_a_link_and_a_mode_are_kept(ask: Ask, tmp_path: Path) -> None:
+def test_link_and_mode_of_target_are_kept(ask: Ask, tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_bytes(b"old")
     target.chmod(0o640)
     link.symlink_to(target)
-    with Lender() as lender:
-        download(ask, lender, link)
+    with FakeBridge() as fake:
+        download(ask, fake, link)
     assert link.is_symlink()
     assert target.read_bytes() == DATA
     assert target.stat().st_mode & 0o777 == 0o640
 
 
-def test_part_files_that_cannot_be_used_are_left_alone(ask: Ask, tmp_path: Path) -> None:
+def test_unusable_part_files_are_left_alone(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"kept")
-    part(tmp_path).symlink_to(tmp_path / "elsewhere")
-    with Lender() as lender:
-        assert download(ask, lender, tmp_path / "out")["size"] == len(DATA)
-        part(tmp_path).unlink()
-        part(tmp_path).mkdir()
-        lender.treats[5] = damaged
-        assert type(download(ask, lender, tmp_path / "out")) is exceptions.IntegrityError
+    part_path(tmp_path).symlink_to(tmp_path / "elsewhere")
+    with FakeBridge() as fake:
+        assert download(ask, fake, tmp_path / "out")["size"] == len(DATA)
+        part_path(tmp_path).unlink()
+        part_path(tmp_path).mkdir()
+        fake.handlers[5] = send_damaged
+        assert type(download(ask, fake, tmp_path / "out")) is exceptions.IntegrityError
     assert (tmp_path / "elsewhere").read_bytes() == b"kept"
-    assert sorted(os.listdir(tmp_path)) == [part(tmp_path).name, "elsewhere", "out"]
+    assert sorted(os.listdir(tmp_path)) == [part_path(tmp_path).name, "elsewhere", "out"]
 
 
-def test_what_killed_downloads_have_left_is_removed(ask: Ask, tmp_path: Path) -> None:
+def test_part_files_of_killed_downloads_are_removed(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / f".pymdc-{HASH}-0123456789abcdef.part").write_bytes(b"of one beside another")
     (tmp_path / ".pymdc-else.part").write_bytes(b"of another file")
-    with Lender() as lender:
-        download(ask, lender, tmp_path / "out")
+    with FakeBridge() as fake:
+        download(ask, fake, tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == [".pymdc-else.part", "out"]
 
 
-def test_pointers_that_expired_while_a_part_file_was_checked_are_renewed(
+def test_pointers_that_expire_during_check_of_part_file_are_renewed(
     ask: Ask, tmp_path: Path
 ) -> None:
-    part(tmp_path).write_bytes(DATA[: 3 * SHARD])
-    with Lender() as lender:
-        lender.treats |= {3: refused, 4: refused}
-        assert download(ask, lender, tmp_path / "out", channels=1)["size"] == len(DATA)
-        assert lender.pointed == 3
-        part(tmp_path).write_bytes(DATA[: 3 * SHARD])
-        lender.treats[3] = refused
-        value = download(ask, lender, tmp_path / "out", "given")
+    part_path(tmp_path).write_bytes(DATA[: 3 * SHARD])
+    with FakeBridge() as fake:
+        fake.handlers |= {3: refuse, 4: refuse}
+        assert download(ask, fake, tmp_path / "out", channels=1)["size"] == len(DATA)
+        assert fake.pointer_requests == 3
+        part_path(tmp_path).write_bytes(DATA[: 3 * SHARD])
+        fake.handlers[3] = refuse
+        value = download(ask, fake, tmp_path / "out", "given")
     assert type(value) is exceptions.ChannelError
 
 
-def test_a_refusal_of_other_pointers_is_the_value(ask: Ask, tmp_path: Path) -> None:
-    with Lender() as lender:
-        lender.refusal = written("404 Not Found", b'{"error": "gone"}')
-        lender.treats[3] = refused
-        value = download(ask, lender, tmp_path / "out", channels=1)
+def test_refusal_of_new_pointers_is_the_value(ask: Ask, tmp_path: Path) -> None:
+    with FakeBridge() as fake:
+        fake.refusal = written("404 Not Found", b'{"error": "gone"}')
+        fake.handlers[3] = refuse
+        value = download(ask, fake, tmp_path / "out", channels=1)
     assert value == {"error": "gone"}
-    assert os.listdir(tmp_path) == [part(tmp_path).name]
+    assert os.listdir(tmp_path) == [part_path(tmp_path).name]
 
 
-def test_a_shard_that_has_no_end_is_told_at_its_size(ask: Ask, tmp_path: Path) -> None:
+def test_endless_shard_is_stopped_at_its_size(ask: Ask, tmp_path: Path) -> None:
     ended = threading.Event()
 
     def endless(connection: ServerConnection) -> None:
@@ -370,9 +370,9 @@ def test_a_shard_that_has_no_end_is_told_at_its_size(ask: Ask, tmp_path: Path) -
                 connection.send(bytes(SHARD))
         ended.set()
 
-    with Lender() as lender:
-        lender.treats[1] = endless
-        value = download(ask, lender, tmp_path / "out", channels=1)
+    with FakeBridge() as fake:
+        fake.handlers[1] = endless
+        value = download(ask, fake, tmp_path / "out", channels=1)
         assert ended.wait(PATIENCE)
     assert type(value) is exceptions.IntegrityError
     assert "shard 2 of 11 came with 8192 bytes, and its pointer says 4096" in str(value)
@@ -380,18 +380,18 @@ def test_a_shard_that_has_no_end_is_told_at_its_size(ask: Ask, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("size", [2**63, 2**70, -1, True, "4096"])
-def test_sizes_that_cannot_be_are_not_believed(ask: Ask, tmp_path: Path, size: object) -> None:
-    class Lying(Lender):
+def test_impossible_sizes_are_ignored(ask: Ask, tmp_path: Path, size: object) -> None:
+    class Lying(FakeBridge):
         def _pointer(self, number: int) -> dict[str, Any]:
             return super()._pointer(number) | {"size": size}
 
-    with Lying() as lender:
-        assert download(ask, lender, tmp_path / "out")["size"] == len(DATA)
-    assert lender.pulled == ALL
+    with Lying() as fake:
+        assert download(ask, fake, tmp_path / "out")["size"] == len(DATA)
+    assert fake.requested == ALL
 
 
-def test_a_whole_that_is_wrong_leaves_nothing_to_go_on_with(ask: Ask, tmp_path: Path) -> None:
-    with Lender() as lender, pymdc.Client(lender.endpoint) as client:
+def test_file_with_wrong_hash_leaves_no_part_file(ask: Ask, tmp_path: Path) -> None:
+    with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(files.download, "0" * 40, to=tmp_path / "out")
     assert type(value) is exceptions.IntegrityError
@@ -399,57 +399,55 @@ def test_a_whole_that_is_wrong_leaves_nothing_to_go_on_with(ask: Ask, tmp_path: 
     assert os.listdir(tmp_path) == []
 
 
-def test_a_channel_that_cannot_be_had_leaves_the_others_their_shards(
-    ask: Ask, tmp_path: Path
-) -> None:
-    class Gone(Lender):
+def test_unreachable_channel_does_not_discard_other_shards(ask: Ask, tmp_path: Path) -> None:
+    class Gone(FakeBridge):
         def _pointer(self, number: int) -> dict[str, Any]:
             gone = {"channel": "ws://127.0.0.1:1"} if number == 3 else {}
             return super()._pointer(number) | gone
 
-    with Gone() as lender:
-        value = download(ask, lender, tmp_path / "out", "given")
+    with Gone() as fake:
+        value = download(ask, fake, tmp_path / "out", "given")
     assert type(value) is exceptions.ConnectError
     assert {0, 1, 2} <= {*in_place(tmp_path)} <= {*ALL} - {3}
 
 
-def test_what_ends_while_a_part_file_is_checked_leaves_all_of_it(ask: Ask, tmp_path: Path) -> None:
-    part(tmp_path).write_bytes(DATA)
+def test_part_file_survives_error_during_its_check(ask: Ask, tmp_path: Path) -> None:
+    part_path(tmp_path).write_bytes(DATA)
 
     def end(done: int, total: int | None) -> None:
         raise ZeroDivisionError
 
-    with Lender() as lender:
-        value = download(ask, lender, tmp_path / "out", progress=end)
+    with FakeBridge() as fake:
+        value = download(ask, fake, tmp_path / "out", progress=end)
     assert type(value) is ZeroDivisionError
-    assert part(tmp_path).read_bytes() == DATA
+    assert part_path(tmp_path).read_bytes() == DATA
 
 
-def test_a_damaged_shard_is_neither_told_nor_left(ask: Ask, tmp_path: Path) -> None:
+def test_damaged_shard_is_neither_reported_nor_kept(ask: Ask, tmp_path: Path) -> None:
     told: list[int] = []
-    with Lender() as lender:
-        lender.treats[0] = damaged
+    with FakeBridge() as fake:
+        fake.handlers[0] = send_damaged
         more: dict[str, Any] = {"channels": 1, "progress": lambda done, _: told.append(done)}
-        value = download(ask, lender, tmp_path / "out", **more)
+        value = download(ask, fake, tmp_path / "out", **more)
     assert type(value) is exceptions.IntegrityError
     assert (told, os.listdir(tmp_path)) == ([], [])
 
 
-def test_an_open_file_has_what_progress_tells(ask: Ask) -> None:
+def test_open_file_has_all_bytes_that_progress_reports(ask: Ask) -> None:
     file, told = io.BytesIO(), list[tuple[int, int]]()
-    with Lender() as lender:
-        download(ask, lender, file, progress=lambda done, _: told.append((done, file.tell())))
+    with FakeBridge() as fake:
+        download(ask, fake, file, progress=lambda done, _: told.append((done, file.tell())))
     assert told
     assert all(done == written for done, written in told)
 
 
-def test_what_a_file_raises_is_the_value(ask: Ask) -> None:
+def test_exception_of_file_is_the_value(ask: Ask) -> None:
     error = ssl.SSLError(1, "mine")
-    with Lender() as lender:
-        assert download(ask, lender, Narrow(0, error)) is error
+    with FakeBridge() as fake:
+        assert download(ask, fake, Narrow(0, error)) is error
 
 
-def test_the_part_file_that_another_download_left_is_removed(ask: Ask, tmp_path: Path) -> None:
+def test_part_file_of_another_failed_download_is_removed(ask: Ask, tmp_path: Path) -> None:
     reached, go_on = threading.Event(), threading.Event()
 
     def hold(connection: ServerConnection) -> None:
@@ -461,31 +459,31 @@ def test_the_part_file_that_another_download_left_is_removed(ask: Ask, tmp_path:
         first.join(PATIENCE)
         connection.send(SHARDS[10])
 
-    with Lender() as lender:
-        lender.treats[3] = hold
-        arguments = (ask, lender, tmp_path / "first", "given")
+    with FakeBridge() as fake:
+        fake.handlers[3] = hold
+        arguments = (ask, fake, tmp_path / "first", "given")
         first = threading.Thread(target=download, args=arguments, kwargs={"channels": 1})
         first.start()
         assert reached.wait(PATIENCE)
-        lender.treats[10] = fail_first
-        assert download(ask, lender, tmp_path / "out")["size"] == len(DATA)
+        fake.handlers[10] = fail_first
+        assert download(ask, fake, tmp_path / "out")["size"] == len(DATA)
     assert os.listdir(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("size", [SHARD - 1, SHARD + 1])
-def test_a_pointer_that_tells_another_size_is_told(ask: Ask, tmp_path: Path, size: int) -> None:
-    class Lying(Lender):
+def test_pointer_with_wrong_size_is_an_integrity_error(ask: Ask, tmp_path: Path, size: int) -> None:
+    class Lying(FakeBridge):
         def _pointer(self, number: int) -> dict[str, Any]:
             return super()._pointer(number) | ({"size": size} if number == 4 else {})
 
-    with Lying() as lender:
-        value = download(ask, lender, tmp_path / "out", channels=1)
+    with Lying() as fake:
+        value = download(ask, fake, tmp_path / "out", channels=1)
     assert type(value) is exceptions.IntegrityError
     assert f"shard 5 of 11 came with {SHARD} bytes, and its pointer says {size}" in str(value)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_number_of_channels_that_is_none_is_told() -> None:
+def test_number_of_channels_must_be_a_whole_number_above_zero() -> None:
     for channels in (0, -1, 1.5, True, "4"):
         with pytest.raises(ValueError, match="expected a whole number above zero"):
             pymdc.Client("http://127.0.0.1:1", channels=channels)  # type: ignore[arg-type]

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from certificates import certificate, over_tls
-from channels import DATA, HASH, pointer, pointing
+from channels import DATA, HASH, pointer, pointer_server
 from modes import PATIENCE, Ask
-from servers import RawServer, Treat
+from servers import Handler, RawServer
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
@@ -33,10 +33,10 @@ def reset(connection: socket.socket) -> None:
 
 def farewell(
     say: Callable[[ServerProtocol], None], leave: Callable[[socket.socket], None]
-) -> Treat:
+) -> Handler:
     """Return a channel that sends what it will *say* at once, as one piece, and does *leave*."""
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         protocol, asked = ServerProtocol(), False
         while not asked:
             protocol.receive_data(connection.recv(65536))
@@ -51,7 +51,7 @@ def farewell(
         connection.sendall(b"".join(protocol.data_to_send()))
         leave(connection)
 
-    return treat
+    return handle
 
 
 def whole(protocol: ServerProtocol) -> None:
@@ -79,12 +79,15 @@ def refusal(protocol: ServerProtocol) -> None:
 
 
 def download(ask: Ask, channel: str, to: Any, **settings: Any) -> Any:
-    with pointing([pointer(channel)]) as endpoint, pymdc.Client(endpoint, **settings) as client:
+    with (
+        pointer_server([pointer(channel)]) as endpoint,
+        pymdc.Client(endpoint, **settings) as client,
+    ):
         return ask(pymdc.api.Files("b", pymdc.ECDSA(), client=client).download, HASH, "t", to=to)
 
 
 @pytest.mark.parametrize("leave", [reset, socket.socket.close])
-def test_shard_is_whole_though_its_channel_is_reset_after_the_goodbye(
+def test_shard_is_complete_if_channel_is_reset_after_close_frame(
     ask: Ask, tmp_path: Path, leave: Callable[[socket.socket], None]
 ) -> None:
     with RawServer(farewell(whole, leave)) as server:
@@ -94,9 +97,7 @@ def test_shard_is_whole_though_its_channel_is_reset_after_the_goodbye(
     assert (tmp_path / "out").read_bytes() == DATA
 
 
-def test_shard_is_whole_though_nobody_hears_the_answer_to_the_goodbye(
-    ask: Ask, tmp_path: Path
-) -> None:
+def test_shard_is_complete_if_reply_to_close_frame_is_lost(ask: Ask, tmp_path: Path) -> None:
     """Over TLS a reset comes between the goodbye and its answer as well."""
     trusted = certificate(tmp_path, "localhost")
 
@@ -121,7 +122,7 @@ def test_shard_is_whole_though_nobody_hears_the_answer_to_the_goodbye(
     ],
     ids=["half", "no goodbye", "going away", "refusal"],
 )
-def test_reset_after_another_end_changes_no_exception(
+def test_reset_after_incomplete_shard_keeps_its_exception(
     ask: Ask,
     tmp_path: Path,
     say: Callable[[ServerProtocol], None],
@@ -135,10 +136,10 @@ def test_reset_after_another_end_changes_no_exception(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_goodbye_is_answered_before_the_connection_is_closed(ask: Ask, tmp_path: Path) -> None:
+def test_close_frame_is_answered_before_connection_is_closed(ask: Ask, tmp_path: Path) -> None:
     heard, codes = threading.Event(), list[int]()
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         protocol = ServerProtocol()
         while data := connection.recv(65536):
             protocol.receive_data(data)
@@ -152,7 +153,7 @@ def test_goodbye_is_answered_before_the_connection_is_closed(ask: Ask, tmp_path:
             codes.append(protocol.close_rcvd.code)
         heard.set()
 
-    with RawServer(treat) as server:
+    with RawServer(handle) as server:
         value = download(ask, f"ws://127.0.0.1:{server.port}", tmp_path / "out")
         assert heard.wait(PATIENCE)
     assert value["size"] == len(DATA)

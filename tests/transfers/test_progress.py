@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lender import DATA, HASH, Lender, damaged
+from fake_bridge import DATA, HASH, FakeBridge, send_damaged
 from modes import Ask
 
 import pymdc
@@ -42,7 +42,9 @@ class Listening:
 
 
 @pytest.mark.parametrize("size", [0, 1, len(MANY)])
-def test_an_upload_and_a_download_tell(ask: Ask, bucket: Bucket, tmp_path: Path, size: int) -> None:
+def test_progress_of_upload_and_download_is_reported(
+    ask: Ask, bucket: Bucket, tmp_path: Path, size: int
+) -> None:
     up, down = Listening(), Listening()
     entry = ask(bucket.files.upload, bytearray(MANY[:size]), progress=up)
     up.check(size)
@@ -50,9 +52,9 @@ def test_an_upload_and_a_download_tell(ask: Ask, bucket: Bucket, tmp_path: Path,
     down.check(size)
 
 
-def test_a_total_that_nobody_knows_is_none(ask: Ask, tmp_path: Path) -> None:
+def test_unknown_total_is_none(ask: Ask, tmp_path: Path) -> None:
     listening = Listening()
-    with Lender("operation") as lender, pymdc.Client(lender.endpoint) as client:
+    with FakeBridge("operation") as fake, pymdc.Client(fake.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         ask(files.download, HASH, to=tmp_path / "back", progress=listening)
     *before, last = listening.told
@@ -61,7 +63,7 @@ def test_a_total_that_nobody_knows_is_none(ask: Ask, tmp_path: Path) -> None:
     assert {total for _, total in before} == {None}
 
 
-def test_it_is_not_told_too_often_nor_backwards_nor_of_the_end() -> None:
+def test_progress_is_throttled_and_leaves_the_end_to_finish() -> None:
     seconds = iter([0.0, 0.01, 0.04, 0.06, 0.2])
     told: list[tuple[int, int | None]] = []
     progress = Progress(lambda *numbers: told.append(numbers), clock=lambda: next(seconds))
@@ -73,10 +75,10 @@ def test_it_is_not_told_too_often_nor_backwards_nor_of_the_end() -> None:
     assert told[-1] == (100, 100)
 
 
-def test_a_transfer_that_fails_never_tells_the_end(ask: Ask, tmp_path: Path) -> None:
+def test_failed_transfer_does_not_report_completion(ask: Ask, tmp_path: Path) -> None:
     listening = Listening()
-    with Lender() as lender, pymdc.Client(lender.endpoint, channels=1) as client:
-        lender.treats[10] = damaged
+    with FakeBridge() as fake, pymdc.Client(fake.endpoint, channels=1) as client:
+        fake.handlers[10] = send_damaged
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(files.download, HASH, to=tmp_path / "back", progress=listening)
     assert type(value) is exceptions.IntegrityError
@@ -94,7 +96,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_what_it_raises_ends_the_transfer_and_is_its_value(
+def test_exception_of_progress_stops_transfer_and_is_the_value(
     ask: Ask, bucket: Bucket, tmp_path: Path, error: Exception
 ) -> None:
     calls: list[int] = []
@@ -108,7 +110,7 @@ def test_what_it_raises_ends_the_transfer_and_is_its_value(
     token = bucket.files.token("PUSH")["token"]
     assert ask(bucket.files.upload, io.BytesIO(MANY), token, progress=stop) is error
     assert bucket.files.list() == []
-    with Lender() as lender, pymdc.Client(lender.endpoint) as client:
+    with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         assert ask(files.download, HASH, to=tmp_path / "back", progress=stop) is error
     assert not (tmp_path / "back").exists()
@@ -117,7 +119,7 @@ def test_what_it_raises_ends_the_transfer_and_is_its_value(
 
 
 @pytest.mark.parametrize("ask_for", [pymdc.api.Files.upload, pymdc.api.Files.download])
-def test_what_is_no_function_is_told_at_the_call(ask_for: Callable[..., Any]) -> None:
+def test_progress_must_be_a_function(ask_for: Callable[..., Any]) -> None:
     files = pymdc.api.Files("b", pymdc.ECDSA())
     with pytest.raises(TypeError, match="progress is int; expected a function of two numbers"):
         ask_for(files, "name", progress=5)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_bridge import DATA, SHARD, SHARDS, FakeBridge, download, drop, part_path, send_damaged
 from filesystems import without_ftruncate
-from lender import DATA, SHARD, SHARDS, Lender, damaged, download, dropped, part
 from modes import Ask
-from servers import RawServer, Treat, answering, read_request, some_bytes, written
+from servers import Handler, RawServer, answering, read_request, read_some, written
 from websockets.sync.server import ServerConnection
 
 import pymdc
@@ -50,37 +50,35 @@ ERRORS = pytest.mark.parametrize(
 )
 
 
-def refused(connection: socket.socket) -> None:
+def refuse(connection: socket.socket) -> None:
     read_request(connection)
     connection.sendall(written("400 Bad Request", b'{"error": "no"}'))
 
 
 @ERRORS
 @pytest.mark.parametrize(
-    ("treat", "kind"),
+    ("handle", "kind"),
     [
-        (refused, dict),
-        (some_bytes, exceptions.ConnectionLost),
+        (refuse, dict),
+        (read_some, exceptions.ConnectionLost),
         (answering(b"no HTTP\r\n\r\n"), exceptions.GarbledAnswer),
         (answering(written("502 Bad Gateway", b"<html>")), exceptions.HTTPError),
         (answering(written("200 OK", b'{"hash": "0"}')), exceptions.IntegrityError),
     ],
     ids=["refused", "lost", "garbled", "page", "another hash"],
 )
-def test_failure_of_an_upload_is_the_value_though_its_file_cannot_go_back(
-    ask: Ask, treat: Treat, kind: type, error: Exception
+def test_failure_of_upload_is_the_value_if_rewind_fails(
+    ask: Ask, handle: Handler, kind: type, error: Exception
 ) -> None:
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         value = ask(pymdc.api.Files("b", None, client=client).upload, Stuck(error), "t")
     assert type(value) is kind
     assert "it broke" not in str(value)
 
 
 @ERRORS
-def test_failure_of_a_form_is_the_value_though_its_file_cannot_go_back(
-    ask: Ask, error: Exception
-) -> None:
-    with RawServer(refused) as server, pymdc.Client(server.endpoint) as client:
+def test_failure_of_form_is_the_value_if_rewind_fails(ask: Ask, error: Exception) -> None:
+    with RawServer(refuse) as server, pymdc.Client(server.endpoint) as client:
         value = ask(pymdc.rest.REST, "PUT", "/x", {"file": Stuck(error)}, client=client)
     assert value == {"error": "no"}
 
@@ -91,12 +89,12 @@ def test_failure_of_a_form_is_the_value_though_its_file_cannot_go_back(
     [b"", written("503 Busy", b'{"error": "busy"}', "Retry-After: 0")],
     ids=["lost", "busy"],
 )
-def test_file_that_cannot_go_back_is_not_sent_again(
+def test_file_that_cannot_rewind_is_not_sent_again(
     ask: Ask, error: Exception, first: bytes
 ) -> None:
     puts: list[bytes] = []
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while head := read_request(connection)[0]:
             if head.startswith(b"PUT"):
                 puts.append(head)
@@ -105,7 +103,7 @@ def test_file_that_cannot_go_back_is_not_sent_again(
                 return
             connection.sendall(answer)
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(files.upload, Stuck(error))
     assert isinstance(value, OSError)
@@ -115,85 +113,71 @@ def test_file_that_cannot_go_back_is_not_sent_again(
 
 
 @pytest.mark.parametrize(
-    ("treat", "kind"),
+    ("handle", "kind"),
     [
-        pytest.param(damaged, exceptions.IntegrityError, id="damaged"),
-        pytest.param(dropped, exceptions.ConnectionLost, id="dropped"),
+        pytest.param(send_damaged, exceptions.IntegrityError, id="damaged"),
+        pytest.param(drop, exceptions.ConnectionLost, id="dropped"),
     ],
 )
-def test_failure_of_a_download_is_the_value_though_its_part_file_cannot_be_cut(
-    ask: Ask, tmp_path: Path, treat: Treat, kind: type
+def test_failure_of_download_is_the_value_if_truncation_fails(
+    ask: Ask, tmp_path: Path, handle: Handler, kind: type
 ) -> None:
     def held_up() -> Any:
-        with Lender() as lender:
-            lender.treats[5] = treat  # type: ignore[assignment]  # it is one of a channel
-            return download(ask, lender, tmp_path / "out", "given", channels=1)
+        with FakeBridge() as fake:
+            fake.handlers[5] = handle  # type: ignore[assignment]  # it is one of a channel
+            return download(ask, fake, tmp_path / "out", "given", channels=1)
 
     value = without_ftruncate(errno.EIO, held_up)
     assert type(value) is kind
     assert not (tmp_path / "out").exists()
 
 
-def at_shard(lender: Lender, number: int, change: Callable[[], object]) -> None:
+def at_shard(fake: FakeBridge, number: int, change: Callable[[], object]) -> None:
     """Have *change* done when the shard *number* is asked for."""
 
-    def treat(connection: ServerConnection) -> None:
+    def handle(connection: ServerConnection) -> None:
         change()
         connection.send(SHARDS[number])
 
-    lender.treats[number] = treat
+    fake.handlers[number] = handle
 
 
-def test_folder_that_goes_meanwhile_is_told(ask: Ask, tmp_path: Path) -> None:
+def test_folder_removed_during_download_is_file_not_found(ask: Ask, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    with Lender() as lender:
-        at_shard(lender, 5, lambda: shutil.rmtree(folder))
-        value = download(ask, lender, folder / "out", channels=1)
+    with FakeBridge() as fake:
+        at_shard(fake, 5, lambda: shutil.rmtree(folder))
+        value = download(ask, fake, folder / "out", channels=1)
     assert isinstance(value, FileNotFoundError)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failure_is_the_value_though_the_part_file_is_gone(ask: Ask, tmp_path: Path) -> None:
-    def vanish(connection: ServerConnection) -> None:
-        part(tmp_path).unlink()
-        damaged(connection)
-
-    with Lender() as lender:
-        lender.treats[0] = vanish
-        value = download(ask, lender, tmp_path / "out", "given", channels=1)
-    assert type(value) is exceptions.IntegrityError
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_part_file_that_somebody_removes_is_told_and_nothing_is_new(
+def test_part_file_removed_during_download_leaves_target_unchanged(
     ask: Ask, tmp_path: Path
 ) -> None:
     (tmp_path / "out").write_bytes(b"old")
-    with Lender() as lender:
-        at_shard(lender, 5, part(tmp_path).unlink)
-        value = download(ask, lender, tmp_path / "out", channels=1)
+    with FakeBridge() as fake:
+        at_shard(fake, 5, part_path(tmp_path).unlink)
+        value = download(ask, fake, tmp_path / "out", channels=1)
     assert isinstance(value, FileNotFoundError)
     assert os.listdir(tmp_path) == ["out"]
     assert (tmp_path / "out").read_bytes() == b"old"
 
 
-def test_target_that_becomes_a_folder_is_told_and_what_came_is_kept(
-    ask: Ask, tmp_path: Path
-) -> None:
-    with Lender() as lender:
-        at_shard(lender, 5, (tmp_path / "out").mkdir)
-        value = download(ask, lender, tmp_path / "out", channels=1)
+def test_target_that_becomes_a_folder_keeps_the_part_file(ask: Ask, tmp_path: Path) -> None:
+    with FakeBridge() as fake:
+        at_shard(fake, 5, (tmp_path / "out").mkdir)
+        value = download(ask, fake, tmp_path / "out", channels=1)
         assert isinstance(value, OSError)
         assert (tmp_path / "out").is_dir()
-        assert len(part(tmp_path).read_bytes()) == len(DATA)
-        lender.pulled.clear()
-        assert download(ask, lender, tmp_path / "other")["size"] == len(DATA)
-        assert lender.pulled == []
+        assert len(part_path(tmp_path).read_bytes()) == len(DATA)
+        fake.requested.clear()
+        assert download(ask, fake, tmp_path / "other")["size"] == len(DATA)
+        assert fake.requested == []
     assert (tmp_path / "other").read_bytes() == DATA
 
 
-def test_open_file_that_breaks_at_a_shard_has_those_before_it(ask: Ask) -> None:
+def test_open_file_that_fails_at_a_shard_has_the_shards_before(ask: Ask) -> None:
     class Breaking(io.BytesIO):
         def write(self, data: Any) -> int:
             if self.tell() >= 3 * SHARD:
@@ -201,24 +185,41 @@ def test_open_file_that_breaks_at_a_shard_has_those_before_it(ask: Ask) -> None:
             return super().write(data)
 
     file = Breaking()
-    with Lender() as lender:
-        lender.treats[1] = dropped
-        value = download(ask, lender, file)
+    with FakeBridge() as fake:
+        fake.handlers[1] = drop
+        value = download(ask, fake, file)
     assert type(value) is OSError
     assert value.errno == errno.EIO
     assert file.getvalue() == DATA[: 3 * SHARD]
 
 
-def test_shards_that_change_meanwhile_are_told(ask: Ask, tmp_path: Path) -> None:
-    class Changing(Lender):
-        """Lends other shards from the second time on that there are pointers."""
+def test_failure_of_download_is_the_value_if_the_part_file_is_gone(
+    ask: Ask, tmp_path: Path
+) -> None:
+    def remove_then_damage(connection: ServerConnection) -> None:
+        part_path(tmp_path).unlink()
+        send_damaged(connection)
+
+    with FakeBridge() as fake:
+        fake.handlers[0] = remove_then_damage
+        value = download(ask, fake, tmp_path / "out", "given", channels=1)
+    assert type(value) is exceptions.IntegrityError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shards_that_change_during_download_are_an_integrity_error(
+    ask: Ask, tmp_path: Path
+) -> None:
+    class Changing(FakeBridge):
+        """Points to other shards from the second request for pointers on."""
 
         def _pointer(self, number: int) -> dict[str, Any]:
-            return super()._pointer(0 if self.pointed > 1 and number == 9 else number)
+            other = self.pointer_requests > 1 and number == 9
+            return super()._pointer(0 if other else number)
 
-    with Changing() as lender:
-        lender.treats[3] = dropped
-        value = download(ask, lender, tmp_path / "out", channels=1)
+    with Changing() as fake:
+        fake.handlers[3] = drop
+        value = download(ask, fake, tmp_path / "out", channels=1)
     assert type(value) is exceptions.IntegrityError
     assert "its shards have changed in the meantime" in str(value)
     assert not (tmp_path / "out").exists()

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lender import (
+from fake_bridge import (
     DATA,
     HASH,
     SHARD,
     SHARDS,
-    Lender,
-    Treat,
-    damaged,
+    FakeBridge,
+    ShardHandler,
     download,
-    dropped,
-    part,
-    refused,
+    drop,
+    part_path,
+    refuse,
+    send_damaged,
 )
 from modes import AT_ONCE, PATIENCE, Ask
 from processes import MINUTE, python
@@ -49,10 +49,10 @@ LIMIT = 0.5  # seconds
 class Held:
     """Keeps shards waiting until their client goes; says when they are asked for, and gone."""
 
-    def __init__(self, lender: Lender, numbers: range = FOUR) -> None:
+    def __init__(self, fake: FakeBridge, numbers: range = FOUR) -> None:
         self._asked, self._gone = threading.Semaphore(0), threading.Semaphore(0)
         self._count = len(numbers)
-        lender.treats |= dict.fromkeys(numbers, self._hold)
+        fake.handlers |= dict.fromkeys(numbers, self._hold)
 
     def _hold(self, connection: ServerConnection) -> None:
         self._asked.release()
@@ -95,9 +95,9 @@ def nothing_left() -> Iterator[None]:
 
 
 @contextmanager
-def files_of(lender: Lender, **settings: Any) -> Iterator[pymdc.api.Files]:
+def files_of(fake: FakeBridge, **settings: Any) -> Iterator[pymdc.api.Files]:
     """Give the files of a client whose workers end as soon as they have nothing to do."""
-    with pymdc.Client(lender.endpoint, **settings) as client:
+    with pymdc.Client(fake.endpoint, **settings) as client:
         client._pool.threads.idle_seconds = 0.05
         yield pymdc.api.Files("b", pymdc.ECDSA(), client=client)
 
@@ -110,8 +110,8 @@ def see_that_workers_end() -> None:
 
 def test_cancel_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
     got: list[Any] = []
-    with Lender() as lender, files_of(lender) as files:
-        held = Held(lender)
+    with FakeBridge() as fake, files_of(fake) as files:
+        held = Held(fake)
         call = files.download(HASH, None, got.append, to=tmp_path / "out")
         held.wait()
         assert call.cancel()
@@ -124,9 +124,9 @@ def test_cancel_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
 
 def test_close_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
     got: list[Any] = []
-    with Lender() as lender:
-        held = Held(lender)
-        with files_of(lender) as files:
+    with FakeBridge() as fake:
+        held = Held(fake)
+        with files_of(fake) as files:
             files.download(HASH, None, got.append, to=tmp_path / "out")
             held.wait()
             files._client.close(cancel=True)
@@ -136,11 +136,11 @@ def test_close_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
 
 
 def test_stall_ends_four_silent_shards(ask: Ask, tmp_path: Path) -> None:
-    with Lender() as lender, files_of(lender, stall=LIMIT) as files:
-        held = Held(lender)
+    with FakeBridge() as fake, files_of(fake, stall=LIMIT) as files:
+        held = Held(fake)
         value = ask(files.download, HASH, to=tmp_path / "out")
         assert type(value) is Timeout
-        assert f"{lender.channel}: no progress for {LIMIT} s" in str(value)
+        assert f"{fake.channel}: no progress for {LIMIT} s" in str(value)
         held.wait_until_gone()
         see_that_workers_end()
     assert os.listdir(tmp_path) == []
@@ -155,29 +155,29 @@ def test_stall_is_renewed_by_progress_of_any_shard(ask: Ask, tmp_path: Path) -> 
             time.sleep(LIMIT / 4)  # the time is what is tried here
         done.set()
 
-    def follow(number: int) -> Treat:
-        def treat(connection: ServerConnection) -> None:
+    def follow(number: int) -> ShardHandler:
+        def handle(connection: ServerConnection) -> None:
             done.wait(PATIENCE)
             connection.send(SHARDS[number])
 
-        return treat
+        return handle
 
-    with Lender() as lender, files_of(lender, stall=LIMIT * 2) as files:
-        lender.treats = {0: drip, **{number: follow(number) for number in (1, 2, 3)}}
+    with FakeBridge() as fake, files_of(fake, stall=LIMIT * 2) as files:
+        fake.handlers = {0: drip, **{number: follow(number) for number in (1, 2, 3)}}
         value = ask(files.download, HASH, to=tmp_path / "out")
     assert value["size"] == len(DATA)
     assert (tmp_path / "out").read_bytes() == DATA
 
 
 def test_timeout_of_one_silent_shard_ends_the_download(ask: Ask, tmp_path: Path) -> None:
-    with Lender() as lender, files_of(lender, timeout=(5, LIMIT)) as files:
-        held = Held(lender, range(2, 3))
+    with FakeBridge() as fake, files_of(fake, timeout=(5, LIMIT)) as files:
+        held = Held(fake, range(2, 3))
         value = ask(files.download, HASH, "given", to=tmp_path / "out")
         assert type(value) is Timeout
-        assert f"{lender.channel}: nothing came for {LIMIT} s" in str(value)
+        assert f"{fake.channel}: nothing came for {LIMIT} s" in str(value)
         held.wait_until_gone()
         see_that_workers_end()
-    assert os.listdir(tmp_path) == [part(tmp_path).name]
+    assert os.listdir(tmp_path) == [part_path(tmp_path).name]
 
 
 def test_ctrl_c_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
@@ -187,8 +187,8 @@ def test_ctrl_c_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
         assert main
         signal.pthread_kill(main, signal.SIGINT)
 
-    with Lender() as lender, files_of(lender) as files:
-        held = Held(lender)
+    with FakeBridge() as fake, files_of(fake) as files:
+        held = Held(fake)
         pressing = threading.Thread(target=press)
         pressing.start()
         with pytest.raises(KeyboardInterrupt):
@@ -208,10 +208,10 @@ files.download(sys.argv[2], None, tell, to=sys.argv[3]).join()
 """
 
 
-def test_ctrl_c_ends_a_program_whose_download_has_four_shards_on_their_way(tmp_path: Path) -> None:
-    with Lender() as lender:
-        held = Held(lender)
-        command = [sys.executable, "-c", PROGRAM, lender.endpoint, HASH, str(tmp_path / "out")]
+def test_ctrl_c_ends_program_during_download_of_four_shards(tmp_path: Path) -> None:
+    with FakeBridge() as fake:
+        held = Held(fake)
+        command = [sys.executable, "-c", PROGRAM, fake.endpoint, HASH, str(tmp_path / "out")]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
             held.wait()
@@ -225,7 +225,7 @@ def test_ctrl_c_ends_a_program_whose_download_has_four_shards_on_their_way(tmp_p
     assert os.listdir(tmp_path) == []
 
 
-def test_progress_that_raises_ends_the_shards_that_are_silent(ask: Ask, tmp_path: Path) -> None:
+def test_exception_of_progress_ends_silent_shards(ask: Ask, tmp_path: Path) -> None:
     error = ZeroDivisionError()
 
     def send(connection: ServerConnection) -> None:
@@ -235,18 +235,18 @@ def test_progress_that_raises_ends_the_shards_that_are_silent(ask: Ask, tmp_path
     def stop(done: int, total: int | None) -> None:
         raise error
 
-    with Lender() as lender, files_of(lender) as files:
-        held = Held(lender, range(1, 4))
-        lender.treats[0] = send
+    with FakeBridge() as fake, files_of(fake) as files:
+        held = Held(fake, range(1, 4))
+        fake.handlers[0] = send
         began = time.monotonic()
         assert ask(files.download, HASH, to=tmp_path / "out", progress=stop) is error
         assert time.monotonic() - began < AT_ONCE
         held.wait_until_gone()
         see_that_workers_end()
-    assert part(tmp_path).read_bytes() == SHARDS[0]
+    assert part_path(tmp_path).read_bytes() == SHARDS[0]
 
 
-def test_open_file_that_raises_ends_the_shard_that_is_silent(ask: Ask) -> None:
+def test_exception_of_open_file_ends_silent_shard(ask: Ask) -> None:
     error = OSError(28, "No space left on device")
 
     class Full(io.BytesIO):
@@ -256,8 +256,8 @@ def test_open_file_that_raises_ends_the_shard_that_is_silent(ask: Ask) -> None:
                 raise error
             return 0
 
-    with Lender() as lender, files_of(lender) as files:
-        held = Held(lender, range(1, 2))
+    with FakeBridge() as fake, files_of(fake) as files:
+        held = Held(fake, range(1, 2))
         began = time.monotonic()
         assert ask(files.download, HASH, to=Full()) is error
         assert time.monotonic() - began < AT_ONCE
@@ -265,7 +265,7 @@ def test_open_file_that_raises_ends_the_shard_that_is_silent(ask: Ask) -> None:
         see_that_workers_end()
 
 
-def test_full_disk_ends_the_shards_that_are_silent(ask: Ask, tmp_path: Path) -> None:
+def test_full_disk_ends_silent_shards(ask: Ask, tmp_path: Path) -> None:
     class Full(PartialFile):
         def write(self, block: Block, offset: int) -> None:
             raise OSError(28, "No space left on device", self.path)
@@ -274,10 +274,10 @@ def test_full_disk_ends_the_shards_that_are_silent(ask: Ask, tmp_path: Path) -> 
         held.wait()
         connection.send(SHARDS[0])
 
-    with Lender() as lender, files_of(lender) as files, pytest.MonkeyPatch.context() as patch:
+    with FakeBridge() as fake, files_of(fake) as files, pytest.MonkeyPatch.context() as patch:
         patch.setattr(target, "PartialFile", Full)
-        held = Held(lender, range(1, 4))
-        lender.treats[0] = send
+        held = Held(fake, range(1, 4))
+        fake.handlers[0] = send
         value = ask(files.download, HASH, to=tmp_path / "out")
         assert isinstance(value, OSError)
         held.wait_until_gone()
@@ -285,7 +285,7 @@ def test_full_disk_ends_the_shards_that_are_silent(ask: Ask, tmp_path: Path) -> 
     assert os.listdir(tmp_path) == []
 
 
-def test_next_shard_of_an_open_file_is_fetched_while_one_is_written(ask: Ask) -> None:
+def test_next_shard_of_open_file_is_fetched_during_a_write(ask: Ask) -> None:
     asked = threading.Event()
 
     class Slow(io.BytesIO):
@@ -293,16 +293,16 @@ def test_next_shard_of_an_open_file_is_fetched_while_one_is_written(ask: Ask) ->
             assert not data or asked.wait(PATIENCE)
             return super().write(data)
 
-    def treat(connection: ServerConnection) -> None:
+    def handle(connection: ServerConnection) -> None:
         asked.set()
         connection.send(SHARDS[1])
 
     slow = Slow()
-    with Lender() as lender, files_of(lender) as files:
-        lender.treats[1] = treat
+    with FakeBridge() as fake, files_of(fake) as files:
+        fake.handlers[1] = handle
         assert ask(files.download, HASH, to=slow)["size"] == len(DATA)
     assert slow.getvalue() == DATA
-    assert lender.pulled == [*range(len(SHARDS))]
+    assert fake.requested == [*range(len(SHARDS))]
 
 
 class Telling(pymdc.Client):
@@ -324,17 +324,17 @@ class Telling(pymdc.Client):
         super().spawn(work, deliver_and_tell)
 
 
-@pytest.mark.parametrize("treat", [damaged, refused, dropped])
-def test_shard_that_fails_lets_the_others_end_and_begins_no_more(
-    ask: Ask, tmp_path: Path, treat: Treat
+@pytest.mark.parametrize("handle", [send_damaged, refuse, drop])
+def test_failed_shard_lets_running_shards_finish_and_starts_no_more(
+    ask: Ask, tmp_path: Path, handle: ShardHandler
 ) -> None:
     asked = threading.Barrier(4)
 
     def fail(connection: ServerConnection) -> None:
         asked.wait(PATIENCE)
-        treat(connection)
+        handle(connection)
 
-    def send_later(number: int) -> Treat:
+    def send_later(number: int) -> ShardHandler:
         def send(connection: ServerConnection) -> None:
             asked.wait(PATIENCE)
             assert client.failed.wait(PATIENCE)
@@ -342,47 +342,47 @@ def test_shard_that_fails_lets_the_others_end_and_begins_no_more(
 
         return send
 
-    with Lender() as lender, Telling(lender.endpoint) as client:
-        lender.treats = {0: fail, **{number: send_later(number) for number in (1, 2, 3)}}
+    with FakeBridge() as fake, Telling(fake.endpoint) as client:
+        fake.handlers = {0: fail, **{number: send_later(number) for number in (1, 2, 3)}}
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(files.download, HASH, "given", to=tmp_path / "out")
     assert isinstance(value, IntegrityError | ChannelError | ConnectionLost)
-    assert sorted(lender.pulled) == [*FOUR]
-    assert part(tmp_path).read_bytes()[SHARD:] == DATA[SHARD : 4 * SHARD]
+    assert sorted(fake.requested) == [*FOUR]
+    assert part_path(tmp_path).read_bytes()[SHARD:] == DATA[SHARD : 4 * SHARD]
 
 
-def test_first_of_several_failures_is_the_value(ask: Ask, tmp_path: Path) -> None:
+def test_first_failure_is_the_value(ask: Ask, tmp_path: Path) -> None:
     asked = threading.Barrier(4)
 
     def fail(connection: ServerConnection) -> None:
         asked.wait(PATIENCE)
-        refused(connection)
+        refuse(connection)
 
     def fail_later(connection: ServerConnection) -> None:
         asked.wait(PATIENCE)
         client.failed.wait(PATIENCE)
-        damaged(connection)
+        send_damaged(connection)
 
-    with Lender() as lender, Telling(lender.endpoint) as client:
-        lender.treats = {0: fail_later, 1: fail_later, 2: fail, 3: fail_later}
+    with FakeBridge() as fake, Telling(fake.endpoint) as client:
+        fake.handlers = {0: fail_later, 1: fail_later, 2: fail, 3: fail_later}
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(files.download, HASH, "given", to=tmp_path / "out")
     assert type(value) is ChannelError
     assert os.listdir(tmp_path) == []
 
 
-def test_downloads_of_every_end_leave_no_worker_and_no_descriptor(tmp_path: Path) -> None:
-    ends: list[tuple[Treat | None, type]] = [
+def test_downloads_leak_no_worker_and_no_descriptor(tmp_path: Path) -> None:
+    ends: list[tuple[ShardHandler | None, type]] = [
         (None, dict),
-        (damaged, IntegrityError),
-        (refused, ChannelError),
+        (send_damaged, IntegrityError),
+        (refuse, ChannelError),
     ]
-    with Lender() as lender, files_of(lender) as files:
+    with FakeBridge() as fake, files_of(fake) as files:
         for to in (lambda: tmp_path / "out", io.BytesIO):
-            for treat, kind in ends:
-                lender.treats = {} if treat is None else dict.fromkeys(FOUR, treat)
+            for handle, kind in ends:
+                fake.handlers = {} if handle is None else dict.fromkeys(FOUR, handle)
                 assert type(files.download(HASH, "given", to=to())) is kind
-            held = Held(lender, FOUR if to is not io.BytesIO else range(1))
+            held = Held(fake, FOUR if to is not io.BytesIO else range(1))
             call = files.download(HASH, None, lambda value: None, to=to())
             held.wait()
             call.cancel()
@@ -420,17 +420,17 @@ HAS_ONE: dict[str, Callable[[int], bool]] = {
 
 @pytest.mark.parametrize("has_one", HAS_ONE.values(), ids=HAS_ONE)
 @pytest.mark.parametrize("to_file", [False, True])
-def test_shards_come_in_turn_where_no_worker_can_be_started(
+def test_shards_are_fetched_in_turn_without_workers(
     ask: Ask, tmp_path: Path, has_one: Callable[[int], bool], to_file: bool
 ) -> None:
     file, told = io.BytesIO(), list[int]()
     to = file if to_file else tmp_path / "out"
-    with Lender() as lender, Scarce(lender.endpoint, has_one) as client:
-        lender.treats |= {3: refused, 8: refused}
+    with FakeBridge() as fake, Scarce(fake.endpoint, has_one) as client:
+        fake.handlers |= {3: refuse, 8: refuse}
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(files.download, HASH, to=to, progress=lambda done, _: told.append(done))
         assert value["size"] == len(DATA)
-        assert lender.pointed in (2, 3)
+        assert fake.pointer_requests in (2, 3)
     assert (file.getvalue() if to_file else (tmp_path / "out").read_bytes()) == DATA
     assert told == sorted(told)
     assert told[-1] == len(DATA)
@@ -438,7 +438,7 @@ def test_shards_come_in_turn_where_no_worker_can_be_started(
 
 @pytest.mark.parametrize("has_one", HAS_ONE.values(), ids=HAS_ONE)
 @pytest.mark.parametrize("way", ["cancel", "stall"])
-def test_shards_are_ended_where_no_worker_can_be_started(
+def test_cancel_and_stall_end_shards_without_workers(
     tmp_path: Path, has_one: Callable[[int], bool], way: str
 ) -> None:
     asked, got = threading.Event(), list[Any]()
@@ -449,8 +449,8 @@ def test_shards_are_ended_where_no_worker_can_be_started(
             connection.recv()
 
     stall = LIMIT if way == "stall" else PATIENCE
-    with Lender() as lender, Scarce(lender.endpoint, has_one, stall=stall) as client:
-        lender.treats = dict.fromkeys(range(len(SHARDS)), hold)
+    with FakeBridge() as fake, Scarce(fake.endpoint, has_one, stall=stall) as client:
+        fake.handlers = dict.fromkeys(range(len(SHARDS)), hold)
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         call = files.download(HASH, None, got.append, to=tmp_path / "out")
         assert asked.wait(PATIENCE)
@@ -484,39 +484,39 @@ client.run(lambda scope: None, callback)
 """
 
 
-def test_shards_come_in_turn_once_the_main_thread_has_ended(tmp_path: Path) -> None:
+def test_shards_are_fetched_in_turn_after_main_thread_ended(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    with Lender() as lender:
-        ended = python("-c", WITHOUT_THREADS, lender.endpoint, HASH, target)
+    with FakeBridge() as fake:
+        ended = python("-c", WITHOUT_THREADS, fake.endpoint, HASH, target)
     value = {"bucket": "b", "hash": HASH, "size": len(DATA), "path": str(target)}
     assert (ended.stdout, ended.stderr, ended.returncode) == (f"{value}\n" * 2, "", 0)
     assert target.read_bytes() == DATA
-    assert lender.most == 1
+    assert fake.most_at_once == 1
 
 
-def test_stall_holds_once_the_main_thread_has_ended(tmp_path: Path) -> None:
-    with Lender() as lender:
-        held = Held(lender, range(2, 3))
-        ended = python("-c", WITHOUT_THREADS, lender.endpoint, HASH, tmp_path / "out")
+def test_stall_is_enforced_after_main_thread_ended(tmp_path: Path) -> None:
+    with FakeBridge() as fake:
+        held = Held(fake, range(2, 3))
+        ended = python("-c", WITHOUT_THREADS, fake.endpoint, HASH, tmp_path / "out")
         held.wait_until_gone()
     assert "no progress for 0.5 s" in ended.stdout.splitlines()[0]
     assert (ended.stderr, ended.returncode) == ("", 0)
 
 
-def test_shards_are_written_at_their_places_where_pwrite_is_missing(
+def test_shards_are_written_at_their_offsets_without_pwrite(
     ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     four = threading.Barrier(4)
 
-    def meet(number: int) -> Treat:
-        def treat(connection: ServerConnection) -> None:
+    def meet(number: int) -> ShardHandler:
+        def handle(connection: ServerConnection) -> None:
             four.wait(PATIENCE)
             connection.send(SHARDS[number])
 
-        return treat
+        return handle
 
     monkeypatch.delattr(os, "pwrite")
-    with Lender() as lender:
-        lender.treats = {number: meet(number) for number in FOUR}
-        assert download(ask, lender, tmp_path / "out")["size"] == len(DATA)
+    with FakeBridge() as fake:
+        fake.handlers = {number: meet(number) for number in FOUR}
+        assert download(ask, fake, tmp_path / "out")["size"] == len(DATA)
     assert (tmp_path / "out").read_bytes() == DATA

@@ -84,7 +84,7 @@ CHANGES: list[Callable[[Path], object]] = [
 
 @pytest.mark.parametrize("change", CHANGES, ids=["remove", "replace", "move", "folder", "chdir"])
 @pytest.mark.parametrize("kind", [str, Path, os.fsencode])
-def test_a_file_may_change_its_place_once_the_call_was_made(
+def test_file_may_be_moved_after_the_call(
     bridge: Bridge,
     account: Account,
     bucket: Bucket,
@@ -102,7 +102,7 @@ def test_a_file_may_change_its_place_once_the_call_was_made(
     assert (entry["filename"], entry["hash"]) == ("photo.jpg", file_hash(DATA))
 
 
-def test_a_relative_target_is_where_it_was_at_the_call(
+def test_relative_target_is_resolved_at_the_call(
     bridge: Bridge, account: Account, bucket: Bucket, here: Path, tmp_path: Path
 ) -> None:
     name = bucket.files.upload(bytearray(DATA))["hash"]
@@ -116,7 +116,7 @@ def test_a_relative_target_is_where_it_was_at_the_call(
     assert os.listdir(here) == ["back.jpg"]
 
 
-def test_a_folder_before_dots_may_be_a_link(
+def test_link_before_dots_is_followed(
     ask: Ask, bucket: Bucket, here: Path, tmp_path: Path, few_descriptors: int
 ) -> None:
     (tmp_path / "x" / "y").mkdir(parents=True)
@@ -134,16 +134,14 @@ def test_a_folder_before_dots_may_be_a_link(
     assert not (here / "back").exists()
 
 
-def test_a_working_directory_that_is_gone_is_the_value(
-    ask: Ask, bucket: Bucket, here: Path
-) -> None:
+def test_missing_working_directory_is_file_not_found(ask: Ask, bucket: Bucket, here: Path) -> None:
     name = bucket.files.upload(bytearray(DATA))["hash"]
     here.rmdir()
     assert isinstance(ask(bucket.files.upload, "photo.jpg"), FileNotFoundError)
     assert isinstance(ask(bucket.files.download, name, to="back.jpg"), FileNotFoundError)
 
 
-def test_a_path_of_bytes_that_is_not_there_says_what_bytes_are(ask: Ask, bucket: Bucket) -> None:
+def test_missing_path_of_bytes_explains_that_bytes_are_a_path(ask: Ask, bucket: Bucket) -> None:
     for path in (b"missing.jpg", b"x" * 300, b"\xff\xfe"):
         value = ask(bucket.files.upload, path)
         assert isinstance(value, OSError)
@@ -152,12 +150,12 @@ def test_a_path_of_bytes_that_is_not_there_says_what_bytes_are(ask: Ask, bucket:
     assert "bytes" not in str(ask(bucket.files.upload, "missing.jpg"))
 
 
-def test_a_folder_is_the_value(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
+def test_folder_as_source_is_an_error_value(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
     assert isinstance(ask(bucket.files.upload, tmp_path), IsADirectoryError)
 
 
 @pytest.mark.parametrize(("name", "mimetype"), [("ü.txt", "text/plain"), (b"a.png", "image/png")])
-def test_a_name_is_given_to_what_has_none(
+def test_name_argument_sets_filename_and_mimetype(
     ask: Ask, bucket: Bucket, photo: Path, name: Any, mimetype: str
 ) -> None:
     text = name if isinstance(name, str) else name.decode()
@@ -181,9 +179,7 @@ class Whole(io.BytesIO):
         return super().read(size or -1)
 
 
-def test_a_file_that_gives_bytes_when_asked_for_none_is_sent_whole(
-    ask: Ask, bucket: Bucket
-) -> None:
+def test_file_that_reads_all_for_size_zero_is_sent_whole(ask: Ask, bucket: Bucket) -> None:
     file = Whole(DATA)
     file.seek(5)
     assert ask(bucket.files.upload, file)["hash"] == file_hash(DATA[5:])
@@ -203,9 +199,7 @@ TEXTS: list[Callable[[str], Any]] = [
 
 
 @pytest.mark.parametrize("more", [{}, {"callback": print}], ids=["blocking", "callback"])
-def test_a_file_that_is_open_as_text_is_told_at_the_call(
-    bucket: Bucket, photo: Path, more: Any
-) -> None:
+def test_text_file_as_source_is_refused_at_the_call(bucket: Bucket, photo: Path, more: Any) -> None:
     for opening in TEXTS:
         with opening(str(photo)) as file:
             with pytest.raises(TypeError, match=r"open as text; .* opened with 'rb'"):
@@ -216,7 +210,7 @@ def test_a_file_that_is_open_as_text_is_told_at_the_call(
 
 
 @pytest.mark.parametrize("more", [{}, {"callback": print}], ids=["blocking", "callback"])
-def test_a_target_that_is_open_as_text_is_told_at_the_call(
+def test_text_file_as_target_is_refused_at_the_call(
     bucket: Bucket, tmp_path: Path, more: Any
 ) -> None:
     writable = [lambda path: open(path, "w"), *TEXTS[2:5]]
@@ -236,7 +230,7 @@ class Written(io.BytesIO):
         return super().write(text.encode() if isinstance(text, str) else text + "")
 
 
-def test_a_target_that_is_open_for_reading_is_told_at_the_call(
+def test_target_open_for_reading_is_refused_at_the_call(
     bucket: Bucket, photo: Path, tmp_path: Path
 ) -> None:
     with gzip.open(tmp_path / "a.gz", "wb") as packed:
@@ -253,7 +247,7 @@ def test_a_target_that_is_open_for_reading_is_told_at_the_call(
 
 
 @pytest.mark.parametrize("kind", [bytearray, lambda data: memoryview(bytearray(data))])
-def test_memory_is_let_go_when_the_upload_is_over(
+def test_memory_is_released_after_the_upload(
     ask: Ask, bucket: Bucket, kind: Callable[[bytes], Any]
 ) -> None:
     for token in (None, "0" * 64):
@@ -269,7 +263,7 @@ class Named(io.BytesIO):
     name = 5
 
 
-def test_a_file_object_is_not_kept(ask: Ask, bucket: Bucket) -> None:
+def test_file_object_is_released_after_the_upload(ask: Ask, bucket: Bucket) -> None:
     file = Named(DATA)
     gone = weakref.ref(file)
     assert ask(bucket.files.upload, file, "0" * 64) == {"error": "Invalid or expired token"}
@@ -298,7 +292,9 @@ def few_descriptors() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_half_of_the_descriptors_are_left_for_sockets(photo: Path, few_descriptors: int) -> None:
+def test_sources_leave_half_of_the_descriptors_for_sockets(
+    photo: Path, few_descriptors: int
+) -> None:
     sources = [Source(photo) for _ in range(2 * few_descriptors)]
     assert held(photo)
     assert max(held(photo)) < few_descriptors // 2
@@ -329,7 +325,7 @@ print(len(got), {str(answer.get("size", answer)) for answer in map(shown, got)})
 
 
 @pytest.mark.parametrize("used", ["0", "125", "all"])
-def test_with_few_descriptors_calls_wait_for_theirs(
+def test_uploads_wait_for_descriptors(
     bridge: Bridge, account: Account, bucket: Bucket, photo: Path, used: str
 ) -> None:
     key = account.key_pair.get_private_key()
@@ -363,7 +359,7 @@ print(len(got), {answer["size"] for answer in got})
 """
 
 
-def test_more_uploads_than_there_are_descriptors_all_arrive(
+def test_uploads_beyond_the_descriptor_limit_all_arrive(
     bridge: Bridge, account: Account, bucket: Bucket, tmp_path: Path
 ) -> None:
     (tmp_path / "small").write_bytes(b"small")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filesystems import SOMEBODY, as_somebody_else, everybodys_folder, without_flock
-from lender import DATA, HASH, SHARD, SHARDS, Lender, damaged, download, part
+from fake_bridge import DATA, HASH, SHARD, SHARDS, FakeBridge, download, part_path, send_damaged
+from filesystems import OTHER_USER, as_other_user, without_flock, world_writable_folder
 from modes import PATIENCE, Ask
 from processes import MINUTE, SUPPORT
 from websockets.sync.server import ServerConnection
@@ -29,28 +29,26 @@ DAY = 24 * 60 * 60
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode[error])
-def test_a_download_works_where_files_cannot_be_locked(
-    ask: Ask, tmp_path: Path, error: int
-) -> None:
-    with Lender() as lender:
-        value = without_flock(error, lambda: download(ask, lender, tmp_path / "out"))
+def test_download_works_without_file_locks(ask: Ask, tmp_path: Path, error: int) -> None:
+    with FakeBridge() as fake:
+        value = without_flock(error, lambda: download(ask, fake, tmp_path / "out"))
     assert value["size"] == len(DATA)
     assert (tmp_path / "out").read_bytes() == DATA
     assert os.listdir(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode[error])
-def test_a_download_that_fails_leaves_nothing_where_files_cannot_be_locked(
+def test_failed_download_leaves_nothing_without_file_locks(
     ask: Ask, tmp_path: Path, error: int
 ) -> None:
-    with Lender() as lender:
-        lender.treats[5] = damaged
-        value = without_flock(error, lambda: download(ask, lender, tmp_path / "out", "given"))
+    with FakeBridge() as fake:
+        fake.handlers[5] = send_damaged
+        value = without_flock(error, lambda: download(ask, fake, tmp_path / "out", "given"))
     assert type(value) is exceptions.IntegrityError
     assert os.listdir(tmp_path) == []
 
 
-def test_two_downloads_at_once_are_both_whole_where_files_cannot_be_locked(
+def test_two_simultaneous_downloads_are_both_complete_without_file_locks(
     ask: Ask, tmp_path: Path
 ) -> None:
     def both() -> list[Any]:
@@ -61,24 +59,24 @@ def test_two_downloads_at_once_are_both_whole_where_files_cannot_be_locked(
             go_on.wait(PATIENCE)
             connection.send(SHARDS[0])
 
-        lender.treats[0] = hold
+        fake.handlers[0] = hold
         target = tmp_path / "out"
-        first = threading.Thread(target=lambda: got.append(download(ask, lender, target)))
+        first = threading.Thread(target=lambda: got.append(download(ask, fake, target)))
         first.start()
         assert reached.wait(PATIENCE)
-        got.append(download(ask, lender, target))
+        got.append(download(ask, fake, target))
         go_on.set()
         first.join(PATIENCE)
         return got
 
-    with Lender() as lender:
+    with FakeBridge() as fake:
         got = without_flock(errno.ENOLCK, both)
     assert [value["size"] for value in got] == [len(DATA)] * 2
     assert (tmp_path / "out").read_bytes() == DATA
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_where_files_cannot_be_locked_leftovers_are_removed_when_they_are_a_day_old(
+def test_part_files_older_than_a_day_are_removed_without_file_locks(
     ask: Ask, tmp_path: Path
 ) -> None:
     names = [f".pymdc-{HASH}.part", f".pymdc-{HASH}-{'0' * 16}.part", f".pymdc-{HASH}-1.part"]
@@ -87,36 +85,36 @@ def test_where_files_cannot_be_locked_leftovers_are_removed_when_they_are_a_day_
     for name in names[:2]:
         before = os.stat(tmp_path / name).st_mtime - DAY
         os.utime(tmp_path / name, (before, before))
-    with Lender() as lender:
-        without_flock(errno.ENOSYS, lambda: download(ask, lender, tmp_path / "out"))
+    with FakeBridge() as fake:
+        without_flock(errno.ENOSYS, lambda: download(ask, fake, tmp_path / "out"))
     assert sorted(os.listdir(tmp_path)) == [names[2], "out"]
 
 
-def test_a_download_works_and_goes_on_where_new_files_are_somebody_elses(ask: Ask) -> None:
-    with Lender() as lender, everybodys_folder() as folder:
+def test_download_resumes_where_new_files_belong_to_another_user(ask: Ask) -> None:
+    with FakeBridge() as fake, world_writable_folder() as folder:
         target = folder / "out"
-        lender.treats[5] = damaged
-        value = as_somebody_else(lambda: download(ask, lender, target, "given"))
+        fake.handlers[5] = send_damaged
+        value = as_other_user(lambda: download(ask, fake, target, "given"))
         assert type(value) is exceptions.IntegrityError
-        assert os.listdir(folder) == [part(folder).name]
-        assert part(folder).stat().st_uid == SOMEBODY
-        pulled = len(lender.pulled)
-        value = as_somebody_else(lambda: download(ask, lender, target))
+        assert os.listdir(folder) == [part_path(folder).name]
+        assert part_path(folder).stat().st_uid == OTHER_USER
+        pulled = len(fake.requested)
+        value = as_other_user(lambda: download(ask, fake, target))
         assert value["size"] == len(DATA)
         assert target.read_bytes() == DATA
-        assert len(lender.pulled) - pulled < len(SHARDS)
+        assert len(fake.requested) - pulled < len(SHARDS)
         assert os.listdir(folder) == ["out"]
 
 
-def test_the_part_file_of_another_user_is_left_alone(ask: Ask) -> None:
+def test_part_file_of_another_user_is_left_alone(ask: Ask) -> None:
     if os.geteuid():
         pytest.skip("to make a file of another user takes root")
-    with Lender() as lender, everybodys_folder() as folder:
-        part(folder).write_bytes(b"planted")
-        os.chown(part(folder), SOMEBODY, -1)
-        assert download(ask, lender, folder / "out")["size"] == len(DATA)
+    with FakeBridge() as fake, world_writable_folder() as folder:
+        part_path(folder).write_bytes(b"planted")
+        os.chown(part_path(folder), OTHER_USER, -1)
+        assert download(ask, fake, folder / "out")["size"] == len(DATA)
         assert (folder / "out").stat().st_uid == os.geteuid()
-        assert part(folder).read_bytes() == b"planted"
+        assert part_path(folder).read_bytes() == b"planted"
 
 
 CANCELLED = """
@@ -130,7 +128,7 @@ pymdc.api.Files("b", pymdc.ECDSA(), client=client).download(sys.argv[2], to=sys.
 
 
 @contextmanager
-def held(lender: Lender, number: int) -> Iterator[threading.Event]:
+def held(fake: FakeBridge, number: int) -> Iterator[threading.Event]:
     """Hold the shard *number* when it is asked for; give the event that says that it is."""
     reached, go_on = threading.Event(), threading.Event()
 
@@ -138,14 +136,14 @@ def held(lender: Lender, number: int) -> Iterator[threading.Event]:
         reached.set()
         go_on.wait(PATIENCE)
 
-    lender.treats[number] = hold
+    fake.handlers[number] = hold
     yield reached
     go_on.set()
 
 
-def test_ctrl_c_leaves_nothing_where_files_cannot_be_locked(tmp_path: Path) -> None:
-    with Lender() as lender, held(lender, 6) as reached:
-        command = [sys.executable, "-c", CANCELLED, lender.endpoint, HASH, str(tmp_path / "out")]
+def test_ctrl_c_leaves_nothing_without_file_locks(tmp_path: Path) -> None:
+    with FakeBridge() as fake, held(fake, 6) as reached:
+        command = [sys.executable, "-c", CANCELLED, fake.endpoint, HASH, str(tmp_path / "out")]
         path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path}
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
@@ -159,7 +157,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def modes_while(folder: Path, target: Path, ask: Ask, lender: Lender) -> list[int]:
+def modes_while(folder: Path, target: Path, ask: Ask, fake: FakeBridge) -> list[int]:
     """Return the modes that the part files have while *target* is fetched, which must succeed."""
     seen: list[int] = []
 
@@ -167,8 +165,8 @@ def modes_while(folder: Path, target: Path, ask: Ask, lender: Lender) -> list[in
         seen.extend(mode(path) for path in folder.iterdir() if path.name.endswith(".part"))
         connection.send(SHARDS[5])
 
-    lender.treats[5] = look
-    assert download(ask, lender, target)["size"] == len(DATA)
+    fake.handlers[5] = look
+    assert download(ask, fake, target)["size"] == len(DATA)
     return seen
 
 
@@ -180,71 +178,67 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("given", [0o600, 0o640, 0o644, 0o400, 0o755], ids=oct)
-def test_a_part_file_is_read_by_its_owner_alone_and_ends_with_the_mode_of_its_target(
+def test_part_file_is_private_and_gets_the_mode_of_its_target(
     ask: Ask, tmp_path: Path, given: int
 ) -> None:
     target = tmp_path / "out"
     target.write_bytes(b"old")
     target.chmod(given)
-    with Lender() as lender:
-        assert modes_while(tmp_path, target, ask, lender) == [0o600]
+    with FakeBridge() as fake:
+        assert modes_while(tmp_path, target, ask, fake) == [0o600]
     assert mode(target) == given
 
 
-def test_a_new_target_has_the_mode_of_any_new_file(ask: Ask, tmp_path: Path, umask: int) -> None:
-    with Lender() as lender:
-        assert modes_while(tmp_path, tmp_path / "out", ask, lender) == [0o600]
+def test_new_target_has_the_mode_of_any_new_file(ask: Ask, tmp_path: Path, umask: int) -> None:
+    with FakeBridge() as fake:
+        assert modes_while(tmp_path, tmp_path / "out", ask, fake) == [0o600]
     (tmp_path / "other").write_bytes(b"")
     assert mode(tmp_path / "out") == mode(tmp_path / "other") == 0o666 & ~umask
 
 
-def test_a_part_file_that_others_could_read_is_closed_to_them_before_it_is_used(
-    ask: Ask, tmp_path: Path
-) -> None:
-    part(tmp_path).write_bytes(DATA[: 2 * SHARD])
-    part(tmp_path).chmod(0o644)
-    with Lender() as lender:
-        assert modes_while(tmp_path, tmp_path / "out", ask, lender) == [0o600]
-        assert 0 not in lender.pulled
+def test_readable_part_file_is_made_private_before_use(ask: Ask, tmp_path: Path) -> None:
+    part_path(tmp_path).write_bytes(DATA[: 2 * SHARD])
+    part_path(tmp_path).chmod(0o644)
+    with FakeBridge() as fake:
+        assert modes_while(tmp_path, tmp_path / "out", ask, fake) == [0o600]
+        assert 0 not in fake.requested
 
 
-def test_a_part_file_beside_another_one_is_read_by_its_owner_alone(
-    ask: Ask, tmp_path: Path
-) -> None:
-    part(tmp_path).mkdir()
-    with Lender() as lender:
-        seen = modes_while(tmp_path, tmp_path / "out", ask, lender)
-    assert sorted(seen) == [0o600, mode(part(tmp_path))]
+def test_second_part_file_is_private(ask: Ask, tmp_path: Path) -> None:
+    part_path(tmp_path).mkdir()
+    with FakeBridge() as fake:
+        seen = modes_while(tmp_path, tmp_path / "out", ask, fake)
+    assert sorted(seen) == [0o600, mode(part_path(tmp_path))]
 
 
 @pytest.mark.parametrize("given", [0o640, 0o664, 0o604], ids=oct)
-def test_a_target_keeps_its_owner_and_its_group(ask: Ask, tmp_path: Path, given: int) -> None:
+def test_target_keeps_its_owner_and_group(ask: Ask, tmp_path: Path, given: int) -> None:
     if os.geteuid():
         pytest.skip("to make a file of another user takes root")
     target = tmp_path / "out"
     target.write_bytes(b"old")
-    os.chown(target, SOMEBODY, SOMEBODY + 1)
+    os.chown(target, OTHER_USER, OTHER_USER + 1)
     target.chmod(given)
-    with Lender() as lender:
-        download(ask, lender, target)
-    assert (target.stat().st_uid, target.stat().st_gid) == (SOMEBODY, SOMEBODY + 1)
+    with FakeBridge() as fake:
+        download(ask, fake, target)
+    assert (target.stat().st_uid, target.stat().st_gid) == (OTHER_USER, OTHER_USER + 1)
     assert mode(target) == given
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0o640, 0o600), (0o644, 0o644), (0o660, 0o600)])
-def test_where_a_group_cannot_be_kept_its_own_may_what_others_may(
+def test_target_whose_group_cannot_be_kept_gives_its_group_the_rights_of_others(
     ask: Ask, given: int, kept: int
 ) -> None:
-    with Lender() as lender, everybodys_folder() as folder:
+    with FakeBridge() as fake, world_writable_folder() as folder:
         target = folder / "out"
         target.write_bytes(b"old")
         target.chmod(given)
         if os.geteuid() == 0:
-            os.chown(target, SOMEBODY, SOMEBODY + 1)
-        value = as_somebody_else(lambda: download(ask, lender, target))
+            os.chown(target, OTHER_USER, OTHER_USER + 1)
+        value = as_other_user(lambda: download(ask, fake, target))
         assert value["size"] == len(DATA)
-        assert target.stat().st_uid == SOMEBODY
-        assert target.stat().st_gid != SOMEBODY + 1
+        assert target.stat().st_uid == OTHER_USER
+        assert target.stat().st_gid != OTHER_USER + 1
         assert mode(target) == kept
 
 
@@ -261,37 +255,37 @@ def control_list(somebody: int) -> bytes:
 
 def set_list(path: Path, name: str) -> None:
     try:
-        os.setxattr(path, name, control_list(SOMEBODY))
+        os.setxattr(path, name, control_list(OTHER_USER))
     except OSError:
         pytest.skip("there are no access control lists here")
 
 
-def test_a_target_keeps_its_access_control_list(ask: Ask, tmp_path: Path) -> None:
+def test_target_keeps_its_access_control_list(ask: Ask, tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.write_bytes(b"old")
     set_list(target, ACCESS)
-    with Lender() as lender:
-        assert modes_while(tmp_path, target, ask, lender) == [0o600]
-    assert os.getxattr(target, ACCESS) == control_list(SOMEBODY)
+    with FakeBridge() as fake:
+        assert modes_while(tmp_path, target, ask, fake) == [0o600]
+    assert os.getxattr(target, ACCESS) == control_list(OTHER_USER)
 
 
-def test_a_target_without_an_access_control_list_gets_none_from_its_folder(
+def test_target_without_access_control_list_gets_none_from_its_folder(
     ask: Ask, tmp_path: Path
 ) -> None:
     target = tmp_path / "out"
     target.write_bytes(b"old")
     target.chmod(0o640)
     set_list(tmp_path, FOR_NEW)
-    with Lender() as lender:
-        assert modes_while(tmp_path, target, ask, lender) == [0o600]
+    with FakeBridge() as fake:
+        assert modes_while(tmp_path, target, ask, fake) == [0o600]
     assert os.listxattr(target) == []
     assert mode(target) == 0o640
 
 
-def test_a_new_target_gets_the_access_control_list_of_its_folder(ask: Ask, tmp_path: Path) -> None:
+def test_new_target_gets_the_access_control_list_of_its_folder(ask: Ask, tmp_path: Path) -> None:
     set_list(tmp_path, FOR_NEW)
-    with Lender() as lender:
-        assert modes_while(tmp_path, tmp_path / "out", ask, lender) == [0o600]
+    with FakeBridge() as fake:
+        assert modes_while(tmp_path, tmp_path / "out", ask, fake) == [0o600]
     (tmp_path / "other").write_bytes(b"")
     lists = [os.getxattr(tmp_path / name, ACCESS) for name in ("out", "other")]
     assert lists[0] == lists[1]

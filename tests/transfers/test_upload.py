@@ -14,9 +14,9 @@ from typing import Any, BinaryIO, cast
 
 import pytest
 from accounts import Account
+from faulty_proxy import STAGES, UNREAD, FaultyProxy, read_head
 from modes import Ask
-from servers import Holding, RawServer, answering, read_request
-from ways import STAGES, UNREAD, Way, read_head
+from servers import HoldingServer, RawServer, answering, read_request
 
 import pymdc
 from pymdc import exceptions
@@ -46,13 +46,13 @@ def files_of(bucket: Bucket, account: Account, client: pymdc.Client) -> Files:
     return Files(bucket.list()["id"], account.key_pair, client=client)
 
 
-def tokens(way: Way) -> list[str]:
+def tokens(way: FaultyProxy) -> list[str]:
     """Return the tokens that uploads presented."""
     return re.findall(r"x-token: (\w+)", b"\n".join(way.heads).decode("latin-1"))
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_broken_upload_starts_anew_with_a_new_token(
+def test_interrupted_upload_restarts_with_new_token(
     ask: Ask,
     bridge: Bridge,
     account: Account,
@@ -62,7 +62,7 @@ def test_a_broken_upload_starts_anew_with_a_new_token(
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
-    with Way(bridge, "", stage, "", stage) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, "", stage, "", stage) as way, pymdc.Client(way.endpoint) as through:
         entry = ask(files_of(bucket, account, through).upload, file)
     assert way.methods == ["POST", "PUT"] * 3
     assert len(set(tokens(way))) == 3
@@ -76,10 +76,10 @@ def test_a_broken_upload_starts_anew_with_a_new_token(
     assert all("sending it again in 0." in warning for warning in warnings)
 
 
-def test_the_third_break_of_an_upload_is_the_last(
+def test_third_interruption_of_upload_is_final(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, file: BinaryIO
 ) -> None:
-    with Way(bridge, *["", UNREAD] * 5) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, *["", UNREAD] * 5) as way, pymdc.Client(way.endpoint) as through:
         value = ask(files_of(bucket, account, through).upload, file)
     assert type(value) is exceptions.ConnectionLost
     assert way.methods == ["POST", "PUT"] * 3
@@ -87,11 +87,11 @@ def test_the_third_break_of_an_upload_is_the_last(
     assert not file.closed
 
 
-def test_with_a_token_of_the_callers_an_upload_is_sent_once(
+def test_upload_with_callers_token_is_sent_once(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, file: BinaryIO
 ) -> None:
     push = bucket.files.token("PUSH")["token"]
-    with Way(bridge, UNREAD) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, UNREAD) as way, pymdc.Client(way.endpoint) as through:
         value = ask(Files("0" * 24, account.key_pair, client=through).upload, file, push)
     assert type(value) is exceptions.ConnectionLost
     assert str(value).endswith("it was not sent again, because its token may be spent")
@@ -103,11 +103,11 @@ class GoneAfterOne(RawServer):
     """Answers one connection, having refused all others."""
 
     def __init__(self, answer: bytes) -> None:
-        def treat(connection: socket.socket) -> None:
+        def handle(connection: socket.socket) -> None:
             self._socket.shutdown(socket.SHUT_RDWR)
             answering(answer)(connection)
 
-        super().__init__(treat)
+        super().__init__(handle)
 
 
 def test_server_that_goes_away_is_a_connect_error(ask: Ask, file: BinaryIO) -> None:
@@ -127,7 +127,7 @@ def granting(answer: bytes, times: int) -> Callable[[socket.socket], None]:
     """Return a treatment that grants tokens, and gives *answer* to the first *times* uploads."""
     count = 0
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         nonlocal count
         while head := read_request(connection)[0]:
             if head.startswith(b"POST"):
@@ -138,11 +138,11 @@ def granting(answer: bytes, times: int) -> Callable[[socket.socket], None]:
             entry = {"hash": file_hash(DATA[SKIPPED:])}
             connection.sendall(answer if count <= times else written("200 OK", entry))
 
-    return treat
+    return handle
 
 
 @pytest.mark.parametrize("times", [0, 1, 2, 3])
-def test_an_own_token_that_is_spent_is_replaced(ask: Ask, file: BinaryIO, times: int) -> None:
+def test_spent_token_of_pymdc_is_replaced(ask: Ask, file: BinaryIO, times: int) -> None:
     refusal = written("401 Unauthorized", SPENT)
     with RawServer(granting(refusal, times)) as server, pymdc.Client(server.endpoint) as client:
         value = ask(Files("b", pymdc.ECDSA(), client=client).upload, file)
@@ -151,7 +151,7 @@ def test_an_own_token_that_is_spent_is_replaced(ask: Ask, file: BinaryIO, times:
 
 @pytest.mark.parametrize("status", ["503 Busy", "429 Too Many Requests"])
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_a_busy_bridge_gets_the_file_again_with_a_new_token(
+def test_busy_bridge_gets_the_file_again_with_new_token(
     ask: Ask, file: BinaryIO, status: str, times: int
 ) -> None:
     busy = written(status, {"error": "busy"}, "Retry-After: 0")
@@ -164,7 +164,7 @@ def test_a_busy_bridge_gets_the_file_again_with_a_new_token(
 @pytest.mark.parametrize(
     ("body", "kind"), [(b"<html>", exceptions.HTTPError), (b'{"m": 1}', exceptions.IntegrityError)]
 )
-def test_what_a_busy_bridge_says_is_never_taken_for_an_entry(
+def test_answer_of_busy_bridge_is_not_taken_for_an_entry(
     ask: Ask, file: BinaryIO, token: str | None, body: bytes, kind: type[Exception]
 ) -> None:
     length = f"Content-Length: {len(body)}"
@@ -174,15 +174,13 @@ def test_what_a_busy_bridge_says_is_never_taken_for_an_entry(
     assert type(value) is kind
 
 
-def test_a_busy_bridge_is_not_waited_for_longer_than_a_transfer_may_stand_still(
-    ask: Ask, file: BinaryIO
-) -> None:
+def test_retry_after_beyond_stall_is_not_waited_for(ask: Ask, file: BinaryIO) -> None:
     busy = written("503 Busy", {"error": "busy"}, "Retry-After: 9")
     with RawServer(granting(busy, 1)) as server, pymdc.Client(server.endpoint, stall=5) as client:
         assert ask(Files("b", pymdc.ECDSA(), client=client).upload, file) == {"error": "busy"}
 
 
-def test_a_busy_bridge_does_not_get_the_callers_token_again(ask: Ask, file: BinaryIO) -> None:
+def test_callers_token_is_not_sent_again_to_busy_bridge(ask: Ask, file: BinaryIO) -> None:
     headers = "Retry-After: 0", "Connection: close"
     busy = answering(written("503 Busy", {"error": "busy"}, *headers))
     with RawServer(busy) as server, pymdc.Client(server.endpoint) as client:
@@ -193,7 +191,7 @@ def test_a_busy_bridge_does_not_get_the_callers_token_again(ask: Ask, file: Bina
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "413 Content Too Large", "503 Busy"])
-def test_another_refusal_is_the_answer(ask: Ask, file: BinaryIO, status: str) -> None:
+def test_other_refusal_is_the_answer(ask: Ask, file: BinaryIO, status: str) -> None:
     refusal = written(status, {"error": "no"}, "Retry-After: 0")
     with RawServer(granting(refusal, 9)) as server, pymdc.Client(server.endpoint) as client:
         assert ask(Files("b", pymdc.ECDSA(), client=client).upload, file) == {"error": "no"}
@@ -245,7 +243,7 @@ class Zeros(io.RawIOBase):
         ("413 Content Too Large", "Storage quota exceeded"),
     ],
 )
-def test_a_refusal_that_comes_while_the_body_is_sent_is_heard(
+def test_refusal_during_the_body_is_the_value(
     ask: Ask,
     status: str,
     message: str,
@@ -264,26 +262,26 @@ def test_a_refusal_that_comes_while_the_body_is_sent_is_heard(
     assert values == [{"error": message}] * tries
 
 
-def test_a_refusal_is_heard_from_who_neither_reads_on_nor_closes(ask: Ask) -> None:
+def test_refusal_is_the_value_if_server_neither_reads_nor_closes(ask: Ask) -> None:
     def refuse(connection: socket.socket) -> None:
         read_head(connection)
         connection.sendall(written("413 Content Too Large", {"error": "Storage quota exceeded"}))
 
-    with Holding(refuse) as server:
+    with HoldingServer(refuse) as server:
         with pymdc.Client(server.endpoint, timeout=(5, 0.5)) as client:
             value = ask(Files("b", pymdc.ECDSA(), client=client).upload, Zeros(100_000_000), "t")
             server.released.set()
     assert value == {"error": "Storage quota exceeded"}
 
 
-def test_the_bridges_own_refusal_is_heard(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
+def test_refusal_of_the_bridge_is_the_value(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
     path = tmp_path / "large"
     path.write_bytes(bytes(20_000_000))
     assert ask(bucket.files.upload, path, "0" * 64) == SPENT
     assert bucket.files.list() == []
 
 
-def test_a_pipe_is_told_that_it_cannot_be_rewound(ask: Ask, bucket: Bucket) -> None:
+def test_pipe_cannot_be_rewound(ask: Ask, bucket: Bucket) -> None:
     reading, writing = os.pipe()
     with open(reading, "rb") as pipe, open(writing, "wb"):
         value = ask(bucket.files.upload, pipe)
@@ -299,7 +297,7 @@ class NoFile:
         raise AssertionError("nobody reads it")
 
 
-def test_a_file_that_does_not_say_where_it_stands_is_asked(ask: Ask, bucket: Bucket) -> None:
+def test_file_whose_seek_returns_none_is_asked_by_tell(ask: Ask, bucket: Bucket) -> None:
     class Mute(io.BytesIO):
         def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
             super().seek(offset, whence)
@@ -311,24 +309,20 @@ def test_a_file_that_does_not_say_where_it_stands_is_asked(ask: Ask, bucket: Buc
     assert entry["hash"] == file_hash(DATA[5:])
 
 
-def test_what_cannot_seek_is_told(ask: Ask, bucket: Bucket) -> None:
+def test_source_without_seek_cannot_be_rewound(ask: Ask, bucket: Bucket) -> None:
     value = ask(bucket.files.upload, NoFile())
     assert isinstance(value, OSError)
     assert "the file cannot be rewound" in str(value)
 
 
-def test_a_pipe_that_nobody_writes_to_is_not_waited_for(
-    ask: Ask, bucket: Bucket, tmp_path: Path
-) -> None:
+def test_fifo_without_writer_is_not_waited_for(ask: Ask, bucket: Bucket, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     value = ask(bucket.files.upload, tmp_path / "pipe")
     assert isinstance(value, OSError)
     assert "the file cannot be rewound" in str(value)
 
 
-def test_a_file_that_is_not_open_for_reading_is_told_at_the_call(
-    bucket: Bucket, tmp_path: Path
-) -> None:
+def test_file_not_open_for_reading_is_refused_at_the_call(bucket: Bucket, tmp_path: Path) -> None:
     with open(tmp_path / "file", "wb") as file:
         with pytest.raises(
             ValueError, match=r"not open for reading .*; expected a path, a bytearray"
@@ -340,7 +334,7 @@ def test_a_file_that_is_not_open_for_reading_is_told_at_the_call(
             bucket.files.upload(closed)
 
 
-def test_a_file_that_stands_beyond_its_end_is_told(ask: Ask, bucket: Bucket) -> None:
+def test_file_positioned_beyond_its_end_is_an_os_error(ask: Ask, bucket: Bucket) -> None:
     file = io.BytesIO(DATA)
     file.seek(len(DATA) + 7)
     value = ask(bucket.files.upload, file)
@@ -349,7 +343,7 @@ def test_a_file_that_stands_beyond_its_end_is_told(ask: Ask, bucket: Bucket) -> 
     assert file.tell() == len(DATA) + 7
 
 
-def test_a_file_that_was_not_stored_stands_where_it_stood(
+def test_file_that_was_not_stored_keeps_its_position(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, file: BinaryIO
 ) -> None:
     with pymdc.Client("http://127.0.0.1:1") as nowhere:
@@ -363,7 +357,7 @@ def test_a_file_that_was_not_stored_stands_where_it_stood(
 
 
 @pytest.mark.parametrize("kind", [bytearray, io.BytesIO])
-def test_a_file_is_sent_in_pieces_that_a_slow_line_takes_within_a_timeout(
+def test_pieces_of_body_are_small_enough_for_a_slow_connection(
     kind: Callable[[bytes], Any],
 ) -> None:
     with body_of(Source(kind(bytes(3_000_000))), CancelScope(), Progress(None), None) as body:
@@ -372,7 +366,7 @@ def test_a_file_is_sent_in_pieces_that_a_slow_line_takes_within_a_timeout(
     assert max(sizes) <= 256 * 1024
 
 
-def test_a_file_that_can_be_read_once_is_not_sent_a_second_time(
+def test_file_that_can_be_read_once_is_not_sent_twice(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket
 ) -> None:
     class Once(io.BytesIO):
@@ -387,7 +381,7 @@ def test_a_file_that_can_be_read_once_is_not_sent_a_second_time(
                 raise OSError("it was read")
             return super().seek(offset, whence)
 
-    with Way(bridge, "", STAGES[-1]) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, "", STAGES[-1]) as way, pymdc.Client(way.endpoint) as through:
         value = ask(files_of(bucket, account, through).upload, Once(DATA))
     assert isinstance(value, OSError)
     assert "the file cannot be rewound (it was read)" in str(value)
@@ -396,12 +390,14 @@ def test_a_file_that_can_be_read_once_is_not_sent_a_second_time(
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview, lambda data: memoryview(data).cast("I")])
-def test_memory_is_content(ask: Ask, bucket: Bucket, kind: Callable[[bytes], Any]) -> None:
+def test_memory_is_uploaded_as_content(
+    ask: Ask, bucket: Bucket, kind: Callable[[bytes], Any]
+) -> None:
     entry = ask(bucket.files.upload, kind(DATA))
     assert (entry["size"], entry["hash"]) == (len(DATA), file_hash(DATA))
 
 
-def test_memory_with_gaps_is_told_at_the_call(bucket: Bucket) -> None:
+def test_memory_with_gaps_is_refused_at_the_call(bucket: Bucket) -> None:
     with pytest.raises(
         ValueError, match="the memory is not in one piece; expected a path, a bytearray"
     ):
@@ -417,7 +413,7 @@ def test_memory_with_gaps_is_told_at_the_call(bucket: Bucket) -> None:
     ids=["shrinks", "grows"],
 )
 @pytest.mark.parametrize("opened", [False, True], ids=["path", "file"])
-def test_a_file_that_changes_while_it_is_sent_is_told_and_not_stored(
+def test_file_that_changes_during_upload_is_not_stored(
     ask: Ask,
     bucket: Bucket,
     tmp_path: Path,
@@ -439,7 +435,7 @@ def test_a_file_that_changes_while_it_is_sent_is_told_and_not_stored(
     assert bucket.files.list() == []
 
 
-def test_a_hash_that_nobody_wants_to_know_is_not_compared(ask: Ask) -> None:
+def test_hash_is_not_compared_without_verify(ask: Ask) -> None:
     entry = {"hash": "0" * 40}
     with RawServer(answering(written("200 OK", entry))) as server:
         with pymdc.Client(server.endpoint) as client:

@@ -1,4 +1,4 @@
-"""A plain client of the bridge: it signs by itself, and uses nothing of pymdc's client."""
+"""A plain client of the bridge that signs by itself and uses nothing of pymdc's client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Rows = Callable[[str], int]  # how many rows a table has
 
 
 class Clock:
-    """A clock for the bridge, in seconds, which only moves when a test moves it."""
+    """A clock for the bridge, in seconds, that stands still until a test sets it."""
 
     def __init__(self) -> None:
         self.seconds = 1_458_820_800.0
@@ -93,7 +93,7 @@ def refused_upload(bridge: Bridge) -> socket.socket:
 
 
 def basic(email: str, password: str) -> dict[str, str]:
-    """Return the header of HTTP Basic."""
+    """Return the header of HTTP Basic authentication."""
     encoded = base64.b64encode(f"{email}:{password}".encode()).decode()
     return {"Authorization": f"Basic {encoded}"}
 
@@ -106,7 +106,7 @@ def form(data: bytes, filename: str = "a.bin") -> bytes:
 
 
 class Key:
-    """A key pair that is derived from a word."""
+    """A key pair derived from a word."""
 
     def __init__(self, word: str) -> None:
         self._key = SigningKey.from_string(hashlib.sha256(word.encode()).digest(), curve=SECP256k1)
@@ -114,9 +114,9 @@ class Key:
         self.uncompressed: str = self._key.verifying_key.to_string("uncompressed").hex()
 
     def sign(self, contract: str, *, high_s: bool = False, k: int | None = None) -> str:
-        """Return the signature in DER and hexadecimal, with the high or the low s.
+        """Return the signature, as DER in hexadecimal, with the high or the low s.
 
-        It is the one of RFC 6979, or the one with the secret *k*, which determines r.
+        The secret number is that of RFC 6979, or *k*, which determines r.
         """
         message = contract.encode()
         der = self._key.sign_deterministic(message, hashlib.sha256, sigencode_der)
@@ -128,7 +128,7 @@ class Key:
 
 
 class User:
-    """An activated user with a key, who signs each request."""
+    """An activated user with a key pair that signs each request."""
 
     nonces = itertools.count(int(time.time() * 1000))
 
@@ -156,7 +156,7 @@ class User:
     ) -> Reply:
         """Send a request with a new nonce or *nonce*, signed by the user's key or *key*.
 
-        The same request with the same nonce is a replay.
+        Sending the same request with the same nonce twice is a replay.
         """
         key, nonce = key or self.key, next(self.nonces) if nonce is None else nonce
         body, query, target = None, f"__nonce={nonce}", f"{path}?__nonce={nonce}"
@@ -198,9 +198,9 @@ def upload_headers(token: str, size: int) -> dict[str, str]:
 
 
 def pull(pointer: Mapping[str, str]) -> bytes:
-    """Return the bytes of a shard; AssertionError with the bridge's message if it refuses.
+    """Return the bytes of a shard; raise AssertionError with the bridge's message if refused.
 
-    No thread is started: some Pythons cannot start one once the main thread has ended.
+    No thread is started: some versions of Python cannot start one after the main thread ended.
     """
     address = urlsplit(pointer["channel"])
     protocol = ClientProtocol(parse_uri(pointer["channel"]))

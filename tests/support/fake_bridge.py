@@ -1,4 +1,4 @@
-"""A bridge of a few lines, which lends the shards of one file, and can be told to fail."""
+"""A fake bridge that serves the shards of one file, and fails where a test asks for it."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ DATA = random.Random(4).randbytes(10 * SHARD + 100)
 SHARDS = [DATA[place : place + SHARD] for place in range(0, len(DATA), SHARD)]
 HASH = file_hash(DATA)
 
-Treat = Callable[[ServerConnection], object]
+ShardHandler = Callable[[ServerConnection], object]
 
 
-class Lender:
-    """Lends the shards of `DATA`; *told* are the keys that its pointers have besides the hash.
+class FakeBridge:
+    """Serves the shards of `DATA`; *fields* are those of its pointers, besides the hash.
 
-    They say that it does so at ``channel``.
-    ``treats`` say, by a shard's number, what is done instead when it is first asked for.
-    A ``refusal`` is answered in place of pointers, once there were some.
-    ``pulled`` are the numbers of those that were asked for, ``most`` is how many were at once, and
-    ``pointed`` how often there were pointers.
+    ``channel`` is the URL that the pointers name.
+    ``handlers`` replace, by a shard's number, the first response to a request for that shard.
+    ``refusal``, if set, is answered instead of pointers from the second request for them on.
+    ``requested`` are the numbers of the shards requested, ``most_at_once`` how many of them were
+    served at the same time, and ``pointer_requests`` counts the answers with pointers.
     """
 
-    def __init__(self, *told: str) -> None:
-        self.treats: dict[int, Treat] = {}
+    def __init__(self, *fields: str) -> None:
+        self.handlers: dict[int, ShardHandler] = {}
         self.refusal = b""
-        self.pulled: list[int] = []
-        self.most = self.pointed = 0
+        self.requested: list[int] = []
+        self.most_at_once = self.pointer_requests = 0
         self.endpoint = self.channel = ""
-        self._told = {"token", "channel", *(told or ("size",))}
-        self._now = 0
+        self._fields = {"token", "channel", *(fields or ("size",))}
+        self._current = 0
         self._lock = threading.Lock()
         self._stack = ExitStack()
 
-    def __enter__(self) -> Lender:
-        self.channel = self._stack.enter_context(websocket(self._lend, asks=True))
+    def __enter__(self) -> FakeBridge:
+        self.channel = self._stack.enter_context(websocket(self._serve_shard, reads_request=True))
         self.endpoint = self._stack.enter_context(RawServer(self._answer)).endpoint
         return self
 
@@ -60,56 +60,56 @@ class Lender:
         while head := read_request(connection)[0]:
             if head.startswith(b"POST"):
                 answer: Any = {"token": "t"}
-            elif self.pointed and self.refusal:
+            elif self.pointer_requests and self.refusal:
                 connection.sendall(self.refusal)
                 continue
             else:
-                self.pointed += 1
+                self.pointer_requests += 1
                 answer = [self._pointer(number) for number in range(len(SHARDS))]
             connection.sendall(written("200 OK", json.dumps(answer).encode()))
 
     def _pointer(self, number: int) -> dict[str, Any]:
         whole = {"size": len(SHARDS[number]), "token": str(number), "channel": self.channel}
         whole["operation"] = "PULL"
-        return {"hash": file_hash(SHARDS[number])} | {key: whole[key] for key in self._told}
+        return {"hash": file_hash(SHARDS[number])} | {key: whole[key] for key in self._fields}
 
-    def _lend(self, connection: ServerConnection) -> None:
+    def _serve_shard(self, connection: ServerConnection) -> None:
         number = int(json.loads(connection.recv())["token"])
         with self._lock:
-            self.pulled.append(number)
-            self._now += 1
-            self.most = max(self.most, self._now)
-            treat = self.treats.pop(number, None)
-        if treat is None:
+            self.requested.append(number)
+            self._current += 1
+            self.most_at_once = max(self.most_at_once, self._current)
+            handle = self.handlers.pop(number, None)
+        if handle is None:
             connection.send(SHARDS[number])
         else:
-            treat(connection)
+            handle(connection)
         with self._lock:
-            self._now -= 1
+            self._current -= 1
 
 
-def refused(connection: ServerConnection) -> None:
-    """Refuse the token of a pointer."""
+def refuse(connection: ServerConnection) -> None:
+    """Refuse the token of the pointer."""
     connection.send('{"code": 400, "message": "The supplied token is not accepted"}')
 
 
-def damaged(connection: ServerConnection) -> None:
-    """Send something else."""
+def send_damaged(connection: ServerConnection) -> None:
+    """Send zeros instead of the shard."""
     connection.send(bytes(SHARD))
 
 
-def dropped(connection: ServerConnection) -> None:
-    """Send a part, and vanish."""
+def drop(connection: ServerConnection) -> None:
+    """Send a part of the shard and close the connection."""
     connection.send(bytes(10))
     connection.socket.shutdown(socket.SHUT_RDWR)
 
 
-def download(ask: Ask, lender: Lender, to: Any, token: str | None = None, **more: Any) -> Any:
+def download(ask: Ask, fake: FakeBridge, to: Any, token: str | None = None, **more: Any) -> Any:
     channels = more.pop("channels", 4)
-    with pymdc.Client(lender.endpoint, timeout=(5, PATIENCE), channels=channels) as client:
+    with pymdc.Client(fake.endpoint, timeout=(5, PATIENCE), channels=channels) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         return ask(files.download, HASH, token, to=to, **more)
 
 
-def part(folder: Path) -> Path:
+def part_path(folder: Path) -> Path:
     return folder / f".pymdc-{HASH}.part"

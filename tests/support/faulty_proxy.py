@@ -1,4 +1,4 @@
-"""The way to the bridge, on which connections break."""
+"""A proxy in front of the bridge that breaks connections."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ STAGES = [UNREAD, HEAD, FORWARDED, ANSWERING]
 BUSY = "Retry-After: "
 
 
-class Way(RawServer):
-    """Carries requests to *bridge*; *stages* say, request by request, where one breaks.
+class FaultyProxy(RawServer):
+    """Forwards requests to *bridge*; *stages* say, request by request, where to break one.
 
-    An empty stage lets the request through, and so does the end of them all; one that begins with
-    `BUSY` is answered 503 with that header.
-    ``heads`` are those of the requests that came, as far as they were read.
+    A request with an empty stage, or after the last stage, is forwarded whole.
+    A stage that begins with `BUSY` is answered 503 with that header.
+    ``heads`` are the heads of all requests so far, as far as they were read.
     """
 
     def __init__(self, bridge: Bridge, *stages: str) -> None:
@@ -31,22 +31,22 @@ class Way(RawServer):
         self._stages = list(stages)
         self._lock = threading.Lock()
         self.heads: list[bytes] = []
-        super().__init__(self._carry)
+        super().__init__(self._relay)
 
-    def __enter__(self) -> Way:
+    def __enter__(self) -> FaultyProxy:
         return self
 
     @property
     def methods(self) -> list[str]:
-        """The methods of the requests that came."""
+        """The methods of all requests so far."""
         return [head.split()[0].decode() for head in self.heads]
 
-    def _carry(self, connection: socket.socket) -> None:
-        while self._carry_one(connection):
+    def _relay(self, connection: socket.socket) -> None:
+        while self._relay_one(connection):
             pass
 
-    def _carry_one(self, connection: socket.socket) -> bool:
-        # Looked at and left there: a connection that is closed so is reset.
+    def _relay_one(self, connection: socket.socket) -> bool:
+        # Not read, so that closing the connection resets it.
         head = connection.recv(65536, socket.MSG_PEEK)
         if not head:
             return False
@@ -84,13 +84,13 @@ class Way(RawServer):
 
 
 def length(head: bytes) -> int:
-    """Return the number of bytes that a request's body has."""
+    """Return the Content-Length in *head*."""
     found = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
     return int(found[1]) if found else 0
 
 
 def read_head(connection: socket.socket) -> bytes:
-    """Read a head byte by byte, so that the body is left."""
+    """Read a head byte by byte, so that the body stays unread."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += connection.recv(1)
@@ -98,6 +98,6 @@ def read_head(connection: socket.socket) -> bytes:
 
 
 def half(answer: bytes) -> bytes:
-    """Return the head and half of the body, or where there is no body not even a status."""
+    """Return the head and half of the body; without a body, less than the status line."""
     head, end, body = answer.partition(b"\r\n\r\n")
     return head + end + body[: len(body) // 2] if body else head[:10]
