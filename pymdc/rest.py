@@ -11,9 +11,9 @@ from pymdc._calls.cancel_scope import CancelScope
 from pymdc._default import check_client, default
 from pymdc._http.auth import identify
 from pymdc._http.request import NOTHING, build_request, redact
-from pymdc._transfers.multipart import body_of
 from pymdc._transfers.progress import Progress
 from pymdc._transfers.source import Source
+from pymdc._transfers.upload import body_of
 from pymdc.client import Answer, Client
 from pymdc.exceptions import refused
 from pymdc.keypair import ECDSA

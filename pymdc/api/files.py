@@ -12,10 +12,10 @@ from pymdc._calls.cancel_scope import CancelScope
 from pymdc._http.auth import FetchedToken, Identity, Token, check_identity, check_token, identify
 from pymdc._http.request import Request, build_request, resource
 from pymdc._transfers.download import download_file
-from pymdc._transfers.multipart import FileBody, body_of
 from pymdc._transfers.progress import ProgressCallback, check_progress
 from pymdc._transfers.source import Given, Source
 from pymdc._transfers.target import Target, check_target
+from pymdc._transfers.upload import FileBody, body_of
 from pymdc.api._resource import Resource
 from pymdc.client import Answer, Client
 from pymdc.exceptions import IntegrityError, refused

@@ -22,9 +22,9 @@ import pymdc
 from pymdc import exceptions
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import file_hash
-from pymdc._transfers.multipart import body_of
 from pymdc._transfers.progress import Progress
 from pymdc._transfers.source import Source
+from pymdc._transfers.upload import body_of
 from pymdc.api import Bucket, Files
 from pymdc.bridge import Bridge
 
