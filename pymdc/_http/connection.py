@@ -18,8 +18,8 @@ from urllib3.util.wait import wait_for_socket
 
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._http.connect import Deadline, TunnelResponse, connect_tcp
-from pymdc._http.early_answer import EarlyBytes, RawResponse
 from pymdc._http.proxy import Proxy
+from pymdc._http.raw_response import EarlyBytes, RawResponse
 
 _RECEIVE = 2**14  # bytes
 _ENDED = (errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE)  # the last one on macOS

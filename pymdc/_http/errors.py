@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from urllib3 import exceptions as theirs
 
-from pymdc._http.early_answer import Switched
+from pymdc._http.raw_response import Switched
 from pymdc._http.request import redact
 from pymdc.exceptions import (
     CertificateError,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymdc._http.early_answer import RawResponse
+from pymdc._http.raw_response import RawResponse
 from pymdc.exceptions import ConnectionLost, GarbledAnswer, HTTPError
 
 _NO_CONTENT = 204

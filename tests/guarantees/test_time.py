@@ -35,7 +35,7 @@ from pymdc._calls import waiting as queue
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import file_hash
 from pymdc._http.connection import connection_to
-from pymdc._http.early_answer import EarlyBytes
+from pymdc._http.raw_response import EarlyBytes
 
 LIMIT = 0.3
 LONG = 60

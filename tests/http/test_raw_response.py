@@ -22,7 +22,7 @@ from servers import ANSWER, HoldingServer, read_request, written
 import pymdc
 from pymdc import exceptions
 from pymdc._crypto.file_hash import file_hash
-from pymdc._http.early_answer import EarlyBytes
+from pymdc._http.raw_response import EarlyBytes
 
 REFUSAL = written("413 Content Too Large", b'{"error": "Storage quota exceeded"}')
 REFUSED = {"error": "Storage quota exceeded"}
