@@ -142,11 +142,12 @@ def run_on_thread(work: Callable[[], None]) -> None:
 
     It may take locks that each new thread takes as well, as in `_away_from_handlers`.
     """
-    thread = threading.Thread(target=work, name="pymdc-closer", daemon=True)
-    if DAEMONS and start_thread(thread):
-        thread.join()
-    else:
-        work()
+    if DAEMONS:
+        thread = threading.Thread(target=work, name="pymdc-closer", daemon=True)
+        if start_thread(thread):
+            thread.join()
+            return
+    work()
 
 
 def _away_from_handlers(start: Callable[[], bool]) -> bool:

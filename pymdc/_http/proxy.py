@@ -6,7 +6,6 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 PORTS = {"http": 80, "https": 443}
 
@@ -28,6 +27,8 @@ class Proxy:
 
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy for *url* by http_proxy, https_proxy and no_proxy, or None."""
+    from urllib.request import getproxies, proxy_bypass  # a tenth of the time of import pymdc
+
     parts = urlsplit(url)
     scheme = parts.scheme.replace("ws", "http")
     found = getproxies().get(scheme, "").strip()
