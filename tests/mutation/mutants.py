@@ -259,6 +259,10 @@ class _Places(ast.NodeVisitor):
     def visit_Assert(self, node: ast.Assert) -> None:
         pass
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        for part in node.body:  # not the decorators: that a dataclass is frozen, mypy sees
+            self.visit(part)
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         if node.name in SILENT_FUNCTIONS:
             return
