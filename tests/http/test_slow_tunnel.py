@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 
 import pytest
-from channels import HASH, pointer, pointing
+from channels import HASH, pointer, pointer_server
 from modes import Ask
 from servers import RawServer, read_request
 
@@ -49,7 +49,7 @@ def test_tunnel_that_comes_byte_by_byte_is_a_timeout_of_the_connection(
 def test_tunnel_to_a_channel_that_comes_byte_by_byte_is_bounded_as_well(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with RawServer(drip) as server, pointing([pointer("wss://bridge.invalid")]) as endpoint:
+    with RawServer(drip) as server, pointer_server([pointer("wss://bridge.invalid")]) as endpoint:
         monkeypatch.setenv("https_proxy", server.endpoint)
         with pymdc.Client(endpoint, timeout=(0.3, 60)) as client:
             files = pymdc.api.Files("b", None, client=client)
