@@ -1,6 +1,6 @@
-"""A shard's data channel: a WebSocket that takes one message and sends the shard.
+"""A shard's data channel: a WebSocket that receives one message and sends the shard.
 
-Another protocol of channels is another `open_shard`.
+To support another protocol of channels, replace `open_shard`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, suppress
 from typing import TypedDict
 
-from websockets import exceptions as theirs
+from websockets import exceptions as ws_exceptions
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
@@ -38,19 +38,21 @@ from pymdc.exceptions import (
 _RECEIVE = 256 * 1024
 _LARGEST_FRAME = 16 * 1024 * 1024
 _NORMAL = 1000
-_DONE = 200  # the code by which farmers of core 0.6 say that the shard was sent
+_DONE = 200  # farmers of core 0.6 send this code when the shard was sent
 _EMPTY = file_hash(b"")
 
-# At DEBUG a protocol writes its frames to the log, and the first one holds a token.
-_silent = logging.Logger("pymdc.channel")
-_silent.disabled = True
+# At DEBUG a protocol logs its frames, and the first frame holds a token.
+_no_log = logging.Logger("pymdc.channel")
+_no_log.disabled = True
 
-# Known to websockets from its release 17 on.
-_TOO_MANY_FRAGMENTS = [getattr(theirs, name) for name in {"TooManyFragments"} & {*dir(theirs)}]
+# websockets has this exception from release 17 on.
+_TOO_MANY_FRAGMENTS = [
+    getattr(ws_exceptions, name) for name in {"TooManyFragments"} & {*dir(ws_exceptions)}
+]
 
-_SILENT = "nothing came for {read:g} s"
-_NO_URL = "it is not the URL of a channel"
-_OLD = "farmers older than core 0.3 close like this; their protocol is not spoken here"
+_TIMED_OUT = "nothing came for {read:g} s"
+_NOT_A_URL = "it is not the URL of a channel"
+_OLD_FARMER = "farmers older than core 0.3 close like this; their protocol is not spoken here"
 
 _CLOSED = "it closed before the shard was whole"
 _NO_PROXY = "the proxy could not be used; check its address ({reason})"
@@ -58,28 +60,28 @@ _NO_PROXY = "the proxy could not be used; check its address ({reason})"
 # What connecting, websockets and the socket raise, as rows for `map_exceptions`.
 TRANSLATIONS: tuple[Row, ...] = (
     *CONNECTING,
-    (theirs.InvalidURI, ConnectError, _NO_URL),
-    (theirs.InvalidProxy, ConnectError, _NO_PROXY),
-    (theirs.ProxyError, ConnectError, _NO_PROXY),
+    (ws_exceptions.InvalidURI, ConnectError, _NOT_A_URL),
+    (ws_exceptions.InvalidProxy, ConnectError, _NO_PROXY),
+    (ws_exceptions.ProxyError, ConnectError, _NO_PROXY),
     (
-        theirs.InvalidHandshake,
+        ws_exceptions.InvalidHandshake,
         ConnectError,
         "no WebSocket answered; is something else listening there? ({reason})",
     ),
-    (theirs.ConnectionClosed, ConnectionLost, _CLOSED + " ({reason})"),
-    (theirs.ProtocolError, GarbledAnswer, "what came is not a WebSocket's ({reason})"),
-    (theirs.PayloadTooBig, GarbledAnswer, "a frame is too large ({reason})"),
+    (ws_exceptions.ConnectionClosed, ConnectionLost, _CLOSED + " ({reason})"),
+    (ws_exceptions.ProtocolError, GarbledAnswer, "what came is not a WebSocket's ({reason})"),
+    (ws_exceptions.PayloadTooBig, GarbledAnswer, "a frame is too large ({reason})"),
     *(
         (kind, GarbledAnswer, "a message has too many frames ({reason})")
         for kind in _TOO_MANY_FRAGMENTS
     ),
-    (theirs.InvalidState, ConnectionLost, _CLOSED + " ({reason})"),
-    (theirs.ConcurrencyError, NetworkError, "it was used twice at once ({reason})"),
+    (ws_exceptions.InvalidState, ConnectionLost, _CLOSED + " ({reason})"),
+    (ws_exceptions.ConcurrencyError, NetworkError, "it was used twice at once ({reason})"),
     (EOFError, ConnectionLost, _CLOSED),
-    (TimeoutError, Timeout, _SILENT),
+    (TimeoutError, Timeout, _TIMED_OUT),
     (OSError, ConnectionLost, "it broke ({reason})"),
 )
-_OTHER: Row = (theirs.WebSocketException, NetworkError, "{reason}")
+_OTHER: Row = (ws_exceptions.WebSocketException, NetworkError, "{reason}")
 _ROWS = (*TRANSLATIONS, _OTHER)
 
 
@@ -95,9 +97,10 @@ class Pointer(TypedDict, total=False):
 def open_shard(
     pointer: Pointer, transport: Transport, scope: CancelScope
 ) -> Generator[Block, None, None]:
-    """Give the bytes of the shard behind *pointer* as they come, from its first to its last.
+    """Yield the bytes of the shard that *pointer* names, in order, as they arrive.
 
-    It connects with the timeouts and certificates of *transport*, and ends when *scope* does.
+    The connection uses the timeouts and certificates of *transport*, and is shut down if *scope*
+    is cancelled or times out.
     Raises what `Channel` raises.
     """
     with closing(_open_channel(pointer, transport, scope)) as channel:
@@ -112,12 +115,12 @@ def _open_channel(pointer: Pointer, transport: Transport, scope: CancelScope) ->
 
 
 class Channel:
-    """An open channel, which is asked for one shard.
+    """An open channel, from which one shard is requested.
 
-    *url* is the channel's, *message* what it is sent, and *timeout* a pair of seconds: for
-    connecting, and for each wait for bytes.
-    Each method raises `ChannelError` for an error that the channel tells, `IntegrityError` where
-    it ends well without a byte of a shard that has some, else a `NetworkError`.
+    *url* is the address of the channel, *message* the request, and *timeout* a pair of seconds:
+    for connecting, and for each wait for bytes.
+    Each method raises `ChannelError` if the channel reports an error, `IntegrityError` if the
+    channel closes normally without a byte of a shard that is not empty, else a `NetworkError`.
     """
 
     def __init__(
@@ -130,10 +133,10 @@ class Channel:
     ) -> None:
         self.ended = False
         self._message, self._timeout, self._scope = message, timeout, scope
-        self._brought = False
-        self._text: bytearray | None = None  # of a message of text that has begun
-        uri = parsed(url)
-        self.url = _shown(uri)
+        self._any_bytes = False
+        self._text: bytearray | None = None  # the text message so far, until its last frame
+        uri = parse_channel_url(url)
+        self.url = _safe_url(uri)
         self._operation = scope.operation = f"the channel {self.url}"
         proxy = _proxy_for(url, self._operation)
         self._operation = scope.operation = self._operation + through(proxy)
@@ -141,7 +144,7 @@ class Channel:
             connection = connection_to(uri.host, uri.port, tls, secure=uri.secure, proxy=proxy)
             connection.open(scope, timeout)
             self._sock = connection.sock
-            self._protocol = ClientProtocol(uri, max_size=_LARGEST_FRAME, logger=_silent)
+            self._protocol = ClientProtocol(uri, max_size=_LARGEST_FRAME, logger=_no_log)
             self._protocol.send_request(self._protocol.connect())
             try:
                 self._sock.settimeout(timeout[1])
@@ -151,7 +154,7 @@ class Channel:
                 raise
 
     def read(self) -> list[Block]:
-        """Wait for bytes, and return the blocks of the shard in them, which may be none."""
+        """Wait for bytes; return the blocks of the shard in them, possibly none."""
         with self._mapped():
             data = self._sock.recv(_RECEIVE)
             if data:
@@ -159,9 +162,9 @@ class Channel:
             else:
                 self._protocol.receive_eof()
             blocks = [
-                block for event in self._protocol.events_received() for block in self._take(event)
+                block for event in self._protocol.events_received() for block in self._handle(event)
             ]
-            self._brought = self._brought or any(blocks)
+            self._any_bytes = self._any_bytes or any(blocks)
             self._check()
         return blocks
 
@@ -171,21 +174,21 @@ class Channel:
         self._sock.close()
         for broken in (self._protocol.handshake_exc, self._protocol.parser_exc):
             if broken is not None:
-                broken.__traceback__ = None  # which holds the protocol, and who called it
+                broken.__traceback__ = None  # its frames hold the protocol and its callers
 
-    def _take(self, event: object) -> Iterator[Block]:
+    def _handle(self, event: object) -> Iterator[Block]:
         if isinstance(event, Response) and self._protocol.handshake_exc is None:
             self._protocol.send_text(json.dumps(dict(self._message)).encode())
             self._send()
         elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
-            self._hear(bytearray(), event)
+            self._add_text(bytearray(), event)
         elif isinstance(event, Frame) and event.opcode is Opcode.CONT and self._text is not None:
-            self._hear(self._text, event)
+            self._add_text(self._text, event)
         elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
             yield event.data
 
-    def _hear(self, text: bytearray, frame: Frame) -> None:
-        """Add *frame* to a message of text; raise the error that the whole of it tells."""
+    def _add_text(self, text: bytearray, frame: Frame) -> None:
+        """Add *frame* to the message *text*; raise the error that a whole message reports."""
         text += frame.data
         self._text = None if frame.fin else text
         if frame.fin and (error := _error_in(self.url, text, self._message["token"])):
@@ -201,9 +204,9 @@ class Channel:
         if closed is not None and closed.code != _NORMAL:
             raise ConnectionLost(f"{self._operation}: it closed with code {closed.code}")
         self.ended = closed is not None
-        if self.ended and not self._brought and self._message["hash"] != _EMPTY:
+        if self.ended and not self._any_bytes and self._message["hash"] != _EMPTY:
             raise IntegrityError(
-                f"{self._operation}: it closed without a byte of the shard; {_OLD}"
+                f"{self._operation}: it closed without a byte of the shard; {_OLD_FARMER}"
             )
 
     def _send(self) -> None:
@@ -216,16 +219,16 @@ class Channel:
         return map_exceptions(_ROWS, self._operation, connect=connect, read=read)
 
 
-def parsed(url: str) -> WebSocketURI:
-    """Return the parts of a channel's *url*, or raise."""
+def parse_channel_url(url: str) -> WebSocketURI:
+    """Return the parts of a channel's *url*; `ConnectError` if it is not a WebSocket's."""
     try:
         return parse_uri(url)
-    except (theirs.InvalidURI, ValueError):  # whose texts show the whole of it
-        raise ConnectError(f"a pointer's channel: {_NO_URL}; expected ws://host:port") from None
+    except (ws_exceptions.InvalidURI, ValueError):  # their texts show the whole URL
+        raise ConnectError(f"a pointer's channel: {_NOT_A_URL}; expected ws://host:port") from None
 
 
-def _shown(uri: WebSocketURI) -> str:
-    """Return as much of *uri* as may be shown: no credentials, path or query."""
+def _safe_url(uri: WebSocketURI) -> str:
+    """Return *uri* without credentials, path and query, which may be secret."""
     host = f"[{uri.host}]" if ":" in uri.host else uri.host
     scheme, usual = ("wss", 443) if uri.secure else ("ws", 80)
     return f"{scheme}://{host}" if uri.port == usual else f"{scheme}://{host}:{uri.port}"
@@ -239,7 +242,7 @@ def _proxy_for(url: str, operation: str) -> Proxy | None:
 
 
 def _error_in(url: str, data: bytes | bytearray, token: str) -> ChannelError | None:
-    """Return the error that *data* tells, without the *token*, which it may repeat."""
+    """Return the error that *data* reports, if any; *token* is removed from its text."""
     try:
         answer = json.loads(bytes(data))
         code = int(answer["code"])

@@ -1,4 +1,4 @@
-"""A download: shards are fetched side by side, verified, and written at their places in a file."""
+"""A download: shards are fetched in parallel, verified, and written at their offsets in a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pymdc.exceptions import (
 
 _log = logging.getLogger("pymdc")
 
-# What a worker returns for a shard, its number and size, or the exception that it raises.
+# What a worker returns for a shard, its number and size, or the exception that was raised.
 Result = tuple[int, int] | BaseException
 
 
@@ -68,10 +68,10 @@ def download_file(
 
 
 class Download:
-    """Brings the shards of one file to *out*.
+    """Fetches the shards of one file into *out*.
 
-    Each shard has a worker of its own, which fetches, hashes and writes it. The call's worker waits
-    for these, hashes the whole file in order as its shards arrive, and alone reports *progress*.
+    Each shard has its own worker, which fetches, hashes and writes it. The call's worker waits for
+    the shards, hashes the whole file in order as they arrive, and alone reports *progress*.
     Up to ``client.channels`` shards are fetched at a time; one at a time, in order, if *out* is an
     open file or the *pointers* have no sizes.
     """
@@ -89,23 +89,24 @@ class Download:
         self._out, self._progress, self._scope = out, progress, scope
         self._hashes = [pointer["hash"] for pointer in pointers]
         self._sizes = sizes_of(pointers)
-        self._offsets = [0, *accumulate(self._sizes or ())]  # as far as they are known
+        self._offsets = [0, *accumulate(self._sizes or ())]  # as far as the sizes are known
         if self._sizes is not None:
             progress.total = self._offsets[-1]
         self._side_by_side = self._sizes is not None and not out.in_order
         self._running = 0  # workers
-        self._results: Queue[Result] = Queue()  # of the workers
+        self._results: Queue[Result] = Queue()  # from the workers
         self._verified: dict[int, int] = {}  # sizes of shards by their numbers
         self._verified_size = 0
         self._file_hash = FileHash()
         self._hashed = 0  # shards that are in the file hash
-        self._blocks: Iterator[Block] | None = None  # of the shard that is being added to it
+        self._blocks: Iterator[Block] | None = None  # of the shard that is being hashed
 
     def run(self, pointers: Pointers, renew: Callable[[], Pointers] | None) -> int:
         """Fetch the file and return its size in bytes.
 
-        When a channel fails, *renew* returns new pointers, as long as the last ones have brought a
-        shard. The first ones need not, because they may expire while the part file is checked.
+        If a channel fails, *renew* returns new pointers, as long as the last ones have brought a
+        shard. After a resumed start the first pointers need not have brought one, because they may
+        have expired while the part file was verified.
         """
         self._resume(pointers)
         before = -1 if self._verified else 0
@@ -127,7 +128,7 @@ class Download:
         return self._verified_size
 
     def _resume(self, pointers: Pointers) -> None:
-        """Use the shards that an earlier download has left in the part file."""
+        """Take over the shards that an earlier download left in the part file."""
         out = self._out
         if not isinstance(out, PartialFile):
             return
@@ -186,14 +187,14 @@ class Download:
         self._out.discard(self._end)
 
     def _start(self, shard: Shard, scope: CancelScope) -> None:
-        """Fetch *shard* on another worker, or on this thread if there can be none."""
+        """Fetch *shard* on another worker, or on this thread if none can be started."""
         write = self._out.writer(self._offsets[shard.number])
         fetch = partial(shard.fetch, self._client.transport, scope, write)
         self._client.spawn(fetch, self._results.put)
         self._running += 1
 
     def _take(self, result: Result) -> PymdcError | None:
-        """Take the *result* of a worker; return it if it is the failure of a shard."""
+        """Note the *result* of a worker; return it if it is the failure of a shard."""
         self._running -= 1
         if isinstance(result, PymdcError):
             return result
@@ -218,7 +219,7 @@ class Download:
         return self._offsets[max(self._verified, default=-1) + 1]
 
     def _add(self, number: int, size: int) -> None:
-        """Add a shard to those that are verified."""
+        """Note that a shard is verified."""
         self._verified[number] = size
         self._verified_size += size
         if not self._out.in_order:
@@ -232,7 +233,7 @@ class Download:
         return self._hashed in self._verified
 
     def _hash_block(self) -> None:
-        """Add the next block to the file hash; this is when an open file gets it."""
+        """Add the next block to the file hash; an open file is written at this moment."""
         start, size = self._offsets[self._hashed], self._verified[self._hashed]
         if self._blocks is None:
             self._blocks = self._out.flush(start, size)

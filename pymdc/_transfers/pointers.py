@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pymdc._transfers.channel import Pointer, parsed
+from pymdc._transfers.channel import Pointer, parse_channel_url
 from pymdc.exceptions import IntegrityError
 
-_LARGEST = 2**40  # bytes of a shard; a larger size is not believed
+_LARGEST = 2**40  # bytes of a shard; a larger size counts as unknown
 
 
 Pointers = Sequence[Pointer]
@@ -25,8 +25,8 @@ def check_pointers(answer: Any, operation: str) -> Pointers:
             f"{operation}: the answer is no list of pointers with hash, token and channel;"
             " is something else listening at the endpoint?"
         )
-    for pointer in answer:  # now, because new pointers would not help against a wrong URL
-        parsed(pointer["channel"])
+    for pointer in answer:  # before the download, because new pointers do not correct a wrong URL
+        parse_channel_url(pointer["channel"])
     return answer
 
 

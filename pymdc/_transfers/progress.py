@@ -1,4 +1,4 @@
-"""Progress: how many bytes of a transfer are done, reported to a function of the caller's."""
+"""Progress: the bytes of a transfer that are done, reported to the caller's callback."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _INTERVAL = 0.05  # seconds between two reports
 
 
 class Progress:
-    """Calls *callback* with the bytes that are done and the *total*; the former only grow.
+    """Calls *callback* with the bytes done, which never decrease, and the *total*.
 
-    The last report has the total twice, and is made only when the transfer has succeeded.
+    The last report has the total twice, and is made only if the transfer has succeeded.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Progress:
         self._next_report = -math.inf
 
     def report(self, done: int) -> None:
-        """Report *done* bytes, unless the last report had as many or was made just before."""
+        """Report *done* bytes, unless as many were reported or the last report is too recent."""
         if self._callback is None or done <= self._last_reported or done == self.total:
             return
         now = self._clock()
@@ -46,7 +46,7 @@ class Progress:
 
 
 def check_progress(callback: object) -> Progress:
-    """Return the progress that is reported to *callback*; TypeError if that is no function."""
+    """Return a `Progress` for *callback*; TypeError if it is not a function."""
     if callback is not None and not callable(callback):
         raise TypeError(
             f"progress is {type(callback).__name__}; expected a function of two numbers"

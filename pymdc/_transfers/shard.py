@@ -13,12 +13,12 @@ from pymdc._http.transport import Transport
 from pymdc._transfers.channel import Pointer, open_shard
 from pymdc.exceptions import IntegrityError
 
-_WRITE_SIZE = 256 * 1024  # bytes that are written at once; frames may be smaller
+_WRITE_SIZE = 256 * 1024  # bytes in one write; frames may be smaller
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that is to be fetched: the *number* from 0 on, and its *size* if that is known.
+    """A shard to fetch: its *number*, from 0 on, and its *size*, if known.
 
     *label* names it in errors.
     """
@@ -55,7 +55,7 @@ class Shard:
         return self.number, size
 
     def is_in(self, blocks: Iterable[Block]) -> bool:
-        """Say whether *blocks* are the shard."""
+        """Say whether *blocks* have the hash of the shard."""
         found = FileHash()
         for block in blocks:
             found.update(block)
@@ -68,7 +68,7 @@ class Shard:
 
 
 class ShardScope(CancelScope):
-    """A scope for the shards of a *call*: it ends when the call's scope does, or earlier."""
+    """The scope for the shards of one *call*: it ends with the scope of the call, or earlier."""
 
     def __init__(self, call: CancelScope) -> None:
         self._call = call
@@ -86,7 +86,7 @@ class ShardScope(CancelScope):
         self._call.operation = operation
 
     def check(self) -> None:
-        """Raise the reason for which the call or its shards were ended, if they were."""
+        """Raise the reason if the call or its shards were ended."""
         self._call.check()
         super().check()
 
@@ -96,23 +96,23 @@ class ShardScope(CancelScope):
         self._call.heartbeat()
 
     def remaining(self) -> float:
-        """Return the seconds that are left."""
+        """Return the seconds until the deadline of the call."""
         return self._call.remaining()
 
     def attach(self, sock: socket.socket) -> None:
-        """Shut down *sock* when the call or its shards are ended."""
+        """Shut down *sock* if the call or its shards are ended."""
         super().attach(sock)
         self._call.attach(sock)
 
     def detach(self, sock: socket.socket | None = None) -> None:
-        """Forget *sock*, which is still open, or every socket of the shards."""
+        """Undo `attach` for *sock*, which is still open, or for every socket of the shards."""
         super().detach(sock)
         if sock is not None:
             self._call.detach(sock)
 
 
 def check_hash(what: str, found: str, expected: str) -> None:
-    """Raise an `IntegrityError` about *what* unless it has the *expected* hash."""
+    """Raise `IntegrityError` about *what* if the hash *found* is not the *expected* one."""
     if found != expected:
         raise IntegrityError(
             f"{what} came with the hash {found}, not {expected}; it is damaged there or on the way"

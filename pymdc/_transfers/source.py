@@ -1,4 +1,4 @@
-"""What an upload sends: a path, content or an open file, taken at the call and read on a worker."""
+"""What an upload sends: a path, content or an open file, checked at the call, read on a worker."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _LONGEST_SHOWN = 255  # characters of a path; what is longer may be content
 
 
 class Source:
-    """What is *given* for an upload, and its file name: *name*, or its own.
+    """What is *given* for an upload, and its file name: *name*, or the name that it has.
 
-    A path is opened here, at the call: from now on its file may be removed, renamed or replaced.
-    What goes wrong with that is raised by `opened`, on the worker; TypeError and ValueError say
-    at once what can't be sent.
+    A path is opened here, at the call: after that its file may be removed, renamed or replaced.
+    An OSError from opening it is raised by `opened`, on the worker; TypeError and ValueError for
+    what cannot be sent are raised here.
     """
 
     def __init__(self, given: object, name: Text | None = None) -> None:
@@ -39,7 +39,7 @@ class Source:
         elif isinstance(given, bytearray | memoryview):
             self._file, self.name = _Content(given), ""
         else:
-            self._file = _binary(given)
+            self._file = _check_readable(given)
             own_name = getattr(given, "name", "")
             named = isinstance(own_name, str | bytes)
             self.name = os.path.basename(os.fsdecode(own_name)) if named else ""
@@ -48,7 +48,7 @@ class Source:
 
     @contextmanager
     def opened(self, scope: CancelScope) -> Iterator[Any]:
-        """Give the file, to be read from where it stands; close it, unless the caller opened it."""
+        """Yield the file, to be read from its position on; close it unless the caller opened it."""
         if self._failure is not None:
             raise self._failure
         file, self._file = self._file, None
@@ -68,7 +68,7 @@ class Source:
             self._file = _File(path)
         except OSError as error:
             if not none_left(error):
-                self._failure = _explained(error) if isinstance(given, bytes) else error
+                self._failure = _with_note(error) if isinstance(given, bytes) else error
             return
         if few_left(self._file.fileno()):
             self._file.close()
@@ -76,47 +76,47 @@ class Source:
 
 
 class _File(io.FileIO):
-    """A file opened here, which is closed when nobody holds it any more."""
+    """A file opened here, closed without a warning when nothing refers to it any more."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, opener=_not_waiting)
+        super().__init__(path, opener=_open_without_blocking)
 
     def __del__(self) -> None:
         self.close()
 
 
 class _Content:
-    """Bytes in memory as a file; nobody else gets hold of the memory, so that it can be let go."""
+    """Bytes in memory as a file; it exports no views, so that the memory can be released."""
 
     def __init__(self, data: bytearray | memoryview) -> None:
         if isinstance(data, memoryview) and not data.c_contiguous:
             raise ValueError(f"the memory is not in one piece; {_EXPECTED}")
         self._data = memoryview(data).cast("B")
-        self._place = 0
+        self._position = 0
 
     def seek(self, offset: int, whence: int) -> int:
-        """Stand *offset* bytes after the beginning, the place, or the end."""
-        self._place = offset + (0, self._place, len(self._data))[whence]
-        return self._place
+        """Move to *offset* bytes after the start, the position, or the end; return the position."""
+        self._position = offset + (0, self._position, len(self._data))[whence]
+        return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        """Copy the next bytes into *buffer*; return how many."""
-        with self._data[self._place : self._place + len(buffer)] as block:
+        """Copy the next bytes into *buffer*; return their number."""
+        with self._data[self._position : self._position + len(buffer)] as block:
             buffer[: len(block)] = block
-            self._place += len(block)
+            self._position += len(block)
             return len(block)
 
     def close(self) -> None:
-        """Hold the memory no longer."""
+        """Release the memory."""
         self._data.release()
 
 
-# What is read into one's own memory: of other files read() alone is known.
+# Types read with readinto(); of other files only read() can be relied on.
 READ_INTO = (io.FileIO, _File, _Content)
 
 
 def as_path(given: str | bytes | os.PathLike[Any], expected: str) -> str:
-    """Return *given* as text; ValueError, which tells what was *expected*, for what is no path."""
+    """Return *given* as text; ValueError, which says what was *expected*, if it is not a path."""
     path = os.fsdecode(given)
     try:
         if b"\0" not in os.fsencode(path):
@@ -127,44 +127,44 @@ def as_path(given: str | bytes | os.PathLike[Any], expected: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Return *path* from the root on; OSError where the working directory is gone.
+    """Return *path* as an absolute path; OSError if the working directory is gone.
 
-    Nothing else of it is changed: a folder before ``..`` may be a link to another one.
+    ``..`` is kept, because the folder before it may be a symbolic link.
     """
     return os.path.join("" if os.path.isabs(path) else os.getcwd(), path)
 
 
-def _not_waiting(name: str, flags: int) -> int:
-    # To open a pipe that nobody writes to would wait for ever; like this it cannot be rewound.
+def _open_without_blocking(name: str, flags: int) -> int:
+    # Opening a pipe without a writer would block for ever; opened like this, it fails to rewind.
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _explained(error: OSError) -> OSError:
-    """Return *error* with what bytes mean, for somebody who meant them as content."""
+def _with_note(error: OSError) -> OSError:
+    """Return *error* with a note that bytes are a path, in case they were meant as content."""
     shown = error.filename if len(error.filename) <= _LONGEST_SHOWN else None
     return type(error)(error.errno, f"{error.strerror} ({_BYTES})", shown)
 
 
-def _binary(file: object) -> Any:
-    """Return *file* if it is open for reading bytes; TypeError or ValueError if it is not."""
+def _check_readable(file: object) -> Any:
+    """Return *file* if it is open for reading bytes, else TypeError or ValueError."""
     if not callable(getattr(file, "read", None)):
         raise TypeError(f"the file is {type(file).__name__}; {_EXPECTED}")
     source: Any = file
-    nothing: object = b""
-    place = None
-    with suppress(Exception):  # of a pipe; it comes again when the file is sent
-        place = source.tell()
+    empty: object = b""
+    position = None
+    with suppress(Exception):  # such as a pipe's; it is raised again when the file is sent
+        position = source.tell()
     try:
-        nothing = source.read(0)
-    except ValueError as error:  # of a closed file, or one that is written
+        empty = source.read(0)
+    except ValueError as error:  # of a closed file, or one open for writing
         raise ValueError(f"the file is not open for reading ({error}); {_EXPECTED}") from None
     except Exception:  # noqa: BLE001  # as above
         pass
-    if isinstance(nothing, str):
+    if isinstance(empty, str):
         raise TypeError(f"the file is open as text; {_EXPECTED}")
-    if nothing and place is not None:  # whatever that file understands by zero
+    if empty and position is not None:  # a file whose read(0) is not empty
         with suppress(Exception):
-            source.seek(place)
+            source.seek(position)
     return source
 
 

@@ -1,4 +1,4 @@
-"""What a download writes to: a part file beside its target, or a file that the caller opened."""
+"""The output of a download: a part file beside the target, or a file that the caller opened."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class OrderedOutput:
         self._buffers: deque[SpooledTemporaryFile[bytes]] = deque()
 
     def writer(self, _offset: int) -> Callable[[Block], object]:
-        """Return what buffers the blocks of the next shard."""
+        """Return a function that buffers the blocks of the next shard."""
         buffer = SpooledTemporaryFile(_LARGE)  # noqa: SIM115  # flush() or discard() closes it
         self._buffers.append(buffer)
         return buffer.write
 
     def flush(self, _offset: int, _size: int) -> Iterator[Block]:
-        """Write the first of the buffered shards; give each of its blocks once it is written."""
+        """Write the first buffered shard; yield each of its blocks once it is written."""
         buffer = self._buffers[0]
         buffer.seek(0)
         while block := buffer.read(_BLOCK):
@@ -64,7 +64,7 @@ class OrderedOutput:
         self._buffers.popleft().close()
 
     def discard(self, _size: int) -> None:
-        """Forget the shards that are buffered."""
+        """Discard the buffered shards."""
         while self._buffers:
             self._buffers.popleft().close()
 
@@ -79,7 +79,7 @@ class OrderedOutput:
 
 @dataclass(frozen=True)
 class _NewFile:
-    """What a new file in the folder gets: its mode and owner, and whether it can be locked."""
+    """What a new file in the folder gets as mode and owner, and whether it can be locked."""
 
     mode: int
     owner: int
@@ -87,13 +87,12 @@ class _NewFile:
 
 
 class PartialFile:
-    """A file beside *path*, moved there when it is whole; *name* is its own path until then.
+    """A file with the path *name*, beside *path*, to which it is moved when it is whole.
 
-    Until then nobody but its owner may read it. Then it gets the mode of the file that it replaces,
-    or that of a *new* file.
-    Several threads may write to it while one more reads.
-    If it is *resumable* a later download of the same file finds it, so it is kept unless it is
-    empty.
+    Until it is moved only its owner may read it. When it is moved it gets the mode of the file that
+    it replaces, or that of a *new* file.
+    Several threads may write to it while another one reads.
+    A *resumable* part file is kept unless it is empty: a later download of the same file finds it.
     """
 
     in_order = False
@@ -111,7 +110,7 @@ class PartialFile:
         self.resumable = resumable
 
     def writer(self, offset: int) -> Callable[[Block], object]:
-        """Return what writes the blocks of the shard at *offset*."""
+        """Return a function that writes the blocks of the shard at *offset*."""
 
         def write(block: Block) -> None:
             nonlocal offset
@@ -136,11 +135,11 @@ class PartialFile:
             return self._file.write(block)
 
     def flush(self, offset: int, size: int) -> Iterator[Block]:
-        """Give the blocks of the shard at *offset*, all of which are written already."""
+        """Yield the blocks of the shard at *offset*, which are already written."""
         return self.read(offset, size)
 
     def read(self, offset: int, size: int) -> Iterator[Block]:
-        """Give *size* bytes from *offset* on, in blocks each of which is valid until the next."""
+        """Yield *size* bytes from *offset* on, in blocks each of which is valid until the next."""
         if self._reader is None:
             self._reader = io.FileIO(self._name)
         self._reader.seek(offset)
@@ -157,7 +156,7 @@ class PartialFile:
             self._file.truncate(size)
 
     def move(self, path: str) -> None:
-        """Replace the file at *path*, and get the owner, group and mode of that."""
+        """Replace the file at *path*, after taking its owner, group and mode."""
         with suppress(OSError):  # the file system may not have modes
             os.chmod(self._handle, self._mode(path))
         self._close_on_windows()
@@ -174,16 +173,16 @@ class PartialFile:
         except FileNotFoundError:
             return self.new.mode
         mode = before.st_mode & 0o777
-        for owner in (before.st_uid, -1):  # only root may set the owner, a member the group
+        for owner in (before.st_uid, -1):  # only root may set an owner, only a member a group
             with suppress(OSError, AttributeError):
                 os.chown(self._handle, owner, before.st_gid)
                 _copy_acl(path, self._handle)
                 return mode
-        # The group could not be kept, so the new one gets the permissions of everybody.
+        # The group could not be kept, so the new group gets the permissions of everybody.
         return mode & 0o707 | (mode & 0o007) << 3
 
     def keep_or_remove(self) -> None:
-        """Remove the file, unless a later download can use what is in it."""
+        """Remove the file, unless a later download can resume it."""
         with suppress(OSError):
             if not (self.resumable and len(self)):
                 self._close_on_windows()
@@ -196,7 +195,7 @@ class PartialFile:
                 file.close()
 
     def _close_on_windows(self) -> None:
-        if fcntl is None:  # there an open file can be neither moved nor removed
+        if fcntl is None:  # on Windows an open file can be neither moved nor removed
             self.close()
 
 
@@ -212,7 +211,7 @@ class TargetPath:
 
 
 def check_target(to: object) -> TargetPath | BinaryIO:
-    """Return *to* if it is an open binary file, or its path; else TypeError or ValueError."""
+    """Return *to* as an open binary file or a path; TypeError or ValueError if it is neither."""
     expected = "expected a path or a file opened with 'wb'"
     if isinstance(to, str | bytes | os.PathLike):
         return _target_path(as_path(to, expected))
@@ -240,7 +239,7 @@ def _target_path(given: str) -> TargetPath:
 
 @contextmanager
 def open_target(to: TargetPath | BinaryIO, file_hash: str) -> Iterator[Output]:
-    """Give what to write to. After success a path has the whole file, otherwise what it had before.
+    """Yield the output. A path gets the whole file after success, and is unchanged otherwise.
 
     A file that the caller opened is left open.
     """
@@ -269,10 +268,10 @@ def open_target(to: TargetPath | BinaryIO, file_hash: str) -> Iterator[Output]:
 
 
 def _open_part(path: str, given: str, file_hash: str) -> PartialFile:
-    """Open the part file for *path*: the resumable one, or else one with a unique name.
+    """Open the part file for *path*: the resumable one, or one with a unique name.
 
-    The resumable one may be in use by another download, or unusable.
-    Where files can't be locked nobody can tell, so there it is always one with a unique name.
+    A unique name is used if the resumable file is unusable or in use by another download, and
+    always where files cannot be locked, because there nobody can tell whether it is in use.
     """
     resumable, unique = f"{_prefix(path, file_hash)}.part", _unique_name(path, file_hash)
     with _naming(given):
@@ -294,7 +293,7 @@ def _unique_name(path: str, file_hash: str) -> str:
 
 
 def _probe(name: str) -> _NewFile:
-    """Make the file *name*, look at it, and remove it."""
+    """Create the file *name*, inspect it, and remove it."""
     try:
         with io.FileIO(name, "x") as file:
             status = os.fstat(file.fileno())
@@ -310,12 +309,12 @@ def _can_lock(file: io.FileIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return isinstance(error, BlockingIOError)  # _remove_leftovers() of another download has it
+        return isinstance(error, BlockingIOError)  # locked in _remove_leftovers() by another one
     return True
 
 
 def _open_exclusive(name: str, new: _NewFile, flags: int = 0) -> io.FileIO:
-    """Open the file *name* for this download alone; OSError if that is not possible."""
+    """Open and lock the file *name* for this download alone; OSError if that is not possible."""
     while True:
         file = io.FileIO(os.open(name, _FLAGS | flags, 0o600), "r+")
         try:
@@ -327,7 +326,7 @@ def _open_exclusive(name: str, new: _NewFile, flags: int = 0) -> io.FileIO:
                 raise PermissionError(errno.EPERM, "it is another user's")
             with suppress(FileNotFoundError):
                 if os.path.samestat(status, os.stat(name)):
-                    if status.st_mode & 0o077 and new.lockable:  # an earlier version made it
+                    if status.st_mode & 0o077 and new.lockable:  # an earlier version created it
                         with suppress(OSError):  # the file system may not have modes
                             os.fchmod(file.fileno(), 0o600)
                     return file
@@ -338,7 +337,7 @@ def _open_exclusive(name: str, new: _NewFile, flags: int = 0) -> io.FileIO:
 
 
 def _remove_leftovers(path: str, file_hash: str, new: _NewFile) -> None:
-    """Remove the part files that other downloads of this file have left."""
+    """Remove the part files that other downloads of this file left behind."""
     prefix = _prefix(path, file_hash)
     for name in (f"{prefix}.part", *glob.glob(f"{glob.escape(prefix)}-*.part")):
         with suppress(OSError):
@@ -350,7 +349,7 @@ def _remove_leftovers(path: str, file_hash: str, new: _NewFile) -> None:
 
 
 def _copy_acl(path: str, to: int | str) -> None:
-    """Give *to* the access control list of the file at *path*, or none if that has none."""
+    """Copy the access control list of the file at *path* to *to*; remove that of *to* if none."""
     if not hasattr(os, "getxattr"):
         return
     try:
@@ -364,7 +363,7 @@ def _copy_acl(path: str, to: int | str) -> None:
 
 @contextmanager
 def _naming(path: str | None) -> Iterator[None]:
-    """Let an OSError name *path*, which the caller knows, instead of the part file."""
+    """Make an OSError name *path*, which the caller knows, instead of the part file."""
     try:
         yield
     except OSError as error:

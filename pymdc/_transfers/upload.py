@@ -1,4 +1,4 @@
-"""A file as a streamed multipart body of known length."""
+"""The body of an upload: a file as a multipart form of known length, read while it is sent."""
 
 from __future__ import annotations
 
@@ -34,45 +34,45 @@ def body_of(
     source: Source,
     scope: CancelScope,
     progress: Progress,
-    aside: BackgroundTask | None,
+    hasher: BackgroundTask | None,
     *,
     field: str = "file",
     fields: Mapping[str, str] = _NO_FIELDS,
 ) -> Iterator[FileBody]:
-    """Give the body for *source*, sent in the form's *field* and after the other *fields*.
+    """Yield the body for *source*: the file is *field* of the form, after the other *fields*.
 
-    A file that the caller opened stands where it stood, unless the body is ``stored`` at the end.
+    A file that the caller opened gets its position back, unless the body is ``stored`` at the end.
     """
     with source.opened(scope) as file:
-        # The first time this reads a file of the system.
+        # The first call reads a file of the system, which needs a descriptor.
         guess = partial(mimetypes.guess_type, source.name)
         kind = when_there_is_one(guess, scope.sleep, scope.remaining())[0] or _UNKNOWN_TYPE
-        body = FileBody(file, _Form(source.name, kind, field, fields), progress, aside)
+        body = FileBody(file, _Form(source.name, kind, field, fields), progress, hasher)
         try:
             yield body
         finally:
-            if aside is not None:
-                aside.wait()
+            if hasher is not None:
+                hasher.wait()
             if not body.stored:
-                with suppress(OSError):  # another one ended the upload
+                with suppress(OSError):  # it would replace the error that ended the upload
                     body.rewind()
 
 
 class FileBody:
     """The rest of *file* as the last part of a multipart form, read while it is sent.
 
-    ``size`` is the file's number of bytes, and ``headers`` are those of the body; ``hash`` names
-    what was read, which is hashed *aside*, and is None where that is.
+    ``size`` is the number of bytes of the file, and ``headers`` are those of the body; ``hash`` is
+    computed by *hasher* from what was read, and is None without a *hasher*.
     """
 
     stored = False
 
     def __init__(
-        self, file: Any, form: _Form, progress: Progress, aside: BackgroundTask | None
+        self, file: Any, form: _Form, progress: Progress, hasher: BackgroundTask | None
     ) -> None:
         self._file = file
         self._progress = progress
-        self._aside = aside
+        self._hasher = hasher
         self._start = self._seek(0, os.SEEK_CUR)
         self.size = self._seek(0, os.SEEK_END) - self._start
         self.rewind()
@@ -92,40 +92,40 @@ class FileBody:
 
     def __iter__(self) -> Iterator[bytes | memoryview]:
         yield self._head
-        # What the file raises is none of the connection's errors, for which it would be taken.
+        # An error of the file must not be taken for one of the connection.
         with user_code():
             yield from self._blocks()
         yield self._tail
 
     def rewind(self) -> None:
-        """Go back to where the file stood at first."""
+        """Go back to the first position of the file."""
         self._seek(self._start)
 
     def _blocks(self) -> Iterator[memoryview]:
-        self.hash = FileHash() if self._aside else None
+        self.hash = FileHash() if self._hasher else None
         self.rewind()
         read = sent = 0
         for block in _read(self._file):
             read += len(block)
             if read > self.size:
                 raise IntegrityError(f"the file grew while it was sent: it had {self.size} bytes")
-            if self._aside and self.hash is not None:
-                self._aside.do(partial(self.hash.update, block))
-            for place in range(0, len(block), _PIECE):
-                yield (piece := block[place : place + _PIECE])
+            if self._hasher and self.hash is not None:
+                self._hasher.do(partial(self.hash.update, block))
+            for offset in range(0, len(block), _PIECE):
+                yield (piece := block[offset : offset + _PIECE])
                 sent += len(piece)
                 self._progress.report(sent)
         if sent < self.size:
             raise IntegrityError(
                 f"the file shrank while it was sent: it had {self.size} bytes, and ended at {sent}"
             )
-        if self._aside:
-            self._aside.wait()
+        if self._hasher:
+            self._hasher.wait()
 
     def _seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
-            place = self._file.seek(offset, whence)
-            return int(self._file.tell() if place is None else place)  # some only go there
+            position = self._file.seek(offset, whence)
+            return int(self._file.tell() if position is None else position)  # some return None
         except (OSError, TypeError, ValueError, AttributeError) as error:
             raise io.UnsupportedOperation(
                 f"the file cannot be rewound ({error}); expected one that is open and can seek"
@@ -133,8 +133,8 @@ class FileBody:
 
 
 def _read(file: Any) -> Iterator[memoryview]:
-    """Give what is left of *file*, in blocks each of which is good until the next but one."""
-    if type(file) not in READ_INTO:  # what others have made may count on read()
+    """Yield the rest of *file*, in blocks each of which is valid until the next but one."""
+    if type(file) not in READ_INTO:  # other types may provide read() alone
         while block := file.read(_BLOCK):
             yield memoryview(block)
         return
@@ -146,7 +146,7 @@ def _read(file: Any) -> Iterator[memoryview]:
 
 @dataclass(frozen=True)
 class _Form:
-    """A form in which the file *name*, of a mime type *kind*, is *field*, after other *fields*."""
+    """A form with the file *name*, of MIME type *kind*, as *field*, after the other *fields*."""
 
     name: str
     kind: str
@@ -154,7 +154,7 @@ class _Form:
     fields: Mapping[str, str]
 
     def head(self, boundary: str) -> bytes:
-        """Return the parts before that of the file, and the head of this."""
+        """Return the other parts, and the head of the part with the file."""
         disposition = f"--{boundary}\r\nContent-Disposition: form-data; name="
         parts = [
             f'{disposition}"{_quoted(field)}"\r\n\r\n{value}\r\n'
