@@ -1,4 +1,4 @@
-"""Downloads from channels that misbehave: an exception of the tree, and no file."""
+"""Downloads from faulty channels: each gives an exception of pymdc, and leaves no file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_channel_with_fragments_and_pings_is_read(ask: Ask, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         '{"code":200}',
         '{"code": 200, "message": "Done"}',
@@ -55,17 +55,17 @@ def test_channel_with_fragments_and_pings_is_read(ask: Ask, tmp_path: Path) -> N
     ],
 )
 def test_success_text_from_channel_is_not_an_error(
-    ask: Ask, tmp_path: Path, said: str | list[str]
+    ask: Ask, tmp_path: Path, message: str | list[str]
 ) -> None:
     def handle(connection: ServerConnection) -> None:
         send_shard(connection)
-        connection.send(said)
+        connection.send(message)
 
-    def other_way_round(connection: ServerConnection) -> None:
-        connection.send(said)
+    def message_first(connection: ServerConnection) -> None:
+        connection.send(message)
         send_shard(connection)
 
-    for farmer in (handle, other_way_round):
+    for farmer in (handle, message_first):
         with websocket(farmer) as url:
             value = download(ask, [pointer(url)], tmp_path / "out")
         assert value["size"] == len(DATA)
@@ -80,17 +80,17 @@ def test_empty_shard_makes_empty_file(ask: Ask, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == b""
 
 
-def told(connection: ServerConnection) -> None:
+def refuse(connection: ServerConnection) -> None:
     connection.send(json.dumps({"code": 400, "message": "Token not valid for hash"}))
 
 
-def dropped(connection: ServerConnection) -> None:
+def drop(connection: ServerConnection) -> None:
     connection.send(DATA[:5])
     connection.socket.shutdown(socket.SHUT_RDWR)
 
 
 DONE = '{"code": 200}'
-TOLD = exceptions.ChannelError
+CHANNEL_ERROR = exceptions.ChannelError
 
 CHANNELS: list[tuple[ChannelHandler, type[Exception], str]] = [
     (
@@ -102,11 +102,15 @@ CHANNELS: list[tuple[ChannelHandler, type[Exception], str]] = [
     (lambda c: None, exceptions.IntegrityError, "without a byte of the shard; farmers older than"),
     (lambda c: c.send(b""), exceptions.IntegrityError, "without a byte of the shard"),
     (lambda c: c.send(DONE), exceptions.IntegrityError, "without a byte of the shard"),
-    (lambda c: c.send(iter(['{"code": 200', '1, "message": "no"}'])), TOLD, "answered 2001: no"),
-    (told, exceptions.ChannelError, "answered 400: Token not valid for hash"),
+    (
+        lambda c: c.send(iter(['{"code": 200', '1, "message": "no"}'])),
+        CHANNEL_ERROR,
+        "answered 2001: no",
+    ),
+    (refuse, exceptions.ChannelError, "answered 400: Token not valid for hash"),
     (lambda c: c.send("[]"), exceptions.ChannelError, "not JSON"),
     (lambda c: c.close(1011), exceptions.ConnectionLost, "closed with code 1011"),
-    (dropped, exceptions.ConnectionLost, "before the shard was whole"),
+    (drop, exceptions.ConnectionLost, "before the shard was whole"),
 ]
 
 
@@ -125,13 +129,13 @@ def test_failing_channel_leaves_no_file(
     assert target.read_bytes() == b"old"
 
 
-def silent(connection: socket.socket) -> None:
+def stay_silent(connection: socket.socket) -> None:
     while connection.recv(65536):
         pass
 
 
 RAW: list[tuple[Handler, type[Exception], str]] = [
-    (silent, exceptions.Timeout, "nothing came for 1 s"),
+    (stay_silent, exceptions.Timeout, "nothing came for 1 s"),
     (lambda connection: None, exceptions.NetworkError, ""),
     (answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), exceptions.ConnectError, ""),
     (answering(b"SSH-2.0-OpenSSH\r\n\r\n"), exceptions.ConnectError, "no WebSocket answered"),
@@ -194,12 +198,12 @@ def test_channel_without_websocket_url_is_refused_before_connecting(
 def test_one_pointer_without_websocket_url_stops_the_download_first(
     ask: Ask, tmp_path: Path
 ) -> None:
-    pulled: list[ServerConnection] = []
-    with websocket(pulled.append) as url:
+    connections: list[ServerConnection] = []
+    with websocket(connections.append) as url:
         pointers = [pointer(url), pointer(url.replace("ws:", "http:"))]
         value = download(ask, pointers, tmp_path / "out")
     assert type(value) is exceptions.ConnectError
-    assert pulled == []
+    assert connections == []
 
 
 def test_shards_in_wrong_order_are_an_integrity_error(ask: Ask, tmp_path: Path) -> None:

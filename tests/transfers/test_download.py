@@ -1,4 +1,4 @@
-"""Downloads: shards side by side, each in its place, and what was fetched is not fetched again."""
+"""Downloads: shards are fetched in parallel, and downloads resume from a part file."""
 
 from __future__ import annotations
 
@@ -59,9 +59,11 @@ def test_shards_are_fetched_in_parallel(ask: Ask, tmp_path: Path) -> None:
     assert fake.most_at_once == 4
 
 
-@pytest.mark.parametrize("told", [("size",), ("operation",)], ids=["sizes", "no sizes"])
-def test_shards_of_single_channel_are_fetched_in_order(ask: Ask, tmp_path: Path, told: Any) -> None:
-    with FakeBridge(*told) as fake:
+@pytest.mark.parametrize("fields", [("size",), ("operation",)], ids=["sizes", "no sizes"])
+def test_shards_of_single_channel_are_fetched_in_order(
+    ask: Ask, tmp_path: Path, fields: Any
+) -> None:
+    with FakeBridge(*fields) as fake:
         value = download(ask, fake, tmp_path / "out", channels=1)
     assert value["size"] == len(DATA)
     assert (tmp_path / "out").read_bytes() == DATA
@@ -93,8 +95,8 @@ def test_file_without_seek_gets_bytes_in_order(ask: Ask) -> None:
     assert fake.requested == ALL
 
 
-def in_place(folder: Path) -> list[int]:
-    """Return the numbers of the shards that are in the part file."""
+def shards_in_part_file(folder: Path) -> list[int]:
+    """Return the numbers of the shards that the part file has."""
     left = part_path(folder).read_bytes()
     return [number for number in ALL if left[number * SHARD :][:SHARD] == SHARDS[number]]
 
@@ -117,7 +119,7 @@ def test_shards_in_part_file_are_not_fetched_again(
         assert type(download(ask, fake, target, "given")) is kind
         assert target.read_bytes() == b"old"
         assert sorted(os.listdir(tmp_path)) == [part_path(tmp_path).name, "out"]
-        kept = in_place(tmp_path)
+        kept = shards_in_part_file(tmp_path)
         assert len(kept) >= 2
         fake.requested.clear()
         value = download(ask, fake, target, "given")
@@ -143,13 +145,13 @@ def test_part_file_is_checked_before_it_is_used(
     ask: Ask, tmp_path: Path, left: bytes, fetched: list[int]
 ) -> None:
     part_path(tmp_path).write_bytes(left)
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     with FakeBridge() as fake:
-        download(ask, fake, tmp_path / "out", progress=lambda *numbers: told.append(numbers))
+        download(ask, fake, tmp_path / "out", progress=lambda *numbers: reports.append(numbers))
     assert (tmp_path / "out").read_bytes() == DATA
     assert os.listdir(tmp_path) == ["out"]
     assert sorted(fake.requested) == fetched
-    assert told[-1] == (len(DATA), len(DATA))
+    assert reports[-1] == (len(DATA), len(DATA))
 
 
 KILLED = """
@@ -175,7 +177,7 @@ def test_killed_download_resumes(ask: Ask, tmp_path: Path) -> None:
             process.wait(MINUTE)
         go_on.set()
         assert os.listdir(tmp_path) == [part_path(tmp_path).name]
-        kept = in_place(tmp_path)
+        kept = shards_in_part_file(tmp_path)
         assert len(kept) >= 5
         fake.requested.clear()
         assert download(ask, fake, target)["size"] == len(DATA)
@@ -214,7 +216,7 @@ def test_pointers_are_renewed_if_the_token_is_pymdcs_own(
     with FakeBridge() as fake:
         fake.handlers |= {3: handle, 8: handle}
         assert download(ask, fake, tmp_path / "out", channels=channels)["size"] == len(DATA)
-        # Side by side both may fail before either is noticed, and are then renewed at once.
+        # In parallel, both may fail before the first renewal, which then covers both.
         assert fake.pointer_requests in ({3} if channels == 1 else {2, 3})
     assert (tmp_path / "out").read_bytes() == DATA
 
@@ -247,8 +249,8 @@ def test_open_file_gets_no_byte_of_a_wrong_shard(ask: Ask, handle: ShardHandler)
     assert file.getvalue() == DATA[: 8 * SHARD]
 
 
-class Narrow(io.RawIOBase):
-    """Takes a thousand bytes at a time, *most* in all, and then none or an error."""
+class ShortWrites(io.RawIOBase):
+    """Writes a thousand bytes at a time, *most* in all; then none, or raises *error*."""
 
     def __init__(self, most: int, error: OSError | None = None) -> None:
         self.got, self._most, self._error = b"", most, error
@@ -266,9 +268,9 @@ class Narrow(io.RawIOBase):
 
 def test_file_with_short_writes_gets_all_bytes(ask: Ask) -> None:
     with FakeBridge() as fake:
-        narrow = Narrow(len(DATA))
-        assert download(ask, fake, narrow)["size"] == len(DATA)
-    assert narrow.got == DATA
+        file = ShortWrites(len(DATA))
+        assert download(ask, fake, file)["size"] == len(DATA)
+    assert file.got == DATA
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_file_with_short_writes_gets_all_bytes(ask: Ask) -> None:
 )
 def test_file_that_accepts_no_more_bytes_is_an_os_error(ask: Ask, error: OSError | None) -> None:
     with FakeBridge() as fake:
-        value = download(ask, fake, Narrow(10_000, error))
+        value = download(ask, fake, ShortWrites(10_000, error))
     assert type(value) is (OSError if error else BlockingIOError)
     assert value.strerror == (error.strerror if error else "the file takes no bytes now")
 
@@ -376,16 +378,16 @@ def test_endless_shard_is_stopped_at_its_size(ask: Ask, tmp_path: Path) -> None:
         assert ended.wait(PATIENCE)
     assert type(value) is exceptions.IntegrityError
     assert "shard 2 of 11 came with 8192 bytes, and its pointer says 4096" in str(value)
-    assert in_place(tmp_path) == [0]
+    assert shards_in_part_file(tmp_path) == [0]
 
 
 @pytest.mark.parametrize("size", [2**63, 2**70, -1, True, "4096"])
 def test_impossible_sizes_are_ignored(ask: Ask, tmp_path: Path, size: object) -> None:
-    class Lying(FakeBridge):
+    class WrongSizes(FakeBridge):
         def _pointer(self, number: int) -> dict[str, Any]:
             return super()._pointer(number) | {"size": size}
 
-    with Lying() as fake:
+    with WrongSizes() as fake:
         assert download(ask, fake, tmp_path / "out")["size"] == len(DATA)
     assert fake.requested == ALL
 
@@ -400,15 +402,15 @@ def test_file_with_wrong_hash_leaves_no_part_file(ask: Ask, tmp_path: Path) -> N
 
 
 def test_unreachable_channel_does_not_discard_other_shards(ask: Ask, tmp_path: Path) -> None:
-    class Gone(FakeBridge):
+    class OneUnreachable(FakeBridge):
         def _pointer(self, number: int) -> dict[str, Any]:
-            gone = {"channel": "ws://127.0.0.1:1"} if number == 3 else {}
-            return super()._pointer(number) | gone
+            changed = {"channel": "ws://127.0.0.1:1"} if number == 3 else {}
+            return super()._pointer(number) | changed
 
-    with Gone() as fake:
+    with OneUnreachable() as fake:
         value = download(ask, fake, tmp_path / "out", "given")
     assert type(value) is exceptions.ConnectError
-    assert {0, 1, 2} <= {*in_place(tmp_path)} <= {*ALL} - {3}
+    assert {0, 1, 2} <= {*shards_in_part_file(tmp_path)} <= {*ALL} - {3}
 
 
 def test_part_file_survives_error_during_its_check(ask: Ask, tmp_path: Path) -> None:
@@ -424,27 +426,27 @@ def test_part_file_survives_error_during_its_check(ask: Ask, tmp_path: Path) -> 
 
 
 def test_damaged_shard_is_neither_reported_nor_kept(ask: Ask, tmp_path: Path) -> None:
-    told: list[int] = []
+    reports: list[int] = []
     with FakeBridge() as fake:
         fake.handlers[0] = send_damaged
-        more: dict[str, Any] = {"channels": 1, "progress": lambda done, _: told.append(done)}
+        more: dict[str, Any] = {"channels": 1, "progress": lambda done, _: reports.append(done)}
         value = download(ask, fake, tmp_path / "out", **more)
     assert type(value) is exceptions.IntegrityError
-    assert (told, os.listdir(tmp_path)) == ([], [])
+    assert (reports, os.listdir(tmp_path)) == ([], [])
 
 
 def test_open_file_has_all_bytes_that_progress_reports(ask: Ask) -> None:
-    file, told = io.BytesIO(), list[tuple[int, int]]()
+    file, reports = io.BytesIO(), list[tuple[int, int]]()
     with FakeBridge() as fake:
-        download(ask, fake, file, progress=lambda done, _: told.append((done, file.tell())))
-    assert told
-    assert all(done == written for done, written in told)
+        download(ask, fake, file, progress=lambda done, _: reports.append((done, file.tell())))
+    assert reports
+    assert all(done == written for done, written in reports)
 
 
 def test_exception_of_file_is_the_value(ask: Ask) -> None:
     error = ssl.SSLError(1, "mine")
     with FakeBridge() as fake:
-        assert download(ask, fake, Narrow(0, error)) is error
+        assert download(ask, fake, ShortWrites(0, error)) is error
 
 
 def test_part_file_of_another_failed_download_is_removed(ask: Ask, tmp_path: Path) -> None:
@@ -472,11 +474,11 @@ def test_part_file_of_another_failed_download_is_removed(ask: Ask, tmp_path: Pat
 
 @pytest.mark.parametrize("size", [SHARD - 1, SHARD + 1])
 def test_pointer_with_wrong_size_is_an_integrity_error(ask: Ask, tmp_path: Path, size: int) -> None:
-    class Lying(FakeBridge):
+    class WrongSizes(FakeBridge):
         def _pointer(self, number: int) -> dict[str, Any]:
             return super()._pointer(number) | ({"size": size} if number == 4 else {})
 
-    with Lying() as fake:
+    with WrongSizes() as fake:
         value = download(ask, fake, tmp_path / "out", channels=1)
     assert type(value) is exceptions.IntegrityError
     assert f"shard 5 of 11 came with {SHARD} bytes, and its pointer says {size}" in str(value)

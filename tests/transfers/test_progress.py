@@ -1,4 +1,4 @@
-"""Progress: how far a transfer has come, told on its worker, and never back."""
+"""Progress is reported on the transfer's worker and never decreases."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from pymdc.api import Bucket
 MANY = bytes(5_000_000)
 
 
-class Listening:
-    """Notes what it is told, and on which thread."""
+class ProgressRecorder:
+    """Records the reports, and the threads that they come from."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, int | None]] = []
+        self.reports: list[tuple[int, int | None]] = []
         self.threads: set[str] = set()
 
     def __call__(self, done: int, total: int | None) -> None:
-        self.told.append((done, total))
+        self.reports.append((done, total))
         self.threads.add(threading.current_thread().name)
 
     def check(self, total: int) -> None:
-        """See that it was told of the whole transfer."""
-        done = [number for number, _ in self.told]
+        """Check that the reports cover the whole transfer."""
+        done = [number for number, _ in self.reports]
         assert done == sorted(done)
-        assert self.told.count((total, total)) == 1
-        assert self.told[-1] == (total, total)
-        assert {number for _, number in self.told} == {total}
+        assert self.reports.count((total, total)) == 1
+        assert self.reports[-1] == (total, total)
+        assert {number for _, number in self.reports} == {total}
         assert self.threads == {"pymdc-worker"}
 
 
@@ -45,7 +45,7 @@ class Listening:
 def test_progress_of_upload_and_download_is_reported(
     ask: Ask, bucket: Bucket, tmp_path: Path, size: int
 ) -> None:
-    up, down = Listening(), Listening()
+    up, down = ProgressRecorder(), ProgressRecorder()
     entry = ask(bucket.files.upload, bytearray(MANY[:size]), progress=up)
     up.check(size)
     ask(bucket.files.download, entry["hash"], to=tmp_path / "back", progress=down)
@@ -53,11 +53,11 @@ def test_progress_of_upload_and_download_is_reported(
 
 
 def test_unknown_total_is_none(ask: Ask, tmp_path: Path) -> None:
-    listening = Listening()
+    recorder = ProgressRecorder()
     with FakeBridge("operation") as fake, pymdc.Client(fake.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        ask(files.download, HASH, to=tmp_path / "back", progress=listening)
-    *before, last = listening.told
+        ask(files.download, HASH, to=tmp_path / "back", progress=recorder)
+    *before, last = recorder.reports
     assert last == (len(DATA), len(DATA))
     assert before
     assert {total for _, total in before} == {None}
@@ -65,25 +65,25 @@ def test_unknown_total_is_none(ask: Ask, tmp_path: Path) -> None:
 
 def test_progress_is_throttled_and_leaves_the_end_to_finish() -> None:
     seconds = iter([0.0, 0.01, 0.04, 0.06, 0.2])
-    told: list[tuple[int, int | None]] = []
-    progress = Progress(lambda *numbers: told.append(numbers), clock=lambda: next(seconds))
+    reports: list[tuple[int, int | None]] = []
+    progress = Progress(lambda *numbers: reports.append(numbers), clock=lambda: next(seconds))
     progress.total = 100
     for done in (10, 20, 30, 40, 40, 5, 100, 50):
         progress.report(done)
-    assert told == [(10, 100), (40, 100), (50, 100)]
+    assert reports == [(10, 100), (40, 100), (50, 100)]
     progress.finish(100)
-    assert told[-1] == (100, 100)
+    assert reports[-1] == (100, 100)
 
 
 def test_failed_transfer_does_not_report_completion(ask: Ask, tmp_path: Path) -> None:
-    listening = Listening()
+    recorder = ProgressRecorder()
     with FakeBridge() as fake, pymdc.Client(fake.endpoint, channels=1) as client:
         fake.handlers[10] = send_damaged
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        value = ask(files.download, HASH, to=tmp_path / "back", progress=listening)
+        value = ask(files.download, HASH, to=tmp_path / "back", progress=recorder)
     assert type(value) is exceptions.IntegrityError
-    assert listening.told
-    assert (len(DATA), len(DATA)) not in listening.told
+    assert recorder.reports
+    assert (len(DATA), len(DATA)) not in recorder.reports
 
 
 ERRORS = [
@@ -118,8 +118,8 @@ def test_exception_of_progress_stops_transfer_and_is_the_value(
     assert error.__cause__ is None
 
 
-@pytest.mark.parametrize("ask_for", [pymdc.api.Files.upload, pymdc.api.Files.download])
-def test_progress_must_be_a_function(ask_for: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("method", [pymdc.api.Files.upload, pymdc.api.Files.download])
+def test_progress_must_be_a_function(method: Callable[..., Any]) -> None:
     files = pymdc.api.Files("b", pymdc.ECDSA())
     with pytest.raises(TypeError, match="progress is int; expected a function of two numbers"):
-        ask_for(files, "name", progress=5)
+        method(files, "name", progress=5)

@@ -1,4 +1,4 @@
-"""Several shards at a time: what ends a download ends them all, and no worker is left."""
+"""Several shards at a time: the end of a download ends them all, and leaks no worker."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ FOUR = range(4)
 LIMIT = 0.5  # seconds
 
 
-class Held:
-    """Keeps shards waiting until their client goes; says when they are asked for, and gone."""
+class HeldShards:
+    """Keeps requests for shards waiting until the client closes their channels."""
 
     def __init__(self, fake: FakeBridge, numbers: range = FOUR) -> None:
         self._asked, self._gone = threading.Semaphore(0), threading.Semaphore(0)
@@ -61,12 +61,12 @@ class Held:
         self._gone.release()
 
     def wait(self) -> None:
-        """Wait until each of the shards is asked for."""
+        """Wait until every shard is requested."""
         for _ in range(self._count):
             assert self._asked.acquire(timeout=PATIENCE)
 
     def wait_until_gone(self) -> None:
-        """Wait until the client has closed each of the channels."""
+        """Wait until the client has closed every channel."""
         for _ in range(self._count):
             assert self._gone.acquire(timeout=AT_ONCE)
 
@@ -84,25 +84,27 @@ def descriptors() -> set[tuple[str, str]]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    """See that neither a worker nor a descriptor is left by a test."""
+def no_leaks() -> Iterator[None]:
+    """Check that a test leaks no worker and no descriptor."""
     threads_before, descriptors_before = set(threading.enumerate()), descriptors()
     yield
     assert workers() <= threads_before
-    for thread in {*threading.enumerate()} - threads_before:  # of the lender: one a connection
+    for thread in {
+        *threading.enumerate()
+    } - threads_before:  # of the fake bridge: one per connection
         thread.join(PATIENCE)
     assert descriptors() == descriptors_before
 
 
 @contextmanager
 def files_of(fake: FakeBridge, **settings: Any) -> Iterator[pymdc.api.Files]:
-    """Give the files of a client whose workers end as soon as they have nothing to do."""
+    """Give the files of a client whose workers end when they are idle."""
     with pymdc.Client(fake.endpoint, **settings) as client:
         client._pool.threads.idle_seconds = 0.05
         yield pymdc.api.Files("b", pymdc.ECDSA(), client=client)
 
 
-def see_that_workers_end() -> None:
+def assert_workers_end() -> None:
     for thread in workers():
         thread.join(AT_ONCE)
         assert not thread.is_alive()
@@ -111,21 +113,21 @@ def see_that_workers_end() -> None:
 def test_cancel_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
     got: list[Any] = []
     with FakeBridge() as fake, files_of(fake) as files:
-        held = Held(fake)
+        held = HeldShards(fake)
         call = files.download(HASH, None, got.append, to=tmp_path / "out")
         held.wait()
         assert call.cancel()
         call.join(AT_ONCE)
         assert [type(value) for value in got] == [Cancelled]
         held.wait_until_gone()
-        see_that_workers_end()
+        assert_workers_end()
     assert os.listdir(tmp_path) == []
 
 
 def test_close_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
     got: list[Any] = []
     with FakeBridge() as fake:
-        held = Held(fake)
+        held = HeldShards(fake)
         with files_of(fake) as files:
             files.download(HASH, None, got.append, to=tmp_path / "out")
             held.wait()
@@ -137,12 +139,12 @@ def test_close_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
 
 def test_stall_ends_four_silent_shards(ask: Ask, tmp_path: Path) -> None:
     with FakeBridge() as fake, files_of(fake, stall=LIMIT) as files:
-        held = Held(fake)
+        held = HeldShards(fake)
         value = ask(files.download, HASH, to=tmp_path / "out")
         assert type(value) is Timeout
         assert f"{fake.channel}: no progress for {LIMIT} s" in str(value)
         held.wait_until_gone()
-        see_that_workers_end()
+        assert_workers_end()
     assert os.listdir(tmp_path) == []
 
 
@@ -152,7 +154,7 @@ def test_stall_is_renewed_by_progress_of_any_shard(ask: Ask, tmp_path: Path) -> 
     def drip(connection: ServerConnection) -> None:
         for start in range(0, SHARD, SHARD // 16):
             connection.send(SHARDS[0][start : start + SHARD // 16])
-            time.sleep(LIMIT / 4)  # the time is what is tried here
+            time.sleep(LIMIT / 4)  # the test is about time
         done.set()
 
     def follow(number: int) -> ShardHandler:
@@ -171,12 +173,12 @@ def test_stall_is_renewed_by_progress_of_any_shard(ask: Ask, tmp_path: Path) -> 
 
 def test_timeout_of_one_silent_shard_ends_the_download(ask: Ask, tmp_path: Path) -> None:
     with FakeBridge() as fake, files_of(fake, timeout=(5, LIMIT)) as files:
-        held = Held(fake, range(2, 3))
+        held = HeldShards(fake, range(2, 3))
         value = ask(files.download, HASH, "given", to=tmp_path / "out")
         assert type(value) is Timeout
         assert f"{fake.channel}: nothing came for {LIMIT} s" in str(value)
         held.wait_until_gone()
-        see_that_workers_end()
+        assert_workers_end()
     assert os.listdir(tmp_path) == [part_path(tmp_path).name]
 
 
@@ -188,14 +190,14 @@ def test_ctrl_c_ends_four_shards_and_their_workers(tmp_path: Path) -> None:
         signal.pthread_kill(main, signal.SIGINT)
 
     with FakeBridge() as fake, files_of(fake) as files:
-        held = Held(fake)
+        held = HeldShards(fake)
         pressing = threading.Thread(target=press)
         pressing.start()
         with pytest.raises(KeyboardInterrupt):
             files.download(HASH, to=tmp_path / "out")
         pressing.join(PATIENCE)
         held.wait_until_gone()
-        see_that_workers_end()
+        assert_workers_end()
     assert os.listdir(tmp_path) == []
 
 
@@ -210,7 +212,7 @@ files.download(sys.argv[2], None, tell, to=sys.argv[3]).join()
 
 def test_ctrl_c_ends_program_during_download_of_four_shards(tmp_path: Path) -> None:
     with FakeBridge() as fake:
-        held = Held(fake)
+        held = HeldShards(fake)
         command = [sys.executable, "-c", PROGRAM, fake.endpoint, HASH, str(tmp_path / "out")]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
@@ -236,13 +238,13 @@ def test_exception_of_progress_ends_silent_shards(ask: Ask, tmp_path: Path) -> N
         raise error
 
     with FakeBridge() as fake, files_of(fake) as files:
-        held = Held(fake, range(1, 4))
+        held = HeldShards(fake, range(1, 4))
         fake.handlers[0] = send
         began = time.monotonic()
         assert ask(files.download, HASH, to=tmp_path / "out", progress=stop) is error
         assert time.monotonic() - began < AT_ONCE
         held.wait_until_gone()
-        see_that_workers_end()
+        assert_workers_end()
     assert part_path(tmp_path).read_bytes() == SHARDS[0]
 
 
@@ -257,12 +259,12 @@ def test_exception_of_open_file_ends_silent_shard(ask: Ask) -> None:
             return 0
 
     with FakeBridge() as fake, files_of(fake) as files:
-        held = Held(fake, range(1, 2))
+        held = HeldShards(fake, range(1, 2))
         began = time.monotonic()
         assert ask(files.download, HASH, to=Full()) is error
         assert time.monotonic() - began < AT_ONCE
         held.wait_until_gone()
-        see_that_workers_end()
+        assert_workers_end()
 
 
 def test_full_disk_ends_silent_shards(ask: Ask, tmp_path: Path) -> None:
@@ -276,12 +278,12 @@ def test_full_disk_ends_silent_shards(ask: Ask, tmp_path: Path) -> None:
 
     with FakeBridge() as fake, files_of(fake) as files, pytest.MonkeyPatch.context() as patch:
         patch.setattr(target, "PartialFile", Full)
-        held = Held(fake, range(1, 4))
+        held = HeldShards(fake, range(1, 4))
         fake.handlers[0] = send
         value = ask(files.download, HASH, to=tmp_path / "out")
         assert isinstance(value, OSError)
         held.wait_until_gone()
-        see_that_workers_end()
+        assert_workers_end()
     assert os.listdir(tmp_path) == []
 
 
@@ -305,23 +307,23 @@ def test_next_shard_of_open_file_is_fetched_during_a_write(ask: Ask) -> None:
     assert fake.requested == [*range(len(SHARDS))]
 
 
-class Telling(pymdc.Client):
-    """A client that says when a shard has ``failed``."""
+class ObservedClient(pymdc.Client):
+    """A client that sets ``failed`` when a shard has failed."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(endpoint)
         self.failed = threading.Event()
 
-    def __enter__(self) -> Telling:
+    def __enter__(self) -> ObservedClient:
         return self
 
     def spawn(self, work: Work, deliver: Callback) -> None:
-        def deliver_and_tell(value: Any) -> None:
+        def deliver_and_report(value: Any) -> None:
             deliver(value)
             if isinstance(value, Exception):
                 self.failed.set()
 
-        super().spawn(work, deliver_and_tell)
+        super().spawn(work, deliver_and_report)
 
 
 @pytest.mark.parametrize("handle", [send_damaged, refuse, drop])
@@ -342,7 +344,7 @@ def test_failed_shard_lets_running_shards_finish_and_starts_no_more(
 
         return send
 
-    with FakeBridge() as fake, Telling(fake.endpoint) as client:
+    with FakeBridge() as fake, ObservedClient(fake.endpoint) as client:
         fake.handlers = {0: fail, **{number: send_later(number) for number in (1, 2, 3)}}
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(files.download, HASH, "given", to=tmp_path / "out")
@@ -363,7 +365,7 @@ def test_first_failure_is_the_value(ask: Ask, tmp_path: Path) -> None:
         client.failed.wait(PATIENCE)
         send_damaged(connection)
 
-    with FakeBridge() as fake, Telling(fake.endpoint) as client:
+    with FakeBridge() as fake, ObservedClient(fake.endpoint) as client:
         fake.handlers = {0: fail_later, 1: fail_later, 2: fail, 3: fail_later}
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(files.download, HASH, "given", to=tmp_path / "out")
@@ -382,24 +384,24 @@ def test_downloads_leak_no_worker_and_no_descriptor(tmp_path: Path) -> None:
             for handle, kind in ends:
                 fake.handlers = {} if handle is None else dict.fromkeys(FOUR, handle)
                 assert type(files.download(HASH, "given", to=to())) is kind
-            held = Held(fake, FOUR if to is not io.BytesIO else range(1))
+            held = HeldShards(fake, FOUR if to is not io.BytesIO else range(1))
             call = files.download(HASH, None, lambda value: None, to=to())
             held.wait()
             call.cancel()
             assert type(call.result(PATIENCE)) is Cancelled
             held.wait_until_gone()
-        see_that_workers_end()
+        assert_workers_end()
         assert not files._client.outstanding
 
 
-class Scarce(pymdc.Client):
-    """A client that has a worker for some shards: those of which *has_one* says so."""
+class FewWorkersClient(pymdc.Client):
+    """A client that has a worker only for the shards that *has_one* accepts."""
 
     def __init__(self, endpoint: str, has_one: Callable[[int], bool], **settings: Any) -> None:
         super().__init__(endpoint, **settings)
         self._has_one, self._asked = has_one, 0
 
-    def __enter__(self) -> Scarce:
+    def __enter__(self) -> FewWorkersClient:
         return self
 
     def spawn(self, work: Work, deliver: Callback) -> None:
@@ -423,23 +425,23 @@ HAS_ONE: dict[str, Callable[[int], bool]] = {
 def test_shards_are_fetched_in_turn_without_workers(
     ask: Ask, tmp_path: Path, has_one: Callable[[int], bool], to_file: bool
 ) -> None:
-    file, told = io.BytesIO(), list[int]()
+    file, reports = io.BytesIO(), list[int]()
     to = file if to_file else tmp_path / "out"
-    with FakeBridge() as fake, Scarce(fake.endpoint, has_one) as client:
+    with FakeBridge() as fake, FewWorkersClient(fake.endpoint, has_one) as client:
         fake.handlers |= {3: refuse, 8: refuse}
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        value = ask(files.download, HASH, to=to, progress=lambda done, _: told.append(done))
+        value = ask(files.download, HASH, to=to, progress=lambda done, _: reports.append(done))
         assert value["size"] == len(DATA)
         assert fake.pointer_requests in (2, 3)
     assert (file.getvalue() if to_file else (tmp_path / "out").read_bytes()) == DATA
-    assert told == sorted(told)
-    assert told[-1] == len(DATA)
+    assert reports == sorted(reports)
+    assert reports[-1] == len(DATA)
 
 
 @pytest.mark.parametrize("has_one", HAS_ONE.values(), ids=HAS_ONE)
-@pytest.mark.parametrize("way", ["cancel", "stall"])
+@pytest.mark.parametrize("ending", ["cancel", "stall"])
 def test_cancel_and_stall_end_shards_without_workers(
-    tmp_path: Path, has_one: Callable[[int], bool], way: str
+    tmp_path: Path, has_one: Callable[[int], bool], ending: str
 ) -> None:
     asked, got = threading.Event(), list[Any]()
 
@@ -448,16 +450,16 @@ def test_cancel_and_stall_end_shards_without_workers(
         with suppress(ConnectionClosed):
             connection.recv()
 
-    stall = LIMIT if way == "stall" else PATIENCE
-    with FakeBridge() as fake, Scarce(fake.endpoint, has_one, stall=stall) as client:
+    stall = LIMIT if ending == "stall" else PATIENCE
+    with FakeBridge() as fake, FewWorkersClient(fake.endpoint, has_one, stall=stall) as client:
         fake.handlers = dict.fromkeys(range(len(SHARDS)), hold)
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         call = files.download(HASH, None, got.append, to=tmp_path / "out")
         assert asked.wait(PATIENCE)
-        if way == "cancel":
+        if ending == "cancel":
             call.cancel()
         call.join(AT_ONCE)
-    assert [type(value) for value in got] == [Cancelled if way == "cancel" else Timeout]
+    assert [type(value) for value in got] == [Cancelled if ending == "cancel" else Timeout]
     assert os.listdir(tmp_path) == []
 
 
@@ -496,7 +498,7 @@ def test_shards_are_fetched_in_turn_after_main_thread_ended(tmp_path: Path) -> N
 
 def test_stall_is_enforced_after_main_thread_ended(tmp_path: Path) -> None:
     with FakeBridge() as fake:
-        held = Held(fake, range(2, 3))
+        held = HeldShards(fake, range(2, 3))
         ended = python("-c", WITHOUT_THREADS, fake.endpoint, HASH, tmp_path / "out")
         held.wait_until_gone()
     assert "no progress for 0.5 s" in ended.stdout.splitlines()[0]

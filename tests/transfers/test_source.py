@@ -1,4 +1,4 @@
-"""Files are taken at the call: what happens to a path afterwards changes nothing."""
+"""Files are opened at the call: later changes of their path have no effect."""
 
 # ruff: noqa: SIM115  # a file of a table is closed by the test that opens it
 from __future__ import annotations
@@ -41,7 +41,7 @@ def photo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a folder that is the working directory for now."""
+    """Give a folder that is the working directory during the test."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -50,15 +50,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def one_worker(bridge: Bridge) -> Iterator[tuple[pymdc.Client, Callable[[], None]]]:
-    """Give a client whose only worker is held by a callback, and what releases that."""
+    """Give a client whose only worker a callback blocks, and a function that unblocks it."""
     released = threading.Event()
     with pymdc.Client(bridge.endpoint, workers=1) as client:
         Files("x", None, client=client).list(lambda _: released.wait(PATIENCE))
         yield client, released.set
 
 
-def held(path: Path) -> list[int]:
-    """Return the descriptors of *path* that this process has."""
+def descriptors_of(path: Path) -> list[int]:
+    """Return the descriptors that this process has for *path*."""
     found = []
     for number in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # that of the listing itself
@@ -165,22 +165,22 @@ def test_name_argument_sets_filename_and_mimetype(
         assert ask(bucket.files.delete, entry["hash"]) == ""
 
 
-class Lines:
-    """Reads as text, and has nothing else of a text file."""
+class TextOnly:
+    """Reads text, and has no other attribute of a text file."""
 
     def read(self, size: int = -1) -> str:
         return "text"[:size]
 
 
-class Whole(io.BytesIO):
-    """Takes a size of zero for all that there is."""
+class ReadsAll(io.BytesIO):
+    """Reads everything for a size of zero."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(size or -1)
 
 
 def test_file_that_reads_all_for_size_zero_is_sent_whole(ask: Ask, bucket: Bucket) -> None:
-    file = Whole(DATA)
+    file = ReadsAll(DATA)
     file.seek(5)
     assert ask(bucket.files.upload, file)["hash"] == file_hash(DATA[5:])
 
@@ -204,7 +204,7 @@ def test_text_file_as_source_is_refused_at_the_call(bucket: Bucket, photo: Path,
         with opening(str(photo)) as file:
             with pytest.raises(TypeError, match=r"open as text; .* opened with 'rb'"):
                 bucket.files.upload(file, "token", **more)
-    lines: Any = Lines()
+    lines: Any = TextOnly()
     with pytest.raises(TypeError, match="open as text"):
         bucket.files.upload(lines, "token", **more)
 
@@ -218,13 +218,13 @@ def test_text_file_as_target_is_refused_at_the_call(
         with opening(str(tmp_path / "out")) as file:
             with pytest.raises(TypeError, match=r"open as text; .* opened with 'wb'"):
                 bucket.files.download("0" * 40, "token", to=file, **more)
-    for file in (codecs.getwriter("utf-8")(open(tmp_path / "out", "wb")), Written()):
+    for file in (codecs.getwriter("utf-8")(open(tmp_path / "out", "wb")), AcceptsTextOnly()):
         with file, pytest.raises(TypeError, match="open as text"):
             bucket.files.download("0" * 40, "token", to=file, **more)
 
 
-class Written(io.BytesIO):
-    """Takes text alone."""
+class AcceptsTextOnly(io.BytesIO):
+    """Accepts only text."""
 
     def write(self, text: Any) -> int:
         return super().write(text.encode() if isinstance(text, str) else text + "")
@@ -256,7 +256,7 @@ def test_memory_is_released_after_the_upload(
         ask(bucket.files.upload, data, token)
         if data is not owner:
             data.release()
-        owner.extend(b"more")  # a BufferError while somebody else has its memory
+        owner.extend(b"more")  # BufferError while a view of the memory exists
 
 
 class Named(io.BytesIO):
@@ -275,12 +275,12 @@ def test_files_of_calls_that_never_ran_are_closed(bridge: Bridge, photo: Path) -
     with one_worker(bridge) as (client, release):
         files = Files("x", None, client=client)
         calls = [files.upload(photo, "token", lambda _: None) for _ in range(5)]
-        assert len(held(photo)) == 5
+        assert len(descriptors_of(photo)) == 5
         assert all(call.cancel() for call in calls[:4])
         with pytest.raises(TypeError, match="the callback is int"):
             files.upload(photo, "token", 5)  # type: ignore[arg-type]
         release()
-    assert held(photo) == []
+    assert descriptors_of(photo) == []
 
 
 @pytest.fixture
@@ -296,8 +296,8 @@ def test_sources_leave_half_of_the_descriptors_for_sockets(
     photo: Path, few_descriptors: int
 ) -> None:
     sources = [Source(photo) for _ in range(2 * few_descriptors)]
-    assert held(photo)
-    assert max(held(photo)) < few_descriptors // 2
+    assert descriptors_of(photo)
+    assert max(descriptors_of(photo)) < few_descriptors // 2
     with sources[-1].opened(CancelScope()) as file:
         assert file.read() == DATA
     with sources[0].opened(CancelScope()) as file:

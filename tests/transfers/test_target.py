@@ -1,4 +1,4 @@
-"""The part file of a download: where it can't be locked or is somebody else's, and who reads it."""
+"""The part file of a download: locks, owners, modes and access control lists."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ pymdc.api.Files("b", pymdc.ECDSA(), client=client).download(sys.argv[2], to=sys.
 
 
 @contextmanager
-def held(fake: FakeBridge, number: int) -> Iterator[threading.Event]:
-    """Hold the shard *number* when it is asked for; give the event that says that it is."""
+def hold_shard(fake: FakeBridge, number: int) -> Iterator[threading.Event]:
+    """Hold the request for the shard *number*; give the event that it sets."""
     reached, go_on = threading.Event(), threading.Event()
 
     def hold(connection: ServerConnection) -> None:
@@ -142,7 +142,7 @@ def held(fake: FakeBridge, number: int) -> Iterator[threading.Event]:
 
 
 def test_ctrl_c_leaves_nothing_without_file_locks(tmp_path: Path) -> None:
-    with FakeBridge() as fake, held(fake, 6) as reached:
+    with FakeBridge() as fake, hold_shard(fake, 6) as reached:
         command = [sys.executable, "-c", CANCELLED, fake.endpoint, HASH, str(tmp_path / "out")]
         path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path}
@@ -157,8 +157,8 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def modes_while(folder: Path, target: Path, ask: Ask, fake: FakeBridge) -> list[int]:
-    """Return the modes that the part files have while *target* is fetched, which must succeed."""
+def part_file_modes(folder: Path, target: Path, ask: Ask, fake: FakeBridge) -> list[int]:
+    """Download *target* and return the modes that the part files had meanwhile."""
     seen: list[int] = []
 
     def look(connection: ServerConnection) -> None:
@@ -185,13 +185,13 @@ def test_part_file_is_private_and_gets_the_mode_of_its_target(
     target.write_bytes(b"old")
     target.chmod(given)
     with FakeBridge() as fake:
-        assert modes_while(tmp_path, target, ask, fake) == [0o600]
+        assert part_file_modes(tmp_path, target, ask, fake) == [0o600]
     assert mode(target) == given
 
 
 def test_new_target_has_the_mode_of_any_new_file(ask: Ask, tmp_path: Path, umask: int) -> None:
     with FakeBridge() as fake:
-        assert modes_while(tmp_path, tmp_path / "out", ask, fake) == [0o600]
+        assert part_file_modes(tmp_path, tmp_path / "out", ask, fake) == [0o600]
     (tmp_path / "other").write_bytes(b"")
     assert mode(tmp_path / "out") == mode(tmp_path / "other") == 0o666 & ~umask
 
@@ -200,14 +200,14 @@ def test_readable_part_file_is_made_private_before_use(ask: Ask, tmp_path: Path)
     part_path(tmp_path).write_bytes(DATA[: 2 * SHARD])
     part_path(tmp_path).chmod(0o644)
     with FakeBridge() as fake:
-        assert modes_while(tmp_path, tmp_path / "out", ask, fake) == [0o600]
+        assert part_file_modes(tmp_path, tmp_path / "out", ask, fake) == [0o600]
         assert 0 not in fake.requested
 
 
 def test_second_part_file_is_private(ask: Ask, tmp_path: Path) -> None:
     part_path(tmp_path).mkdir()
     with FakeBridge() as fake:
-        seen = modes_while(tmp_path, tmp_path / "out", ask, fake)
+        seen = part_file_modes(tmp_path, tmp_path / "out", ask, fake)
     assert sorted(seen) == [0o600, mode(part_path(tmp_path))]
 
 
@@ -246,7 +246,7 @@ ACCESS, FOR_NEW = "system.posix_acl_access", "system.posix_acl_default"
 
 
 def control_list(somebody: int) -> bytes:
-    """Return a list that lets the user *somebody* read, and no group."""
+    """Return an access control list that lets the user *somebody* read, and no group."""
     nobody = 0xFFFFFFFF
     owner, user, group, mask, others = (1, 6, nobody), (2, 4, somebody), (4, 0, nobody), 16, 32
     entries = [owner, user, group, (mask, 4, nobody), (others, 0, nobody)]
@@ -265,7 +265,7 @@ def test_target_keeps_its_access_control_list(ask: Ask, tmp_path: Path) -> None:
     target.write_bytes(b"old")
     set_list(target, ACCESS)
     with FakeBridge() as fake:
-        assert modes_while(tmp_path, target, ask, fake) == [0o600]
+        assert part_file_modes(tmp_path, target, ask, fake) == [0o600]
     assert os.getxattr(target, ACCESS) == control_list(OTHER_USER)
 
 
@@ -277,7 +277,7 @@ def test_target_without_access_control_list_gets_none_from_its_folder(
     target.chmod(0o640)
     set_list(tmp_path, FOR_NEW)
     with FakeBridge() as fake:
-        assert modes_while(tmp_path, target, ask, fake) == [0o600]
+        assert part_file_modes(tmp_path, target, ask, fake) == [0o600]
     assert os.listxattr(target) == []
     assert mode(target) == 0o640
 
@@ -285,7 +285,7 @@ def test_target_without_access_control_list_gets_none_from_its_folder(
 def test_new_target_gets_the_access_control_list_of_its_folder(ask: Ask, tmp_path: Path) -> None:
     set_list(tmp_path, FOR_NEW)
     with FakeBridge() as fake:
-        assert modes_while(tmp_path, tmp_path / "out", ask, fake) == [0o600]
+        assert part_file_modes(tmp_path, tmp_path / "out", ask, fake) == [0o600]
     (tmp_path / "other").write_bytes(b"")
     lists = [os.getxattr(tmp_path / name, ACCESS) for name in ("out", "other")]
     assert lists[0] == lists[1]

@@ -1,4 +1,4 @@
-"""Uploads: tokens are spent once, files start anew, and refusals are heard."""
+"""Uploads: tokens are used once, interrupted files restart, and refusals reach the caller."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPENT = {"error": "Invalid or expired token"}
 
 @pytest.fixture
 def file() -> BinaryIO:
-    """Give a file object that somebody has read a part of."""
+    """Give a file object that is positioned after its start."""
     file = io.BytesIO(DATA)
     file.seek(SKIPPED)
     return file
@@ -46,9 +46,9 @@ def files_of(bucket: Bucket, account: Account, client: pymdc.Client) -> Files:
     return Files(bucket.list()["id"], account.key_pair, client=client)
 
 
-def tokens(way: FaultyProxy) -> list[str]:
-    """Return the tokens that uploads presented."""
-    return re.findall(r"x-token: (\w+)", b"\n".join(way.heads).decode("latin-1"))
+def tokens(proxy: FaultyProxy) -> list[str]:
+    """Return the tokens that the uploads sent."""
+    return re.findall(r"x-token: (\w+)", b"\n".join(proxy.heads).decode("latin-1"))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -62,10 +62,13 @@ def test_interrupted_upload_restarts_with_new_token(
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
-    with FaultyProxy(bridge, "", stage, "", stage) as way, pymdc.Client(way.endpoint) as through:
-        entry = ask(files_of(bucket, account, through).upload, file)
-    assert way.methods == ["POST", "PUT"] * 3
-    assert len(set(tokens(way))) == 3
+    with (
+        FaultyProxy(bridge, "", stage, "", stage) as proxy,
+        pymdc.Client(proxy.endpoint) as proxied,
+    ):
+        entry = ask(files_of(bucket, account, proxied).upload, file)
+    assert proxy.methods == ["POST", "PUT"] * 3
+    assert len(set(tokens(proxy))) == 3
     assert (entry["size"], entry["hash"]) == (len(DATA) - SKIPPED, file_hash(DATA[SKIPPED:]))
     assert bucket.files.list() == [entry]
     bucket.files.download(entry["hash"], to=tmp_path / "back")
@@ -79,11 +82,11 @@ def test_interrupted_upload_restarts_with_new_token(
 def test_third_interruption_of_upload_is_final(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, file: BinaryIO
 ) -> None:
-    with FaultyProxy(bridge, *["", UNREAD] * 5) as way, pymdc.Client(way.endpoint) as through:
-        value = ask(files_of(bucket, account, through).upload, file)
+    with FaultyProxy(bridge, *["", UNREAD] * 5) as proxy, pymdc.Client(proxy.endpoint) as proxied:
+        value = ask(files_of(bucket, account, proxied).upload, file)
     assert type(value) is exceptions.ConnectionLost
-    assert way.methods == ["POST", "PUT"] * 3
-    assert len(set(tokens(way))) == 3
+    assert proxy.methods == ["POST", "PUT"] * 3
+    assert len(set(tokens(proxy))) == 3
     assert not file.closed
 
 
@@ -91,16 +94,16 @@ def test_upload_with_callers_token_is_sent_once(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, file: BinaryIO
 ) -> None:
     push = bucket.files.token("PUSH")["token"]
-    with FaultyProxy(bridge, UNREAD) as way, pymdc.Client(way.endpoint) as through:
-        value = ask(Files("0" * 24, account.key_pair, client=through).upload, file, push)
+    with FaultyProxy(bridge, UNREAD) as proxy, pymdc.Client(proxy.endpoint) as proxied:
+        value = ask(Files("0" * 24, account.key_pair, client=proxied).upload, file, push)
     assert type(value) is exceptions.ConnectionLost
     assert str(value).endswith("it was not sent again, because its token may be spent")
-    assert way.methods == ["PUT"]
+    assert proxy.methods == ["PUT"]
     assert not file.closed
 
 
-class GoneAfterOne(RawServer):
-    """Answers one connection, having refused all others."""
+class OneConnectionServer(RawServer):
+    """Stops listening at its first connection, and answers that one."""
 
     def __init__(self, answer: bytes) -> None:
         def handle(connection: socket.socket) -> None:
@@ -112,7 +115,7 @@ class GoneAfterOne(RawServer):
 
 def test_server_that_goes_away_is_a_connect_error(ask: Ask, file: BinaryIO) -> None:
     granted = written("200 OK", {"token": "t0"}, "Connection: close")
-    with GoneAfterOne(granted) as server, pymdc.Client(server.endpoint) as client:
+    with OneConnectionServer(granted) as server, pymdc.Client(server.endpoint) as client:
         value = ask(Files("b", pymdc.ECDSA(), client=client).upload, file)
     assert type(value) is exceptions.ConnectError
 
@@ -123,8 +126,8 @@ def written(status: str, answer: object, *headers: str) -> bytes:
     return "\r\n".join([*lines, "", body]).encode()
 
 
-def granting(answer: bytes, times: int) -> Callable[[socket.socket], None]:
-    """Return a treatment that grants tokens, and gives *answer* to the first *times* uploads."""
+def grant_tokens(answer: bytes, times: int) -> Callable[[socket.socket], None]:
+    """Return a handler that grants tokens, and answers *answer* to the first *times* uploads."""
     count = 0
 
     def handle(connection: socket.socket) -> None:
@@ -144,7 +147,7 @@ def granting(answer: bytes, times: int) -> Callable[[socket.socket], None]:
 @pytest.mark.parametrize("times", [0, 1, 2, 3])
 def test_spent_token_of_pymdc_is_replaced(ask: Ask, file: BinaryIO, times: int) -> None:
     refusal = written("401 Unauthorized", SPENT)
-    with RawServer(granting(refusal, times)) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(grant_tokens(refusal, times)) as server, pymdc.Client(server.endpoint) as client:
         value = ask(Files("b", pymdc.ECDSA(), client=client).upload, file)
     assert value == (SPENT if times == 3 else {"hash": file_hash(DATA[SKIPPED:])})
 
@@ -155,7 +158,7 @@ def test_busy_bridge_gets_the_file_again_with_new_token(
     ask: Ask, file: BinaryIO, status: str, times: int
 ) -> None:
     busy = written(status, {"error": "busy"}, "Retry-After: 0")
-    with RawServer(granting(busy, times)) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(grant_tokens(busy, times)) as server, pymdc.Client(server.endpoint) as client:
         value = ask(Files("b", pymdc.ECDSA(), client=client).upload, file)
     assert value == ({"error": "busy"} if times == 3 else {"hash": file_hash(DATA[SKIPPED:])})
 
@@ -169,14 +172,17 @@ def test_answer_of_busy_bridge_is_not_taken_for_an_entry(
 ) -> None:
     length = f"Content-Length: {len(body)}"
     busy = f"HTTP/1.1 503 Busy\r\n{length}\r\nRetry-After: 0\r\n\r\n".encode() + body
-    with RawServer(granting(busy, 9)) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(grant_tokens(busy, 9)) as server, pymdc.Client(server.endpoint) as client:
         value = ask(Files("b", pymdc.ECDSA(), client=client).upload, file, token)
     assert type(value) is kind
 
 
 def test_retry_after_beyond_stall_is_not_waited_for(ask: Ask, file: BinaryIO) -> None:
     busy = written("503 Busy", {"error": "busy"}, "Retry-After: 9")
-    with RawServer(granting(busy, 1)) as server, pymdc.Client(server.endpoint, stall=5) as client:
+    with (
+        RawServer(grant_tokens(busy, 1)) as server,
+        pymdc.Client(server.endpoint, stall=5) as client,
+    ):
         assert ask(Files("b", pymdc.ECDSA(), client=client).upload, file) == {"error": "busy"}
 
 
@@ -193,23 +199,23 @@ def test_callers_token_is_not_sent_again_to_busy_bridge(ask: Ask, file: BinaryIO
 @pytest.mark.parametrize("status", ["400 Bad Request", "413 Content Too Large", "503 Busy"])
 def test_other_refusal_is_the_answer(ask: Ask, file: BinaryIO, status: str) -> None:
     refusal = written(status, {"error": "no"}, "Retry-After: 0")
-    with RawServer(granting(refusal, 9)) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(grant_tokens(refusal, 9)) as server, pymdc.Client(server.endpoint) as client:
         assert ask(Files("b", pymdc.ECDSA(), client=client).upload, file) == {"error": "no"}
 
 
-def closes(connection: socket.socket) -> None:
-    """Close while the body is still coming: the sender's connection is reset."""
+def close_at_once(connection: socket.socket) -> None:
+    """Return while the body is still arriving, so that the connection is reset."""
 
 
-def drains(connection: socket.socket) -> None:
-    """Read what is still coming until the sender closes."""
+def drain(connection: socket.socket) -> None:
+    """Read the rest of the body until the sender closes."""
     connection.shutdown(socket.SHUT_WR)
     while connection.recv(1024 * 1024):
         pass
 
 
 class Zeros(io.RawIOBase):
-    """A file of *size* zeros, which take no memory."""
+    """A file of *size* zeros that takes no memory."""
 
     def __init__(self, size: int) -> None:
         self._size, self._place = size, 0
@@ -229,10 +235,10 @@ class Zeros(io.RawIOBase):
 @pytest.mark.parametrize(
     ("then", "size", "tries"),
     [
-        (closes, 1_000, 100),
-        (closes, 100_000_000, 100),
-        (drains, 1_000, 100),
-        (drains, 20_000_000, 3),  # all of it is sent each time
+        (close_at_once, 1_000, 100),
+        (close_at_once, 100_000_000, 100),
+        (drain, 1_000, 100),
+        (drain, 20_000_000, 3),  # all of it is sent each time
     ],
 )
 @pytest.mark.parametrize(
@@ -290,27 +296,27 @@ def test_pipe_cannot_be_rewound(ask: Ask, bucket: Bucket) -> None:
     assert "the file cannot be rewound" in str(value)
 
 
-class NoFile:
-    """Has nothing of a file but what makes one take it for a file."""
+class ReadOnly:
+    """Has only the method by which a file object is recognised."""
 
     def read(self, size: int = -1) -> bytes:
         raise AssertionError("nobody reads it")
 
 
 def test_file_whose_seek_returns_none_is_asked_by_tell(ask: Ask, bucket: Bucket) -> None:
-    class Mute(io.BytesIO):
+    class SeekReturnsNone(io.BytesIO):
         def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
             super().seek(offset, whence)
-            return cast(int, None)  # as that of mmap, until Python 3.13
+            return cast(int, None)  # as mmap.seek does before Python 3.13
 
-    file = Mute(DATA)
+    file = SeekReturnsNone(DATA)
     file.seek(5)
     entry = ask(bucket.files.upload, file)
     assert entry["hash"] == file_hash(DATA[5:])
 
 
 def test_source_without_seek_cannot_be_rewound(ask: Ask, bucket: Bucket) -> None:
-    value = ask(bucket.files.upload, NoFile())
+    value = ask(bucket.files.upload, ReadOnly())
     assert isinstance(value, OSError)
     assert "the file cannot be rewound" in str(value)
 
@@ -369,7 +375,7 @@ def test_pieces_of_body_are_small_enough_for_a_slow_connection(
 def test_file_that_can_be_read_once_is_not_sent_twice(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket
 ) -> None:
-    class Once(io.BytesIO):
+    class ReadableOnce(io.BytesIO):
         began = False
 
         def read(self, size: int | None = -1) -> bytes:
@@ -381,11 +387,11 @@ def test_file_that_can_be_read_once_is_not_sent_twice(
                 raise OSError("it was read")
             return super().seek(offset, whence)
 
-    with FaultyProxy(bridge, "", STAGES[-1]) as way, pymdc.Client(way.endpoint) as through:
-        value = ask(files_of(bucket, account, through).upload, Once(DATA))
+    with FaultyProxy(bridge, "", STAGES[-1]) as proxy, pymdc.Client(proxy.endpoint) as proxied:
+        value = ask(files_of(bucket, account, proxied).upload, ReadableOnce(DATA))
     assert isinstance(value, OSError)
     assert "the file cannot be rewound (it was read)" in str(value)
-    assert len(tokens(way)) <= 2
+    assert len(tokens(proxy)) <= 2
     assert [entry["hash"] for entry in bucket.files.list()] == [file_hash(DATA)]
 
 

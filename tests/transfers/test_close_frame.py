@@ -1,4 +1,4 @@
-"""Channels whose other side vanishes right after its goodbye: what came before it counts."""
+"""Channels whose server disconnects right after its close frame: the data before it counts."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ NORMAL = 1000
 
 
 def reset(connection: socket.socket) -> None:
-    """Close *connection* such that the other side's next bytes are answered by a reset."""
+    """Close *connection* so that the next bytes from the other side are answered by a reset."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
-def farewell(
+def send_and_leave(
     say: Callable[[ServerProtocol], None], leave: Callable[[socket.socket], None]
 ) -> Handler:
-    """Return a channel that sends what it will *say* at once, as one piece, and does *leave*."""
+    """Return a channel that sends the frames of *say* as one piece, and then calls *leave*."""
 
     def handle(connection: socket.socket) -> None:
-        protocol, asked = ServerProtocol(), False
-        while not asked:
+        protocol, requested = ServerProtocol(), False
+        while not requested:
             protocol.receive_data(connection.recv(65536))
             for event in protocol.events_received():
                 if isinstance(event, Request):
                     protocol.send_response(protocol.accept(event))
                 else:
-                    asked = True
-            if not asked:
+                    requested = True
+            if not requested:
                 connection.sendall(b"".join(protocol.data_to_send()))
         say(protocol)
         connection.sendall(b"".join(protocol.data_to_send()))
@@ -64,7 +64,7 @@ def half(protocol: ServerProtocol) -> None:
     protocol.send_close(NORMAL)
 
 
-def no_goodbye(protocol: ServerProtocol) -> None:
+def without_close_frame(protocol: ServerProtocol) -> None:
     protocol.send_binary(DATA)
 
 
@@ -90,7 +90,7 @@ def download(ask: Ask, channel: str, to: Any, **settings: Any) -> Any:
 def test_shard_is_complete_if_channel_is_reset_after_close_frame(
     ask: Ask, tmp_path: Path, leave: Callable[[socket.socket], None]
 ) -> None:
-    with RawServer(farewell(whole, leave)) as server:
+    with RawServer(send_and_leave(whole, leave)) as server:
         for to in (tmp_path / "out", io.BytesIO()):
             value = download(ask, f"ws://127.0.0.1:{server.port}", to)
             assert value["size"] == len(DATA)
@@ -98,14 +98,14 @@ def test_shard_is_complete_if_channel_is_reset_after_close_frame(
 
 
 def test_shard_is_complete_if_reply_to_close_frame_is_lost(ask: Ask, tmp_path: Path) -> None:
-    """Over TLS a reset comes between the goodbye and its answer as well."""
+    """Over TLS a reset may also come between the close frame and its reply."""
     trusted = certificate(tmp_path, "localhost")
 
     def vanish(connection: socket.socket) -> None:
         with socket.socket(fileno=connection.detach()) as plain:
             reset(plain)
 
-    with RawServer(over_tls(trusted, farewell(whole, vanish))) as server:
+    with RawServer(over_tls(trusted, send_and_leave(whole, vanish))) as server:
         channel, to = f"wss://localhost:{server.port}", io.BytesIO()
         value = download(ask, channel, to, ca_certs=str(trusted))
     assert value["size"] == len(DATA)
@@ -116,11 +116,11 @@ def test_shard_is_complete_if_reply_to_close_frame_is_lost(ask: Ask, tmp_path: P
     ("say", "kind", "text"),
     [
         (half, exceptions.IntegrityError, "shard 1 of 1 came with the hash"),
-        (no_goodbye, exceptions.ConnectionLost, "127.0.0.1"),
+        (without_close_frame, exceptions.ConnectionLost, "127.0.0.1"),
         (going_away, exceptions.ConnectionLost, "closed with code 1001"),
         (refusal, exceptions.ChannelError, "answered 400: no"),
     ],
-    ids=["half", "no goodbye", "going away", "refusal"],
+    ids=["half", "no close frame", "going away", "refusal"],
 )
 def test_reset_after_incomplete_shard_keeps_its_exception(
     ask: Ask,
@@ -129,7 +129,7 @@ def test_reset_after_incomplete_shard_keeps_its_exception(
     kind: type[Exception],
     text: str,
 ) -> None:
-    with RawServer(farewell(say, reset)) as server:
+    with RawServer(send_and_leave(say, reset)) as server:
         value = download(ask, f"ws://127.0.0.1:{server.port}", tmp_path / "out")
     assert type(value) is kind
     assert text in str(value)

@@ -1,4 +1,4 @@
-"""Sources and targets that break while they are put back: the reason for that stays the value."""
+"""Files that fail while they are rewound or truncated: the first error stays the value."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from websockets.sync.server import ServerConnection
 import pymdc
 from pymdc import exceptions
 
-STOOD = 7
+START = 7
 
 
-class Stuck(io.BytesIO):
-    """A file that cannot go back: once it was read, seek() raises *error*."""
+class RewindFails(io.BytesIO):
+    """A file whose seek() raises *error* once it was read."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(b"skipped" + DATA)
-        super().seek(STOOD)
+        super().seek(START)
         self._error = error
         self._read = False
 
@@ -71,7 +71,7 @@ def test_failure_of_upload_is_the_value_if_rewind_fails(
     ask: Ask, handle: Handler, kind: type, error: Exception
 ) -> None:
     with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
-        value = ask(pymdc.api.Files("b", None, client=client).upload, Stuck(error), "t")
+        value = ask(pymdc.api.Files("b", None, client=client).upload, RewindFails(error), "t")
     assert type(value) is kind
     assert "it broke" not in str(value)
 
@@ -79,7 +79,7 @@ def test_failure_of_upload_is_the_value_if_rewind_fails(
 @ERRORS
 def test_failure_of_form_is_the_value_if_rewind_fails(ask: Ask, error: Exception) -> None:
     with RawServer(refuse) as server, pymdc.Client(server.endpoint) as client:
-        value = ask(pymdc.rest.REST, "PUT", "/x", {"file": Stuck(error)}, client=client)
+        value = ask(pymdc.rest.REST, "PUT", "/x", {"file": RewindFails(error)}, client=client)
     assert value == {"error": "no"}
 
 
@@ -105,7 +105,7 @@ def test_file_that_cannot_rewind_is_not_sent_again(
 
     with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        value = ask(files.upload, Stuck(error))
+        value = ask(files.upload, RewindFails(error))
     assert isinstance(value, OSError)
     assert "the file cannot be rewound" in str(value)
     assert "it broke" in str(value)
@@ -122,18 +122,18 @@ def test_file_that_cannot_rewind_is_not_sent_again(
 def test_failure_of_download_is_the_value_if_truncation_fails(
     ask: Ask, tmp_path: Path, handle: Handler, kind: type
 ) -> None:
-    def held_up() -> Any:
+    def fetch() -> Any:
         with FakeBridge() as fake:
-            fake.handlers[5] = handle  # type: ignore[assignment]  # it is one of a channel
+            fake.handlers[5] = handle  # type: ignore[assignment]  # it is a ShardHandler
             return download(ask, fake, tmp_path / "out", "given", channels=1)
 
-    value = without_ftruncate(errno.EIO, held_up)
+    value = without_ftruncate(errno.EIO, fetch)
     assert type(value) is kind
     assert not (tmp_path / "out").exists()
 
 
-def at_shard(fake: FakeBridge, number: int, change: Callable[[], object]) -> None:
-    """Have *change* done when the shard *number* is asked for."""
+def call_at_shard(fake: FakeBridge, number: int, change: Callable[[], object]) -> None:
+    """Call *change* when the shard *number* is requested."""
 
     def handle(connection: ServerConnection) -> None:
         change()
@@ -146,7 +146,7 @@ def test_folder_removed_during_download_is_file_not_found(ask: Ask, tmp_path: Pa
     folder = tmp_path / "folder"
     folder.mkdir()
     with FakeBridge() as fake:
-        at_shard(fake, 5, lambda: shutil.rmtree(folder))
+        call_at_shard(fake, 5, lambda: shutil.rmtree(folder))
         value = download(ask, fake, folder / "out", channels=1)
     assert isinstance(value, FileNotFoundError)
     assert list(tmp_path.iterdir()) == []
@@ -157,7 +157,7 @@ def test_part_file_removed_during_download_leaves_target_unchanged(
 ) -> None:
     (tmp_path / "out").write_bytes(b"old")
     with FakeBridge() as fake:
-        at_shard(fake, 5, part_path(tmp_path).unlink)
+        call_at_shard(fake, 5, part_path(tmp_path).unlink)
         value = download(ask, fake, tmp_path / "out", channels=1)
     assert isinstance(value, FileNotFoundError)
     assert os.listdir(tmp_path) == ["out"]
@@ -166,7 +166,7 @@ def test_part_file_removed_during_download_leaves_target_unchanged(
 
 def test_target_that_becomes_a_folder_keeps_the_part_file(ask: Ask, tmp_path: Path) -> None:
     with FakeBridge() as fake:
-        at_shard(fake, 5, (tmp_path / "out").mkdir)
+        call_at_shard(fake, 5, (tmp_path / "out").mkdir)
         value = download(ask, fake, tmp_path / "out", channels=1)
         assert isinstance(value, OSError)
         assert (tmp_path / "out").is_dir()
