@@ -1,4 +1,4 @@
-"""Programs with a loop of their own stay responsive while calls go on."""
+"""Programs with their own event loop stay responsive during calls."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_asyncio_loop_stays_responsive_during_uploads(tmp_path: Path) -> None:
     done = python(ROOT / "examples" / "asyncio_app.py", cwd=tmp_path)
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout.endswith("went up and came back, byte for byte.\n")
-    told = re.search(r"the loop ticked (\d+) times, (\d+) ms late at most", done.stdout)
-    assert told
-    assert int(told[1]) > 1
-    assert int(told[2]) < LATE
+    report = re.search(r"the loop ticked (\d+) times, (\d+) ms late at most", done.stdout)
+    assert report
+    assert int(report[1]) > 1
+    assert int(report[2]) < LATE
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def test_tk_window_stays_responsive_during_an_upload(screen: str, tmp_path: Path
     done = python(ROOT / "examples" / "tk_app.py", "--demo", cwd=tmp_path, env={"DISPLAY": screen})
     assert (done.stderr, done.returncode) == ("", 0)
     assert "photo.jpg: 20000000 bytes went up.\n" in done.stdout
-    told = re.search(r"Success: the window was never more than (\d+) ms late", done.stdout)
-    assert told
-    assert int(told[1]) < LATE
+    report = re.search(r"Success: the window was never more than (\d+) ms late", done.stdout)
+    assert report
+    assert int(report[1]) < LATE
 
 
 def test_tk_window_without_a_screen_says_so() -> None:

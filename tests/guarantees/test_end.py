@@ -1,4 +1,4 @@
-"""How programs and clients end: in time, with every callback told, and with nothing left."""
+"""Programs and clients end in time, run every callback, and leak nothing."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from pymdc.exceptions import Closed
 SOON = 20  # seconds, on a busy machine, for what takes about five
 
 
-class Gate(RawServer):
-    """Reads requests, counts them by ``arrived``, and answers [] when ``open``."""
+class GatedServer(RawServer):
+    """Reads requests, counts them in ``arrived``, and answers [] once ``open`` is set."""
 
     def __init__(self) -> None:
         self.arrived, self.open = threading.Semaphore(0), threading.Event()
         super().__init__(self._hold)
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> GatedServer:
         return self
 
     def _hold(self, connection: socket.socket) -> None:
@@ -50,8 +50,8 @@ class Gate(RawServer):
             assert self.arrived.acquire(timeout=PATIENCE)
 
 
-def held() -> set[object]:
-    """Return the threads of this process, and its sockets and open files."""
+def open_resources() -> set[object]:
+    """Return the threads, sockets and open files of this process."""
     files = set()
     for descriptor in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # closed meanwhile
@@ -62,20 +62,20 @@ def held() -> set[object]:
 
 
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """See that the test leaves no thread and no descriptor."""
-    before = held()
+def no_leaks() -> Iterator[None]:
+    """Check that a test leaks no thread and no descriptor."""
+    before = open_resources()
     yield
     for thread in threading.enumerate():
-        # Nobody waits for a client that its callback closes, nor for what a test's server starts.
+        # Nothing else waits for a client closed by its callback, or for threads of test servers.
         if thread.name == "pymdc-close" or not (
             thread in before or thread.name.startswith("pymdc")
         ):
             thread.join(PATIENCE)
-    assert held() <= before
+    assert open_resources() <= before
 
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
+pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 def test_close_waits_for_calls_callbacks_and_chained_calls() -> None:
@@ -88,7 +88,7 @@ def test_close_waits_for_calls_callbacks_and_chained_calls() -> None:
         client.close()
         order.append("closed")
 
-    with Gate() as server:
+    with GatedServer() as server:
         client = pymdc.Client(server.endpoint, workers=1)
         register(client, again)
         closing = threading.Thread(target=close)
@@ -113,7 +113,7 @@ def test_close_cancels_remaining_calls_with_and_without_callbacks(how: dict[str,
     def block() -> None:
         got.append(pymdc.api.Users("a@b.com", client=client).register())
 
-    with Gate() as server:
+    with GatedServer() as server:
         client = pymdc.Client(server.endpoint, workers=2)
         calls = [register(client, again) for _ in range(20)]
         blocking = [threading.Thread(target=block) for _ in range(3)]
@@ -153,7 +153,7 @@ def test_client_closed_by_its_callback_finishes_its_other_calls() -> None:
         register(client, got.append).join(PATIENCE)
         closed.set()
 
-    with Gate() as server:
+    with GatedServer() as server:
         client = pymdc.Client(server.endpoint, workers=3)
         for _ in range(2):
             register(client, got.append)
@@ -167,7 +167,7 @@ def test_client_closed_by_its_callback_finishes_its_other_calls() -> None:
 
 def test_close_waits_for_a_blocking_call_in_the_callback_of_another_client() -> None:
     got: list[Any] = []
-    with Gate() as server, pymdc.Client("http://127.0.0.1:1") as other:
+    with GatedServer() as server, pymdc.Client("http://127.0.0.1:1") as other:
         client = pymdc.Client(server.endpoint)
         user = pymdc.api.Users("a@b.com", client=client)
         other.run(lambda scope: None, lambda value: got.append(user.register()))
@@ -198,29 +198,29 @@ def test_client_may_be_closed_by_work_that_its_callback_gives_another_client() -
 
 
 def test_close_cancels_calls_queued_behind_a_blocking_callback() -> None:
-    blocked, told, order = threading.Event(), threading.Event(), list[str]()
+    blocked, delivered, order = threading.Event(), threading.Event(), list[str]()
 
     def block(value: Any) -> None:
         blocked.set()
-        told.wait(PATIENCE)
+        delivered.wait(PATIENCE)
         order.append("blocked")
 
-    def tell(value: Any) -> None:
+    def deliver(value: Any) -> None:
         order.append(type(value).__name__)
-        told.set()
+        delivered.set()
 
     with RawServer(answer_all) as server:
         client = pymdc.Client(server.endpoint, workers=1)
         register(client, block)
         assert blocked.wait(PATIENCE)
-        register(client, tell)
+        register(client, deliver)
         client.close(cancel=True)
     assert order == ["Cancelled", "blocked"]
 
 
 def test_close_with_timeout_cancels_blocking_calls() -> None:
     got: list[Any] = []
-    with Gate() as server:
+    with GatedServer() as server:
         client = pymdc.Client(server.endpoint)
         users = pymdc.api.Users("a@b.com", client=client)
         blocking = threading.Thread(target=lambda: got.append(users.register()))
@@ -240,7 +240,7 @@ def test_call_that_starts_after_close_is_cancelled() -> None:
 
 
 def test_close_leaks_no_thread_and_no_descriptor(tmp_path: Path) -> None:
-    """The fixture compares, after calls that came to every kind of end."""
+    """Calls end in every way; the fixture ``no_leaks`` compares."""
     with RawServer(answer_all) as good_server, RawServer(wait) as silent:
         for ask in MODES.values():
             endpoints = [good_server.endpoint, silent.endpoint, "http://127.0.0.1:1"]
@@ -310,12 +310,12 @@ calls = [user.register(callback(number)) for number in range(40)]
 say("ready")
 calls[-1].join()
 """
-ENDED = """
+MAIN_THREAD_ENDED = """
 for number in range(40):
     user.register(callback(number))
 threading.Thread(target=ready_at_the_end, daemon=True).start()
 """
-SLOW = """
+SLOW_CALLBACK = """
 def slow(value):
     callback("slow")(value)
     threading.Event().wait(60)
@@ -325,7 +325,7 @@ with pymdc.Client() as client:
     say("ready")
     threading.Event().wait()
 """
-NESTED = """
+CALL_IN_CALLBACK = """
 def nested(value):
     try:
         callback("nested")(user.register())
@@ -335,7 +335,7 @@ def nested(value):
 pymdc.Client().run(lambda scope: None, nested)
 threading.Thread(target=ready_at_the_end, daemon=True).start()
 """
-AGAIN = """
+RETRYING = """
 def again(value):
     say(type(value).__name__)
     threading.Event().wait(0.2)
@@ -347,10 +347,10 @@ threading.Thread(target=ready_at_the_end, daemon=True).start()
 """
 
 
-def interrupted(script: str, requests: int) -> tuple[list[str], str, int, float]:
-    """Run *script*, press Ctrl-C when it is at work, and return what it said, and how it ended."""
+def interrupt(script: str, requests: int) -> tuple[list[str], str, int, float]:
+    """Run *script*, send SIGINT once it runs; return its output, errors, status and seconds."""
     pipe = subprocess.PIPE
-    with Gate() as server:
+    with GatedServer() as server:
         environment = {**os.environ, "PYMDC_ENDPOINT": server.endpoint}
         command = [sys.executable, "-u", "-W", "error", "-c", PROGRAM + script]
         with subprocess.Popen(
@@ -370,7 +370,7 @@ def interrupted(script: str, requests: int) -> tuple[list[str], str, int, float]
 
 @pytest.mark.parametrize("script", [BLOCKING, WITH], ids=["plain", "in a with block"])
 def test_ctrl_c_in_a_blocking_call_ends_the_process(script: str) -> None:
-    printed, errors, status, seconds = interrupted(script, 1)
+    printed, errors, status, seconds = interrupt(script, 1)
     assert errors.endswith("\nKeyboardInterrupt\n")
     assert (printed, status) == ([], -signal.SIGINT)
     assert seconds < AT_ONCE
@@ -390,16 +390,18 @@ def test_ctrl_c_in_a_blocking_call_closes_its_connection() -> None:
         assert server.ended.wait(AT_ONCE)
 
 
-@pytest.mark.parametrize("script", [JOIN, ENDED], ids=["in join", "when the main thread has ended"])
+@pytest.mark.parametrize(
+    "script", [JOIN, MAIN_THREAD_ENDED], ids=["in join", "when the main thread has ended"]
+)
 def test_first_ctrl_c_cancels_every_callback_and_ends_the_program(script: str) -> None:
-    printed, errors, _, seconds = interrupted(script, 32)
+    printed, errors, _, seconds = interrupt(script, 32)
     assert "KeyboardInterrupt" in errors
     assert sorted(printed) == sorted(f"{number} Cancelled" for number in range(40))
     assert seconds < AT_ONCE
 
 
 def test_first_ctrl_c_ends_callbacks_that_retry_on_every_error() -> None:
-    printed, errors, _, seconds = interrupted(AGAIN, 5)
+    printed, errors, _, seconds = interrupt(RETRYING, 5)
     assert "KeyboardInterrupt" in errors
     assert len(printed) >= 5
     assert set(printed) == {"Cancelled"}
@@ -407,14 +409,14 @@ def test_first_ctrl_c_ends_callbacks_that_retry_on_every_error() -> None:
 
 
 def test_first_ctrl_c_ends_a_with_block_during_a_slow_callback() -> None:
-    printed, errors, _, seconds = interrupted(SLOW, 1)
+    printed, errors, _, seconds = interrupt(SLOW_CALLBACK, 1)
     assert errors.endswith("\nKeyboardInterrupt\n")
     assert printed == ["slow Cancelled"]
     assert seconds < SOON
 
 
 def test_first_ctrl_c_cancels_the_blocking_call_in_a_callback() -> None:
-    printed, errors, _, seconds = interrupted(NESTED, 1)
+    printed, errors, _, seconds = interrupt(CALL_IN_CALLBACK, 1)
     assert "KeyboardInterrupt" in errors
     assert printed == ["nested Cancelled", "cleaned up"]
     assert seconds < AT_ONCE
@@ -475,7 +477,7 @@ threading.Thread(target=lambda: (main.join(), pause(1), print("ended", flush=Tru
 
 def test_ctrl_c_at_a_prompt_cancels_no_calls() -> None:
     pipe = subprocess.PIPE
-    with Gate() as server:
+    with GatedServer() as server:
         environment = {**os.environ, "PYMDC_ENDPOINT": server.endpoint}
         command = [sys.executable, "-i", "-q", "-u", "-W", "error"]
         with subprocess.Popen(
@@ -493,7 +495,7 @@ def test_ctrl_c_at_a_prompt_cancels_no_calls() -> None:
     assert after == ["[]\n"]
 
 
-TOLD = """
+THREE_CALLS = """
 for number in range(3):
     user.register(callback(number))
 """
@@ -502,13 +504,13 @@ for number in range(3):
 def test_program_with_a_silent_bridge_ends_at_the_timeout() -> None:
     with RawServer(wait) as server:
         settings = {"PYMDC_ENDPOINT": server.endpoint, "PYMDC_TIMEOUT": "0.3"}
-        done = python("-c", PROGRAM + TOLD, env=settings)
+        done = python("-c", PROGRAM + THREE_CALLS, env=settings)
     assert sorted(done.stdout.splitlines()) == [f"{n} Timeout" for n in range(3)]
     assert (done.stderr, done.returncode) == ("", 0)
 
 
 def test_program_without_a_bridge_ends() -> None:
-    done = python("-c", PROGRAM + TOLD)
+    done = python("-c", PROGRAM + THREE_CALLS)
     assert sorted(done.stdout.splitlines()) == [f"{n} ConnectError" for n in range(3)]
     assert done.returncode == 0
 

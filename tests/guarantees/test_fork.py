@@ -1,4 +1,4 @@
-"""Forks and threads: a child has its own connections, workers and nonces, and no callback twice."""
+"""A forked child has its own connections, workers and nonces; no callback runs twice."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from pymdc import Cancelled
 from pymdc._crypto.nonces import nonces
 from pymdc.bridge import Bridge
 
-# Python warns of a fork among threads, which is what is tried here.
+# Python warns of a fork with threads; these tests do that on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 FORKS = ("-W", "ignore:This process:DeprecationWarning")  # a literal beginning, not a pattern
 
 
 class Child:
-    """A forked process that does *work* and tells its value, as JSON."""
+    """A forked process that runs *work* and sends its value as JSON."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
         here, there = os.pipe()
@@ -51,26 +51,26 @@ class Child:
 
     def value(self) -> Any:
         with self._pipe:
-            told = self._pipe.read()
+            output = self._pipe.read()
         os.waitpid(self._process, 0)
-        return json.loads(told)
+        return json.loads(output)
 
 
-class Noting(RawServer):
-    """Answers [] to every request; ``askers`` are the names of each connection."""
+class RecordingServer(RawServer):
+    """Answers [] to every request; ``emails`` has the emails sent on each connection."""
 
     def __init__(self) -> None:
-        self.askers: list[list[str]] = []
+        self.emails: list[list[str]] = []
         super().__init__(self._answer)
 
-    def __enter__(self) -> Noting:
+    def __enter__(self) -> RecordingServer:
         return self
 
     def _answer(self, connection: socket.socket) -> None:
-        askers: list[str] = []
-        self.askers.append(askers)
+        emails: list[str] = []
+        self.emails.append(emails)
         while body := read_request(connection)[1]:
-            askers.append(json.loads(body)["email"])
+            emails.append(json.loads(body)["email"])
             connection.sendall(ANSWER)
 
 
@@ -79,7 +79,7 @@ def user(client: pymdc.Client, name: str) -> pymdc.api.Users:
 
 
 def test_child_has_its_own_connections_and_workers(ask: Ask) -> None:
-    with Noting() as server, pymdc.Client(server.endpoint, workers=2) as client:
+    with RecordingServer() as server, pymdc.Client(server.endpoint, workers=2) as client:
 
         def several(name: str) -> Any:
             return [ask(user(client, name).register) for _ in range(20)]
@@ -89,7 +89,7 @@ def test_child_has_its_own_connections_and_workers(ask: Ask) -> None:
         assert several("parent") == [[]] * 20
         assert child.value() == [[]] * 20
         assert several("parent") == [[]] * 20
-    assert sorted(sorted(set(askers)) for askers in server.askers) == [["child"], ["parent"]]
+    assert sorted(sorted(set(emails)) for emails in server.emails) == [["child"], ["parent"]]
 
 
 def test_callbacks_outstanding_at_a_fork_run_once_in_the_parent() -> None:
@@ -99,7 +99,7 @@ def test_callbacks_outstanding_at_a_fork_run_once_in_the_parent() -> None:
         assert server.held.wait(PATIENCE)
         queued = [register(client, lambda value: got.append(os.getpid())) for _ in range(5)]
 
-        def look() -> Any:
+        def inspect_calls() -> Any:
             calls = [running, *queued]
             for call in calls:
                 call.join(PATIENCE)
@@ -109,7 +109,7 @@ def test_callbacks_outstanding_at_a_fork_run_once_in_the_parent() -> None:
             client.close()
             return [kinds == {Cancelled}, changed, own, got]
 
-        assert Child(look).value() == [True, False, [], []]
+        assert Child(inspect_calls).value() == [True, False, [], []]
         assert running.is_alive()
         assert not server.ended.is_set()
         running.cancel()
@@ -185,7 +185,7 @@ def test_child_needs_no_files_and_variables_of_parent(
 
 def test_call_done_at_a_fork_keeps_its_value() -> None:
     children, go_on = SimpleQueue[Child](), threading.Event()
-    with Noting() as server, pymdc.Client(server.endpoint) as client:
+    with RecordingServer() as server, pymdc.Client(server.endpoint) as client:
         call = register(client, lambda value: go_on.wait(PATIENCE))
         own = user(client, "child")
         call.add_done_callback(lambda c: children.put(Child(lambda: [c.result(), own.register()])))
@@ -197,7 +197,7 @@ def test_call_done_at_a_fork_keeps_its_value() -> None:
 def test_multiprocessing_child_ends_after_its_callbacks() -> None:
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()
-    with Noting() as server, pymdc.Client(server.endpoint) as client:
+    with RecordingServer() as server, pymdc.Client(server.endpoint) as client:
         assert user(client, "parent").register() == []
         child = fork.Process(target=lambda: user(client, "child").register(there.send) and None)
         child.start()
@@ -209,19 +209,19 @@ def test_multiprocessing_child_ends_after_its_callbacks() -> None:
     child.close()
     here.close()
     there.close()
-    assert sorted(sorted(set(askers)) for askers in server.askers) == [["child"], ["parent"]]
+    assert sorted(sorted(set(emails)) for emails in server.emails) == [["child"], ["parent"]]
 
 
 def test_children_of_a_busy_parent_do_not_wait_for_its_locks() -> None:
-    """Wherever in a call the parent's threads are, no lock of theirs is waited for."""
+    """A child never waits for a lock that a thread of its parent held at the fork."""
     enough = threading.Event()
-    with Noting() as server, pymdc.Client(server.endpoint, workers=4) as client:
+    with RecordingServer() as server, pymdc.Client(server.endpoint, workers=4) as client:
 
         def again(value: Any) -> None:
             if not enough.is_set():
                 register(client, again)
 
-        def look() -> Any:
+        def inspect_calls() -> Any:
             call = user(client, "child").register(lambda value: None)
             values = [user(client, "child").register(), call.result(PATIENCE)]
             client.close()
@@ -230,7 +230,7 @@ def test_children_of_a_busy_parent_do_not_wait_for_its_locks() -> None:
         for _ in range(8):
             register(client, again)
         for _ in range(15):
-            assert Child(look).value() == [[], []]
+            assert Child(inspect_calls).value() == [[], []]
         enough.set()
 
 
@@ -283,7 +283,7 @@ def test_parent_and_child_sign_with_one_key_at_once(ask: Ask, bucket: pymdc.api.
 
 
 def next_ahead_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the next nonce, taken a second ahead."""
+    """Return the next nonce by a clock that is one second ahead."""
     with monkeypatch.context() as patch:
         patch.setattr(nonces, "_clock", lambda: time.time_ns() + 10**9)
         return nonces.next()

@@ -1,4 +1,4 @@
-"""A disk that is full is told, by the client and by the bridge, and nothing half-written stays."""
+"""Client and bridge report a full disk, and leave no half-written file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modes import Ask
 import pymdc
 from pymdc.bridge import Bridge
 
-DATA = random.Random(3).randbytes(16 * 1024 * 1024)  # two shards, of which none fits
+DATA = random.Random(3).randbytes(16 * 1024 * 1024)  # two shards; neither fits
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Answers that are well said, but not what was asked for."""
+"""Answers that are well-formed but have the wrong content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NESTED = b"[" * 100_000
 
 
 def always(body: bytes) -> Handler:
-    """Return a treatment that answers each request with *body*."""
+    """Return a handler that answers each request with *body*."""
 
     def handle(connection: socket.socket) -> None:
         while read_request(connection)[0]:

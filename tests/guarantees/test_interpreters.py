@@ -1,4 +1,4 @@
-"""Calls in a sub-interpreter, which ends when their callbacks have run."""
+"""Calls in a subinterpreter, which ends after their callbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that are made while Python ends: each is done, or says that Python ends."""
+"""Calls made while Python ends: the value of each is an answer or Closed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if "warm" in sys.argv:
     user.register(lambda value: None)
 """
 IN_TIME = {"weakref.finalize", "a thread"}  # before other threads stand still
-WAYS = {
+OWNERS = {
     "an object of the module": "last = Last()",
     "an object in a cycle": "last = Last(); last.self = last",
     "an object in sys.modules": "sys.modules['last'] = Last()",
@@ -88,12 +88,14 @@ threading.Thread(target=call).start()
 
 @pytest.mark.parametrize("client", ["default", "own"])
 @pytest.mark.parametrize("state", ["cold", "warm"])
-@pytest.mark.parametrize("way", WAYS)
-def test_call_during_finalization_succeeds_or_is_closed(way: str, state: str, client: str) -> None:
-    what = "done" if way in IN_TIME else "told"
+@pytest.mark.parametrize("owner", OWNERS)
+def test_call_during_finalization_succeeds_or_is_closed(
+    owner: str, state: str, client: str
+) -> None:
+    what = "done" if owner in IN_TIME else "told"
     with RawServer(answer_all) as server:
         settings = {"PYMDC_ENDPOINT": server.endpoint}
-        ended = python("-c", PROGRAM + WAYS[way], client, state, env=settings)
+        ended = python("-c", PROGRAM + OWNERS[owner], client, state, env=settings)
     assert [line.split()[0] for line in ended.stdout.splitlines()] == [what, what]
     assert (ended.stderr, ended.returncode) == ("", 0)
 

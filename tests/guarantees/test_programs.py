@@ -1,4 +1,4 @@
-"""What a newcomer runs: the README, the examples, a script of 2016; and how a program ends."""
+"""The README, the examples and a script of 2016 work, and programs end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """Give a folder from which the checkout is not imported by chance."""
+    """Give a folder from which Python does not import the checkout."""
     folder = tmp_path / "outside"
     folder.mkdir()
     return folder
@@ -42,14 +42,14 @@ def test_install_commands_name_no_package_of_others() -> None:
     folders = [ROOT / name for name in ("pymdc", "docs", "examples", "benchmarks")]
     code = [path for folder in folders for path in folder.rglob("*.py")]
     prose = [path for folder in (ROOT, *folders) for path in folder.glob("*.rst")]
-    told = [
+    stated = [
         (path, line)
         for path in (*code, *prose)
         for line in path.read_text(encoding="utf-8").splitlines()
         if "pip install" in line
     ]
-    assert len(told) > 5
-    for path, line in told:
+    assert len(stated) > 5
+    for path, line in stated:
         assert not re.search(r"metadisk|pymdc", line.partition("pip install")[2]), f"{path}: {line}"
 
 
@@ -57,9 +57,9 @@ def test_variables_in_readme_match_client_settings_and_defaults() -> None:
     rows = re.findall(r"^``(PYMDC_[A-Z]+)``  +(\S+)", README.read_text(encoding="utf-8"), re.M)
     assert [variable for variable, _ in rows] == [variable for variable, _ in _VARIABLES.values()]
     parameters = inspect.signature(pymdc.Client).parameters
-    for (variable, told), (name, (_, parse)) in zip(rows, _VARIABLES.items(), strict=True):
+    for (variable, stated), (name, (_, parse)) in zip(rows, _VARIABLES.items(), strict=True):
         default = "none" if name == "endpoint" else parameters[name].default
-        assert parse(told) == default, variable
+        assert parse(stated) == default, variable
 
 
 def test_setup_commands_are_the_same_everywhere() -> None:

@@ -1,4 +1,4 @@
-"""What a call holds once it is finished: its value, and nothing that was sent."""
+"""A finished call holds its value, and no reference to its source, target or callbacks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Content(bytearray):
 
 
 class File(io.BytesIO):
-    """A file of the caller's."""
+    """A file to which a weak reference can be made."""
 
 
 def refuse(connection: socket.socket) -> None:
@@ -46,23 +46,25 @@ def store(connection: socket.socket) -> None:
     connection.sendall(written("200 OK", b'{"hash": "%s"}' % (b"0" * 40)))
 
 
-def never(done: int, total: int | None) -> None:
+def stop(done: int, total: int | None) -> None:
     raise ZeroDivisionError
 
 
-TREATS: dict[str, tuple[Callable[[socket.socket], None], dict[str, Any], type]] = {
+HANDLERS: dict[str, tuple[Callable[[socket.socket], None], dict[str, Any], type]] = {
     "stored": (store, {"verify": False}, dict),
     "stored as another one": (store, {}, exceptions.IntegrityError),
     "refused": (refuse, {}, dict),
     "not JSON": (answering(written("502 Bad Gateway", b"<html>")), {}, exceptions.HTTPError),
     "dropped": (drop, {}, exceptions.ConnectionLost),
     "garbled": (answering(b"no HTTP\r\n\r\n"), {}, exceptions.GarbledAnswer),
-    "stopped by progress": (store, {"progress": never}, ZeroDivisionError),
+    "stopped by progress": (store, {"progress": stop}, ZeroDivisionError),
 }
 
 
-def kept(mode: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    """Call *method*, and return the value, and what the caller may keep of the call."""
+def call_and_keep(
+    mode: str, method: Callable[..., Any], *args: Any, **kwargs: Any
+) -> tuple[Any, Any]:
+    """Call *method*; return its value, and the object that the caller may keep."""
     if mode == "blocking":
         value = method(*args, **kwargs)
         return value, value
@@ -70,25 +72,25 @@ def kept(mode: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> tu
     return call.result(PATIENCE), call
 
 
-def see_that_it_is_let_go(reference: weakref.ref[Any]) -> None:
+def assert_released(reference: weakref.ref[Any]) -> None:
     assert reference() is None
 
 
 @pytest.mark.parametrize("kind", [Content, File])
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("handle", TREATS)
+@pytest.mark.parametrize("handle", HANDLERS)
 def test_finished_upload_releases_its_source(handle: str, mode: str, kind: Any) -> None:
-    server_does, options, expected = TREATS[handle]
+    respond, options, expected = HANDLERS[handle]
     data = kind(bytes(SIZE))
     reference = weakref.ref(data)
-    with RawServer(server_does) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(respond) as server, pymdc.Client(server.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        value, call = kept(mode, files.upload, data, "token", **options)
+        value, call = call_and_keep(mode, files.upload, data, "token", **options)
         assert type(value) is expected
         if kind is Content:
             data.extend(b"more")
         del data
-        see_that_it_is_let_go(reference)
+        assert_released(reference)
         del call, value
 
 
@@ -98,11 +100,11 @@ def test_upload_without_a_connection_releases_its_source(mode: str) -> None:
     reference = weakref.ref(data)
     with pymdc.Client("http://127.0.0.1:1") as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        value, call = kept(mode, files.upload, data, "token")
+        value, call = call_and_keep(mode, files.upload, data, "token")
         assert type(value) is exceptions.ConnectError
         data.extend(b"more")
         del data
-        see_that_it_is_let_go(reference)
+        assert_released(reference)
         del call, value
 
 
@@ -113,11 +115,11 @@ def test_upload_on_a_closed_client_releases_its_source(mode: str) -> None:
     client = pymdc.Client("http://127.0.0.1:1")
     client.close()
     files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-    value, call = kept(mode, files.upload, data, "token")
+    value, call = call_and_keep(mode, files.upload, data, "token")
     assert type(value) is Closed
     data.extend(b"more")
     del data
-    see_that_it_is_let_go(reference)
+    assert_released(reference)
     client.close()
     del call, value
 
@@ -131,10 +133,10 @@ def test_upload_that_times_out_releases_its_source(limit: str, kind: Any, mode: 
     settings: dict[str, Any] = {limit: 0.5}
     with RawServer(wait) as server, pymdc.Client(server.endpoint, **settings) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        value, call = kept(mode, files.upload, data, "token")
+        value, call = call_and_keep(mode, files.upload, data, "token")
         assert type(value) is exceptions.Timeout
         del data
-        see_that_it_is_let_go(reference)
+        assert_released(reference)
         del call, value
 
 
@@ -154,10 +156,10 @@ def test_upload_that_was_sent_again_releases_its_source(mode: str) -> None:
     reference = weakref.ref(data)
     with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        value, call = kept(mode, files.upload, data, verify=False)
+        value, call = call_and_keep(mode, files.upload, data, verify=False)
         assert value == {"hash": "0"}
         del data
-        see_that_it_is_let_go(reference)
+        assert_released(reference)
         del call, value
 
 
@@ -170,10 +172,10 @@ def test_finished_download_releases_its_target(handle: Any, mode: str) -> None:
         if handle is not None:
             fake.handlers[3] = handle
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        value, call = kept(mode, files.download, HASH, to=target)
+        value, call = call_and_keep(mode, files.download, HASH, to=target)
         assert isinstance(value, dict | exceptions.IntegrityError)
         del target
-        see_that_it_is_let_go(reference)
+        assert_released(reference)
         del call, value
 
 
@@ -197,24 +199,24 @@ def test_cancelled_upload_releases_its_source(queued: bool) -> None:
         assert type(call.result(PATIENCE)) is Cancelled
         data.extend(b"more")
         del data
-        see_that_it_is_let_go(reference)
+        assert_released(reference)
         assert first is None or first.cancel()
 
 
 def test_finished_call_releases_its_callbacks(ask: Ask) -> None:
-    class Told:
+    class Callback:
         def __call__(self, value: Any) -> None:
             """Be a callback."""
 
     with pymdc.Client("http://127.0.0.1:1") as client:
-        told, done = Told(), Told()
-        references = [weakref.ref(told), weakref.ref(done)]
-        call = pymdc.api.Users("a@b.com", client=client).register(told)
+        callback, done = Callback(), Callback()
+        references = [weakref.ref(callback), weakref.ref(done)]
+        call = pymdc.api.Users("a@b.com", client=client).register(callback)
         call.add_done_callback(done)
         call.join(PATIENCE)
         client.close()  # a function that waits for a call is called after the call is done
-        del told, done
+        del callback, done
         for reference in references:
-            see_that_it_is_let_go(reference)
+            assert_released(reference)
         assert not call.cancel()
         assert isinstance(call.result(), exceptions.ConnectError)

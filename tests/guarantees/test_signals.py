@@ -1,4 +1,4 @@
-"""Signal handlers that make calls, wherever they interrupt the main thread."""
+"""Signal handlers that make calls or raise at any line of the main thread."""
 
 from __future__ import annotations
 

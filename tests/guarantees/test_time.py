@@ -1,4 +1,4 @@
-"""Every call is bounded in time, also when the other side sends a byte now and then."""
+"""Every call has a time limit, even if the server keeps sending single bytes."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ PAUSE = 0.1
 
 
 def pauses(count: int) -> Iterator[int]:
-    """Count, with a pause before each number."""
+    """Count to *count* with a pause before each number."""
     for number in range(count):
         threading.Event().wait(PAUSE)
         yield number
 
 
 def drip(connection: socket.socket) -> None:
-    """Send a byte now and then, until the other side has had enough."""
+    """Send a byte at intervals until the other side closes."""
     with suppress(OSError):
         for _ in pauses(300):
             connection.sendall(b"1")
@@ -65,7 +65,7 @@ def dripping(start: bytes) -> Handler:
     return handle
 
 
-def timed_out(value: Any, text: str, where: object) -> None:
+def assert_timed_out(value: Any, text: str, where: object) -> None:
     assert isinstance(value, exceptions.Timeout)
     assert text in str(value)
     assert f"127.0.0.1:{where}" in str(value)
@@ -92,36 +92,36 @@ def upload(ask: Ask, endpoint: str, size: int, **settings: Any) -> Any:
 def test_call_ends_at_the_total_though_bytes_keep_coming(ask: Ask, start: bytes) -> None:
     with RawServer(dripping(start)) as server:
         value = register(ask, server.endpoint, total=LIMIT)
-    timed_out(value, f"/users: not done within {LIMIT} s", server.port)
+    assert_timed_out(value, f"/users: not done within {LIMIT} s", server.port)
 
 
 def test_total_includes_retries() -> None:
-    treatments: list[Callable[[socket.socket], object]] = [read_request, dripping(b"")]
+    handlers: list[Callable[[socket.socket], object]] = [read_request, dripping(b"")]
 
     def handle(connection: socket.socket) -> None:
-        treatments.pop(0)(connection)
+        handlers.pop(0)(connection)
 
     with RawServer(handle) as server, pymdc.Client(server.endpoint, total=2) as client:
         value = pymdc.api.Keys(pymdc.api.Users("a@b.com", client=client)).list()
-    timed_out(value, "/keys: not done within 2 s", server.port)
-    assert treatments == []
+    assert_timed_out(value, "/keys: not done within 2 s", server.port)
+    assert handlers == []
 
 
 def test_connect_timeout_names_its_limit() -> None:
     with full_port() as port:
         value = register(blocking, f"http://127.0.0.1:{port}", timeout=(0.1, LONG))
     assert type(value) is exceptions.ConnectTimeout
-    timed_out(value, "no connection within 0.1 s", port)
+    assert_timed_out(value, "no connection within 0.1 s", port)
 
 
 def test_missing_tls_handshake_is_a_connect_timeout() -> None:
     with RawServer(wait) as server:
         value = register(blocking, f"https://127.0.0.1:{server.port}", timeout=(0.1, LONG))
     assert type(value) is exceptions.ConnectTimeout
-    timed_out(value, "no connection within 0.1 s", server.port)
+    assert_timed_out(value, "no connection within 0.1 s", server.port)
 
 
-MUCH = 32 * 1024 * 1024  # more than the system takes for a server that does not read
+MUCH = 32 * 1024 * 1024  # more than socket buffers hold if the server does not read
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_upload_to_a_server_that_stops_reading_times_out(
     with HoldingServer(read_some) as server:
         value = upload(ask, server.endpoint, MUCH, **settings)
         server.released.set()
-    timed_out(value, text, server.port)
+    assert_timed_out(value, text, server.port)
 
 
 def test_upload_may_wait_for_the_server_longer_than_the_connect_timeout() -> None:
@@ -157,23 +157,23 @@ def one_block(connection: ServerConnection) -> None:
         connection.recv()
 
 
-def an_endless_frame(connection: ServerConnection) -> None:
+def endless_frame(connection: ServerConnection) -> None:
     connection.socket.sendall(b"\x82\x7e\xff\xff")  # binary, of 65,535 bytes
     drip(connection.socket)
 
 
-@pytest.mark.parametrize("serve", [one_block, an_endless_frame])
+@pytest.mark.parametrize("serve", [one_block, endless_frame])
 def test_stalled_channel_times_out(ask: Ask, serve: ChannelHandler, tmp_path: Path) -> None:
     with websocket(serve) as channel, pointer_server([pointer(channel)]) as endpoint:
         with pymdc.Client(endpoint, stall=LIMIT) as client:
             files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
             value = ask(files.download, HASH, "token", to=tmp_path / "out")
-    timed_out(value, f"no progress for {LIMIT} s", channel.rpartition(":")[2])
+    assert_timed_out(value, f"no progress for {LIMIT} s", channel.rpartition(":")[2])
     assert list(tmp_path.iterdir()) == []
 
 
 STEADY: dict[str, Any] = {"total": LIMIT, "stall": 2.0}
-BLOCKS = 24  # with their pauses, longer than the total and than the stall
+BLOCKS = 24  # their pauses together exceed the total and the stall
 
 
 def test_slow_steady_upload_succeeds() -> None:
@@ -241,7 +241,7 @@ def test_time_limit_must_be_positive_seconds(limit: str, seconds: Any) -> None:
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 def test_block_sent_in_small_parts_is_progress(tmp_path: Path, secure: bool) -> None:
-    """Only a whole one was: at 4 KB/s or less no upload came to its end."""
+    """Otherwise an upload at 4 KB/s or less would time out before its block is sent."""
     here, there = socket.socketpair()
     size, wait = 256 * 1024, 1.0
     received = bytearray()
@@ -318,16 +318,16 @@ def test_waiting_for_a_call_refuses_nan(wait: Callable[[Call, float], object]) -
 
 
 def test_waiting_for_a_call_ends_before_its_done_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "_LOOK", 1e6)  # so that nothing else wakes who waits
+    monkeypatch.setattr(queue, "_LOOK", 1e6)  # so that nothing else wakes the waiting thread
     go, go_on = threading.Event(), threading.Event()
     with pymdc.Client("http://127.0.0.1:1") as client:
         call = client.run(lambda scope: go.wait(PATIENCE), lambda value: None)
         call.add_done_callback(lambda call: go_on.wait(PATIENCE))
-        told = list[bool]()
-        waiting = threading.Thread(target=lambda: told.append(call.result()))
+        results = list[bool]()
+        waiting = threading.Thread(target=lambda: results.append(call.result()))
         waiting.start()
         go.set()
         waiting.join(AT_ONCE)
-        ended = told.copy()
+        ended = results.copy()
         go_on.set()
         assert ended == [True]

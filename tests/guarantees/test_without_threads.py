@@ -1,4 +1,4 @@
-"""Programs that the system refuses threads for a while: what they call then, and afterwards."""
+"""Calls while the system starts no new threads, and afterwards."""
 
 from __future__ import annotations
 
