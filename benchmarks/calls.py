@@ -43,19 +43,19 @@ def blocking_with_ecdsa(scale: Scale) -> Figures:
 
 
 def callbacks(scale: Scale) -> Figures:
-    """Compare signed calls with those of the twenty lines; 32 of either are on their way."""
+    """Compare signed calls with those of the twenty lines; each side keeps 32 in flight."""
     first = "import btclib_secp256k1"
     return _in_fresh(first, "calls.beside_twenty_lines_at_once", scale)
 
 
 def callbacks_beside_requests(scale: Scale) -> Figures:
-    """Compare signed calls with requests-futures, unsigned; 32 of either are on their way."""
+    """Compare signed calls with requests-futures, unsigned; each side keeps 32 in flight."""
     module("requests_futures.sessions", "requests-futures")
     return _in_fresh("import btclib_secp256k1", "calls.beside_requests", scale)
 
 
 def _in_fresh(first: str, name: str, scale: Scale) -> Figures:
-    """Compare in a process of its own, after the statement *first*."""
+    """Compare in a fresh process, after the statement *first*."""
     if first != WITHOUT_LIBSECP256K1:
         libsecp256k1()
     with nginx(ANSWER) as endpoint:
@@ -67,13 +67,13 @@ Measured = list[tuple[float, float]]
 
 
 def beside_twenty_lines(endpoint: str, count: int, times: int) -> Measured:
-    """Return calls a second of both sides, one call at a time."""
+    """Return the calls a second of both sides, one call at a time."""
     with _bucket(endpoint) as bucket, closing(_twenty_lines(endpoint)) as theirs:
         return _measured(_rate, bucket.list, lambda: theirs.submit().result(), count, times)
 
 
 def beside_urllib3(endpoint: str, count: int, times: int) -> Measured:
-    """Return calls a second of both sides, one call at a time."""
+    """Return the calls a second of both sides, one call at a time."""
     with _bucket(endpoint) as bucket, urllib3.HTTPConnectionPool(*address(endpoint)) as pool:
 
         def theirs() -> Any:
@@ -83,7 +83,7 @@ def beside_urllib3(endpoint: str, count: int, times: int) -> Measured:
 
 
 def beside_twenty_lines_at_once(endpoint: str, count: int, times: int) -> Measured:
-    """Return calls a second of both sides, 32 calls at a time."""
+    """Return the calls a second of both sides, 32 calls at a time."""
     with _bucket(endpoint) as bucket, closing(_twenty_lines(endpoint)) as twenty_lines:
 
         def theirs(callback: Callable[[Any], None]) -> None:
@@ -93,7 +93,7 @@ def beside_twenty_lines_at_once(endpoint: str, count: int, times: int) -> Measur
 
 
 def beside_requests(endpoint: str, count: int, times: int) -> Measured:
-    """Return calls a second of both sides, 32 calls at a time."""
+    """Return the calls a second of both sides, 32 calls at a time."""
     futures = module("requests_futures.sessions", "requests-futures")
     with _bucket(endpoint) as bucket, futures.FuturesSession(max_workers=OUTSTANDING) as session:
 
@@ -126,39 +126,39 @@ def _measured(
     count: int,
     times: int,
 ) -> Measured:
-    """Measure *times* times *count* calls of both, after a tenth as many that do not count."""
+    """Measure *count* calls of both sides, *times* times, after a warm-up of a tenth as many."""
     pairs(lambda: rate(ours, count // 10), lambda: rate(theirs, count // 10), 1)
     return pairs(lambda: rate(ours, count), lambda: rate(theirs, count), times)
 
 
 def _rate(call: Callable[[], Any], count: int) -> float:
     answer = None
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(count):
         answer = call()
-    took = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     _check(answer)
-    return count / took
+    return count / seconds
 
 
 def _rate_at_once(call: Callable[[Callable[[Any], None]], object], count: int) -> float:
-    """Return calls a second of *call*, which gives its answer to a callback."""
-    turns, answers = threading.Semaphore(OUTSTANDING), []
+    """Return calls a second of *call*, which passes its answer to a callback."""
+    slots, answers = threading.Semaphore(OUTSTANDING), []
 
-    def back(answer: Any) -> None:
+    def deliver(answer: Any) -> None:
         answers.append(answer)
-        turns.release()
+        slots.release()
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(count):
-        turns.acquire()
-        call(back)
-    for _ in range(OUTSTANDING):  # until the last one is back
-        turns.acquire()
-    took = time.perf_counter() - begun
+        slots.acquire()
+        call(deliver)
+    for _ in range(OUTSTANDING):  # until all answers are there
+        slots.acquire()
+    seconds = time.perf_counter() - start
     for answer in answers:
         _check(answer)
-    return count / took
+    return count / seconds
 
 
 def _check(answer: Any) -> None:

@@ -1,4 +1,4 @@
-"""Downloads from the real bridge, into memory, so that no disk is measured."""
+"""Downloads from the real bridge to files in memory, so that no disk is measured."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Pointers = Iterable[Mapping[str, str]]
 
 
 def from_bridge(scale: Scale) -> Figures:
-    """Compare a download with its shards pulled one after the other, hashed and written."""
+    """Compare a download with a loop that pulls the same shards in turn, hashes and writes them."""
     return _from_bridge(scale, _write)
 
 
 def from_bridge_beside_pull(scale: Scale) -> Figures:
-    """Compare a download with its shards pulled one after the other and thrown away."""
+    """Compare a download with a loop that pulls the same shards in turn and discards them."""
     return _from_bridge(scale, _discard)
 
 
@@ -33,46 +33,46 @@ def _from_bridge(scale: Scale, other: Callable[[Pointers, bytes, str], int]) -> 
         file_hash = pymdc.unwrap(files.upload(path))["hash"]
 
         def ours() -> float:
-            found = speed(scale.size, lambda: pymdc.unwrap(files.download(file_hash, to=back)))
+            rate = speed(scale.size, lambda: pymdc.unwrap(files.download(file_hash, to=back)))
             os.unlink(back)
-            return found
+            return rate
 
         def theirs() -> float:
             pointers = pymdc.unwrap(files.download(file_hash))
-            came: list[int] = []
-            found = speed(scale.size, lambda: came.append(other(pointers, digest, back)))
-            if came != [scale.size]:
-                raise RuntimeError(f"{came[0]} bytes came of {scale.size}")
+            received: list[int] = []
+            rate = speed(scale.size, lambda: received.append(other(pointers, digest, back)))
+            if received != [scale.size]:
+                raise RuntimeError(f"{received[0]} bytes of {scale.size} were received")
             with suppress(FileNotFoundError):
                 os.unlink(back)
-            return found
+            return rate
 
         return compared(pairs(ours, theirs, scale.pairs), "MB/s")
 
 
 def _write(pointers: Pointers, digest: bytes, path: str) -> int:
-    """Write what comes to *path*; return how many bytes that were."""
-    found, count = hashlib.sha256(), 0
+    """Write the received bytes to *path*; return their number."""
+    file_hash, count = hashlib.sha256(), 0
     with open(path, "wb", buffering=0) as file:
         for message in _messages(pointers):
-            found.update(message)
+            file_hash.update(message)
             count += file.write(message)
-    if found.digest() != digest:
-        raise RuntimeError("what came is not the file")
+    if file_hash.digest() != digest:
+        raise RuntimeError("the received bytes are not the file")
     return count
 
 
 def _discard(pointers: Pointers, digest: bytes, path: str) -> int:
-    """Return how many bytes come."""
+    """Return the number of received bytes."""
     return sum(map(len, _messages(pointers)))
 
 
 def _messages(pointers: Pointers) -> Iterator[bytes]:
-    """Give what comes from the channels of *pointers*, one after the other."""
+    """Yield the messages from the channels of *pointers*, one channel after the other."""
     for pointer in pointers:
-        wanted = {"token": pointer["token"], "hash": pointer["hash"], "operation": "PULL"}
+        request = {"token": pointer["token"], "hash": pointer["hash"], "operation": "PULL"}
         with connect(pointer["channel"], max_size=None, compression=None, proxy=None) as channel:
-            channel.send(json.dumps(wanted))
+            channel.send(json.dumps(request))
             for message in channel:
                 assert isinstance(message, bytes)
                 yield message

@@ -1,4 +1,4 @@
-"""What is measured, how two sides are compared, and the table of it."""
+"""The scale and the figures of a measurement, the comparison of two sides, and the table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GIB = 1024 * MIB
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured: *size* and *memory* are in bytes, *folder* lies on the disk."""
+    """How much is measured; *size* and *memory* are in bytes, *folder* is on the disk."""
 
     folder: str
     pairs: int
@@ -26,7 +26,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a row came to; *figure* is what its bar is for."""
+    """What was measured for a row; *figure* is compared with its bar."""
 
     figure: float
     spread: str
@@ -36,7 +36,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Row:
-    """One row; a *bar* of None makes it informative."""
+    """One row of the table; without a *bar* it is informative."""
 
     name: str
     what: str
@@ -46,7 +46,7 @@ class Row:
     at_most: bool = False
 
     def verdict(self, figure: float | None) -> str:
-        """Say whether *figure*, None where there is none, is on the right side of the bar."""
+        """Say whether *figure* reaches the bar; a *figure* of None does not."""
         if self.bar is None:
             return "informative"
         if figure is None:
@@ -65,10 +65,10 @@ class Result:
 def pairs(
     ours: Callable[[], float], theirs: Callable[[], float], count: int
 ) -> list[tuple[float, float]]:
-    """Measure both sides *count* times, in turns; which side is first alternates."""
+    """Measure both sides *count* times, alternating which side goes first."""
     measured = []
-    for turn in range(count):
-        if turn % 2:
+    for index in range(count):
+        if index % 2:
             other, mine = theirs(), ours()
         else:
             mine, other = ours(), theirs()
@@ -90,7 +90,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def number(value: float) -> str:
-    """Return *value* with as many digits as tell something."""
+    """Return *value* with two decimals below 10, one below 100, and none above."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{round(value, 2) + 0.0:.2f}"
@@ -102,27 +102,27 @@ def in_units(size: int) -> str:
 
 
 def speed(size: int, work: Callable[[], object]) -> float:
-    """Return at how many MB (of 10^6 bytes) a second *work* does its *size* bytes."""
-    begun = time.perf_counter()
+    """Return the MB (10^6 bytes) a second at which *work* processes *size* bytes."""
+    start = time.perf_counter()
     work()
-    return size / 1e6 / (time.perf_counter() - begun)
+    return size / 1e6 / (time.perf_counter() - start)
 
 
 def result(row: Row, scale: Scale) -> Result:
-    """Measure *row*; where that fails, its reason stands in the table."""
+    """Measure *row*; if that fails, the table shows the reason."""
     bar = "none" if row.bar is None else f"{row.bar:,g} {row.unit}".strip()
     if row.bar is not None:
         bar = f"at {'most' if row.at_most else 'least'} {bar}"
     try:
-        found = row.measure(scale)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the other rows go on
+        figures = row.measure(scale)
+    except Exception as error:  # noqa: BLE001  # the other rows are measured whatever failed
         traceback.print_exc(file=sys.stderr)
         reason = (str(error) or type(error).__name__).splitlines()[0][:80]
         cells = (row.name, row.what, "failed", "none", bar, row.verdict(None), reason, "none")
         return Result(cells, row.bar is not None)
-    figure = f"{number(found.figure)} {row.unit}".strip()
-    verdict = row.verdict(found.figure)
-    cells = (row.name, row.what, figure, found.spread, bar, verdict, found.ours, found.theirs)
+    figure = f"{number(figures.figure)} {row.unit}".strip()
+    verdict = row.verdict(figures.figure)
+    cells = (row.name, row.what, figure, figures.spread, bar, verdict, figures.ours, figures.theirs)
     return Result(cells, verdict == "no")
 
 
@@ -130,7 +130,7 @@ HEAD = ("row", "what", "median", "spread", "bar", "reached", "ours", "theirs")
 
 
 def table(results: Iterable[Result]) -> str:
-    """Return *results* as a simple table of reStructuredText."""
+    """Return *results* as a reStructuredText table."""
     rows = [HEAD, *(outcome.cells for outcome in results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(cells, widths) for cells in rows]

@@ -1,6 +1,6 @@
-"""How long ``import pymdc`` takes, against what it cannot do without.
+"""How long ``import pymdc`` takes, compared with the import of its dependencies.
 
-Each import is in a fresh interpreter, which measures it without its own start.
+Each import runs in a fresh interpreter, whose own start is not included.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from figures import Figures, Scale, compared, pairs
 from programs import WITHOUT_LIBSECP256K1, libsecp256k1, python
 
 OURS = "import pymdc"
-# The package websockets imports nothing by itself; pymdc speaks its protocol through this module.
+# The package websockets imports nothing by itself; pymdc uses this module of it.
 THEIRS = "import urllib3, ecdsa, websockets.client"
-_LEAST = 11
+_MIN_PAIRS = 11
 
 
 def plain(scale: Scale) -> Figures:
@@ -28,17 +28,19 @@ def fast(scale: Scale) -> Figures:
 
 
 def count(scale: Scale) -> int:
-    """Return how many pairs of imports are measured."""
-    return max(_LEAST, scale.pairs)
+    """Return the number of pairs of imports."""
+    return max(_MIN_PAIRS, scale.pairs)
 
 
 def _compared(first: str, ours: str, theirs: str, scale: Scale) -> Figures:
-    both = partial(_took, first, ours), partial(_took, first, theirs)
-    pairs(*both, 1)  # once, so that all of it is compiled and in memory
+    both = partial(_milliseconds, first, ours), partial(_milliseconds, first, theirs)
+    pairs(*both, 1)  # a first time, so that all modules are compiled and cached
     return compared(pairs(*both, count(scale)), "ms")
 
 
-def _took(first: str, statement: str) -> float:
-    """Return how many ms *statement* takes after *first*."""
-    begun, took = "begun = time.perf_counter()", "time.perf_counter() - begun"
-    return float(python(f"import sys, time; {first}; {begun}; {statement}; print(1000 * ({took}))"))
+def _milliseconds(first: str, statement: str) -> float:
+    """Return the milliseconds that *statement* takes after *first*."""
+    start, seconds = "start = time.perf_counter()", "time.perf_counter() - start"
+    return float(
+        python(f"import sys, time; {first}; {start}; {statement}; print(1000 * ({seconds}))")
+    )

@@ -1,4 +1,4 @@
-"""Where it was measured, and with which versions."""
+"""The machine and the versions that a table was measured with."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ PACKAGES = ("urllib3", "ecdsa", "btclib-secp256k1", "websockets", "uvicorn", "re
 
 
 def described(scale: Scale) -> str:
-    """Return notes on the table, as a list of reStructuredText."""
+    """Return notes on the table, as a reStructuredText list."""
     versions = [f"{name} {_package(name)}" for name in PACKAGES]
     versions += [f"nginx {_program('nginx', '-v')}", f"curl {_program('curl', '--version')}"]
     notes = (
         f"Median and spread of {scale.pairs} pairs, {imports.count(scale)} of imports, in one run; "
-        "ours and theirs go first in turns; "
-        f"{scale.calls:,} calls, or {in_units(scale.size)}, at a time; "
+        "which side goes first alternates; "
+        f"{scale.calls:,} calls, or {in_units(scale.size)}, per measurement; "
         f"memory {scale.pairs} times at {', '.join(map(in_units, scale.memory))}.",
-        f"What is sent, and the targets of downloads, lie on {SHM}; "
-        f"the bridge's data and what is written beside it on the disk of {scale.folder}.",
+        f"Files that are sent, and targets of downloads, are on {SHM}; "
+        "the bridge's data, and files that are written for comparison with it, "
+        f"are on the disk of {scale.folder}.",
         f"{os.cpu_count()} cores, {_cpu()}, Linux {platform.release()}, loopback.",
         f"Python {platform.python_version()}, {', '.join(versions)}.",
     )

@@ -1,9 +1,9 @@
 """How much memory a transfer takes, in the client and in the bridge.
 
-Both are processes of their own, the client a fresh one for each transfer, the bridge a fresh
-one for each set of sizes.
-The figures are the peak of their resident memory (VmHWM) above what was resident after a
-transfer of 1 MB, at the bridge its first; the files are sparse, on the disk.
+Each transfer has a fresh process as client, and each set of sizes has a fresh process as bridge.
+A figure is the peak of resident memory (VmHWM) of a process, less what was resident after a
+transfer of 1 MB: the first transfer of the client, and the first ones of the bridge.
+The files are sparse, on the disk.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from programs import fresh
 import pymdc
 
 WHAT = "extra memory, the largest file less the smallest"
-_SMALL = 1_000_000  # bytes, of the transfer after which it is counted
+_SMALL = 1_000_000  # bytes of the transfer after which memory is counted
 
 Grown = dict[str, float]
 
 
 def upload(scale: Scale) -> Figures:
-    """Compare the memory of uploads."""
+    """Measure the memory of uploads."""
     return _figures([[up for up, _ in each] for each in _sets(scale)])
 
 
 def download(scale: Scale) -> Figures:
-    """Compare the memory of downloads."""
+    """Measure the memory of downloads."""
     return _figures([[down for _, down in each] for each in _sets(scale)])
 
 
@@ -45,7 +45,7 @@ def _figures(sets: Sequence[Sequence[Grown]]) -> Figures:
 
 
 def _medians(sets: Sequence[Sequence[Grown]], process: str) -> str:
-    """Return by how much *process* grew at each size."""
+    """Return the median growth of *process* for each size."""
     sizes = zip(*sets, strict=True)
     medians = [statistics.median(grown[process] for grown in size) for size in sizes]
     return " / ".join(f"{median:.1f}" for median in medians) + " MiB"
@@ -53,12 +53,12 @@ def _medians(sets: Sequence[Sequence[Grown]], process: str) -> str:
 
 @cache
 def _sets(scale: Scale) -> list[list[tuple[Grown, Grown]]]:
-    """Measure the set of sizes as often as there are pairs."""
+    """Measure the set of sizes once for each pair."""
     return [_set(scale) for _ in range(scale.pairs)]
 
 
 def _set(scale: Scale) -> list[tuple[Grown, Grown]]:
-    """Return what an upload and a download of each size added, at one bridge."""
+    """Return the memory that an upload and a download of each size added, at one bridge."""
     with bridge(scale.folder) as account, tempfile.TemporaryDirectory(dir=scale.folder) as place:
         small, large = os.path.join(place, "small"), os.path.join(place, "large")
         _make(small, _SMALL)
@@ -76,14 +76,14 @@ def _set(scale: Scale) -> list[tuple[Grown, Grown]]:
 
 
 def _make(path: str, size: int) -> None:
-    """Make a sparse file of *size* bytes."""
+    """Create a sparse file of *size* bytes."""
     with open(path, "wb") as file:
         file.truncate(size)
 
 
 def _grown(name: str, account: Account, folder: str, before: float) -> Grown:
-    """Return what the function *name* added to a fresh client, and to the bridge's *before*."""
-    _resident(account.pid)  # its peak begins here
+    """Return what the function *name* added to a fresh client, and to the bridge since *before*."""
+    _resident(account.pid)  # resets the peak
     client = fresh(
         "pass",
         f"memory.{name}",
@@ -123,7 +123,7 @@ def downloaded(endpoint: str, bucket: str, private_key: str, folder: str) -> flo
 
 
 def _added(transfer: Callable[[str], None]) -> float:
-    """Return how far the peak of this process rose in the large *transfer*, in MiB."""
+    """Return by how many MiB the large *transfer* raised the peak of this process."""
     transfer("small")
     before = _resident(os.getpid())
     transfer("large")
@@ -131,7 +131,7 @@ def _added(transfer: Callable[[str], None]) -> float:
 
 
 def _resident(pid: int) -> float:
-    """Return what is resident in the process *pid*, and let its peak begin there, in MiB."""
+    """Reset the peak of the process *pid*, and return its resident memory in MiB."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
     return _peak(pid)
 

@@ -1,4 +1,4 @@
-"""What transfers are measured with: an account at a bridge, and files."""
+"""An account at a bridge, and files, for measuring transfers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from programs import environment, running
 
 import pymdc
 
-SHM = "/dev/shm"  # files that are sent or fetched lie in memory, so that no disk is measured
+SHM = "/dev/shm"  # files that are sent or fetched are in memory, so that no disk is measured
 
 
 @dataclass(frozen=True)
 class Account:
-    """Somebody at a bridge of our own, with one bucket; *pid* is the bridge's."""
+    """A user of our bridge, with one bucket; *pid* is the process of the bridge."""
 
     client: pymdc.Client
     key_pair: pymdc.ECDSA
@@ -40,7 +40,7 @@ class Account:
 
 @contextmanager
 def bridge(folder: str) -> Iterator[Account]:
-    """Give an account at a bridge, a process of its own with its data on the disk of *folder*."""
+    """Yield an account at a bridge in its own process, with its data on the disk of *folder*."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="pymdc-benchmark-") as data:
         command = [sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", data]
         with open(os.path.join(data, "log"), "w+", encoding="utf-8") as log:
@@ -53,21 +53,21 @@ def bridge(folder: str) -> Iterator[Account]:
                     yield _account(client, process.stdout, process.pid)
 
 
-def _endpoint(told: IO[str], log: IO[str]) -> str:
-    line = told.readline()
+def _endpoint(output: IO[str], log: IO[str]) -> str:
+    line = output.readline()
     if not line:
         log.seek(0)
         raise RuntimeError((log.read().splitlines() or ["the bridge did not start"])[-1])
     return line.split()[-1]
 
 
-def _account(client: pymdc.Client, told: IO[str], pid: int) -> Account:
+def _account(client: pymdc.Client, output: IO[str], pid: int) -> Account:
     user, key_pair = pymdc.api.Users("you@example.com", client=client), pymdc.ECDSA()
     pymdc.unwrap(user.register())
-    pymdc.unwrap(user.activate(told.readline().strip()[-64:]))
+    pymdc.unwrap(user.activate(output.readline().strip()[-64:]))
     pymdc.unwrap(pymdc.api.Keys(user).create(key_pair))
-    made = pymdc.api.Buckets(key_pair, client=client).create("benchmark", 1000, 1000, [])
-    return Account(client, key_pair, pymdc.unwrap(made)["id"], pid)
+    bucket = pymdc.api.Buckets(key_pair, client=client).create("benchmark", 1000, 1000, [])
+    return Account(client, key_pair, pymdc.unwrap(bucket)["id"], pid)
 
 
 def delete_files(account: Account) -> None:
@@ -78,7 +78,7 @@ def delete_files(account: Account) -> None:
 
 @contextmanager
 def random_file(size: int) -> Iterator[str]:
-    """Give the path of a file of *size* random bytes, in memory."""
+    """Yield the path of a file of *size* random bytes, in memory."""
     with tempfile.TemporaryDirectory(dir=SHM, prefix="pymdc-benchmark-") as folder:
         path = os.path.join(folder, "file")
         with open(path, "wb") as file:
@@ -88,7 +88,7 @@ def random_file(size: int) -> Iterator[str]:
 
 
 def renew(path: str) -> None:
-    """Change each MiB of the file at *path*: a bridge stores equal shards once."""
+    """Change each MiB of the file at *path*, because a bridge stores equal shards only once."""
     with open(path, "r+b") as file:
         for start in range(0, os.path.getsize(path), MIB):
             file.seek(start)
@@ -96,13 +96,13 @@ def renew(path: str) -> None:
 
 
 def sha256(path: str) -> bytes:
-    """Return the SHA-256 of the file at *path*, which is mapped: nothing is copied."""
+    """Return the SHA-256 of the file at *path*, mapped into memory without a copy."""
     with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         return hashlib.sha256(content).digest()
 
 
 def address(endpoint: str) -> tuple[str, int]:
-    """Return host and port of *endpoint*."""
+    """Return the host and port of *endpoint*."""
     parts = urlsplit(endpoint)
     assert parts.hostname
     assert parts.port

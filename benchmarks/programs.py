@@ -1,4 +1,4 @@
-"""Programs: nginx, curl, fresh interpreters."""
+"""Other programs: nginx, curl and fresh interpreters."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import pymdc
 
 WITHOUT_LIBSECP256K1 = "import sys; sys.modules['btclib_secp256k1'] = None"
 _HERE = Path(__file__).parent
-_PATIENCE = 10  # seconds for nginx to start
+_MAX_WAIT = 10  # seconds for nginx to start
 
-# It answers at once and throws a body away as it comes, in memory: of an upload it is curl that
-# takes the longer, with all of a core. What reads bodies in larger pieces writes them to files.
+# nginx answers at once and discards a body as it arrives, in memory, so that curl, which uses a
+# whole core, is the slower side of an upload. Servers that read larger pieces write files.
 _NGINX = """
 daemon off; pid {folder}/pid; worker_processes 1;
 events {{ worker_connections 256; }}
@@ -38,7 +38,7 @@ http {{
 
 
 class Missing(Exception):
-    """Something has to be installed; the message says how."""
+    """Something is not installed; the message says how to install it."""
 
 
 def program(name: str) -> str:
@@ -50,7 +50,7 @@ def program(name: str) -> str:
 
 
 def module(name: str, package: str) -> Any:
-    """Return the module *name*, which *package* brings."""
+    """Return the module *name* of *package*."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -58,13 +58,13 @@ def module(name: str, package: str) -> Any:
 
 
 def libsecp256k1() -> None:
-    """Import the package through which keys sign in C."""
+    """Import the package that signs in C; raise `Missing` if it is not installed."""
     module("btclib_secp256k1", "btclib-secp256k1")
 
 
 @contextmanager
 def nginx(answer: object) -> Iterator[str]:
-    """Give the endpoint of an nginx that answers every request with *answer*, as JSON."""
+    """Yield the endpoint of an nginx that answers every request with *answer*, as JSON."""
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "nginx.conf")
@@ -82,17 +82,17 @@ def _free_port() -> int:
 
 @contextmanager
 def running(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    """End *process* with the block."""
+    """End *process* when the block ends."""
     with process:
         try:
             yield process
         finally:
             process.terminate()
-            process.wait()  # under Ctrl-C, the with statement alone would not
+            process.wait()  # after Ctrl-C, the with statement alone would not wait
 
 
 def _wait_for(port: int, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _MAX_WAIT
     while process.poll() is None and time.monotonic() < until:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
@@ -103,7 +103,7 @@ def _wait_for(port: int, process: subprocess.Popen[str]) -> None:
 
 
 def curl(path: str, url: str, *headers: str) -> float:
-    """Send the file at *path* as a form; return MB/s, by curl's own clock."""
+    """Send the file at *path* as a form; return MB/s as curl measured them."""
     command = [program("curl"), "-q", "-sS", "-X", "PUT", "-F", f"file=@{path}", "-H", "Expect:"]
     command += [part for header in headers for part in ("-H", header)]
     command += ["-o", os.devnull, "-w", "%{http_code} %{size_upload} %{time_total}", url]
@@ -118,9 +118,9 @@ def curl(path: str, url: str, *headers: str) -> float:
 
 
 def fresh(first: str, name: str, **given: object) -> Any:
-    """Return what the function *name*, a ``module.function`` here, makes of *given*.
+    """Return the result of the function *name* (``module.function``) for the arguments *given*.
 
-    It runs in a fresh interpreter, after the statement *first*; all of it has to be JSON.
+    It runs in a fresh interpreter, after the statement *first*; arguments and result are JSON.
     """
     code = (
         f"{first}; import json, sys, {name.partition('.')[0]};"
@@ -130,7 +130,7 @@ def fresh(first: str, name: str, **given: object) -> Any:
 
 
 def python(code: str, given: str = "") -> str:
-    """Return what *code* prints in a fresh interpreter; the same pymdc is imported there."""
+    """Return what *code* prints in a fresh interpreter, which imports the same pymdc."""
     run = subprocess.run(
         [sys.executable, "-c", code],
         input=given,
@@ -145,10 +145,10 @@ def python(code: str, given: str = "") -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment in which a process imports the pymdc that is imported here.
+    """Return an environment in which a process imports the pymdc that is imported here.
 
-    It may keep what it compiles, as an installed package is kept compiled.
+    The process may write compiled modules, because an installed package is compiled too.
     """
-    here = {**os.environ, "PYTHONPATH": str(Path(pymdc.__file__).parents[1])}
-    here.pop("PYTHONDONTWRITEBYTECODE", None)
-    return here
+    variables = {**os.environ, "PYTHONPATH": str(Path(pymdc.__file__).parents[1])}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    return variables

@@ -1,4 +1,4 @@
-"""The benchmarks: one table, each row a ratio that was measured side by side.
+"""The benchmarks: one table, each row a ratio of two sides measured in one run.
 
     .venv/bin/python benchmarks/run.py [--quick] [--pairs N] [--folder FOLDER] [row ...]
 
@@ -26,7 +26,7 @@ try:
     import uploads
     from figures import GIB, MIB, Row, Scale, result, table
 
-    import pymdc.bridge.bridge  # noqa: F401  # which the rows start as a program
+    import pymdc.bridge.bridge  # noqa: F401  # rows start it as a program
 except ModuleNotFoundError as missing:
     print(f"{missing.name} is missing: pip install '.[bridge]' requests-futures", file=sys.stderr)
     sys.exit(2)
@@ -77,7 +77,7 @@ ROWS = (
     Row("signing", "libsecp256k1 ÷ ecdsa, no request", None, signing.alone),
 )
 NAMES = tuple(row.name for row in ROWS)
-PAIRS, QUICK_PAIRS = 5, 3  # of fewer than 5 a median says little
+PAIRS, QUICK_PAIRS = 5, 3  # a median of fewer than 5 says little
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, scale = parsed(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    for variable in PROXIES:  # everything here is on this machine
+    for variable in PROXIES:  # all servers are on this machine
         os.environ.pop(variable, None)
     results = []
     try:
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{row.name} ...", file=sys.stderr, flush=True)
             results.append(result(row, scale))
     except KeyboardInterrupt:
-        print("Stopped; this is what there was.", file=sys.stderr)
+        print("Stopped; these rows were measured.", file=sys.stderr)
     if results:
         print(table(results), machine.described(scale), sep="\n\n")
     if len(results) < len(rows):

@@ -14,18 +14,18 @@ MESSAGE = b"GET\n/buckets/6b02b0fd5a7c8c5a831850a5\n__nonce=1453222669376"
 
 
 def alone(scale: Scale) -> Figures:
-    """Compare signatures a second of libsecp256k1 with those of python-ecdsa."""
+    """Compare the signatures a second of libsecp256k1 and of python-ecdsa."""
     libsecp256k1()
     fast, slow = _secp256k1.Libsecp256k1(), _secp256k1.PythonECDSA()
-    found = pairs(
+    measured = pairs(
         lambda: _rate(fast, 10 * scale.calls), lambda: _rate(slow, scale.calls), scale.pairs
     )
-    return compared(found, "signatures/s")
+    return compared(measured, "signatures/s")
 
 
 def _rate(backend: _secp256k1.Backend, count: int) -> float:
     sign = _secp256k1.signer(SECRET, backend)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(count):
         sign(MESSAGE)
-    return count / (time.perf_counter() - begun)
+    return count / (time.perf_counter() - start)

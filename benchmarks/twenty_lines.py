@@ -1,7 +1,8 @@
-"""What somebody would write who has no pymdc: a pool of threads, urllib3 and a signer.
+"""What somebody would write without pymdc: a pool of threads, urllib3 and a signer.
 
-It has none of pymdc's guarantees: nothing is sent again, no deadline covers a whole call, nothing
-can be cancelled, two nonces may be equal, and whoever forks or ends the program is on their own.
+This code has none of pymdc's guarantees: nothing is sent again, no deadline covers a whole call,
+nothing can be cancelled, two nonces may be equal, and forks and the end of the program are not
+handled.
 """
 
 import json
@@ -15,7 +16,7 @@ from pymdc import ECDSA
 
 
 class TwentyLines:
-    """Signed GETs of *path* on *workers* threads, with a connection that is kept for each."""
+    """Signed GETs of *path* on *workers* threads, each with a connection that is kept alive."""
 
     def __init__(self, host: str, port: int, path: str, workers: int) -> None:
         self.pool = urllib3.HTTPConnectionPool(host, port, maxsize=workers, retries=False)

@@ -1,6 +1,6 @@
-"""Uploads: to a sink that throws them away, and to the real bridge.
+"""Uploads: to a sink, and to the real bridge.
 
-The sink is an nginx that discards what it is sent; the file lies in memory.
+The sink is an nginx that discards what it receives; the file is in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pymdc
 from pymdc._crypto.file_hash import FileHash
 
 BUCKET = "6b02b0fd5a7c8c5a831850a5"
-TOKEN = "0" * 64  # given, so that the upload is the one request
+TOKEN = "0" * 64  # given, so that the upload is the only request
 
 
 def to_sink(scale: Scale) -> Figures:
@@ -28,7 +28,7 @@ def to_sink(scale: Scale) -> Figures:
 
 
 def to_sink_verified(scale: Scale) -> Figures:
-    """Compare an upload with the slower of curl's and of SHA-256; the hash is verified."""
+    """Compare an upload with the slower of curl's upload and SHA-256; the hash is verified."""
     return _to_sink(scale, True, lambda path, to: min(_curl_to_sink(path, to), _hashed(path)))
 
 
@@ -76,18 +76,18 @@ def _to_bridge(scale: Scale, other: Callable[[Account, str], float]) -> Figures:
         def upload() -> float:
             return speed(scale.size, lambda: pymdc.unwrap(account.files.upload(path)))
 
-        ours = partial(_anew, account, path, upload)
-        theirs = partial(_anew, account, path, lambda: other(account, path))
+        ours = partial(_with_new_content, account, path, upload)
+        theirs = partial(_with_new_content, account, path, lambda: other(account, path))
         return compared(pairs(ours, theirs, scale.pairs), "MB/s")
 
 
-def _anew(account: Account, path: str, measure: Callable[[], float]) -> float:
-    """Measure with new content, and with nothing of before left to be written."""
+def _with_new_content(account: Account, path: str, measure: Callable[[], float]) -> float:
+    """Measure with new content, after all earlier writes have reached the disk."""
     renew(path)
     os.sync()
-    found = measure()
+    rate = measure()
     delete_files(account)
-    return found
+    return rate
 
 
 def _by_curl(account: Account, path: str) -> float:
