@@ -1,8 +1,8 @@
-"""Uploads from an asyncio program: calls with callbacks, awaited, while the loop stays free.
+"""Uploads from an asyncio program: calls are awaited, and the event loop stays free.
 
     .venv/bin/python examples/asyncio_app.py
 
-It starts a bridge of its own, and exits with 0 only if every file came back as it went up.
+It starts a bridge of its own, and exits with 0 only if every download equals its upload.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ TICK = 0.01  # seconds
 
 
 async def ask(method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Call *method* with a callback, and await the value: a dict or list, or an exception raised.
+    """Call *method* with a callback, and await its answer; raise the answer if it is an error.
 
-    The callback has nothing to do here; the handle is a future, which asyncio can wait for.
+    The callback does nothing; the handle is a future, which asyncio can await.
     """
     call = method(*arguments, **named, callback=lambda answer: None)
     return pymdc.unwrap(await asyncio.wrap_future(call))
 
 
 async def tick(late: list[float]) -> None:
-    """Note how late the loop comes back to this coroutine, again and again."""
+    """Record, again and again, how late the event loop resumes this coroutine."""
     while True:
         due = time.monotonic() + TICK
         await asyncio.sleep(TICK)
@@ -41,7 +41,7 @@ async def tick(late: list[float]) -> None:
 
 
 async def there_and_back(files: pymdc.api.Files, path: Path) -> bool:
-    """Upload the file at *path*, download it again, and say whether it is the same."""
+    """Upload the file at *path*, download it, and say whether both are equal."""
     entry = await ask(files.upload, path)
     print(f"{path.name} went up: {entry['size']} bytes", flush=True)
     back = path.with_suffix(".back")
@@ -80,7 +80,7 @@ def main() -> None:
             try:
                 same = asyncio.run(lesson(bridge, client, paths))
             except (pymdc.PymdcError, OSError) as error:
-                sys.exit(f"It ends here: {error}")
+                sys.exit(f"The lesson ends here: {error}")
         if not same:
             sys.exit("What came back is not what went up.")
         total = sum(os.path.getsize(path) for path in paths)

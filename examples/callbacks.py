@@ -2,7 +2,7 @@
 
     .venv/bin/python examples/callbacks.py [FILE]
 
-It exits with 0 only if what came back is what went up.
+It exits with 0 only if the downloaded file equals the uploaded one.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ back = os.path.join(folder, "back-" + os.path.basename(path))
 
 
 def step(name: str, then: Callable[[Any], object]) -> Callable[[Any], None]:
-    """Return a callback that shows what *name* was answered and goes on with *then*."""
+    """Return a callback that prints the answer to *name* and continues with *then*."""
 
     def callback(answer: Any) -> None:
         alive = "still runs" if threading.main_thread().is_alive() else "has ended"
@@ -72,7 +72,7 @@ def downloaded(answer: Any) -> None:
 
 
 def finish(failure: str = "") -> None:
-    """Stop the bridge, so that the process can end; with a *failure*, end it with status 1."""
+    """Stop the bridge, so that the process can end; after a *failure*, exit with status 1."""
     opened.close()
     if failure:
         print(failure, file=sys.stderr, flush=True)

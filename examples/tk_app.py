@@ -1,9 +1,9 @@
-"""A window that uploads files and stays responsive: callbacks come back to the Tk thread.
+"""A window that uploads files and stays responsive: answers are passed to the Tk thread.
 
     .venv/bin/python examples/tk_app.py [--demo]
 
 It starts a bridge of its own. With --demo it uploads a file by itself and closes, and exits
-with 0 only if the file then stands in the list.
+with 0 only if the file is then in the list.
 """
 
 import random
@@ -21,17 +21,17 @@ from typing import Any, BinaryIO
 import pymdc
 from pymdc.bridge import Bridge
 
-TICK = 20  # milliseconds between two looks at what came back
+TICK = 20  # milliseconds between two looks at the answers
 DEMO_SIZE = 20_000_000
 
 Then = Callable[[Any], object]
 
 
 class Window:
-    """Signs in, then uploads the file that is chosen, and lists what is in the bucket.
+    """Signs in, then uploads the chosen file, and lists the files in the bucket.
 
-    Tk wants to be touched by one thread only. A callback runs on a worker, so it does nothing
-    but put its answer into a queue, and the Tk thread looks there every few milliseconds.
+    Only one thread may use Tk. A callback runs on a worker, so it only puts its answer into a
+    queue, which the Tk thread reads every few milliseconds.
     """
 
     def __init__(self, root: tk.Tk, bridge: Bridge, client: pymdc.Client) -> None:
@@ -40,19 +40,19 @@ class Window:
         self.keys = pymdc.api.Keys(self.user)
         self.answers: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self.path: Path | None = None
-        self.file: BinaryIO | None = None  # while it goes up
+        self.file: BinaryIO | None = None  # during the upload
         self.status = tk.StringVar(root, "Signing in ...")
         self.percent = tk.IntVar(root, 0)
         self.lines = tk.Variable(root)
         self.choose_button = ttk.Button(root, text="Choose a file ...", command=self.choose)
         self.upload_button = ttk.Button(root, text="Upload", command=self.upload)
-        self.lay_out()
+        self.build()
         self.due = time.monotonic()
         self.latest = 0.0
         self.take_answers()
         self.user.register(self.later(self.registered))
 
-    def lay_out(self) -> None:
+    def build(self) -> None:
         self.root.title("Uploads")
         for widget in (
             self.choose_button,
@@ -65,7 +65,7 @@ class Window:
         self.allow(False)
 
     def later(self, then: Then) -> Then:
-        """Return a callback that has *then* called with the answer, on the Tk thread."""
+        """Return a callback that makes the Tk thread call *then* with the answer."""
         return lambda answer: self.answers.put(partial(self.show, then, answer))
 
     def take_answers(self) -> None:
@@ -81,16 +81,16 @@ class Window:
         self.root.after(TICK, self.take_answers)
 
     def show(self, then: Then, answer: Any) -> None:
-        """Go on with *then*, unless the *answer* is an error: that is shown."""
+        """Call *then* with the *answer*, or show the *answer* if it is an error."""
         try:
             then(pymdc.unwrap(answer))
         except (pymdc.PymdcError, OSError) as error:
             self.say(f"It did not work: {error}")
-            self.let_go()
+            self.close_file()
             self.allow(bool(self.keys.key_pairs))
 
     def registered(self, answer: Any) -> None:
-        token = self.bridge.activation_key(self.user.username)  # elsewhere it comes by mail
+        token = self.bridge.activation_key(self.user.username)  # usually the token comes by mail
         self.user.activate(token, self.later(self.activated))
 
     def activated(self, answer: Any) -> None:
@@ -127,7 +127,7 @@ class Window:
         self.files.upload(self.file, callback=self.later(self.uploaded))
 
     def uploaded(self, entry: Any) -> None:
-        self.let_go()
+        self.close_file()
         self.percent.set(100)
         self.say(f"{entry['filename']}: {entry['size']} bytes went up.")
         self.files.list(self.later(self.listed))
@@ -144,14 +144,14 @@ class Window:
         self.choose_button.state(["!disabled" if allowed else "disabled"])
         self.upload_button.state(["!disabled" if allowed and self.path else "disabled"])
 
-    def let_go(self) -> None:
+    def close_file(self) -> None:
         if self.file is not None:
             self.file.close()
             self.file = None
 
 
 class Demo(Window):
-    """Does by itself what a user would, and closes."""
+    """Does what a user would do, and closes the window."""
 
     def __init__(self, root: tk.Tk, bridge: Bridge, client: pymdc.Client, path: Path) -> None:
         super().__init__(root, bridge, client)
@@ -184,8 +184,8 @@ def main() -> None:
             if "--demo" not in sys.argv:
                 window = Window(root, bridge, client)
                 root.mainloop()
-                client.close(cancel=True)  # the window is closed: nobody waits for the rest
-                window.let_go()
+                client.close(cancel=True)  # nobody waits for the calls that are left
+                window.close_file()
                 return
             path = Path(folder, "photo.jpg")
             path.write_bytes(random.randbytes(DEMO_SIZE))

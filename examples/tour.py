@@ -1,8 +1,8 @@
-"""The whole lesson, blocking: an account, a key, a bucket, a file that goes up and comes back.
+"""The whole lesson in blocking calls: an account, a key, a bucket, an upload and a download.
 
     .venv/bin/python examples/tour.py [FILE]
 
-It starts a bridge of its own, and exits with 0 only if what came back is what went up.
+It starts a bridge of its own, and exits with 0 only if the downloaded file equals the uploaded one.
 """
 
 import filecmp
@@ -18,7 +18,7 @@ from pymdc.bridge import Bridge
 
 
 def show(call: str, answer: Any) -> Any:
-    """Print a call and its answer; an answer that is an error ends the tour."""
+    """Print a call and its answer; end the tour if the answer is an error."""
     print(f">>> {call}\n{pformat(answer, sort_dicts=False)}\n", flush=True)
     if isinstance(answer, Exception) or (isinstance(answer, dict) and "error" in answer):
         sys.exit(f"The tour ends here: {call} was answered with an error. ({answer})")
@@ -28,7 +28,7 @@ def show(call: str, answer: Any) -> Any:
 def tour(path: str, back: str, bridge: Bridge, client: pymdc.Client) -> None:
     user = pymdc.api.Users("you@example.com", "a good password", client=client)
     show("user.register()", user.register())
-    token = bridge.activation_key("you@example.com")  # elsewhere it comes by mail
+    token = bridge.activation_key("you@example.com")  # usually the token comes by mail
     show("user.activate(token)", user.activate(token))
 
     keys = pymdc.api.Keys(user)
