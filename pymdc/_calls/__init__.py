@@ -1,4 +1,4 @@
-"""One call from its beginning to its end: workers, deadlines, cancellation, the value.
+"""One call from beginning to end: workers, deadlines, cancellation, the value.
 
-It knows nothing of HTTP, keys or files.
+This package knows nothing of HTTP, keys or files.
 """

@@ -1,4 +1,4 @@
-"""One thing done on another thread while this one goes on."""
+"""Work on another thread while the current thread continues."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ Start = Callable[[Work, Callback], None]
 
 
 class BackgroundTask:
-    """Does one thing at a time, by *start*, which does work on a thread and delivers its outcome.
+    """Does one piece of work at a time on another thread.
 
-    What goes wrong is raised by the next call of a method.
+    *start* runs the work on a thread and passes its outcome to the function that it is given.
+    If the work raises, the next call of a method raises that exception.
     """
 
     def __init__(self, start: Start) -> None:
@@ -24,13 +25,13 @@ class BackgroundTask:
         self._busy = False
 
     def do(self, work: Work) -> None:
-        """Have *work* done, once what was begun before is."""
+        """Wait until the previous work is done, then start *work*."""
         self.wait()
         self._busy = True
         self._start(work, self._outcomes.put)
 
     def wait(self) -> None:
-        """Wait until nothing is being done."""
+        """Wait until the work that was started is done."""
         if self._busy:
             outcome = self._outcomes.get()
             self._busy = False

@@ -19,27 +19,27 @@ from pymdc.exceptions import Cancelled
 
 Work = Callable[[CancelScope], Any]
 
-_numbers = itertools.count(1)
+_idents = itertools.count(1)
 _log = logging.getLogger("pymdc")
 
 
 class Pool(Protocol):
-    """What a call needs of the workers that it waits for."""
+    """What a call needs of the worker pool."""
 
     def claim(self, call: Call) -> object | None:
-        """Return a claim if the caller is to perform *call*, or None if another thread is."""
+        """Return a claim if this thread shall perform *call*, None if another thread claimed it."""
 
     def capture(self, work: Work, scope: CancelScope) -> Any:
-        """Do *work* in *scope*, and return its value."""
+        """Do *work* in *scope* and return its value."""
 
     def release(self, claim: object | None) -> None:
-        """End a *claim*: the callback has returned."""
+        """End *claim* after the callback has returned."""
 
     def expedite(self, call: Call) -> None:
-        """Perform *call* at once if it is queued and the thread that asks is a worker."""
+        """Start a queued *call* at once if a callback is waiting for it."""
 
     def perform_cancelled(self, call: Call) -> None:
-        """Perform *call*, which was cancelled, at once if it is queued."""
+        """Perform a cancelled *call* at once if it is queued, so that its callback runs."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,13 @@ class _Pending:
 class Call(concurrent.futures.Future[Any]):
     """A call whose answer goes to a callback.
 
-    It is done when its callback has returned, and then holds its value alone; ``result()`` is the
-    value that the callback got, an exception too. A callback may wait for another call by
-    ``join()`` and ``result()``, which pass the queue; ``concurrent.futures.wait()`` does not.
+    A call is done when its callback has returned; it then keeps its value and nothing else.
+    ``result()`` returns the value that the callback got; an exception too is returned, not raised.
+    A callback may wait for another call with ``join()`` or ``result()``, which start a queued call
+    at once; ``concurrent.futures.wait()`` does not.
 
-    It also has what the `threading.Thread` had that 0.0.1 returned: ``name``, ``ident``,
-    ``daemon``, which cannot be set since it runs, and their old methods.
+    0.0.1 returned a `threading.Thread`, so a call also has ``name``, ``ident``, ``daemon`` and the
+    methods of a thread. ``daemon`` cannot be set.
     """
 
     __module__ = "pymdc"  # where it is public
@@ -70,49 +71,52 @@ class Call(concurrent.futures.Future[Any]):
         self._pending: _Pending | None = _Pending(work, callback, scope, pool)
         self._thread: int | None = None
         self._changes = Changes()
-        # The first of the functions that are called when it is done, each of which may take long.
-        self.add_done_callback(self._changes.tell)
-        self._ident = next(_numbers)
+        # Added first, because the other functions that are called at the end may take long.
+        self.add_done_callback(self._changes.notify)
+        self._ident = next(_idents)
         self.name = f"Call-{self._ident}"
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until the callback has returned, for *timeout* seconds at the most."""
+        """Wait until the callback has returned, at most *timeout* seconds."""
         self._wait(timeout)
 
     def done(self) -> bool:
         """Say whether the callback has returned."""
-        # Without the future's lock, which a signal handler that raises would leave held, so that
-        # the worker could not go on; nor does anything else here take it that a script calls.
+        # Without the future's lock: a signal handler that raises could leave it locked, and the
+        # worker would hang. No other method that a script calls takes that lock either.
         return self._state == "FINISHED"
 
     def running(self) -> bool:
-        """Say whether a worker has begun it, and the callback has not returned."""
+        """Say whether a worker has begun the call and the callback has not returned."""
         return self._state == "RUNNING"
 
     def cancelled(self) -> bool:
-        """Return False: a call that was cancelled is done, and its value is `Cancelled`."""
+        """Return False: a cancelled call is done as well, and its value is `Cancelled`."""
         return False
 
     def is_alive(self) -> bool:
-        """Say whether the callback has still to run or to return."""
+        """Say whether the callback has not returned yet."""
         return not self.done()
 
     def result(self, timeout: float | None = None) -> Any:
-        """Return the value that the callback got, waiting *timeout* seconds at the most."""
+        """Return the value that the callback got; wait at most *timeout* seconds for it.
+
+        Raises concurrent.futures.TimeoutError if the callback has not returned by then.
+        """
         if not self._wait(timeout):
             raise concurrent.futures.TimeoutError
         return self._result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return None once the callback has returned: an exception too is a `result`."""
+        """Return None once the callback has returned: `result` returns an exception, too."""
         if not self._wait(timeout):
             raise concurrent.futures.TimeoutError
         return None
 
     def cancel(self) -> bool:
-        """Cancel the call, unless it has its value; the callback then gets `Cancelled`.
+        """Cancel a call that has not finished; its callback gets `Cancelled`.
 
-        A call that no worker has begun is never sent; one that is on its way loses its connection.
+        A queued call is never sent. A call that is being sent loses its connection.
         """
         pending = self._pending
         if pending is None or not pending.scope.cancel():
@@ -127,7 +131,7 @@ class Call(concurrent.futures.Future[Any]):
 
     @property
     def daemon(self) -> bool:
-        """False: the process stays until the callback has returned; to set it is a RuntimeError."""
+        """False: the process waits for the callback; setting it raises RuntimeError."""
         return False
 
     @daemon.setter
@@ -135,14 +139,14 @@ class Call(concurrent.futures.Future[Any]):
         raise RuntimeError("cannot set daemon status of active thread")
 
     def start(self) -> None:
-        """Raise RuntimeError, as a thread that was started does."""
+        """Raise RuntimeError, as a thread that is already started does."""
         raise RuntimeError("threads can only be started once")
 
     def run(self) -> None:
         """Raise RuntimeError, as `start` does."""
         raise RuntimeError("threads can only be started once")
 
-    def isAlive(self) -> bool:  # noqa: N802  # this and the next ones are names of 2016
+    def isAlive(self) -> bool:  # noqa: N802  # this and the next four are names of 2016
         """Return ``is_alive()``."""
         return self.is_alive()
 
@@ -159,7 +163,7 @@ class Call(concurrent.futures.Future[Any]):
         return self.daemon
 
     def setDaemon(self, daemonic: bool) -> None:  # noqa: N802
-        """Set ``daemon``, which is a RuntimeError."""
+        """Set ``daemon``, which raises RuntimeError."""
         self.daemon = daemonic
 
     def __repr__(self) -> str:
@@ -182,13 +186,13 @@ class Call(concurrent.futures.Future[Any]):
             pending.pool.expedite(self)
 
     def abandon(self, why: str) -> None:
-        """Be done without the callback, which another process runs, or nobody; say *why*."""
+        """Finish without running the callback; the value is `Cancelled` with the text *why*."""
         done, value = self._state == "FINISHED", self._result
-        super().__init__()  # what waits in the old one is not there, and may hold its lock
+        super().__init__()  # a new lock: a thread that no longer exists may hold the old one
         self._finish(value if done else Cancelled(why))
 
     def perform(self) -> None:
-        """Do the work and hand its value to the callback, unless another thread has begun to."""
+        """Do the work and pass its value to the callback, unless the call is already claimed."""
         pending = self._pending
         if pending is None or (claim := pending.pool.claim(self)) is None:
             return
@@ -199,25 +203,26 @@ class Call(concurrent.futures.Future[Any]):
         self._thread = threading.get_ident()
         try:
             callback(value)
-        except BaseException as error:  # noqa: BLE001  # what the user's function raises must harm nothing else
-            # Without this frame, whose value may hold a token.
-            theirs = error.__traceback__ and error.__traceback__.tb_next
+        except BaseException as error:  # noqa: BLE001  # a callback that raises must not end the worker
+            # Without the frame of this method: the value in it may hold a token.
+            frames = error.__traceback__ and error.__traceback__.tb_next
             _log.error(
-                "the callback %s raised", _name(callback), exc_info=(type(error), error, theirs)
+                "the callback %s raised", _name(callback), exc_info=(type(error), error, frames)
             )
         del callback
-        # Where the callback forked, this may be the child, in which the call is done.
+        # If the callback forked, this may be the child, where the call is done already.
         failure = None if self.done() else capture(lambda: self._finish(value))
         pool.release(claim)
-        if failure is not None:  # of what add_done_callback was given: Exceptions are logged there
-            capture(lambda: _log.error("after a callback came %r", failure))
+        # concurrent.futures logs an Exception of a done callback itself, but not a BaseException.
+        if failure is not None:
+            capture(lambda: _log.error("a done callback raised %r", failure))
 
     def _finish(self, value: Any) -> None:
         self._pending = None
         try:
             self.set_result(value)
         finally:
-            self._changes.tell()
+            self._changes.notify()
             self._done_callbacks.clear()  # type: ignore[attr-defined]  # not in typeshed
 
 

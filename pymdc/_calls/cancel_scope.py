@@ -1,4 +1,4 @@
-"""The scope of one call: its deadline, its cancellation, and the sockets that these shut down."""
+"""The cancel scope of one call: its deadline, its cancellation, the sockets to shut down."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from queue import Empty
 from typing import Any, TypeVar
 
 from pymdc._calls.capture import without_frames
-from pymdc._calls.descriptors import when_there_is_one
+from pymdc._calls.descriptors import when_there_is_one as retry_open
 from pymdc._calls.waiting import Queue
 from pymdc.exceptions import Cancelled, PymdcError, Timeout
 
@@ -21,9 +21,9 @@ Block = TypeVar("Block")
 
 
 class CancelScope:
-    """Cancels one call, or ends it at its deadline, by shutting down the sockets it waits for.
+    """Cancels one call, or ends it at its deadline, by shutting down its sockets.
 
-    *limit* is in seconds: for the whole call, or if it *renews*, between two signs of progress.
+    *limit* is in seconds: for the whole call or, if *renews*, from one heartbeat to the next.
     """
 
     def __init__(self, limit: float = math.inf, *, renews: bool = False) -> None:
@@ -31,14 +31,13 @@ class CancelScope:
         self._renews = renews
         self._deadline = math.inf
         self._lock = threading.RLock()  # a signal handler may cancel the call that it interrupts
-        self._sockets: dict[
-            int, socket.socket
-        ] = {}  # duplicates, by the descriptor of the original
+        # Duplicates of the sockets, by the descriptor of the original.
+        self._sockets: dict[int, socket.socket] = {}
         self._wake: Queue[None] = Queue()
         self._reason: PymdcError | None = None
         self._finished = False
         self.operation = "a call not yet sent"
-        self.thread = 0  # that it was started on
+        self.thread = 0  # the ident of the thread that started the call
 
     def start(self) -> None:
         """Start the deadline; raise if already cancelled."""
@@ -47,13 +46,13 @@ class CancelScope:
         self.check()
 
     def heartbeats(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield *blocks*; each is a sign of progress."""
+        """Yield *blocks*, with a heartbeat before each."""
         for block in blocks:
             self.heartbeat()
             yield block
 
     def heartbeat(self) -> None:
-        """Renew the deadline, if it renews; raise if the call was cancelled or timed out."""
+        """Renew the deadline of a transfer; raise if the call was cancelled or timed out."""
         self.check()
         if self._renews:
             self._deadline = time.monotonic() + self._limit
@@ -63,9 +62,9 @@ class CancelScope:
         return self._deadline - time.monotonic()
 
     def fail(self, reason: PymdcError) -> bool:
-        """Make *reason* the value of the call, unless it has one, and shut down its sockets.
+        """End the call with *reason* as its value and shut down its sockets, unless it finished.
 
-        Say whether the value is *reason*, or an earlier one of the same class.
+        An earlier reason stays. Say whether the value is now of the class of *reason*.
         """
         with self._lock:
             if self._finished:
@@ -73,23 +72,23 @@ class CancelScope:
             if self._reason is None:
                 self._reason = reason
             for sock in self._sockets.values():
-                _shut(sock)
+                _shut_down(sock)
             self._wake.put(None)
             return isinstance(self._reason, type(reason))
 
     def cancel(self, why: str = "it was cancelled") -> bool:
-        """Cancel the call: its value is `Cancelled`, unless it has one."""
+        """Cancel the call, unless it finished: its value becomes `Cancelled`."""
         return self.fail(Cancelled(f"{self.operation}: {why}"))
 
     def check_deadline(self, now: float) -> None:
         """Fail with `Timeout` if the deadline has passed."""
         if self._reason is not None:
-            self.fail(self._reason)  # again, for a socket that was about to connect
+            self.fail(self._reason)  # again: a socket may have connected after its first shutdown
         elif now >= self._deadline:
-            what, setting = ("not done within", "total")
+            exceeded, setting = ("not done within", "total")
             if self._renews:
-                what, setting = ("no progress for", "stall")
-            limit = f"{what} {self._limit:g} s, the client's {setting}"
+                exceeded, setting = ("no progress for", "stall")
+            limit = f"{exceeded} {self._limit:g} s, the client's {setting}"
             self.fail(Timeout(f"{self.operation}: {limit}"))
 
     def check(self) -> None:
@@ -112,29 +111,29 @@ class CancelScope:
 
     def attach(self, sock: socket.socket) -> None:
         """Shut down *sock* if the call is cancelled or times out."""
-        # A duplicate: the owner may close *sock*, and its descriptor may then be another socket's.
-        twice = partial(socket.fromfd, sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
-        twin = when_there_is_one(twice, self.sleep)
+        # A duplicate: the owner may close *sock*, and another socket may then get its descriptor.
+        duplicate = partial(socket.fromfd, sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+        copy = retry_open(duplicate, self.sleep)
         with self._lock:
-            before = self._sockets.pop(sock.fileno(), None)
-            self._sockets[sock.fileno()] = twin
+            previous = self._sockets.pop(sock.fileno(), None)
+            self._sockets[sock.fileno()] = copy
             if self._reason is not None:
-                _shut(twin)
-        if before is not None:  # of a socket that had the descriptor and is closed
-            before.close()
+                _shut_down(copy)
+        if previous is not None:  # its original had the same descriptor and is closed
+            previous.close()
 
     def detach(self, sock: socket.socket | None = None) -> None:
         """Undo `attach` for *sock*, which is still open, or for every socket."""
         with self._lock:
-            forgotten = list(self._sockets) if sock is None else [sock.fileno()]
-            twins = [self._sockets.pop(number, None) for number in forgotten]
-        for twin in twins:
-            if twin is not None:
-                twin.close()
+            descriptors = list(self._sockets) if sock is None else [sock.fileno()]
+            copies = [self._sockets.pop(descriptor, None) for descriptor in descriptors]
+        for copy in copies:
+            if copy is not None:
+                copy.close()
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut_down(sock: socket.socket) -> None:
     try:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
-        return  # it is closed already
+        return  # not connected, or closed

@@ -1,4 +1,4 @@
-"""Where an exception becomes a value: below everything raises, above it nothing does."""
+"""Where an exception becomes a value: the code below raises, the code above never does."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _log = logging.getLogger("pymdc")
 
 
 class UserCodeError(Exception):
-    """The caller's own function or file raised the cause, which ends the call whatever it is."""
+    """The caller's own function or file raised the cause; the call ends with that exception."""
 
 
 class _UserCode:
-    # Not made by contextlib: up to Python 3.10 that makes a cycle of an exception that only goes
-    # through, which would keep what stands in the block alive.
+    # Without contextlib: up to Python 3.10 it puts an exception that passes through into a
+    # reference cycle, which would keep the variables of the block alive.
     def __enter__(self) -> None:
         return None
 
@@ -36,24 +36,24 @@ class _UserCode:
 
 
 def user_code() -> _UserCode:
-    """Raise what the block raises as the cause of a `UserCodeError`."""
+    """Raise a `UserCodeError` for what the block raises, which becomes the cause."""
     return _UserCode()
 
 
 def capture(work: Work) -> Any:
-    """Return what *work* returns, or the exception that it raises, as `as_value` has it."""
+    """Return what *work* returns, or the exception that it raises, prepared by `as_value`."""
     try:
         return work()
-    except BaseException as error:  # noqa: BLE001  # whoever waits for a value gets this one
+    except BaseException as error:  # noqa: BLE001  # the exception is the value
         return as_value(error)
 
 
 def as_value(error: BaseException) -> BaseException:
-    """Return *error*, which was caught, as the value of a call.
+    """Return the caught *error* as the value of a call.
 
-    It has no traceback, because its frames hold secrets and the bytes that were sent; the log says
-    at DEBUG where it was raised. Of what the caller's own function raised, the frames from that
-    function on are kept.
+    Its traceback is removed, because the frames hold secrets and the bytes that were sent; the log
+    says at DEBUG where it was raised. If the caller's own function raised it, the traceback is
+    kept from that function on.
     """
     if not isinstance(error, UserCodeError):
         return without_frames(error)
@@ -63,12 +63,12 @@ def as_value(error: BaseException) -> BaseException:
 
 
 def without_frames(error: Error) -> Error:
-    """Return *error* without the frames of its traceback and of its causes'.
+    """Return *error* without the frames of its traceback and of its causes' tracebacks.
 
-    They are in cycles, so that what they hold lives on until the collector runs. The log says at
-    DEBUG where it was raised.
+    The frames are in reference cycles: what they hold would stay until the garbage collector runs.
+    The log says at DEBUG where the error was raised.
     """
-    with suppress(Exception):  # of a handler of the log
+    with suppress(Exception):  # raised by a log handler
         _log_places(error)
     chain: list[BaseException] = [error]
     for link in chain:
@@ -77,7 +77,7 @@ def without_frames(error: Error) -> Error:
             if cause is not None and all(cause is not other for other in chain):
                 chain.append(cause)
         if link.__suppress_context__:
-            link.__context__ = None  # it may repeat what was sent, and is shown to nobody
+            link.__context__ = None  # it may repeat what was sent, and no traceback shows it
     return error
 
 
@@ -90,8 +90,8 @@ def _log_places(error: BaseException) -> None:
 def _with_user_frames(error: BaseException) -> BaseException:
     place = error.__traceback__
     while place is not None and _is_own(place.tb_frame):
-        with suppress(RuntimeError):  # of a frame that is still executing
-            place.tb_frame.clear()  # later frames lead back to it
+        with suppress(RuntimeError):  # a frame that is still executing cannot be cleared
+            place.tb_frame.clear()  # later frames refer to it
         place = place.tb_next
     return error.with_traceback(place)
 

@@ -1,4 +1,4 @@
-"""Descriptors, of which a process has so many: who needs one waits for it."""
+"""File descriptors, whose number is limited: code that needs one waits until one is free."""
 
 from __future__ import annotations
 
@@ -15,36 +15,40 @@ except ImportError:  # on Windows
 
 Opened = TypeVar("Opened")
 
-_WITHOUT_LIMIT = 512  # descriptors of a process
-_PAUSE = 0.05  # seconds between two tries
-_PATIENCE = 1.0  # seconds: who has many short calls under way lets one go soon, or not at all
+_DEFAULT_LIMIT = 512  # descriptors of a process, where the system tells no limit
+_RETRY_INTERVAL = 0.05  # seconds
+# Seconds. In a program with many short calls a descriptor is free sooner than this, or never.
+_MAX_WAIT = 1.0
 
 
 def few_left(number: int) -> bool:
-    """Say whether *number*, a descriptor that was just given, is in the upper half of them all.
+    """Say whether *number*, a descriptor just opened, is above half of the limit.
 
-    The lowest free one is given, so that as many as its number are in use.
+    The system gives the lowest free number, so at least *number* descriptors are in use.
     """
     if resource is None:
-        return number >= _WITHOUT_LIMIT // 2
+        return number >= _DEFAULT_LIMIT // 2
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return number >= (sys.maxsize if limit == resource.RLIM_INFINITY else limit // 2)
 
 
 def none_left(error: OSError) -> bool:
-    """Say whether *error* is that there is no descriptor."""
+    """Say whether *error* means that no descriptor is free."""
     return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def when_there_is_one(
-    open_it: Callable[[], Opened], sleep: Callable[[float], None], seconds: float = _PATIENCE
+    opener: Callable[[], Opened], sleep: Callable[[float], None], seconds: float = _MAX_WAIT
 ) -> Opened:
-    """Return what *open_it* returns; by *sleep* wait up to *seconds* for a descriptor."""
-    last = time.monotonic() + seconds
+    """Return what *opener* returns; call it again for up to *seconds* while no descriptor is free.
+
+    *sleep* waits between two attempts.
+    """
+    deadline = time.monotonic() + seconds
     while True:
         try:
-            return open_it()
+            return opener()
         except OSError as error:
-            if not none_left(error) or time.monotonic() > last:
+            if not none_left(error) or time.monotonic() > deadline:
                 raise
-        sleep(_PAUSE)
+        sleep(_RETRY_INTERVAL)

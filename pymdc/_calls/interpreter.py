@@ -1,4 +1,4 @@
-"""Which interpreter this is: a sub-interpreter ends with its last thread, or not at all."""
+"""Whether this is the main interpreter, and what that means for threads."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from importlib import import_module
 
 
 def _is_main() -> bool:
-    for name in ("_interpreters", "_xxsubinterpreters"):  # from Python 3.13 on, and before
+    for name in ("_interpreters", "_xxsubinterpreters"):  # the second up to Python 3.12
         with suppress(ImportError):
             interpreters = import_module(name)
             return bool(interpreters.get_current() == interpreters.get_main())
     return True
 
 
-# A sub-interpreter refuses daemon threads, or kills the process when one is there at its end. So
-# its threads are no daemons, which are waited for, and they do not rest before they end.
+# A sub-interpreter refuses daemon threads, or kills the process if one is left when it ends. Its
+# threads are therefore not daemons; Python waits for them, so they end as soon as they are idle.
 DAEMONS = _is_main()
-REST = 5.0 if DAEMONS else 0.0  # seconds
+IDLE_SECONDS = 5.0 if DAEMONS else 0.0

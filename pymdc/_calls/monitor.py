@@ -1,4 +1,4 @@
-"""What looks after all calls of the process: their deadlines, Ctrl-C, and the process's end."""
+"""The monitor of all calls in the process: deadlines, Ctrl-C, and the end of the process."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from typing import Any, Protocol
 from pymdc._calls.threads import run_on_thread, start_thread
 from pymdc._calls.waiting import Changes, Queue
 
-PRECISION = 0.25  # seconds between two looks at the deadlines
+PRECISION = 0.25  # seconds between two checks of the deadlines
 INTERRUPTED = "the program was interrupted"
-_LAST_SECONDS = 5.0  # for callbacks to hear that they are cancelled, after Ctrl-C
-_LAST_SECOND = 1.0  # for blocking calls to end what they do, after Ctrl-C
+_CALLBACK_GRACE = 5.0  # seconds after Ctrl-C, for the callbacks of cancelled calls
+_THREAD_GRACE = 1.0  # seconds for interrupted blocking calls and the monitor thread to end
 
 
 class Pool(Protocol):
-    """What the monitor knows of the workers of a client."""
+    """What the monitor needs of a client's worker pool."""
 
     @property
     def idle(self) -> bool:
-        """Whether no callback has still to run or to return."""
+        """Whether every callback has returned."""
 
     def check_deadlines(self) -> None:
-        """End the calls whose time is over."""
+        """End the calls whose deadline has passed."""
 
     def cancel(self, why: str) -> None:
         """Cancel every call."""
 
 
 class Monitor:
-    """Has a thread while callbacks are outstanding, for which the process therefore stays.
+    """Keeps a thread running while callbacks are outstanding, so that the process does not end.
 
-    ``interrupted`` is true once Ctrl-C has ended the program: calls are cancelled from then on.
+    ``interrupted`` is true after Ctrl-C has ended the program: every later call is cancelled.
     """
 
     def __init__(self) -> None:
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
-        """Know of no calls and threads, as in a forked child, where they are the parent's."""
+    def reset(self) -> None:
+        """Forget all calls and threads: in a forked child they belong to the parent."""
         self.interrupted = False
         self.idle_changes = Changes()  # a pool has become idle
         self._thread: threading.Thread | None = None  # the latest
@@ -55,16 +55,16 @@ class Monitor:
         self._given_up: list[Queue[Any]] = []  # for the values of interrupted blocking calls
 
     def add(self, pool: Pool) -> None:
-        """Look after the calls of *pool*, too."""
+        """Monitor the calls of *pool*."""
         self._pools.add(pool)
 
     def remove(self, pool: Pool) -> None:
-        """Look after the calls of *pool* no longer."""
+        """Stop monitoring the calls of *pool*."""
         self._pools.discard(pool)
 
     def hold(self) -> None:
-        """Hold the process until no callback is outstanding."""
-        if self._threads or is_late():
+        """Keep the process running until no callback is outstanding."""
+        if self._threads or is_shutting_down():
             return
         thread = threading.Thread(target=self._run, name="pymdc-monitor", daemon=False)
         started = False
@@ -83,61 +83,62 @@ class Monitor:
             run_on_thread(partial(self._join, thread))
 
     def give_up(self, values: Queue[Any]) -> None:
-        """Remember a blocking call that was interrupted, whose value will come to *values*."""
+        """Remember an interrupted blocking call; its worker will put the value in *values*."""
         self._given_up = [*(other for other in self._given_up if not other), values]
 
-    def interrupt(self, last: float | None = None) -> None:
-        """Cancel every call, until all callbacks have returned or a few seconds are over."""
-        last = last or time.monotonic() + _LAST_SECONDS
-        while not self._idle() and time.monotonic() < last:
+    def interrupt(self, deadline: float | None = None) -> None:
+        """Cancel every call until all callbacks have returned, for a few seconds at most."""
+        deadline = deadline or time.monotonic() + _CALLBACK_GRACE
+        while not self._idle() and time.monotonic() < deadline:
             self.interrupted = True
-            for pool in self._all():
+            for pool in self._copy_pools():
                 pool.cancel(INTERRUPTED)
             self.idle_changes.wait_for(self._idle, PRECISION)
 
     def at_exit(self) -> None:
-        """Cancel what is left when Ctrl-C interrupts the wait for the last callbacks."""
+        """Cancel the calls that are left if Ctrl-C interrupted the wait for the last callbacks."""
         self.interrupt()
-        last = time.monotonic() + _LAST_SECOND
+        deadline = time.monotonic() + _THREAD_GRACE
         for values in self._given_up:
             with suppress(Empty):
-                values.get(last - time.monotonic())
+                values.get(deadline - time.monotonic())
 
     def _run(self) -> None:
         thread = threading.current_thread()
         while thread in self._threads:
             if _interrupted():
                 self.interrupt()
-            for pool in self._all():
+            for pool in self._copy_pools():
                 pool.check_deadlines()
             if self.idle_changes.wait_for(self._idle, PRECISION) or _interrupted():
                 self._threads.discard(thread)
-                if not (self._idle() or _interrupted()):  # a call came before it could see that
+                # A new call may have found this thread in the set and started no other one.
+                if not (self._idle() or _interrupted()):
                     self._threads.add(thread)
 
     def _join(self, thread: threading.Thread) -> None:
         if self._idle():
-            with suppress(RuntimeError):  # of one that is only just started: it ends by itself
-                thread.join(_LAST_SECOND)
+            with suppress(RuntimeError):  # a thread that is still starting: it ends by itself
+                thread.join(_THREAD_GRACE)
         else:
             self._thread = thread
 
     def _idle(self) -> bool:
-        return all(pool.idle for pool in self._all())
+        return all(pool.idle for pool in self._copy_pools())
 
-    def _all(self) -> tuple[Pool, ...]:
+    def _copy_pools(self) -> tuple[Pool, ...]:
         while True:
-            with suppress(RuntimeError):  # a pool is made at this moment
+            with suppress(RuntimeError):  # another thread has just added a pool
                 return tuple(self._pools)
 
 
-def is_late() -> bool:
-    """Say whether the program's last functions run, after which no thread is waited for."""
+def is_shutting_down() -> bool:
+    """Say whether Python is running its exit functions, after which it waits for no thread."""
     return threading.current_thread() is threading.main_thread() and _main_has_ended()
 
 
 def _interrupted() -> bool:
-    """Say whether Ctrl-C has ended the main thread; at a prompt it ends but a line."""
+    """Say whether Ctrl-C has ended the main thread; at a prompt it only ends the current line."""
     return (
         _main_has_ended()
         and getattr(sys, "last_type", None) is KeyboardInterrupt
@@ -147,8 +148,8 @@ def _interrupted() -> bool:
 
 def _main_has_ended() -> bool:
     main = threading.main_thread()
-    # Up to Python 3.12 a signal handler that raises in is_alive() of the thread that it interrupts
-    # lets that one count as ended.
+    # Up to Python 3.12, is_alive() wrongly marks the main thread as ended if a signal handler
+    # raises inside it. The attribute is not affected.
     ended = getattr(main, "_is_stopped", None)
     return not main.is_alive() if ended is None else bool(ended)
 
@@ -156,4 +157,4 @@ def _main_has_ended() -> bool:
 monitor = Monitor()
 atexit.register(monitor.at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=monitor.begin)
+    os.register_at_fork(after_in_child=monitor.reset)

@@ -1,4 +1,4 @@
-"""The workers of a client: who gets one at once, who waits in the queue, and who is cancelled."""
+"""The worker pool of a client: blocking calls, the queue of callback calls, cancellation."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from pymdc._calls import capture as captured
 from pymdc._calls.call import Call, Work
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import as_value
-from pymdc._calls.monitor import INTERRUPTED, PRECISION, is_late, monitor
+from pymdc._calls.monitor import INTERRUPTED, PRECISION, is_shutting_down, monitor
 from pymdc._calls.threads import WorkerThreads, on_worker
 from pymdc._calls.waiting import Queue
 
 
 class WorkerPool:
-    """WorkerThreads for calls, started when needed; *size* bounds how many serve callbacks at once.
+    """Worker threads for calls; at most *size* callback calls run at once.
 
     Blocking calls bypass the queue.
-    A queued call may be claimed by a worker, by who cancels it, and by a callback that waits for
-    it; whoever claims it first performs it.
+    A queued call can be claimed by a worker, by the thread that cancels it, and by a callback that
+    waits for it; the first to claim the call performs it.
 
-    Whoever makes, cancels or awaits a call takes no lock but that of its scope: a signal handler
-    may interrupt any line of that, and make a call that needs a thread which waits for the lock,
-    or raise, so that nobody releases it.
+    Making, cancelling and awaiting a call take no lock except that of its scope. A signal handler
+    may interrupt any of these lines: if it made a call, the worker could wait for the lock for
+    ever; if it raised, the lock might never be released.
     """
 
     def __init__(self, size: int) -> None:
         self.threads = WorkerThreads()
-        self._scopes: dict[CancelScope, None] = {}  # of the calls that are under way
+        self._scopes: dict[CancelScope, None] = {}  # of the calls that are running
         self._unclaimed: set[Call] = set()
-        self._claimed: dict[object, Call] = {}  # until the callback has returned, by its claim
-        self._cancelled_because = ""
+        self._claimed: dict[object, Call] = {}  # by claim, until the callback has returned
+        self._cancel_reason = ""  # of all calls, also of later ones
         self._queue, self._cancelled = (_Slots(size, self.threads) for _ in range(2))
         monitor.add(self)
 
     def run(self, work: Work, scope: CancelScope) -> Any:
-        """Do *work* on a worker, wait for it, and return its value; Ctrl-C cancels it."""
+        """Do *work* on a worker, wait for it, and return its value; Ctrl-C cancels the call."""
         if monitor.interrupted:
             scope.cancel(INTERRUPTED)
         if on_worker():
             return self.capture(work, scope)
         values: Queue[Any] = Queue()
-        held = [work]
+        cell = [work]  # emptied by the job, so that the job does not keep the work alive
 
         def job() -> None:
-            values.put(self.capture(held.pop(), scope))
+            values.put(self.capture(cell.pop(), scope))
 
         try:
             self.spawn(job)
@@ -64,7 +64,7 @@ class WorkerPool:
             raise
 
     def submit(self, work: Work, callback: Callback, scope: CancelScope) -> Call:
-        """Do *work* on a worker when its turn comes, and hand its value to *callback*."""
+        """Queue *work* for a worker, which passes its value to *callback*."""
         if monitor.interrupted:
             scope.cancel(INTERRUPTED)
         call = Call(work, callback, scope, self)
@@ -73,37 +73,37 @@ class WorkerPool:
             if sys.is_finalizing():
                 call.perform()
                 return call
-            monitor.hold()  # first: other calls, too, may have nobody left to look after them
+            monitor.hold()  # first: the monitor thread of earlier calls may have ended
             self._queue.append(call)
-        except BaseException:  # Ctrl-C, for nothing else is raised
+        except BaseException:  # Ctrl-C; nothing else is raised
             self.release(self.claim(call))
-            self._queue.look()
+            self._queue.fill()
             raise
         return call
 
     def spawn(self, job: Callable[[], None]) -> None:
-        """Do *job* on a worker at once; on this thread where none can be had."""
+        """Do *job* on a worker at once, or on this thread if no worker can be started."""
         if not self.threads.spawn(job):
             job()
 
     def start(self, work: captured.Work, deliver: Callback) -> None:
-        """Do *work* on a worker at once, which hands its outcome to *deliver* and keeps neither."""
-        held = [work]
+        """Do *work* on a worker at once, which passes the outcome to *deliver*."""
+        cell = [work]  # as in `run`
 
         def job() -> None:
-            deliver(captured.capture(held.pop()))
+            deliver(captured.capture(cell.pop()))
 
         self.spawn(job)
 
     def capture(self, work: Work, scope: CancelScope) -> Any:
         """Do *work* in *scope*; return its value, or the exception that ends it."""
         self._scopes[scope] = None
-        if self._cancelled_because:
-            scope.cancel(self._cancelled_because)
+        if self._cancel_reason:
+            scope.cancel(self._cancel_reason)
         try:
             scope.start()
             value = work(scope)
-        except BaseException as error:  # noqa: BLE001  # here it becomes a value
+        except BaseException as error:  # noqa: BLE001  # the exception is the value
             value = as_value(error)
         value = scope.finish(value)
         self._scopes.pop(scope, None)
@@ -111,9 +111,9 @@ class WorkerPool:
         return value
 
     def claim(self, call: Call) -> object | None:
-        """Return a claim if the caller is to perform *call*, or None if another thread is."""
+        """Return a claim if this thread shall perform *call*, None if another thread claimed it."""
         claim = object()
-        self._claimed[claim] = call  # at every moment the call is in one of the two
+        self._claimed[claim] = call  # first: a call is always in at least one of the two
         try:
             self._unclaimed.remove(call)
         except KeyError:
@@ -122,76 +122,79 @@ class WorkerPool:
         return claim
 
     def release(self, claim: object | None) -> None:
-        """End a *claim*: the callback has returned."""
+        """End *claim* after the callback has returned."""
         self._claimed.pop(claim, None)
         self._notify()
 
     def expedite(self, call: Call) -> None:
-        """Start a queued *call* at once if a callback waits for it, whose worker sleeps."""
+        """Start a queued *call* at once if a callback is waiting for it."""
         if on_worker() and call in self._unclaimed:
             self.spawn(call.perform)
 
     def perform_cancelled(self, call: Call) -> None:
-        """Perform a cancelled *call* at once if it is queued, so that its callback is told."""
+        """Perform a cancelled *call* at once if it is queued, so that its callback runs."""
         if call in self._unclaimed:
             self._cancelled.append(call)
 
     @property
     def current(self) -> bool:
-        """Whether the thread that asks works for these calls."""
+        """Whether the current thread performs a call of this pool."""
         here = threading.get_ident()
         return self.threads.current or any(scope.thread == here for scope in self._scopes.copy())
 
     @property
     def idle(self) -> bool:
-        """Whether no callback has still to run or to return."""
+        """Whether every callback has returned."""
         return not (self._unclaimed or self._claimed)
 
     @property
     def outstanding(self) -> bool:
-        """Whether calls are under way, or callbacks have still to run or to return."""
+        """Whether a call is running or queued, or a callback has not returned."""
         claimed = self._claimed.copy().values()
         return bool(self._scopes or self._unclaimed) or not all(call.done() for call in claimed)
 
     def check_deadlines(self) -> None:
-        """End the calls whose time is over."""
+        """End the calls whose deadline has passed."""
         now = time.monotonic()
         for scope in self._scopes.copy():
             scope.check_deadline(now)
 
     def cancel(self, why: str) -> None:
-        """Cancel every call, also those that a worker is about to begin.
+        """Cancel every call, and every later one.
 
-        Queued calls come first, so that none of them is sent in place of another.
+        Queued calls are cancelled first: otherwise a freed worker would send one of them.
         """
-        self._cancelled_because = why
+        self._cancel_reason = why
         for call in (*self._unclaimed.copy(), *self._claimed.copy().values()):
             call.cancel()
         for scope in self._scopes.copy():
             scope.cancel(why)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
-        """Wait for the calls and their callbacks, except in one of these; say whether all ended."""
+        """Wait for all calls and callbacks; say whether all ended within *timeout* seconds.
+
+        On a thread that performs one of these calls, return at once.
+        """
         return monitor.idle_changes.wait_for(self._done, 0 if self.current else timeout)
 
     def close(self, timeout: float | None = None) -> bool:
         """Wait as `wait_idle` does, then for the threads to end; say whether all ended in time."""
-        last = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
         done = self.wait_idle(timeout)
-        if done and last is not None:
-            timeout = max(0.0, last - time.monotonic())
+        if done and deadline is not None:
+            timeout = max(0.0, deadline - time.monotonic())
         if done:
             monitor.join()
         return self.threads.close(timeout if done else 0) and done
 
     def abandon(self) -> None:
-        """Forget the calls: in a forked child they are the parent's, which runs their callbacks."""
+        """Forget all calls: in a forked child they belong to the parent, which runs callbacks."""
         monitor.remove(self)
         self.threads.abandon()
         self._queue.abandon()
         self._cancelled.abandon()
         for call in {*self._unclaimed, *self._claimed.values()}:
-            call.abandon("the call is the parent process's")
+            call.abandon("the call belongs to the parent process")
         self._unclaimed.clear()
         self._claimed.clear()
         for scope in self._scopes.copy():
@@ -203,69 +206,69 @@ class WorkerPool:
 
     def _notify(self) -> None:
         if self.idle:
-            monitor.idle_changes.tell()
+            monitor.idle_changes.notify()
 
 
 class _Slots:
-    """Has calls performed in their order, at most *size* at once, each of these on a thread."""
+    """A queue of calls, performed in order on at most *size* threads."""
 
     def __init__(self, size: int, threads: WorkerThreads) -> None:
         self._size = size
         self._threads = threads
         self._calls: deque[Call] = deque()
-        self._slots: set[object] = set()  # those that are taken, and those that are to be
-        self._taken = 0
-        self._lock = threading.RLock()  # the last functions of a program take slots themselves
+        self._slots: set[object] = set()  # of the threads that serve, or are about to
+        self._active = 0
+        self._lock = threading.RLock()  # exit functions run `_serve` on the main thread
 
     def append(self, call: Call) -> None:
-        """Have *call* performed when its turn comes."""
+        """Add *call* to the queue."""
         self._calls.append(call)
-        self.look()
+        self.fill()
 
-    def look(self) -> None:
-        """Take a slot if there is a call for it, and not every slot is taken."""
+    def fill(self) -> None:
+        """Fill a free slot with a thread if a call is queued."""
         if not self._calls or len(self._slots) >= self._size:
-            return  # when one of them is free, it looks again
+            return  # each thread checks the queue again before it leaves its slot
         slot = object()
         try:
             self._slots.add(slot)
-            begun = not is_late() and self._threads.spawn(partial(self._serve, slot))
+            started = not is_shutting_down() and self._threads.spawn(partial(self._serve, slot))
         except BaseException:
             self._slots.discard(slot)
             raise
-        # Python 3.12.0 to 3.12.2 start no thread once the main thread has ended.
-        if not begun:
+        # Python 3.12.0 to 3.12.2 start no thread after the main thread has ended.
+        if not started:
             self._slots.discard(slot)
             if not self._slots:
                 self._serve(slot)
 
     def abandon(self) -> None:
-        """Forget the calls and the slots, except for one that this thread may have."""
-        self._lock = threading.RLock()  # the old one may be held by a thread that is not there
+        """Forget the calls and the slots."""
+        self._lock = threading.RLock()  # a thread that no longer exists may hold the old one
         self._calls.clear()
         self._slots.clear()
 
     def _serve(self, slot: object) -> None:
-        while self._calls and self._takes(slot):
+        while self._calls and self._activate(slot):
             with suppress(IndexError):
                 while True:
                     self._calls.popleft().perform()
             with self._lock:
-                self._taken -= 1
+                self._active -= 1
             self._slots.discard(slot)
         self._slots.discard(slot)
 
-    def _takes(self, slot: object) -> bool:
+    def _activate(self, slot: object) -> bool:
         with self._lock:
-            if self._taken == self._size:
+            if self._active == self._size:
                 return False
-            self._taken += 1
+            self._active += 1
         self._slots.add(slot)
         return True
 
 
 def _await(values: Queue[Any], scope: CancelScope) -> Any:
-    """Return the value that comes to *values*; look after the deadline of *scope* meanwhile."""
+    """Wait for the value in *values* and return it; check the deadline of *scope* meanwhile."""
     while True:
         left = scope.remaining()
         with suppress(Empty):

@@ -1,4 +1,4 @@
-"""WorkerThreads that take jobs: started when one is needed, ended when they have been idle."""
+"""Worker threads: started when a job needs one, ended after some idle seconds."""
 
 from __future__ import annotations
 
@@ -11,136 +11,137 @@ from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from pymdc._calls.interpreter import DAEMONS, REST
+from pymdc._calls.interpreter import DAEMONS, IDLE_SECONDS
 from pymdc._calls.waiting import Queue
 
 Job = Callable[[], None]
 
 
 class WorkerThreads:
-    """A job gets a thread at once: one that rests, or else a new one.
+    """Runs each job at once, on an idle thread or on a new one.
 
-    There is no lock here, because a signal handler that makes a call may interrupt any line. Each
-    step is one operation on a set or a queue; whoever takes a step that another one may have
-    counted on to come later, or not at all, looks again.
+    There is no lock, because a signal handler that makes a call may interrupt any line. Each step
+    is one operation on a set or a queue. After a step that may conflict with another thread's, the
+    count of threads is checked again.
     """
 
     def __init__(self) -> None:
-        self.idle_seconds = REST
-        self._jobs: Queue[list[Job]] = Queue()  # an empty list is no job
-        self._free: set[threading.Thread] = set()  # those that wait for a job, or are about to
+        self.idle_seconds = IDLE_SECONDS
+        self._jobs: Queue[list[Job]] = Queue()  # each in a list, empty if the job was taken back
+        self._idle: set[threading.Thread] = set()  # waiting for a job, or about to wait
         self._all: set[threading.Thread] = set()
         self._closed = False
 
     @property
     def current(self) -> bool:
-        """Say whether the thread that asks is one of these."""
+        """Whether the current thread is one of these."""
         thread = threading.current_thread()
         return isinstance(thread, _Thread) and thread.owner is self
 
     def spawn(self, job: Job) -> bool:
-        """Let a thread do *job*; False when none can be started, because Python ends."""
+        """Run *job* on a thread; return False, without running it, if no thread can be started."""
         if sys.is_finalizing():
             return False
-        held = [job]
-        self._jobs.put(held)
-        return self._enough() or not _taken(held)
+        cell = [job]
+        self._jobs.put(cell)
+        return self._start_missing() or not _take(cell)
 
     def next(self) -> Job | None:
-        """Wait for another job; None when the thread shall end."""
+        """Wait for the next job of the current thread; None if the thread shall end."""
         thread = threading.current_thread()
         while True:
             try:
-                held = self._jobs.get(0 if self._closed else self.idle_seconds)
-                self._free.discard(thread)
-                self._enough()  # somebody may have counted on this thread meanwhile
+                cell = self._jobs.get(0 if self._closed else self.idle_seconds)
+                self._idle.discard(thread)
+                self._start_missing()  # `spawn` may have counted this thread as idle
             except Empty:
-                self._free.discard(thread)
+                self._idle.discard(thread)
                 if not self._jobs:
                     return None
             else:
-                if job := _taken(held):
+                if job := _take(cell):
                     return job
                 if self._closed:
                     self._wake()
                     return None
-            self._free.add(thread)
+            self._idle.add(thread)
 
-    def rest(self) -> None:
-        """Be among those that wait for a job, before `next`."""
-        self._free.add(threading.current_thread())
+    def mark_idle(self) -> None:
+        """Count the current thread as idle, before it calls `next` again."""
+        self._idle.add(threading.current_thread())
 
     def close(self, timeout: float | None = None) -> bool:
-        """End the threads, each after its job; wait, and say whether all have ended in time."""
-        last = None if timeout is None else time.monotonic() + timeout
+        """End each thread after its job; say whether all ended within *timeout* seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
         self._closed = True
         self._wake()
         if self.current:
             return False
         threads = {thread for thread in self._all.copy() if thread.ident}
-        _join(threads, last)
+        _join(threads, deadline)
         return not any(thread.is_alive() for thread in threads)
 
     def abandon(self) -> None:
-        """Forget the threads: in a forked child only the one that forked is there, to end."""
+        """Forget the threads: a forked child has only the thread that forked, which shall end."""
         self._jobs = Queue()
         self._closed = True
-        self._free.clear()
+        self._idle.clear()
         self._all.clear()
 
     def _wake(self) -> None:
-        """Let one of those that wait end, and that one the next."""
-        if self._free:
+        """Wake one idle thread, which ends and wakes the next."""
+        if self._idle:
             self._jobs.put([])
 
-    def _enough(self) -> bool:
-        """See that each job has a thread; say whether that is so."""
-        while len(self._jobs) > len(self._free):
-            if not _away_from_handlers(self._begin):
+    def _start_missing(self) -> bool:
+        """Start threads until each job has one; say whether all could be started."""
+        while len(self._jobs) > len(self._idle):
+            if not _outside_handlers(self._start_one):
                 return False
         return True
 
-    def _begin(self) -> bool:
-        # What has ended leaves here, not by itself before it ends: `close` shall wait for that.
-        begun = {other for other in self._all.copy() if other.ident}
-        self._all.difference_update(begun.difference(threading.enumerate()))
+    def _start_one(self) -> bool:
+        # Ended threads are removed here; they do not remove themselves, so that `close` can wait
+        # until they have ended.
+        started = {other for other in self._all.copy() if other.ident}
+        self._all.difference_update(started.difference(threading.enumerate()))
         thread = _Thread(self)
         self._all.add(thread)
-        self._free.add(thread)
+        self._idle.add(thread)
         if _start(thread):
             return True
-        self._free.discard(thread)
+        self._idle.discard(thread)
         self._all.discard(thread)
         return False
 
 
 class _Thread(threading.Thread):
     def __init__(self, owner: WorkerThreads) -> None:
-        # A daemon, so that a call given up by Ctrl-C holds nothing.
+        # A daemon: Python must not wait for a call that Ctrl-C interrupted.
         super().__init__(name="pymdc-worker", daemon=DAEMONS)
         self.owner = owner
 
     def run(self) -> None:
         while job := self.owner.next():
             job()
-            del job  # while idle it would keep alive what the last call held
-            self.owner.rest()
+            del job  # an idle thread must not keep the data of its last call alive
+            self.owner.mark_idle()
 
 
 def on_worker() -> bool:
-    """Say whether the thread that asks is one that takes jobs."""
+    """Say whether the current thread is a worker, of any client."""
     return isinstance(threading.current_thread(), _Thread)
 
 
 def start_thread(thread: threading.Thread) -> bool:
-    """Start *thread*; False when that can't be, because Python ends or the system refuses."""
-    return _away_from_handlers(partial(_start, thread))
+    """Start *thread*; return False if Python is ending or the system refuses."""
+    return _outside_handlers(partial(_start, thread))
 
 
 def run_on_thread(work: Callable[[], None]) -> None:
-    """Do *work* on a thread for that alone, and wait for it; where none can be had, do it here.
+    """Do *work* on a new thread and wait for it; on this thread if none can be started.
 
-    It may take locks that each new thread takes as well, as in `_away_from_handlers`.
+    *work* may take locks of `threading` itself: see `_outside_handlers`.
     """
     if DAEMONS:
         thread = threading.Thread(target=work, name="pymdc-closer", daemon=True)
@@ -150,30 +151,31 @@ def run_on_thread(work: Callable[[], None]) -> None:
     work()
 
 
-def _away_from_handlers(start: Callable[[], bool]) -> bool:
-    """Return what *start* returns, which starts a thread; False if none can be started.
+def _outside_handlers(start: Callable[[], bool]) -> bool:
+    """Call *start*, which starts a thread, where no signal handler can interrupt it.
 
-    It is called on a thread for that alone. To start a thread takes locks that each new one takes
-    as well, and a signal handler that interrupts it may wait for a call that needs a new one.
+    Starting a thread takes locks that every new thread takes as well. A signal handler that
+    interrupted it on the main thread and made a call would wait for a thread that cannot start.
+    So *start* runs on a thread of its own. Returns its value; False if that thread cannot start.
     """
     if sys.is_finalizing():
         return False
     if not DAEMONS:  # no signal handlers run in a sub-interpreter
         return start()
-    started: SimpleQueue[bool] = SimpleQueue()
+    results: SimpleQueue[bool] = SimpleQueue()
 
-    def tell() -> None:
-        begun = False
+    def report() -> None:
+        started = False
         try:
-            begun = start()
+            started = start()
         finally:
-            started.put(begun)
+            results.put(started)
 
     try:
-        _thread.start_new_thread(tell, ())
+        _thread.start_new_thread(report, ())
     except RuntimeError:
         return False
-    return started.get()
+    return results.get()
 
 
 def _start(thread: threading.Thread) -> bool:
@@ -184,16 +186,16 @@ def _start(thread: threading.Thread) -> bool:
     return True
 
 
-def _join(threads: Iterable[threading.Thread], last: float | None) -> None:
-    """Wait for *threads* to end, until *last*."""
+def _join(threads: Iterable[threading.Thread], deadline: float | None) -> None:
+    """Wait for *threads* to end, until *deadline*."""
     for thread in threads:
-        with suppress(RuntimeError):  # of one that is only just started: it ends by itself
-            thread.join(None if last is None else max(0.0, last - time.monotonic()))
+        with suppress(RuntimeError):  # a thread that is still starting: it ends by itself
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
 
-def _taken(held: list[Job]) -> Job | None:
-    """Return the job that is *held*, for one who asks."""
+def _take(cell: list[Job]) -> Job | None:
+    """Return the job in *cell* to the first thread that asks, None to the others."""
     try:
-        return held.pop()
+        return cell.pop()
     except IndexError:
         return None

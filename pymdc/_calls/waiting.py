@@ -1,4 +1,4 @@
-"""Waits that signal handlers may interrupt, and end by an exception, and whose timeouts hold."""
+"""Waits with reliable timeouts, which a signal handler may interrupt or end by raising."""
 
 from __future__ import annotations
 
@@ -13,102 +13,102 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-# Seconds between two looks: a signal that comes just before a wait does not interrupt it, and a
-# handler that raises may prevent that somebody is told.
-_LOOK = 0.5
-_LONGEST = 1e9  # seconds; a lock's own bound is not far above it
+# Seconds between two checks of the condition. A signal just before a wait does not interrupt the
+# wait, and a handler that raises may prevent a notification.
+_POLL_INTERVAL = 0.5
+_MAX_TIMEOUT = 1e9  # seconds; the limit of a lock is not far above
 
 
 class Queue(Generic[Item]):
     """Like `queue.SimpleQueue`, but a timeout always ends ``get``.
 
-    The ``get`` of `queue.SimpleQueue` waits for ever if its timeout is over before it has begun to
+    The ``get`` of `queue.SimpleQueue` waits for ever if its timeout passes before it starts to
     wait, while a signal handler runs, or while another thread takes the item that woke it.
 
-    As with that one, a signal handler may put an item while the code that it interrupts does.
+    As with `queue.SimpleQueue`, a signal handler may put an item while it interrupts a ``put``.
     """
 
     def __init__(self) -> None:
         self._items: deque[Item] = deque()
-        self._told = _untold()  # until an item comes that nobody has looked for yet
+        self._signal = _new_signal()  # set when an item was put
 
     def put(self, item: Item) -> None:
-        """Add *item*, for one of those that wait or come later."""
+        """Add *item*."""
         self._items.append(item)
-        self._tell()
+        self._notify()
 
     def get(self, timeout: float | None = None) -> Item:
-        """Take the oldest item, waiting *timeout* seconds at the most; `Empty` if none comes."""
-        last = _end_of(timeout)
+        """Take the oldest item; wait at most *timeout* seconds for one, then raise `Empty`."""
+        deadline = _deadline_of(timeout)
         while True:
             try:
                 item = self._items.popleft()
             except IndexError:
-                pass  # what is raised while it waits came of nothing else
+                pass  # wait outside this block: what the wait raises shall not have it as context
             else:
-                if self._items:  # one telling may stand for several items
-                    self._tell()
+                if self._items:  # one signal may stand for several items
+                    self._notify()
                 return item
-            left = last - time.monotonic()
-            if not _wait(self._told, left) and left <= 0:
+            left = deadline - time.monotonic()
+            if not _wait(self._signal, left) and left <= 0:
                 raise Empty
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def _tell(self) -> None:
-        _tell(self._told)
+    def _notify(self) -> None:
+        _set(self._signal)
 
 
 class Changes:
-    """Tells those who wait for something that it may be so now; no lock is held meanwhile."""
+    """Like `threading.Condition`, but no lock is held while the predicate is checked."""
 
     def __init__(self) -> None:
-        self._waiting: set[threading.Lock] = set()
+        self._signals: set[threading.Lock] = set()  # one for each waiting thread
 
-    def tell(self, _about: object = None) -> None:
-        """Let everybody who waits look again."""
-        for told in self._waiting.copy():
-            _tell(told)
+    def notify(self, _source: object = None) -> None:
+        """Wake every waiting thread, which then checks its predicate."""
+        for signal in self._signals.copy():
+            _set(signal)
 
-    def wait_for(self, is_so: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until *is_so*, for *timeout* seconds at the most; say whether it is."""
-        last = _end_of(timeout)
-        told = _untold()
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until *predicate* is true, at most *timeout* seconds; say whether it is."""
+        deadline = _deadline_of(timeout)
+        signal = _new_signal()
         try:
-            self._waiting.add(told)
-            while not is_so():
-                left = last - time.monotonic()
+            self._signals.add(signal)
+            while not predicate():
+                left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                _wait(told, left)
+                _wait(signal, left)
             return True
         finally:
-            self._waiting.discard(told)
+            self._signals.discard(signal)
 
 
-def _untold() -> threading.Lock:
-    """Return a lock that is held until somebody is told."""
+def _new_signal() -> threading.Lock:
+    """Return a signal that is not set: a lock that is held until then."""
     lock = threading.Lock()
     lock.acquire()
     return lock
 
 
-def _tell(told: threading.Lock) -> None:
-    if told.locked():
-        with suppress(RuntimeError):  # somebody else did in between
-            told.release()
+def _set(signal: threading.Lock) -> None:
+    if signal.locked():
+        with suppress(RuntimeError):  # another thread has just set the signal
+            signal.release()
 
 
-def _wait(told: threading.Lock, seconds: float) -> bool:
-    """Wait to be told, until it is time to look; say whether it happened."""
-    return told.acquire(timeout=min(max(0.0, seconds), _LOOK))
+def _wait(signal: threading.Lock, seconds: float) -> bool:
+    """Wait for *signal*, at most until the next check; say whether it was set."""
+    return signal.acquire(timeout=min(max(0.0, seconds), _POLL_INTERVAL))
 
 
-def _end_of(timeout: float | None) -> float:
+def _deadline_of(timeout: float | None) -> float:
     if timeout is None:
         return math.inf
-    seconds = min(timeout, _LONGEST)
+    seconds = min(timeout, _MAX_TIMEOUT)
     if math.isnan(seconds):
         raise ValueError("the timeout is nan; expected seconds")
     return time.monotonic() + seconds

@@ -50,7 +50,7 @@ def test_tiny_timeout_ends_at_once(timeout: float) -> None:
 @pytest.fixture
 def _no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Disable polling, so that only a wake-up ends a wait."""
-    monkeypatch.setattr(queues, "_LOOK", 1e6)
+    monkeypatch.setattr(queues, "_POLL_INTERVAL", 1e6)
 
 
 @pytest.mark.usefixtures("_no_polling")
@@ -122,7 +122,7 @@ def test_waiters_are_woken_by_each_change() -> None:
         for number in range(1, most):
             if changes.wait_for(partial(all_have_come_to, number - 1), PATIENCE):
                 numbers[place] = number
-                changes.tell()
+                changes.notify()
 
     def all_have_come_to(number: int) -> bool:
         return min(numbers) >= number
@@ -140,7 +140,7 @@ def test_exception_during_wait_has_no_context_of_queue() -> None:
     class Interrupted(Queue[int]):
         def __init__(self) -> None:
             super().__init__()
-            self._told = self  # type: ignore[assignment]  # what is waited for
+            self._signal = self  # type: ignore[assignment]  # what is waited for
 
         def acquire(self, timeout: float) -> bool:
             raise KeyboardInterrupt
@@ -155,7 +155,7 @@ def test_exception_during_wait_has_no_context_of_queue() -> None:
 
 def test_item_of_interrupted_put_is_taken_when_timeout_ends() -> None:
     class Interrupted(Queue[int]):
-        def _tell(self) -> None:
+        def _notify(self) -> None:
             """Be interrupted before the waiter is woken."""
 
     queue, waits, got = Interrupted(), threading.Event(), list[int]()
@@ -176,7 +176,7 @@ def test_wait_without_timeout_polls() -> None:
     class Counted(Queue[int]):
         def __init__(self) -> None:
             super().__init__()
-            self._told = self  # type: ignore[assignment]  # what is waited for
+            self._signal = self  # type: ignore[assignment]  # what is waited for
 
         def acquire(self, timeout: float) -> bool:
             waits.append(timeout)

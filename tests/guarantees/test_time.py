@@ -318,7 +318,7 @@ def test_waiting_for_a_call_refuses_nan(wait: Callable[[Call, float], object]) -
 
 
 def test_waiting_for_a_call_ends_before_its_done_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "_LOOK", 1e6)  # so that nothing else wakes the waiting thread
+    monkeypatch.setattr(queue, "_POLL_INTERVAL", 1e6)  # so that nothing else wakes the waiter
     go, go_on = threading.Event(), threading.Event()
     with pymdc.Client("http://127.0.0.1:1") as client:
         call = client.run(lambda scope: go.wait(PATIENCE), lambda value: None)
