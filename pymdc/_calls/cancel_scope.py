@@ -26,6 +26,8 @@ class CancelScope:
     *limit* is in seconds: for the whole call or, if *renews*, from one heartbeat to the next.
     """
 
+    operation = "a call not yet sent"
+
     def __init__(self, limit: float = math.inf, *, renews: bool = False) -> None:
         self._limit = limit
         self._renews = renews
@@ -33,10 +35,10 @@ class CancelScope:
         self._lock = threading.RLock()  # a signal handler may cancel the call that it interrupts
         # Duplicates of the sockets, by the descriptor of the original.
         self._sockets: dict[int, socket.socket] = {}
+        self._nested: list[CancelScope] = []
         self._wake: Queue[None] = Queue()
         self._reason: PymdcError | None = None
         self._finished = False
-        self.operation = "a call not yet sent"
         self.thread = 0  # the ident of the thread that started the call
 
     def start(self) -> None:
@@ -44,6 +46,13 @@ class CancelScope:
         self._deadline = time.monotonic() + self._limit
         self.thread = threading.get_ident()
         self.check()
+
+    def nest(self, scope: CancelScope) -> None:
+        """Let *scope*, that of a part of the call, end with the call."""
+        with self._lock:
+            self._nested.append(scope)
+            if self._reason is not None:
+                scope.fail(self._reason)
 
     def heartbeats(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Yield *blocks*, with a heartbeat before each."""
@@ -73,6 +82,8 @@ class CancelScope:
                 self._reason = reason
             for sock in self._sockets.values():
                 _shut_down(sock)
+            for scope in self._nested:
+                scope.fail(reason)
             self._wake.put(None)
             return isinstance(self._reason, type(reason))
 
@@ -130,6 +141,33 @@ class CancelScope:
         for copy in copies:
             if copy is not None:
                 copy.close()
+
+
+class NestedScope(CancelScope):
+    """The scope of a part of the *call*: it ends with the scope of the call, or earlier."""
+
+    def __init__(self, call: CancelScope) -> None:
+        super().__init__()
+        self._call = call
+        call.nest(self)
+
+    @property
+    def operation(self) -> str:
+        """What the call is doing, for the texts of errors."""
+        return self._call.operation
+
+    @operation.setter
+    def operation(self, operation: str) -> None:
+        self._call.operation = operation
+
+    def heartbeat(self) -> None:
+        """Renew the deadline of the call; raise if this part of it, or the call, was ended."""
+        self.check()
+        self._call.heartbeat()
+
+    def remaining(self) -> float:
+        """Return the seconds until the deadline of the call."""
+        return self._call.remaining()
 
 
 def _shut_down(sock: socket.socket) -> None:

@@ -10,13 +10,13 @@ from functools import partial
 from itertools import accumulate
 from typing import BinaryIO
 
-from pymdc._calls.cancel_scope import CancelScope
+from pymdc._calls.cancel_scope import CancelScope, NestedScope
 from pymdc._calls.capture import without_frames
 from pymdc._calls.waiting import Queue
 from pymdc._crypto.file_hash import Block, FileHash
 from pymdc._transfers.pointers import Pointers, check_pointers, sizes_of
 from pymdc._transfers.progress import Progress
-from pymdc._transfers.shard import Shard, ShardScope, check_hash
+from pymdc._transfers.shard import Shard, check_hash
 from pymdc._transfers.target import Output, PartialFile, TargetPath, open_target
 from pymdc.client import Answer, Client
 from pymdc.exceptions import (
@@ -161,12 +161,11 @@ class Download:
         When one fails no more are started, and its failure is raised once the others have ended.
         An error of this machine, such as a full disk, ends the others at once.
         """
-        missing, scope = deque(self._missing(pointers)), ShardScope(self._scope)
-        limit = self._client.channels if self._side_by_side else 1
+        missing, scope = deque(self._missing(pointers)), NestedScope(self._scope)
         failure: PymdcError | None = None
         try:
             while True:
-                startable = missing and self._running < limit and failure is None
+                startable = missing and failure is None and self._may_start
                 if startable and not self._results:
                     self._start(missing.popleft(), scope)
                 elif self._can_hash and not self._results:
@@ -185,6 +184,18 @@ class Download:
             raise
         self._end_workers(scope)
         self._out.discard(self._end)
+
+    @property
+    def _may_start(self) -> bool:
+        """Whether one more shard may be fetched.
+
+        An open file that is slow has one buffered shard waiting for it, not all of them.
+        """
+        if not self._side_by_side and self._running:
+            return False
+        if self._out.in_order and len(self._verified) - self._hashed > 1:
+            return False
+        return self._running < self._client.channels
 
     def _start(self, shard: Shard, scope: CancelScope) -> None:
         """Fetch *shard* on another worker, or on this thread if none can be started."""

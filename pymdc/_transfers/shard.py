@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -65,50 +64,6 @@ class Shard:
         return IntegrityError(
             f"{self.label} came with {size} bytes, and its pointer says {self.size}"
         )
-
-
-class ShardScope(CancelScope):
-    """The scope for the shards of one *call*: it ends with the scope of the call, or earlier."""
-
-    def __init__(self, call: CancelScope) -> None:
-        self._call = call
-        operation = call.operation
-        super().__init__()
-        self.operation = operation
-
-    @property
-    def operation(self) -> str:
-        """What the call is doing, for the texts of errors."""
-        return self._call.operation
-
-    @operation.setter
-    def operation(self, operation: str) -> None:
-        self._call.operation = operation
-
-    def check(self) -> None:
-        """Raise the reason if the call or its shards were ended."""
-        self._call.check()
-        super().check()
-
-    def heartbeat(self) -> None:
-        """Renew the call's deadline; raise if the call or its shards were ended."""
-        super().check()
-        self._call.heartbeat()
-
-    def remaining(self) -> float:
-        """Return the seconds until the deadline of the call."""
-        return self._call.remaining()
-
-    def attach(self, sock: socket.socket) -> None:
-        """Shut down *sock* if the call or its shards are ended."""
-        super().attach(sock)
-        self._call.attach(sock)
-
-    def detach(self, sock: socket.socket | None = None) -> None:
-        """Undo `attach` for *sock*, which is still open, or for every socket of the shards."""
-        super().detach(sock)
-        if sock is not None:
-            self._call.detach(sock)
 
 
 def check_hash(what: str, found: str, expected: str) -> None:

@@ -6,6 +6,7 @@ import io
 import logging
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 import pytest
 from certificates import certificate, over_tls
 from channels import DATA, HASH, pointer, pointer_server, send_shard, websocket_port
-from modes import Ask
+from modes import AT_ONCE, PATIENCE, Ask
 from servers import RawServer, full_port, wait
 from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
+from pymdc._http import retry
 
 
 @pytest.fixture
@@ -88,6 +90,34 @@ def test_channel_that_comes_up_late_is_reached(ask: Ask, failures: int) -> None:
         value = download(ask, f"ws://127.0.0.1:{port}", to)
     assert value["size"] == len(DATA)
     assert to.getvalue() == DATA
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_cancel_ends_the_pause_before_a_channel_is_tried_again(
+    in_order: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(retry, "_BACKOFF", PATIENCE)
+    paused = threading.Event()
+
+    class Noticing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            paused.set()
+
+    handler = Noticing(logging.WARNING)
+    logging.getLogger("pymdc").addHandler(handler)
+    try:
+        with (
+            pointer_server([pointer(f"ws://127.0.0.1:{closed_port()}")]) as endpoint,
+            pymdc.Client(endpoint) as client,
+        ):
+            files = pymdc.api.Files("b", None, client=client)
+            to = io.BytesIO() if in_order else tmp_path / "out"
+            call = files.download(HASH, "t", lambda value: None, to=to)
+            assert paused.wait(PATIENCE)
+            assert call.cancel()
+            assert type(call.result(AT_ONCE)) is exceptions.Cancelled
+    finally:
+        logging.getLogger("pymdc").removeHandler(handler)
 
 
 def test_channel_with_an_unknown_certificate_is_tried_once(

@@ -308,11 +308,15 @@ def test_next_shard_of_open_file_is_fetched_during_a_write(ask: Ask) -> None:
 
 
 class ObservedClient(pymdc.Client):
-    """A client that sets ``failed`` when a shard has failed."""
+    """A client that sets ``failed`` when a shard has failed.
+
+    ``started`` counts the shards, and ``results`` is released once for the result of each.
+    """
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(endpoint)
         self.failed = threading.Event()
+        self.started, self.results = 0, threading.Semaphore(0)
 
     def __enter__(self) -> ObservedClient:
         return self
@@ -320,10 +324,39 @@ class ObservedClient(pymdc.Client):
     def spawn(self, work: Work, deliver: Callback) -> None:
         def deliver_and_report(value: Any) -> None:
             deliver(value)
+            self.results.release()
             if isinstance(value, Exception):
                 self.failed.set()
 
+        self.started += 1
         super().spawn(work, deliver_and_report)
+
+
+def test_slow_open_file_has_one_shard_waiting_for_it(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "_BLOCK", SHARD // 4)
+    started: list[tuple[int, int]] = []
+
+    class Slow(io.BytesIO):
+        results = 0
+
+        def write(self, data: Any) -> int:
+            while data and self.results < min(
+                self.tell() // SHARD + 2, len(SHARDS)
+            ):  # the next one is not there
+                assert client.results.acquire(timeout=PATIENCE)
+                self.results += 1
+            if data:
+                started.append((self.tell() // SHARD, client.started))
+            return super().write(data)
+
+    slow = Slow()
+    with FakeBridge() as fake, ObservedClient(fake.endpoint) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        assert ask(files.download, HASH, to=slow)["size"] == len(DATA)
+    assert slow.getvalue() == DATA
+    assert all(count <= min(number + 2, len(SHARDS)) for number, count in started)
 
 
 @pytest.mark.parametrize("handle", [send_damaged, refuse, drop])
