@@ -20,9 +20,11 @@ What goes wrong is returned, not raised: `exceptions` draws the tree, and `unwra
 
 from __future__ import annotations
 
+# First, since urllib3 compiles its patterns slowly where imports are nested deeply (Python 3.11).
+from pymdc.client import Client  # isort: skip
+
 from pymdc import api, keypair, rest, unirest
 from pymdc._calls.call import Call
-from pymdc.client import Client
 from pymdc.exceptions import BridgeError, Cancelled, PymdcError, unwrap
 from pymdc.keypair import ECDSA
 

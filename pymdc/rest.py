@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from pymdc._arguments import Callback, Text, check_callback, text
@@ -73,7 +72,7 @@ def _put(
 
     def put(scope: CancelScope) -> Answer:
         with body_of(source, scope, Progress(None), None, field=files[0], fields=fields) as body:
-            whole = replace(request.with_headers(body.headers), stream=body)
+            whole = request.with_headers(body.headers)._replace(stream=body)
             answer = client.send(whole, identity, scope)
             body.stored = not refused(answer)
             return answer

@@ -8,8 +8,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pymdc._arguments import Callback
 from pymdc._calls.cancel_scope import CancelScope
@@ -42,8 +41,7 @@ class Pool(Protocol):
         """Perform a cancelled *call* at once if it is queued, so that its callback runs."""
 
 
-@dataclass(frozen=True)
-class _Pending:
+class _Pending(NamedTuple):
     """What a call holds until its callback runs."""
 
     work: Work

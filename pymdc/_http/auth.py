@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from pymdc._arguments import Text, text
@@ -24,7 +24,6 @@ class Auth(Protocol):
         """Return *request* with this identity; called anew for each sending."""
 
 
-@dataclass(frozen=True)
 class NoAuth:
     """No identity at all."""
 
@@ -33,12 +32,12 @@ class NoAuth:
         return request
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, eq=False)
 class Basic:
     """A user's name and the SHA-256 of the password, in hexadecimal."""
 
     username: str
-    password_hash: str = field(repr=False)
+    password_hash: str
 
     def sign(self, request: Request) -> Request:
         """Return *request* with HTTP Basic credentials."""
@@ -46,12 +45,12 @@ class Basic:
         return request.with_headers({"Authorization": "Basic " + credentials.decode("ascii")})
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, eq=False)
 class Signature:
     """A key pair, which signs the contract of a request with a new nonce in it."""
 
     key_pair: ECDSA
-    nonces: Nonces = field(default=nonces, repr=False)
+    nonces: Nonces = nonces
 
     def sign(self, request: Request) -> Request:
         """Return *request* with a nonce, the public key and the signature."""
@@ -62,23 +61,23 @@ class Signature:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, eq=False)
 class Token:
     """A token of a bucket that the caller gave, good for one request."""
 
-    token: str = field(repr=False)
+    token: str
 
     def sign(self, request: Request) -> Request:
         """Return *request* with the token."""
         return request.with_headers({"x-token": self.token})
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, eq=False)
 class FetchedToken:
     """A new token of a bucket for each sending, from the bridge's answer to *fetch*."""
 
-    fetch: Callable[[CancelScope], Any] = field(repr=False)
-    scope: CancelScope = field(repr=False)
+    fetch: Callable[[CancelScope], Any]
+    scope: CancelScope
 
     def sign(self, request: Request) -> Request:
         """Return *request* with a new token.

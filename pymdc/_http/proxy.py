@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True)
-class Proxy:
+class Proxy(NamedTuple):
     """Where a proxy is (*url* holds no credentials), and the headers that it is sent."""
 
     url: str
     host: str
     port: int
-    headers: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.url})"
 
     @property
     def secure(self) -> bool:

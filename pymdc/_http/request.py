@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from pymdc._arguments import text
@@ -21,25 +20,26 @@ _PLAIN = re.compile("[A-Za-z0-9/_.~-]*")  # a path that needs no escapes
 _FRAMING = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
 
 # Each character may be written as its escape: the other side knows no difference.
-_ACTIVATION = re.compile(
-    "".join(f"(?:{c}|%{ord(c):x}|%{ord(c.upper()):x})" for c in "/activations/") + r"[^\s?]+",
-    re.IGNORECASE,
+_ACTIVATION = (
+    "".join(f"(?:{c}|%{ord(c):x}|%{ord(c.upper()):x})" for c in "/activations/") + r"[^\s?]+"
 )
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One request to the bridge: its *payload* is the JSON body, or the query of a GET or DELETE.
 
     A *stream* is sent as the body in place of the payload; *query* is one beside a body.
     """
 
     method: str
-    path: str = field(repr=False)  # may hold an activation token
-    payload: str = field(default="", repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    stream: Iterable[bytes | memoryview] | None = field(default=None, repr=False)
-    query: str = field(default="", repr=False)
+    path: str
+    payload: str = ""
+    headers: Mapping[str, str] = NOTHING
+    stream: Iterable[bytes | memoryview] | None = None
+    query: str = ""
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.safe_path})"
 
     @property
     def safe_path(self) -> str:
@@ -66,14 +66,13 @@ class Request:
             payload = f'{self.payload[:-1]}{comma}"{_NONCE}":{nonce}}}'
         else:
             payload = "&".join(filter(None, (self.payload, f"{_NONCE}={nonce}")))
-        return Request(self.method, self.path, payload, self.headers, self.stream, self.query)
+        return self._replace(payload=payload)
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """Return the same request with *headers* added to its own."""
         given = {name.lower() for name in headers}
         kept = {name: text for name, text in self.headers.items() if name.lower() not in given}
-        merged = {**kept, **headers}
-        return Request(self.method, self.path, self.payload, merged, self.stream, self.query)
+        return self._replace(headers={**kept, **headers})
 
 
 def build_request(
@@ -105,7 +104,7 @@ def build_request(
 
 def redact(path: str) -> str:
     """Return *path*, or a text with paths in it, without activation tokens."""
-    return _ACTIVATION.sub("/activations/...", path)
+    return re.sub(_ACTIVATION, "/activations/...", path, flags=re.IGNORECASE)
 
 
 def resource(*parts: str) -> str:

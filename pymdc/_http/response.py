@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymdc._http.raw_response import RawResponse
 from pymdc.exceptions import ConnectionLost, GarbledAnswer, HTTPError
@@ -17,15 +16,17 @@ _STRANGE = "not the bridge's JSON; is something else listening at the endpoint?"
 _BUSY = dict.fromkeys((429, 503), "not the bridge's JSON; it, or what stands before it, is busy")
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(NamedTuple):
     """What came back: a status, headers, and the body."""
 
     url: str
     status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
     way: str = ""
+
+    def __repr__(self) -> str:
+        return f"Response({self.status} from {self.url})"
 
     def decode(self) -> Any:
         """Return the JSON, '' for an empty body, or the text; raise `HTTPError` for a refusal.

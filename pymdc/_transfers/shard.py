@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import Block, FileHash
@@ -15,8 +15,7 @@ from pymdc.exceptions import IntegrityError
 _WRITE_SIZE = 256 * 1024  # bytes in one write; frames may be smaller
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """A shard to fetch: its *number*, from 0 on, and its *size*, if known.
 
     *label* names it in errors.
@@ -26,6 +25,9 @@ class Shard:
     label: str
     pointer: Pointer
     size: int | None
+
+    def __repr__(self) -> str:
+        return f"Shard({self.label})"
 
     def fetch(
         self, transport: Transport, scope: CancelScope, write: Callable[[Block], object]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import glob
 import io
 import os
 import secrets
@@ -11,9 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from pymdc._calls.capture import user_code
@@ -77,8 +75,7 @@ class OrderedOutput:
                 left = left[len(left) if count is None else count :]
 
 
-@dataclass(frozen=True)
-class _NewFile:
+class _NewFile(NamedTuple):
     """What a new file in the folder gets as mode and owner, and whether it can be locked."""
 
     mode: int
@@ -202,8 +199,7 @@ class PartialFile:
 Output = OrderedOutput | PartialFile
 
 
-@dataclass(frozen=True)
-class TargetPath:
+class TargetPath(NamedTuple):
     """The path of a target, as it was *given* and as an *absolute* path."""
 
     given: str
@@ -338,8 +334,10 @@ def _open_exclusive(name: str, new: _NewFile, flags: int = 0) -> io.FileIO:
 
 def _remove_leftovers(path: str, file_hash: str, new: _NewFile) -> None:
     """Remove the part files that other downloads of this file left behind."""
+    from glob import escape, glob  # a hundredth of the time of import pymdc
+
     prefix = _prefix(path, file_hash)
-    for name in (f"{prefix}.part", *glob.glob(f"{glob.escape(prefix)}-*.part")):
+    for name in (f"{prefix}.part", *glob(f"{escape(prefix)}-*.part")):
         with suppress(OSError):
             if new.lockable:
                 with _open_exclusive(name, new):

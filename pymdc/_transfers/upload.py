@@ -9,10 +9,9 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymdc._calls.background import BackgroundTask
 from pymdc._calls.cancel_scope import CancelScope
@@ -144,8 +143,7 @@ def _read(file: Any) -> Iterator[memoryview]:
         buffers.reverse()
 
 
-@dataclass(frozen=True)
-class _Form:
+class _Form(NamedTuple):
     """A form with the file *name*, of MIME type *kind*, as *field*, after the other *fields*."""
 
     name: str

@@ -90,7 +90,7 @@ def test_basic_and_token_send_identity() -> None:
         b"a@b.com:d74ff0ee8da3b9806b18c877dbf29bbde50b5bd8e4dad7a3a725000feb82e8f1"
     )
     assert Token("abc").sign(build_request("GET", "/")).headers == {"x-token": "abc"}
-    assert identify(None) == NoAuth()
+    assert isinstance(identify(None), NoAuth)
     with pytest.raises(TypeError, match="expected Users, ECDSA or None"):
         identify(("user", "password"))
 
