@@ -1,6 +1,6 @@
 """A shard's data channel: a WebSocket that receives one message and sends the shard.
 
-To support another protocol of channels, replace `open_shard`.
+To support another protocol of channels, replace `open_shard` and `parse_channel_url`.
 """
 
 from __future__ import annotations

@@ -269,7 +269,8 @@ def _open_part(path: str, given: str, file_hash: str) -> PartialFile:
     A unique name is used if the resumable file is unusable or in use by another download, and
     always where files cannot be locked, because there nobody can tell whether it is in use.
     """
-    resumable, unique = f"{_prefix(path, file_hash)}.part", _unique_name(path, file_hash)
+    resumable = _part_name(path, file_hash)
+    unique = _part_name(path, file_hash, f"-{secrets.token_hex(8)}")
     with _naming(given):
         new = _probe(unique)
         if new.lockable:
@@ -280,12 +281,9 @@ def _open_part(path: str, given: str, file_hash: str) -> PartialFile:
         return PartialFile(file, given, unique, new, resumable=False)
 
 
-def _prefix(path: str, file_hash: str) -> str:
-    return os.path.join(os.path.dirname(path), f".pymdc-{quote(file_hash, safe='')}")
-
-
-def _unique_name(path: str, file_hash: str) -> str:
-    return f"{_prefix(path, file_hash)}-{secrets.token_hex(8)}.part"
+def _part_name(path: str, file_hash: str, addition: str = "") -> str:
+    name = f".pymdc-{quote(file_hash, safe='')}{addition}.part"
+    return os.path.join(os.path.dirname(path), name)
 
 
 def _probe(name: str) -> _NewFile:
@@ -336,8 +334,7 @@ def _remove_leftovers(path: str, file_hash: str, new: _NewFile) -> None:
     """Remove the part files that other downloads of this file left behind."""
     from glob import escape, glob  # a hundredth of the time of import pymdc
 
-    prefix = _prefix(path, file_hash)
-    for name in (f"{prefix}.part", *glob(f"{escape(prefix)}-*.part")):
+    for name in (_part_name(path, file_hash), *glob(_part_name(escape(path), file_hash, "-*"))):
         with suppress(OSError):
             if new.lockable:
                 with _open_exclusive(name, new):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import ctypes
+import glob
 import os
 import platform
 import struct
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,9 @@ import pytest
 Value = TypeVar("Value")
 
 OTHER_USER = 12345
+
+# pymdc imports these where it needs them, and the other user may not read Python's modules.
+_IMPORTED = (glob, urllib.request)
 
 _FLOCK = {"x86_64": 73, "aarch64": 32}
 _FTRUNCATE = {"x86_64": 77, "aarch64": 46}
