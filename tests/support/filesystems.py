@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import ctypes
+import encodings.idna
 import glob
 import os
 import platform
@@ -22,7 +23,7 @@ Value = TypeVar("Value")
 OTHER_USER = 12345
 
 # pymdc imports these where it needs them, and the other user may not read Python's modules.
-_IMPORTED = (glob, urllib.request)
+_IMPORTED = (encodings.idna, glob, urllib.request)
 
 _FLOCK = {"x86_64": 73, "aarch64": 32}
 _FTRUNCATE = {"x86_64": 77, "aarch64": 46}
