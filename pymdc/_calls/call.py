@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from pymdc._arguments import Callback
@@ -202,11 +203,7 @@ class Call(concurrent.futures.Future[Any]):
         try:
             callback(value)
         except BaseException as error:  # noqa: BLE001  # a callback that raises must not end the worker
-            # Without the frame of this method: the value in it may hold a token.
-            frames = error.__traceback__ and error.__traceback__.tb_next
-            _log.error(
-                "the callback %s raised", _name(callback), exc_info=(type(error), error, frames)
-            )
+            capture(partial(_log_failure, callback, error))
         del callback
         # If the callback forked, this may be the child, where the call is done already.
         failure = None if self.done() else capture(lambda: self._finish(value))
@@ -224,5 +221,8 @@ class Call(concurrent.futures.Future[Any]):
             self._done_callbacks.clear()  # type: ignore[attr-defined]  # not in typeshed
 
 
-def _name(function: object) -> str:
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
+def _log_failure(callback: Callback, error: BaseException) -> None:
+    name = getattr(callback, "__qualname__", type(callback).__qualname__)
+    # Without the frame of `Call.perform`: the value in it may hold a token.
+    frames = error.__traceback__ and error.__traceback__.tb_next
+    _log.error("the callback %s raised", name, exc_info=(type(error), error, frames))

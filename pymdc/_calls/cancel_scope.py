@@ -7,14 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import partial
-from queue import Empty
 from typing import Any, TypeVar
 
 from pymdc._calls.capture import without_frames
 from pymdc._calls.descriptors import when_there_is_one as retry_open
-from pymdc._calls.waiting import Queue
+from pymdc._calls.waiting import Changes
 from pymdc.exceptions import Cancelled, PymdcError, Timeout
 
 Block = TypeVar("Block")
@@ -36,7 +34,7 @@ class CancelScope:
         # Duplicates of the sockets, by the descriptor of the original.
         self._sockets: dict[int, socket.socket] = {}
         self._nested: list[CancelScope] = []
-        self._wake: Queue[None] = Queue()
+        self._changes = Changes()
         self._reason: PymdcError | None = None
         self._finished = False
         self.thread = 0  # the ident of the thread that started the call
@@ -84,7 +82,7 @@ class CancelScope:
                 _shut_down(sock)
             for scope in self._nested:
                 scope.fail(reason)
-            self._wake.put(None)
+            self._changes.notify()
             return isinstance(self._reason, type(reason))
 
     def cancel(self, why: str = "it was cancelled") -> bool:
@@ -116,8 +114,7 @@ class CancelScope:
 
     def sleep(self, seconds: float) -> None:
         """Sleep; raise the reason as soon as the call is cancelled or times out."""
-        with suppress(Empty):
-            self._wake.get(seconds)
+        self._changes.wait_for(lambda: self._reason is not None, seconds)
         self.check()
 
     def attach(self, sock: socket.socket) -> None:

@@ -76,6 +76,11 @@ class Monitor:
             if not started:
                 self._threads.discard(thread)
 
+    def check_deadlines(self) -> None:
+        """End the calls of every pool whose deadline has passed."""
+        for pool in self._copy_pools():
+            pool.check_deadlines()
+
     def join(self) -> None:
         """Wait until the thread has ended, if no callback is outstanding."""
         thread, self._thread = self._thread, None
@@ -108,8 +113,7 @@ class Monitor:
         while thread in self._threads:
             if _interrupted():
                 self.interrupt()
-            for pool in self._copy_pools():
-                pool.check_deadlines()
+            self.check_deadlines()
             if self.idle_changes.wait_for(self._idle, PRECISION) or _interrupted():
                 self._threads.discard(thread)
                 # A new call may have found this thread in the set and started no other one.

@@ -268,9 +268,12 @@ class _Slots:
 
 
 def _await(values: Queue[Any], scope: CancelScope) -> Any:
-    """Wait for the value in *values* and return it; check the deadline of *scope* meanwhile."""
+    """Wait for the value in *values* and return it; check all deadlines meanwhile.
+
+    The work in *scope* may wait for a call of another client, from a function of the caller.
+    """
     while True:
         left = scope.remaining()
         with suppress(Empty):
             return values.get(left if 0 < left < PRECISION else PRECISION)
-        scope.check_deadline(time.monotonic())
+        monitor.check_deadlines()

@@ -34,6 +34,7 @@ from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import Call, Cancelled
+from pymdc._calls.cancel_scope import CancelScope, NestedScope
 
 Ask = Callable[[pymdc.Client, Callable[[Any], object]], Call]
 
@@ -210,6 +211,30 @@ def test_call_cancelled_in_queue_is_never_sent() -> None:
         server.released.set()
     assert [type(value) for value in got] == [Cancelled] * 50
     assert server.connections == 1
+
+
+def test_end_of_a_scope_wakes_every_thread_that_sleeps_in_it() -> None:
+    call = CancelScope()
+    part = NestedScope(call)
+    woken: list[type] = []
+
+    def sleep(scope: CancelScope) -> None:
+        sleeping.wait(PATIENCE)
+        try:
+            scope.sleep(10 * PATIENCE)
+        except Cancelled as error:
+            woken.append(type(error))
+
+    scopes = [call, call, part, part]
+    sleeping = threading.Barrier(len(scopes) + 1)
+    threads = [threading.Thread(target=sleep, args=(scope,)) for scope in scopes]
+    for thread in threads:
+        thread.start()
+    sleeping.wait(PATIENCE)
+    call.cancel()
+    for thread in threads:
+        thread.join(AT_ONCE)
+    assert woken == [Cancelled] * len(scopes)
 
 
 def test_finished_call_is_not_cancelled() -> None:

@@ -134,6 +134,25 @@ def test_system_exit_in_callback_ends_no_worker(
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+def test_log_handler_that_raises_keeps_no_call_from_ending(
+    one_worker: Workers, kind: type[BaseException]
+) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise kind("broken")
+
+    logger, broken = logging.getLogger("pymdc"), Broken(logging.ERROR)
+    logger.addHandler(broken)
+    try:
+        call = one_worker.submit(lambda: "value", lambda value: 1 / 0)
+        assert call.result(PATIENCE) == "value"
+        assert one_worker.submit(dict, ignore).result(PATIENCE) == {}
+        assert one_worker.wait_idle(PATIENCE)
+    finally:
+        logger.removeHandler(broken)
+
+
 def test_system_exit_in_done_callback_ends_no_worker(
     one_worker: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,6 +21,7 @@ from servers import (
     Handler,
     HoldingServer,
     RawServer,
+    answer_all,
     full_port,
     read_request,
     read_some,
@@ -93,6 +94,32 @@ def test_call_ends_at_the_total_though_bytes_keep_coming(ask: Ask, start: bytes)
     with RawServer(dripping(start)) as server:
         value = register(ask, server.endpoint, total=LIMIT)
     assert_timed_out(value, f"/users: not done within {LIMIT} s", server.port)
+
+
+@pytest.mark.parametrize("where", ["progress", "file"])
+def test_call_inside_a_transfer_ends_at_its_total(ask: Ask, where: str) -> None:
+    got: list[Any] = []
+
+    class File(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if where == "file" and size:
+                call_other_bridge()
+            return super().read(size)
+
+    def call_other_bridge() -> None:
+        if not got:
+            got.append(register(blocking, slow.endpoint, total=LIMIT))
+
+    def progress(done: int, total: int | None) -> None:
+        if where == "progress":
+            call_other_bridge()
+
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n"
+    with RawServer(dripping(start)) as slow, RawServer(answer_all) as server:
+        with pymdc.Client(server.endpoint) as client:
+            files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+            ask(files.upload, File(bytes(10**7)), "token", progress=progress)
+    assert_timed_out(got[0], f"/users: not done within {LIMIT} s", slow.port)
 
 
 def test_total_includes_retries() -> None:
