@@ -206,7 +206,7 @@ class ECDSA:
     def parse_private_key(k: Key) -> bytes:
         """Return the 32 bytes of the private key *k*; ValueError, which never shows it."""
         try:
-            return _secp256k1.checked(_read(k, "the private key", (32,)))
+            return _secp256k1.check_secret(_read(k, "the private key", (32,)))
         except ValueError:
             raise ValueError(f"not a private key; {_PRIVATE_EXPECTED}") from None
 

@@ -1,4 +1,4 @@
-"""The door of 2016: one function for any request to the bridge."""
+"""`REST`, the function of 2016 for any request to the bridge."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def REST(  # noqa: N802  # the name of 2016
 ) -> Answer:
     """Send *method* to *resource*, a path such as ``/buckets``, and return the bridge's JSON.
 
-    *params* are the JSON body of a POST, PATCH or PUT, else the query; the resource may hold one.
-    A PUT with an open binary file among them is sent as a multipart form, the file last.
-    *auth* is a `Users` or what has its ``username`` and ``password_hash()`` (password), an `ECDSA`
-    (signature and nonce), or nothing.
+    *params* are the JSON body of a POST, PATCH or PUT, else the query, which is appended to that of
+    *resource*, if any. A PUT with an open binary file in *params* is sent as a multipart form.
+    *auth* is a `Users` or an object with ``username`` and ``password_hash()``, an `ECDSA`, which
+    signs the request, or nothing.
     With *callback*, return a `Call` at once.
     """
     path = text(resource, "the resource")
     if "#" in path:
         shown = redact(path.partition("?")[0])
-        raise ValueError(f"the resource is {shown!r}; expected a path, and perhaps a query")
+        raise ValueError(f"the resource is {shown!r}; expected a path, optionally with a query")
     method, path = text(method, "the method").upper(), "/" + path.lstrip("/")
     if method == "PUT" and isinstance(params, Mapping) and any(map(_is_file, params.values())):
         return _put(path, params, auth, headers, callback, check_client(client) or default())
@@ -57,23 +57,24 @@ def _put(
     callback: Callback | None,
     client: Client,
 ) -> Answer:
-    """PUT a form in which a file follows the other *params*."""
+    """PUT a multipart form: the other *params*, then the file."""
     if isinstance(auth, ECDSA):
         raise ValueError("a file cannot be signed; expected a token in the header x-token")
-    request, identity = build_request("PUT", path, headers=headers), identify(auth or None, "auth")
+    request = build_request("PUT", path, headers=headers)
+    authentication = identify(auth or None, "auth")
     fields = {
         text(name, "a parameter's name"): value if _is_file(value) else _field(value)
         for name, value in params.items()
     }
     files = [name for name, value in fields.items() if _is_file(value)]
     if len(files) > 1:
-        raise ValueError(f"the files are {', '.join(files)}; expected one")
+        raise ValueError(f"the files are {', '.join(files)}; expected one file")
     callback, source = check_callback(callback), Source(fields.pop(files[0]))
 
     def put(scope: CancelScope) -> Answer:
         with body_of(source, scope, Progress(None), None, field=files[0], fields=fields) as body:
-            whole = request.with_headers(body.headers)._replace(stream=body)
-            answer = client.send(whole, identity, scope)
+            with_body = request.with_headers(body.headers)._replace(stream=body)
+            answer = client.send(with_body, authentication, scope)
             body.stored = not refused(answer)
             return answer
 

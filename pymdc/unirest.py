@@ -1,4 +1,4 @@
-"""What scripts of 2016 could set in the HTTP library that came with pymdc 0.0.1."""
+"""The setting of the HTTP library of pymdc 0.0.1 that scripts of 2016 use."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pymdc._default import set_timeout
 
 
 def timeout(seconds: float) -> None:
-    """Let every call on the default client wait for *seconds*: to connect, and for each answer.
+    """Set the timeouts of the default client, to connect and to wait for bytes, to *seconds*.
 
-    Raises ValueError for what is no number of seconds above zero.
+    Raises ValueError if *seconds* is not a number above zero.
     """
     set_timeout(seconds)

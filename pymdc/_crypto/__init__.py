@@ -1,4 +1,4 @@
 """Keys, hashes and the contract: functions of bytes, shared by the client and the bridge.
 
-It knows nothing of the network.
+This package knows nothing of the network.
 """

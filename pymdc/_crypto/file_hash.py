@@ -1,4 +1,4 @@
-"""The hash by which the bridge names a file or a shard."""
+"""The hash that names a file or a shard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Block = bytes | bytearray | memoryview
 
 
 class FileHash:
-    """The hash of a file or a shard, fed piece by piece.
+    """The hash of a file or a shard, computed block by block.
 
     It is RIPEMD-160 over the lower-case hexadecimal text of SHA-256, not over its bytes.
     """
@@ -19,20 +19,20 @@ class FileHash:
         self._sha256 = hashlib.sha256(data)
 
     def update(self, data: Block) -> None:
-        """Take the next piece in."""
+        """Add the next block."""
         self._sha256.update(data)
 
     def copy(self) -> FileHash:
-        """Return another one, which has taken in the same and goes its own way."""
+        """Return an independent copy of the state so far."""
         other = FileHash.__new__(FileHash)
         other._sha256 = self._sha256.copy()
         return other
 
     def hexdigest(self) -> str:
-        """Return the 40 hexadecimal digits for what was taken in so far."""
+        """Return the hash of the blocks so far, as 40 hexadecimal digits."""
         return ripemd160(self._sha256.hexdigest().encode("ascii")).hex()
 
 
 def file_hash(data: bytes) -> str:
-    """Return the 40 hexadecimal digits that name a file or shard of these bytes."""
+    """Return the hash of *data*, as 40 hexadecimal digits."""
     return FileHash(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Nonces: milliseconds of the clock, each above the one before."""
+"""Nonces: the time in milliseconds, each larger than the one before."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ def _digits() -> str:
     return f"{int.from_bytes(os.urandom(4), 'big') % 1000:03}"
 
 
-_Known: TypeAlias = tuple[int, dict[None, Any]]
+# A nonce in thousandths of a millisecond, and a dict with the next node, empty in the last node.
+_Node: TypeAlias = tuple[int, dict[None, Any]]
 
 
 class Nonces:
     """Milliseconds with three decimals, from *clock* (nanoseconds), followed by *digits*.
 
-    The digits are drawn once. Two programs with one key come to the same thousandth now and then;
-    if both send the same request then, only these digits make the signatures differ.
+    The digits are drawn once per process. Two processes with one key sometimes take the same
+    thousandth; if both send the same request, only the digits make their signatures differ.
 
     There is no lock, because a signal handler that interrupts `next`, or a child forked at that
-    moment, would wait for it: one `dict.setdefault` decides which nonce follows another one.
+    moment, would wait for it. Nonces form a linked list: `dict.setdefault` appends one atomically.
     """
 
     def __init__(
         self, clock: Callable[[], int] = time.time_ns, digits: Callable[[], str] = _digits
     ) -> None:
         self._clock, self._digits = clock, digits
-        # A nonce in thousandths, and the one after it, if any: so the last one is found, though a
-        # slow thread may have written an older one here.
-        self._known: _Known = (0, {})
+        # The last node or, if a slow thread assigned it late, an earlier one.
+        self._last: _Node = (0, {})
         self.in_child()
 
     def next(self) -> str:
-        """Return the milliseconds of now, or a thousandth more than last time."""
+        """Return the current time, or a thousandth more than the last nonce if that is larger."""
         now = self._clock() // 1000
-        last, following = self._known
+        last, link = self._last
         while True:
-            mine: _Known = (max(now, last + 1), {})
-            follower = following.setdefault(None, mine)
-            if follower is mine:
+            node: _Node = (max(now, last + 1), {})
+            successor = link.setdefault(None, node)
+            if successor is node:
                 break
-            last, following = follower
-        self._known = mine
-        whole, decimals = divmod(mine[0], 1000)
-        return f"{whole}.{decimals:03}{self._own}"
+            last, link = successor
+        self._last = node
+        milliseconds, decimals = divmod(node[0], 1000)
+        return f"{milliseconds}.{decimals:03}{self._suffix}"
 
     def in_child(self) -> None:
-        """After a fork, draw other digits, and keep nothing for threads that the parent has."""
-        self._own = self._digits()
-        self._known = (self._known[0], {})
+        """After a fork, draw new digits and start a new list at the last nonce."""
+        self._suffix = self._digits()
+        self._last = (self._last[0], {})
 
 
 nonces = Nonces()

@@ -1,7 +1,7 @@
 """secp256k1: libsecp256k1 through btclib-secp256k1 where it is installed, else python-ecdsa.
 
 Both give the same signatures: RFC 6979 nonces, low S, DER.
-Public keys come in as 33 bytes (compressed), 65 (uncompressed) or 64 (X and Y alone).
+A public key is 33 bytes (compressed), 65 (uncompressed) or 64 (X and Y without a prefix).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ecdsa.util import sigdecode_der, sigencode_der, sigencode_der_canonize
 try:
     from btclib_secp256k1 import dsa, keys
 except ImportError:
-    dsa = keys = None  # type: ignore[assignment]  # PythonECDSA serves
+    dsa = keys = None  # type: ignore[assignment]  # PythonECDSA is used
 
 ORDER: int = ecdsa.SECP256k1.order
 _PREFIXES = {33: (b"\x02", b"\x03"), 65: (b"\x04",)}
@@ -25,7 +25,7 @@ Signer = Callable[[bytes], bytes]
 
 
 class Backend(Protocol):
-    """What a library of the curve has to do here; keys are 33 or 65 bytes with a known prefix."""
+    """The operations on the curve; public keys are 33 or 65 bytes with a valid prefix."""
 
     def point(self, key: bytes) -> bytes: ...
     def public_key(self, secret: bytes) -> bytes: ...
@@ -39,7 +39,7 @@ def signing_key(secret: bytes) -> ecdsa.SigningKey:
 
 
 def verifying_key(key: bytes) -> ecdsa.VerifyingKey:
-    """Return python-ecdsa's object for the public key *key*; ValueError when it is no point."""
+    """Return python-ecdsa's object for the public key *key*; ValueError if it is not a point."""
     try:
         return ecdsa.VerifyingKey.from_string(key, curve=ecdsa.SECP256k1, hashfunc=sha256)
     except ecdsa.errors.MalformedPointError as error:
@@ -47,7 +47,7 @@ def verifying_key(key: bytes) -> ecdsa.VerifyingKey:
 
 
 class PythonECDSA:
-    """The curve in Python, by the package ecdsa; it does not run in constant time."""
+    """The curve in Python, from the package ecdsa; it does not run in constant time."""
 
     def point(self, key: bytes) -> bytes:
         """Return X and Y of *key*."""
@@ -74,7 +74,7 @@ class PythonECDSA:
 
 
 class Libsecp256k1:
-    """The curve in C and in constant time, by the package btclib-secp256k1."""
+    """The curve in C and in constant time, from the package btclib-secp256k1."""
 
     def point(self, key: bytes) -> bytes:
         """Return X and Y of *key*."""
@@ -86,10 +86,10 @@ class Libsecp256k1:
 
     def signer(self, secret: bytes) -> Signer:
         """Return the function that signs a message with *secret*."""
-        # To verify each new signature would take two thirds of the time. It protects against
-        # faults caused on purpose, by heat or voltage: a wrong signature beside the right one of
-        # the same message reveals the key. No request is signed twice, since each sending has
-        # its own nonce, and the bridge refuses a wrong signature.
+        # Not verified, which would take two thirds of the time. It would protect against faults
+        # that an attacker induces: a wrong and a right signature of one message reveal the key.
+        # Here no message is signed twice, since each attempt has a new nonce, and a wrong signature
+        # is refused by the bridge.
         return lambda message: dsa.sign(sha256(message).digest(), secret, verify=False)
 
     def verify(self, key: bytes, message: bytes, low_s: bytes) -> bool:
@@ -100,7 +100,7 @@ class Libsecp256k1:
 _backend: Backend = PythonECDSA() if dsa is None else Libsecp256k1()
 
 
-def _prefixed(key: bytes) -> bytes:
+def _with_prefix(key: bytes) -> bytes:
     if len(key) == 64:
         return b"\x04" + key
     if not key.startswith(_PREFIXES.get(len(key), ())):
@@ -109,12 +109,12 @@ def _prefixed(key: bytes) -> bytes:
 
 
 def point(key: bytes, backend: Backend = _backend) -> bytes:
-    """Return the 64 bytes X and Y of a public key; ValueError when it is no point of the curve."""
-    return backend.point(_prefixed(key))
+    """Return the 64 bytes X and Y of a public key; ValueError if it is not a point of the curve."""
+    return backend.point(_with_prefix(key))
 
 
-def checked(secret: bytes) -> bytes:
-    """Return *secret* if it is a private key: 32 bytes, between zero and the order; ValueError."""
+def check_secret(secret: bytes) -> bytes:
+    """Return *secret* if it is 32 bytes between zero and the order; else raise ValueError."""
     if len(secret) != 32 or not 0 < int.from_bytes(secret, "big") < ORDER:
         raise ValueError("a private key has 32 bytes, above zero and below the curve's order")
     return secret
@@ -140,7 +140,7 @@ def signer(secret: bytes, backend: Backend = _backend) -> Signer:
 
 
 def parse_signature(der: bytes) -> tuple[int, int]:
-    """Return r and s of a signature; ValueError when it is not DER."""
+    """Return r and s of a signature; ValueError if it is not DER."""
     try:
         r, s = sigdecode_der(der, ORDER)
     except ecdsa.der.UnexpectedDER as error:
@@ -154,8 +154,8 @@ def verify(key: bytes, message: bytes, signature: bytes, backend: Backend = _bac
         r, s = parse_signature(signature)
         if not (0 < r < ORDER and 0 < s < ORDER):
             return False
-        # libsecp256k1 takes low S alone; the protocol takes both, and python-ecdsa made both.
+        # libsecp256k1 accepts low S only; the protocol allows both, and 0.0.1 made both.
         low_s = sigencode_der(r, min(s, ORDER - s), ORDER)
-        return backend.verify(_prefixed(key), message, low_s)
+        return backend.verify(_with_prefix(key), message, low_s)
     except ValueError:
         return False

@@ -1,13 +1,12 @@
-"""The contract: the string that a key pair signs, read the same by client and bridge."""
+"""The contract: the string that a key pair signs; client and bridge share this function."""
 
 from __future__ import annotations
 
 
 def contract(method: str, path: str, payload: bytes) -> bytes:
-    r"""Return ``METHOD\nPATH\nPAYLOAD``, the text under a request's signature.
+    r"""Return ``METHOD\nPATH\nPAYLOAD``, the bytes that the signature of a request covers.
 
-    *path* is the path as sent, escapes kept, without host or query.
-    *payload* is the body as sent; for GET, DELETE and OPTIONS the query string as sent,
-    empty when there is none.
+    *path* is the path as sent, percent-encoded, without host and query.
+    *payload* is the body as sent or, for GET, DELETE and OPTIONS, the query, possibly empty.
     """
     return b"\n".join((method.encode("ascii"), path.encode("ascii"), payload))

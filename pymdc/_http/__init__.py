@@ -1,4 +1,4 @@
-"""One HTTP request: encoded once, signed for each sending, sent again where that is right.
+"""One HTTP request: encoded once, signed for each attempt, retried where that is safe.
 
-It knows nothing of buckets, shards or callbacks.
+This package knows nothing of buckets, shards or callbacks.
 """

@@ -1,4 +1,4 @@
-"""Who asks: nobody, a user with a password, a key pair, or the holder of a token."""
+"""How a request is authenticated: not at all, with a password, a key pair or a token."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from pymdc.keypair import ECDSA
 
 
 class Auth(Protocol):
-    """An identity, which makes a request its own."""
+    """Adds credentials to a request."""
 
     def sign(self, request: Request) -> Request:
-        """Return *request* with this identity; called anew for each sending."""
+        """Return *request* with the credentials; called for each attempt."""
 
 
 class NoAuth:
-    """No identity at all."""
+    """No authentication."""
 
     def sign(self, request: Request) -> Request:
-        """Return *request* as it is."""
+        """Return *request* unchanged."""
         return request
 
 
 @dataclass(repr=False, eq=False)
 class Basic:
-    """A user's name and the SHA-256 of the password, in hexadecimal."""
+    """HTTP Basic: a username and the SHA-256 of the password, in hexadecimal."""
 
     username: str
     password_hash: str
 
     def sign(self, request: Request) -> Request:
-        """Return *request* with HTTP Basic credentials."""
+        """Return *request* with the header Authorization."""
         credentials = base64.b64encode(f"{self.username}:{self.password_hash}".encode())
         return request.with_headers({"Authorization": "Basic " + credentials.decode("ascii")})
 
 
 @dataclass(repr=False, eq=False)
 class Signature:
-    """A key pair, which signs the contract of a request with a new nonce in it."""
+    """A key pair that signs the contract of each request, which contains a new nonce."""
 
     key_pair: ECDSA
     nonces: Nonces = nonces
@@ -63,7 +63,7 @@ class Signature:
 
 @dataclass(repr=False, eq=False)
 class Token:
-    """A token of a bucket that the caller gave, good for one request."""
+    """A bucket token that the caller gave, valid for one request."""
 
     token: str
 
@@ -74,7 +74,7 @@ class Token:
 
 @dataclass(repr=False, eq=False)
 class FetchedToken:
-    """A new token of a bucket for each sending, from the bridge's answer to *fetch*."""
+    """A new bucket token for each attempt, from the answer that *fetch* gets."""
 
     fetch: Callable[[CancelScope], Any]
     scope: CancelScope
@@ -82,7 +82,7 @@ class FetchedToken:
     def sign(self, request: Request) -> Request:
         """Return *request* with a new token.
 
-        Raises BridgeError if the bridge refuses one, and what *fetch* raises.
+        Raises BridgeError if the bridge refuses a token, and whatever *fetch* raises.
         """
         return Token(self._token_in(unwrap(self.fetch(self.scope)))).sign(request)
 
@@ -100,12 +100,12 @@ def check_token(token: Text) -> str:
     """Return *token* as text; ValueError if it cannot be a token."""
     token = text(token, "the token")
     if not (token.isascii() and token.isprintable()):
-        raise ValueError("the token has characters that no token has; expected 64 hex digits")
+        raise ValueError("the token is not printable ASCII; expected 64 hex digits")
     return token
 
 
 class HasPassword(Protocol):
-    """A user: a `Users`, or what has the same two members."""
+    """A `Users`, or another object with the same two attributes."""
 
     @property
     def username(self) -> Text:
@@ -116,28 +116,28 @@ class HasPassword(Protocol):
 
 
 Identity: TypeAlias = HasPassword | ECDSA | None
-_WHAT = "the user or key pair"
+_DESCRIPTION = "the user or key pair"
 
 
 def _has_password(identity: object) -> TypeGuard[HasPassword]:
-    # Not by isinstance(): since Python 3.12 that does not find what __getattr__ gives.
-    named = hasattr(identity, "username")
-    return named and callable(getattr(identity, "password_hash", None))
+    # Without isinstance(), which since Python 3.12 ignores attributes from __getattr__.
+    has_name = hasattr(identity, "username")
+    return has_name and callable(getattr(identity, "password_hash", None))
 
 
-def check_identity(identity: object, what: str = _WHAT) -> Identity:
-    """Return *identity* if it is a user, a key pair or None; TypeError names *what* is neither."""
+def check_identity(identity: object, what: str = _DESCRIPTION) -> Identity:
+    """Return *identity* if it is a user, a key pair or None; else raise TypeError about *what*."""
     if identity is None or isinstance(identity, ECDSA) or _has_password(identity):
         return identity
     raise TypeError(f"{what} is {type(identity).__name__}; expected Users, ECDSA or None")
 
 
-def identify(identity: object, what: str = _WHAT) -> Auth:
-    """Return how *identity* makes a request its own; TypeError as `check_identity`."""
-    known = check_identity(identity, what)
-    if known is None:
+def identify(identity: object, what: str = _DESCRIPTION) -> Auth:
+    """Return the `Auth` for *identity*; raise TypeError as `check_identity` does."""
+    checked = check_identity(identity, what)
+    if checked is None:
         return NoAuth()
-    if isinstance(known, ECDSA):
-        return Signature(copy(known))  # whose keys may be assigned while the call waits
-    digest = text(known.password_hash(), "the hash of the password")
-    return Basic(text(known.username, "the username"), digest)
+    if isinstance(checked, ECDSA):
+        return Signature(copy(checked))  # the caller may assign other keys while the call is queued
+    password_hash = text(checked.password_hash(), "the hash of the password")
+    return Basic(text(checked.username, "the username"), password_hash)

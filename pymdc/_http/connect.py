@@ -1,4 +1,4 @@
-"""A socket that a scope can end, connected to a host, and a tunnel through a proxy over it."""
+"""Connecting a socket that a cancel scope can shut down, and CONNECT through a proxy."""
 
 from __future__ import annotations
 
@@ -12,44 +12,43 @@ from http import HTTPStatus
 from typing import Any
 
 from pymdc._calls.cancel_scope import CancelScope
-from pymdc._calls.descriptors import when_there_is_one
+from pymdc._calls.descriptors import when_there_is_one as retry_open
 
-_LONGEST_ANSWER = 64 * 1024  # bytes, of a proxy that is asked for a tunnel
+_MAX_TUNNEL_RESPONSE = 64 * 1024  # bytes
 
-Address = tuple[Any, ...]  # as `socket.getaddrinfo` gives it
+Address = tuple[Any, ...]  # an item of what `socket.getaddrinfo` returns
 
 
 class Deadline:
-    """A moment *seconds* from now."""
+    """A deadline *seconds* from now."""
 
     def __init__(self, seconds: float) -> None:
-        self._moment = time.monotonic() + seconds
+        self._end = time.monotonic() + seconds
 
-    def left(self) -> float:
-        """Return the seconds that are left; TimeoutError when there are none."""
-        left = self._moment - time.monotonic()
-        if left <= 0:
+    def remaining(self) -> float:
+        """Return the seconds until the deadline; raise TimeoutError if it has passed."""
+        seconds = self._end - time.monotonic()
+        if seconds <= 0:
             raise TimeoutError("timed out")
-        return left
+        return seconds
 
 
 def connect_tcp(
     addresses: Sequence[Address], deadline: Deadline, scope: CancelScope
 ) -> socket.socket:
-    """Connect to one of *addresses*; each gets an equal share of the time that is left.
+    """Connect to one of *addresses*; each gets an equal share of the remaining time.
 
-    The socket's timeout is what is left of the time then.
+    The timeout of the socket is the time that remains after connecting.
     """
     failure = OSError("the host has no address")
-    for place, (family, kind, protocol, _, address) in enumerate(addresses):
-        make = partial(socket.socket, family, kind, protocol)
-        sock = when_there_is_one(make, scope.sleep)
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = retry_open(partial(socket.socket, family, kind, protocol), scope.sleep)
         try:
             scope.attach(sock)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(deadline.left() / (len(addresses) - place))
+            sock.settimeout(deadline.remaining() / (len(addresses) - number))
             sock.connect(address)
-            sock.settimeout(deadline.left())
+            sock.settimeout(deadline.remaining())
             return sock
         except OSError as error:
             failure = error
@@ -59,15 +58,15 @@ def connect_tcp(
 
 
 class TunnelResponse(http.client.HTTPResponse):
-    """A proxy's answer to CONNECT, received until *deadline*.
+    """A proxy's response to CONNECT, received before *deadline*.
 
-    Nothing of it is in an exception, since it may repeat what was sent.
+    No exception quotes the response, because it may repeat the credentials that were sent.
     """
 
     def __init__(self, sock: socket.socket, *args: Any, deadline: Deadline, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
-        self.fp = io.BufferedReader(_Bounded(sock, deadline))
+        self.fp = io.BufferedReader(_LimitedStream(sock, deadline))
 
     def _read_status(self) -> tuple[str, int, str]:
         try:
@@ -76,27 +75,27 @@ class TunnelResponse(http.client.HTTPResponse):
             raise OSError("the proxy's answer is not HTTP") from None
         if not 200 <= status < 300:
             raise OSError(refusal(status))
-        return version, HTTPStatus.OK, ""  # the one success that http.client knows
+        return version, HTTPStatus.OK, ""  # http.client accepts only 200
 
 
-class _Bounded(io.RawIOBase):
-    """What *sock* receives until *deadline*, and no more than an answer may have."""
+class _LimitedStream(io.RawIOBase):
+    """The bytes that *sock* receives before *deadline*, up to the maximum of a response."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        self._sock, self._deadline, self._left = sock, deadline, _LONGEST_ANSWER
+        self._sock, self._deadline, self._left = sock, deadline, _MAX_TUNNEL_RESPONSE
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(self._deadline.left())
+        self._sock.settimeout(self._deadline.remaining())
         count = self._sock.recv_into(buffer)
         self._left -= count
         if not count or self._left < 0:
-            raise OSError("the proxy gave no whole answer")
+            raise OSError("the proxy's answer was incomplete or too long")
         return count
 
 
 def refusal(status: int) -> str:
-    """Say that a proxy refused; in its own words may be what it was sent."""
+    """Return a message that a proxy refused, without its own text, which may hold credentials."""
     return f"the proxy refused: {status} {http.client.responses.get(status, '')}".rstrip()

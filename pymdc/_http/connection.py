@@ -1,4 +1,4 @@
-"""urllib3's connections, made such that a scope can end what they do."""
+"""A connection of urllib3, on a socket that a cancel scope can shut down."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from urllib3.util.wait import wait_for_socket
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._http.connect import Deadline, TunnelResponse, connect_tcp
 from pymdc._http.proxy import Proxy
-from pymdc._http.raw_response import EarlyBytes, RawResponse
+from pymdc._http.raw_response import EarlyResponse, RawResponse
 
-_RECEIVE = 2**14  # bytes
-_ENDED = (errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE)  # the last one on macOS
+_RECEIVE_SIZE = 2**14
+_CLOSED_BY_PEER = (errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE)  # the last one on macOS
 
 Body = bytes | Iterable[bytes | memoryview] | None
 
 
 class Connection(connection.HTTPConnection):
-    """A connection of urllib3's on a socket that is ours.
+    """A connection of urllib3 on a socket that a cancel scope can shut down.
 
-    With a *tunnel*, a host, its port and the proxy on the way, its own host is the proxy.
+    *tunnel* is the host and port to reach, and the proxy to connect to.
     """
 
-    _at_once = 2**30  # bytes, of which a socket takes what it can
+    _max_send = 2**30  # bytes passed to the socket at once
     _scope: CancelScope
-    _wait: float  # seconds
-    _deadline: Deadline  # of connecting
+    _read_timeout: float
+    _deadline: Deadline  # for connecting
 
     def __init__(
         self, *args: Any, tunnel: tuple[str, int, Proxy] | None = None, **kwargs: Any
@@ -45,14 +45,14 @@ class Connection(connection.HTTPConnection):
         self._tunnel_to = tunnel
 
     def open(self, scope: CancelScope, timeout: tuple[float, float]) -> None:
-        """Let *scope* end what follows; connect, unless that was done before.
+        """Connect, unless connected; *scope* can shut down the socket from now on.
 
         *timeout* is a pair of seconds: for connecting, and for each wait for bytes.
-        Raises urllib3's exceptions for when nothing was sent.
+        Raises the exceptions of urllib3 that mean that nothing was sent.
         """
-        self._scope, self._wait = scope, timeout[1]
+        self._scope, self._read_timeout = scope, timeout[1]
         try:
-            with self._connecting():
+            with self._mapped():
                 if self.sock is None:
                     self.timeout = timeout[0]
                     self._set_tunnel()
@@ -64,12 +64,12 @@ class Connection(connection.HTTPConnection):
             raise
 
     @contextmanager
-    def _connecting(self) -> Iterator[None]:
+    def _mapped(self) -> Iterator[None]:
         try:
             yield
         except (socket.gaierror, UnicodeError) as error:
-            no_host = socket.gaierror(socket.EAI_NONAME, str(error))
-            raise exceptions.NameResolutionError(self.host, self, no_host) from error
+            reason = socket.gaierror(socket.EAI_NONAME, str(error))
+            raise exceptions.NameResolutionError(self.host, self, reason) from error
         except TimeoutError as error:
             raise exceptions.ConnectTimeoutError(self, str(error)) from error
         except ssl.SSLError as error:
@@ -89,121 +89,126 @@ class Connection(connection.HTTPConnection):
         return connect_tcp(addresses, self._deadline, self._scope)
 
     def _tunnel(self) -> None:
-        answer = partial(TunnelResponse, deadline=self._deadline)
-        self.response_class = answer  # type: ignore[assignment]  # it is only called
+        response = partial(TunnelResponse, deadline=self._deadline)
+        self.response_class = response  # type: ignore[assignment]  # http.client only calls it
         super()._tunnel()
-        self.sock.settimeout(self._deadline.left())
+        self.sock.settimeout(self._deadline.remaining())
 
     def exchange(
         self, method: str, target: str, headers: Mapping[str, str], body: Body
     ) -> tuple[RawResponse, bytes]:
-        """Send a request; return the head and the body of its answer, which is whole.
+        """Send a request; return the head and the whole body of its response.
 
-        Where the *body* is in several parts, the *headers* tell its length.
+        If the *body* is an iterable, the *headers* must contain its length.
         """
-        early, parts = EarlyBytes(), _parts(method, target, headers, body)
-        # Sending does not block, so that it can wait for an answer as well; urllib3's TLS within
-        # TLS would lose bytes without blocking.
-        self.sock.settimeout(0 if isinstance(self.sock, socket.socket) else self._wait)
-        whole = self._send_parts(parts, early)
-        self.sock.settimeout(self._wait)
+        early_response, parts = EarlyResponse(), _parts(method, target, headers, body)
+        # Sending does not block, so that an early response is noticed. TLS within TLS blocks,
+        # because the class of urllib3 for it loses bytes on a non-blocking socket.
+        self.sock.settimeout(0 if isinstance(self.sock, socket.socket) else self._read_timeout)
+        sent_whole = self._send_parts(parts, early_response)
+        self.sock.settimeout(self._read_timeout)
         try:
-            with RawResponse(self.sock, method, early.data, whole) as response:
+            received = early_response.data
+            with RawResponse(self.sock, method, received, sent_whole) as response:
                 response.begin()
                 content = response.read()
         except TimeoutError as error:
             text = str(error)
             raise exceptions.ReadTimeoutError(self, "", text) from error  # type: ignore[arg-type]
         except (ValueError, OverflowError, MemoryError) as error:
-            # http.client believes what the other side says of its lengths.
+            # http.client does not check the lengths that the server sends.
             raise exceptions.ResponseError(str(error)) from error
         if response.will_close:
             self.close()
         return response, content
 
-    def _send_parts(self, parts: Iterable[bytes | memoryview], early: EarlyBytes) -> bool:
-        """Send *parts*; say whether all of them, for there may be an answer if not."""
+    def _send_parts(
+        self, parts: Iterable[bytes | memoryview], early_response: EarlyResponse
+    ) -> bool:
+        """Send *parts*; return False if the server answered or closed before the last one."""
         try:
             for number, part in enumerate(parts):
-                if number and not early.accepts and wait_for_read(self.sock, 0):
-                    self._listen(early)
-                self._send(part, early)
+                if number and not early_response.success and wait_for_read(self.sock, 0):
+                    self._receive_early(early_response)
+                self._send(part, early_response)
         except TimeoutError:
-            if not (early.began or wait_for_read(self.sock, 0)):
+            if not (early_response.started or wait_for_read(self.sock, 0)):
                 raise
             return False
         except OSError as error:
-            if error.errno not in _ENDED:
+            if error.errno not in _CLOSED_BY_PEER:
                 raise
             return False
         return True
 
-    def _send(self, data: bytes | memoryview, early: EarlyBytes) -> None:
-        """Send *data*, each part of which that gets away is a sign of progress.
+    def _send(self, data: bytes | memoryview, early_response: EarlyResponse) -> None:
+        """Send *data*, with a heartbeat whenever the socket accepts bytes.
 
-        If a final answer begins that is no success, or the other side closes, raise
-        BrokenPipeError.
+        Raises BrokenPipeError if the server closes the connection or starts a final response that
+        is no success.
         """
         left = memoryview(data).cast("B")
         while left:
-            if self.sock.gettimeout():  # it would block, and not hear an answer
-                self._await_room(early)
+            if self.sock.gettimeout():  # sending would block, and miss an early response
+                self._wait_writable(early_response)
             try:
-                left = left[self.sock.send(left[: self._at_once]) :]
+                left = left[self.sock.send(left[: self._max_send]) :]
             except (BlockingIOError, ssl.SSLWantWriteError):
-                self._await_room(early)
-            except ssl.SSLWantReadError:  # the other side negotiates anew
-                wait_for_read(self.sock, self._wait)
+                self._wait_writable(early_response)
+            except ssl.SSLWantReadError:  # the server renegotiates TLS
+                wait_for_read(self.sock, self._read_timeout)
             else:
                 self._scope.heartbeat()
 
-    def _await_room(self, early: EarlyBytes) -> None:
-        """Wait until the socket takes bytes, receiving what is there of an answer meanwhile."""
-        while wait_for_socket(self.sock, read=not early.accepts, write=True, timeout=self._wait):
-            if early.accepts or not wait_for_read(self.sock, 0):
+    def _wait_writable(self, early_response: EarlyResponse) -> None:
+        """Wait until the socket accepts bytes, and receive an early response meanwhile."""
+        wait = partial(wait_for_socket, self.sock, write=True, timeout=self._read_timeout)
+        while wait(read=not early_response.success):
+            if early_response.success or not wait_for_read(self.sock, 0):
                 return
-            self._listen(early)
+            self._receive_early(early_response)
         raise TimeoutError("timed out")
 
-    def _listen(self, early: EarlyBytes) -> None:
-        """Receive what is there of an answer; nothing, where it was a message of TLS alone."""
-        blocking = self.sock.gettimeout()
+    def _receive_early(self, early_response: EarlyResponse) -> None:
+        """Receive the bytes that have arrived, possibly none if they were only a TLS message."""
+        timeout = self.sock.gettimeout()
         self.sock.settimeout(0)
         try:
-            while not early.began:
-                data = self.sock.recv(_RECEIVE)
+            while not early_response.started:
+                data = self.sock.recv(_RECEIVE_SIZE)
                 if not data:
-                    raise BrokenPipeError(errno.EPIPE, "the other side ended the connection")
-                early.take(data)
+                    raise BrokenPipeError(errno.EPIPE, "the server closed the connection")
+                early_response.add(data)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         finally:
-            self.sock.settimeout(blocking)
-        if not early.accepts:
-            raise BrokenPipeError(errno.EPIPE, "there is an answer")
+            self.sock.settimeout(timeout)
+        if not early_response.success:
+            raise BrokenPipeError(errno.EPIPE, "the server has answered")
 
 
 def _parts(
     method: str, target: str, headers: Mapping[str, str], body: Body
 ) -> Iterable[bytes | memoryview]:
-    """Return a request as it is sent; a body of one part comes with the head."""
+    """Return the parts to send: head and body in one, or the head and then the body's parts."""
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
     if isinstance(body, bytes):
         lines.append(f"Content-Length: {len(body)}")
     head = "\r\n".join([*lines, "", ""]).encode("ascii")
     if head.count(b"\n") != len(lines) + 1:
-        raise ValueError("a header or the path has more than one line")
+        raise ValueError("a header or the path contains a line break")
     if isinstance(body, bytes):
         return [head + body]
     return chain([head], body or ())
 
 
 class _TLSConnection(Connection, connection.HTTPSConnection):
-    _at_once = 2**14  # bytes, for TLS takes all of what it is given
+    # A TLS socket accepts all of the bytes or none: larger parts would delay heartbeats.
+    _max_send = 2**14
 
 
-class _TunnelOverTLS(Connection):
-    """A tunnel, through a proxy that speaks TLS, to what speaks none; urllib3 has no such."""
+class _PlainTunnelOverTLS(Connection):
+    """A tunnel to a host without TLS, through a proxy with TLS, which urllib3 does not support."""
 
     def _new_conn(self) -> socket.socket:
         assert self.proxy_config is not None
@@ -221,12 +226,12 @@ def connection_to(
     secure: bool,
     proxy: Proxy | None = None,
 ) -> Connection:
-    """Return a connection to *host*, not yet open; *tls* is asked where there is TLS on the way."""
+    """Return an unopened connection to *host*; *tls* is called if the host or proxy uses TLS."""
     kind = _TLSConnection if secure else Connection
     options: dict[str, Any] = {"ssl_context": tls()} if secure else {}
     if proxy is None:
         return kind(host, port, **options)
     if proxy.secure:
-        kind = _TLSConnection if secure else _TunnelOverTLS
+        kind = _TLSConnection if secure else _PlainTunnelOverTLS
         options["proxy_config"] = connection.ProxyConfig(tls(), False, None, None)
     return kind(proxy.host, proxy.port, tunnel=(host, port, proxy), **options)

@@ -1,4 +1,4 @@
-"""The proxy on the way to a host: that of the environment, as urllib.request reads it."""
+"""The proxy that the environment names for a URL, read as urllib.request does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 class Proxy(NamedTuple):
-    """Where a proxy is (*url* holds no credentials), and the headers that it is sent."""
+    """The address of a proxy (*url* holds no credentials), and the headers to send to it."""
 
     url: str
     host: str
@@ -23,35 +23,35 @@ class Proxy(NamedTuple):
 
     @property
     def secure(self) -> bool:
-        """Say whether the proxy itself is spoken to over TLS."""
+        """Whether the connection to the proxy itself uses TLS."""
         return self.url.startswith("https:")
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """Return the proxy for *url* by http_proxy, https_proxy and no_proxy, or None."""
-    from urllib.request import getproxies, proxy_bypass  # a tenth of the time of import pymdc
+    """Return the proxy for *url* from http_proxy, https_proxy and no_proxy, or None."""
+    from urllib.request import getproxies, proxy_bypass  # slow to import
 
     parts = urlsplit(url)
     scheme = parts.scheme.replace("ws", "http")
-    found = getproxies().get(scheme, "").strip()
-    if not found or proxy_bypass(parts.netloc):
+    value = getproxies().get(scheme, "").strip()
+    if not value or proxy_bypass(parts.netloc):
         return None
     try:
-        return _parsed(found if "://" in found else f"http://{found}")
+        return _parse(value if "://" in value else f"http://{value}")
     except ValueError:
-        # The cause might hold the password.
         raise ValueError(
-            f"the variable {scheme}_proxy is no proxy's; expected http://[user:password@]host:port"
-        ) from None
+            f"the variable {scheme}_proxy is not a proxy's URL;"
+            " expected http://[user:password@]host:port"
+        ) from None  # the cause might show the password
 
 
-def _parsed(url: str) -> Proxy:
-    # As in urllib.request, a password may hold what ends the host of other URLs.
+def _parse(url: str) -> Proxy:
+    # As in urllib.request, a password may contain "/" and "@" unescaped.
     scheme, _, rest = url.partition("://")
     user, _, rest = rest.rpartition("@")
     parts = urlsplit(f"{scheme}://{rest}")
     if parts.scheme not in PORTS or not parts.hostname:
-        raise ValueError("no proxy's")
+        raise ValueError("not a proxy's URL")
     headers: Mapping[str, str] = {}
     if user:
         name, _, password = user.partition(":")
@@ -67,5 +67,5 @@ def _parsed(url: str) -> Proxy:
 
 
 def through(proxy: Proxy | None) -> str:
-    """Say which way something goes, for the end of a sentence."""
+    """Return " through the proxy ..." for the end of a message, or "" without a proxy."""
     return f" through the proxy {proxy.url}" if proxy else ""

@@ -1,4 +1,4 @@
-"""An answer, which may begin while its request is still being sent."""
+"""A response as it is received, possibly while its request is still being sent."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import IO, Any
 
 from urllib3 import HTTPHeaderDict, exceptions
 
-_BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
-_LONGEST_LINE = 2**16  # bytes of a header
-_MOST_LINES = 100  # of headers
-_LONGEST = 2**14  # bytes of a first line, and of an interim answer, that are waited for
+_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+_MAX_LINE = 2**16  # bytes of a header line
+_MAX_LINES = 100  # header lines
+_MAX_UNPARSED = 2**14  # bytes; a longer early response counts as started
 
 
-class Switched(http.client.HTTPException):
-    """The other side speaks another protocol from here on, for which nobody asked."""
+class SwitchedProtocols(http.client.HTTPException):
+    """The server answered 101 Switching Protocols, which no request of pymdc asks for."""
 
 
-class EarlyBytes:
-    """The bytes of an answer that are received while its request is still being sent.
+class EarlyResponse:
+    """The bytes of a response that are received while its request is still being sent.
 
-    ``began`` is true once the first line of the final answer is known, interim answers (1xx) being
-    dropped; ``accepts`` is true if its status is 2xx, so that the rest of the request is sent.
+    ``started`` is true once the status line of the final response is known; interim responses (1xx)
+    are dropped. ``success`` is true if its status is 2xx; the rest of the request is then sent.
     """
 
     _INTERIM_LINE = rb"HTTP/1\.\d +1(?!01)\d\d\b[^\n]*\n"
@@ -37,46 +37,46 @@ class EarlyBytes:
 
     def __init__(self) -> None:
         self.data = b""
-        self.began = self.accepts = False
+        self.started = self.success = False
 
-    def take(self, data: bytes) -> None:
-        """Add *data*, the next bytes that were received."""
+    def add(self, data: bytes) -> None:
+        """Add the next bytes that were received."""
         self.data += data
         while interim := self._INTERIM.match(self.data):
             self.data = self.data[interim.end() :]
-        self.began = len(self.data) > _LONGEST or not self._UNKNOWN.match(self.data)
-        self.accepts = self.began and bool(self._SUCCESS.match(self.data))
+        self.started = len(self.data) > _MAX_UNPARSED or not self._UNKNOWN.match(self.data)
+        self.success = self.started and bool(self._SUCCESS.match(self.data))
 
 
 class RawResponse(http.client.HTTPResponse):
-    """An answer whose first bytes, *early*, are already received.
+    """A response of which the bytes *received* have already been read from the socket.
 
-    ``framed`` says whether its headers tell where its body ends. Unless the request was sent
-    *whole*, the connection is closed after the answer.
+    ``framed`` says whether the headers define where the body ends. The connection is closed after
+    the response unless the request was *sent_whole*.
     """
 
     fields: HTTPHeaderDict
     framed: bool
 
     def __init__(
-        self, sock: socket.socket, method: str, early: bytes = b"", whole: bool = True
+        self, sock: socket.socket, method: str, received: bytes = b"", sent_whole: bool = True
     ) -> None:
         super().__init__(sock, method=method)
-        self._bodiless, self._whole = method == "HEAD", whole
-        if early:
-            self.fp = io.BufferedReader(_Resumed(early, self.fp.detach()))
+        self._head_only, self._sent_whole = method == "HEAD", sent_whole
+        if received:
+            self.fp = io.BufferedReader(_Chained(received, self.fp.detach()))
 
     def begin(self) -> None:
         """Read the head, as http.client does, but without the email package, which is slow.
 
-        Interim answers are passed over: taken for the answer itself, one would leave that to the
-        connection's next request.
+        Interim responses are skipped. If one were taken for the final response, the next request on
+        the connection would get the final one.
         """
         status = 0
         while status < HTTPStatus.OK:
             version, status, self.reason = self._read_status()  # type: ignore[attr-defined]
             if status == HTTPStatus.SWITCHING_PROTOCOLS:
-                raise Switched
+                raise SwitchedProtocols
             fields = _read_fields(self.fp)
         if not version.startswith("HTTP/1."):
             raise http.client.UnknownProtocol(version)
@@ -87,25 +87,26 @@ class RawResponse(http.client.HTTPResponse):
         self.chunk_left = None
         length = None if self.chunked else _length(self.fields)
         self.framed = self.chunked or length is not None
-        self.length = 0 if self._bodiless or status in _BODILESS else length
+        self.length = 0 if self._head_only or status in _WITHOUT_BODY else length
         self.will_close = self._check_close() or not (self.chunked or self.length is not None)
 
     def _check_close(self) -> bool:
-        return not self._whole or super()._check_close()  # type: ignore[misc]  # not in typeshed
+        closes = super()._check_close()  # type: ignore[misc]  # not in typeshed
+        return closes or not self._sent_whole
 
 
 def _read_fields(stream: IO[bytes]) -> HTTPHeaderDict:
-    """Return the headers; a line that is none is passed over."""
+    """Return the headers; a line without a colon is skipped."""
     pairs: list[tuple[str, str]] = []
-    for count, line in enumerate(iter(partial(stream.readline, _LONGEST_LINE + 1), b"")):
+    for count, line in enumerate(iter(partial(stream.readline, _MAX_LINE + 1), b"")):
         if line in (b"\r\n", b"\n"):
             break
-        if len(line) > _LONGEST_LINE or count == _MOST_LINES:
+        if len(line) > _MAX_LINE or count == _MAX_LINES:
             raise http.client.HTTPException("the head is too long")
         text = line.decode("latin-1")
         name, colon, value = text.partition(":")
         if text.startswith((" ", "\t")):
-            if pairs:  # it goes on with the line before
+            if pairs:  # this line continues the previous one
                 pairs[-1] = pairs[-1][0], f"{pairs[-1][1]} {text.strip()}"
         elif colon:
             pairs.append((name, value.strip()))
@@ -113,15 +114,15 @@ def _read_fields(stream: IO[bytes]) -> HTTPHeaderDict:
 
 
 def _length(fields: HTTPHeaderDict) -> int | None:
-    """Return the Content-Length; equal ones count as one (RFC 9110, 8.6)."""
+    """Return the Content-Length; several equal values count as one (RFC 9110, 8.6)."""
     lengths = [length.strip() for length in fields.get("Content-Length", "").split(",")]
     numbers = {int(length) if length.isdecimal() else None for length in lengths}
     if len(lengths) > 1 and (len(numbers) > 1 or None in numbers):
-        raise exceptions.InvalidHeader("several different Content-Lengths")
+        raise exceptions.InvalidHeader("Content-Length has different values")
     return numbers.pop()
 
 
-class _Resumed(io.RawIOBase):
+class _Chained(io.RawIOBase):
     """A stream of *data*, followed by *rest*."""
 
     def __init__(self, data: bytes, rest: io.RawIOBase) -> None:

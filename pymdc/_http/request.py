@@ -1,4 +1,4 @@
-"""A request, settled: what is sent, and what a signature covers."""
+"""A request, encoded once: the text that is sent is the text that is signed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pymdc._arguments import text
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 _IN_BODY = frozenset({"POST", "PATCH", "PUT"})
 _NONCE = "__nonce"
-_PLAIN = re.compile("[A-Za-z0-9/_.~-]*")  # a path that needs no escapes
+_NO_ESCAPES = re.compile("[A-Za-z0-9/_.~-]*")
 
-# With these the next answer on the same connection could be mistaken for another's.
+# A wrong value in these could assign the response of one request to the next one.
 _FRAMING = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
 
-# Each character may be written as its escape: the other side knows no difference.
+# Any character may be percent-encoded: the bridge decodes it.
 _ACTIVATION = (
     "".join(f"(?:{c}|%{ord(c):x}|%{ord(c.upper()):x})" for c in "/activations/") + r"[^\s?]+"
 )
 
 
 class Request(NamedTuple):
-    """One request to the bridge: its *payload* is the JSON body, or the query of a GET or DELETE.
+    """One request to the bridge; *payload* is the JSON body, or the query of a GET or DELETE.
 
-    A *stream* is sent as the body in place of the payload; *query* is one beside a body.
+    A *stream* is sent as the body instead of the payload; a request with a body may have a *query*.
     """
 
     method: str
@@ -43,18 +43,18 @@ class Request(NamedTuple):
 
     @property
     def safe_path(self) -> str:
-        """The path without an activation token: it may be logged."""
+        """The path without an activation token, for logs and messages."""
         return redact(self.path)
 
     @property
     def target(self) -> str:
-        """The path and the query, as they stand in the request line."""
+        """The path and the query, as in the request line."""
         query = self.query if self.method in _IN_BODY else self.payload
         return f"{self.path}?{query}" if query else self.path
 
     @property
     def body(self) -> bytes | Iterable[bytes | memoryview] | None:
-        """The body, or None where the method has none."""
+        """The body, or None if the method has none."""
         if self.stream is not None:
             return self.stream
         return self.payload.encode() if self.method in _IN_BODY else None
@@ -69,9 +69,9 @@ class Request(NamedTuple):
         return self._replace(payload=payload)
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
-        """Return the same request with *headers* added to its own."""
-        given = {name.lower() for name in headers}
-        kept = {name: text for name, text in self.headers.items() if name.lower() not in given}
+        """Return the same request with *headers*, which replace those of the same names."""
+        names = {name.lower() for name in headers}
+        kept = {name: text for name, text in self.headers.items() if name.lower() not in names}
         return self._replace(headers={**kept, **headers})
 
 
@@ -83,39 +83,39 @@ def build_request(
 ) -> Request:
     """Encode *params* once, as JSON or as a query, and return the request.
 
-    The *path* may hold a query, which *params* that are no JSON follow.
-    Raises TypeError or ValueError for what can't be sent.
+    The *path* may contain a query; the *params* of a GET or DELETE are appended to it.
+    Raises TypeError or ValueError for arguments that cannot be sent.
     """
     if not (method.isascii() and method.isalpha() and method.isupper()):
         raise ValueError(f"the method is {method!r}; expected a word such as GET")
-    for what, given in (("the parameters are", params), ("the headers are", headers)):
-        if not isinstance(given, Mapping):
-            raise TypeError(f"{what} {type(given).__name__}; expected a dict")
+    for what, argument in (("the parameters are", params), ("the headers are", headers)):
+        if not isinstance(argument, Mapping):
+            raise TypeError(f"{what} {type(argument).__name__}; expected a dict")
     params = {text(name, "a parameter's name"): value for name, value in params.items()}
     params.pop(_NONCE, None)
     path, _, query = path.partition("?")
     query = "&".join(part for part in _escaped(query).split("&") if not _is_nonce(part))
-    own = dict(_header(name, value) for name, value in headers.items())
+    checked = dict(_header(name, value) for name, value in headers.items())
     if method in _IN_BODY:
-        return Request(method, _escaped(path), _json(params), own, query=query)
-    both = "&".join(filter(None, (query, _query(params))))
-    return Request(method, _escaped(path), both, own)
+        return Request(method, _escaped(path), _json(params), checked, query=query)
+    query = "&".join(filter(None, (query, _query(params))))
+    return Request(method, _escaped(path), query, checked)
 
 
 def redact(path: str) -> str:
-    """Return *path*, or a text with paths in it, without activation tokens."""
+    """Return *path*, or a text that contains paths, without activation tokens."""
     return re.sub(_ACTIVATION, "/activations/...", path, flags=re.IGNORECASE)
 
 
 def resource(*parts: str) -> str:
-    """Return the path of *parts*, each of them quoted whole."""
+    """Return the path that consists of *parts*, each percent-encoded, slashes included."""
     if not all(parts):
-        raise ValueError("an id, a hash or a token is empty; a path needs each of them")
+        raise ValueError("an id, a hash or a token is empty; expected at least one character")
     return "".join("/" + _segment(part) for part in parts)
 
 
 def _segment(part: str) -> str:
-    # A proxy, and what talks to it, would take these for steps up and down.
+    # A proxy may resolve "." and ".." as relative path segments.
     return part.replace(".", "%2E") if part in (".", "..") else quote(part, safe="")
 
 
@@ -125,7 +125,7 @@ def _json(params: Mapping[str, Any]) -> str:
         if "\\ud" in payload:
             json.dumps(params, default=_bytes_as_text, ensure_ascii=False).encode()
     except ValueError as error:
-        reason = "half of a pair of code points" if isinstance(error, UnicodeError) else error
+        reason = "an unpaired surrogate" if isinstance(error, UnicodeError) else error
         raise ValueError(f"a parameter cannot be sent as JSON: {reason}") from None
     return payload
 
@@ -134,15 +134,15 @@ def _query(params: Mapping[str, Any]) -> str:
     try:
         return urlencode(params, quote_via=quote) if params else ""
     except UnicodeError:
-        raise ValueError("a parameter cannot be sent: it is no Unicode text") from None
+        raise ValueError("a parameter cannot be sent: it contains an unpaired surrogate") from None
 
 
 def _header(name: object, value: object) -> tuple[str, str]:
     name, value = text(name, "a header's name"), text(value, "a header")
     if not re.fullmatch("[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or name.lower() in _FRAMING:
-        raise ValueError(f"the header {name!r} is none that may be set here")
+        raise ValueError(f"the header {name!r} cannot be set")
     if not (value.isascii() and value.isprintable()):
-        raise ValueError(f"the header {name} has characters that no header has")
+        raise ValueError(f"the value of the header {name} is not printable ASCII")
     return name, value
 
 
@@ -151,9 +151,9 @@ def _is_nonce(part: str) -> bool:
 
 
 def _escaped(path: str) -> str:
-    if _PLAIN.fullmatch(path):
+    if _NO_ESCAPES.fullmatch(path):
         return path
-    # The transport writes escapes in capitals; the signature has to cover them as they are sent.
+    # In capitals, the normal form (RFC 3986, 2.1), so that no proxy changes the signed path.
     path = re.sub("%(?![0-9A-Fa-f]{2})", "%25", path)
     path = re.sub("%..", lambda match: match.group().upper(), path)
     return quote(path, safe="/?%:@!$&'()*+,;=")

@@ -1,4 +1,4 @@
-"""What came back: a status, headers and a body, and the value that they are."""
+"""The response to a request, and its value: parsed JSON or an exception."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pymdc._http.raw_response import RawResponse
 from pymdc.exceptions import ConnectionLost, GarbledAnswer, HTTPError
 
 _NO_CONTENT = 204
-_LONGEST_ENCODING = 12  # characters; what is longer may be something that was sent
+_MAX_ENCODING_NAME = 12  # characters; a longer name may repeat a secret that was sent
 
-_STRANGE = "not the bridge's JSON; is something else listening at the endpoint?"
-_BUSY = dict.fromkeys((429, 503), "not the bridge's JSON; it, or what stands before it, is busy")
+_NOT_JSON = "not the bridge's JSON; is something else listening at the endpoint?"
+_BUSY = dict.fromkeys((429, 503), "not the bridge's JSON; the bridge or a proxy is busy")
 
 
 class Response(NamedTuple):
-    """What came back: a status, headers, and the body."""
+    """A response; *via* names the proxy that it came through, as `through` does."""
 
     url: str
     status: int
     headers: Mapping[str, str]
     body: bytes
-    way: str = ""
+    via: str = ""
 
     def __repr__(self) -> str:
         return f"Response({self.status} from {self.url})"
 
     def decode(self) -> Any:
-        """Return the JSON, '' for an empty body, or the text; raise `HTTPError` for a refusal.
+        """Return the JSON, '' for an empty body, or the text of a body that is not JSON.
 
-        A refusal of the bridge is a JSON object and so a value; a redirect and any other refusal
-        is the error.
+        A JSON object is returned whatever the status from 400 on: it is the bridge's refusal.
+        Raises `HTTPError` for a redirect and for any other refusal.
         """
         if 300 <= self.status < 400:
             raise self._error("a redirect, which is not followed; check the endpoint")
@@ -41,25 +41,27 @@ class Response(NamedTuple):
         except (ValueError, RecursionError):
             answer = self.body.decode("utf-8", "replace")
         if self.status >= 400 and not isinstance(answer, dict):
-            raise self._error(_BUSY.get(self.status, _STRANGE))
+            raise self._error(_BUSY.get(self.status, _NOT_JSON))
         return answer
 
     def _error(self, msg: str) -> HTTPError:
-        came = f" (it came{self.way})" if self.way else ""
-        return HTTPError(self.url, self.status, msg + came, self.headers, self.body)
+        via = f" (received{self.via})" if self.via else ""
+        return HTTPError(self.url, self.status, msg + via, self.headers, self.body)
 
 
-def check_whole(response: RawResponse, body: bytes, operation: str) -> None:
-    """Raise unless *body*, that of *response*, came whole, and as it was asked for.
+def check_response(response: RawResponse, body: bytes, operation: str) -> None:
+    """Raise if the headers of *response* were cut off, or if its *body* is compressed.
 
-    Headers without a body may have been cut short, which looks like their end. What is no success
-    is an exception anyhow, and its own tells more.
+    A connection that ends in the headers looks like the end of the headers. Only a success is
+    checked for this: any other response without a body becomes an exception that says more.
     """
     status = response.status
     if not body and not response.framed and status < 300 and status != _NO_CONTENT:
         raise ConnectionLost(f"{operation}: the connection ended in the middle of the headers")
     encoding = response.fields.get("Content-Encoding", "").lower() or "identity"
     if body and encoding != "identity":
-        named = repr(encoding) if len(encoding) <= _LONGEST_ENCODING else "with a long name"
-        message = f"answered {status} in the encoding {named}, which is not read here"
+        name = f"the encoding {encoding!r}"
+        if len(encoding) > _MAX_ENCODING_NAME:
+            name = "an encoding with a long name"
+        message = f"answered {status} in {name}, which is not supported"
         raise GarbledAnswer(f"{operation} {message}")

@@ -1,18 +1,20 @@
-"""What may be sent again, when, and how often: the one table of it, and the loop that obeys it.
+"""Retries: a table of what may be sent again and how often, and the loop that applies it.
 
-=============================  =================================================  ============
-what came                      is sent again                                      sendings
-=============================  =================================================  ============
-no connection                  always, unless the certificate is not trusted      3
-the connection broke           a GET or DELETE with a password or a signature;    3
-                               anything that presents a token fetched here
-a nonce was refused            with another nonce: it was not executed            1 + 8
-a token was refused            with another token, if it was fetched here         3
-429 or 503 with Retry-After    after so long; with another token, if it was       no limit, or
-                               fetched here; not with a token the caller gave     3 with a token
-=============================  =================================================  ============
+A fetched token is one that pymdc fetched; each attempt has a new one.
 
-A token is spent by arriving, whatever comes of it; so is the token of an activation.
+============================  =========================================================  ========
+outcome of an attempt         what is sent again                                         attempts
+============================  =========================================================  ========
+no connection                 every request, unless the certificate is not trusted       3
+the connection broke          a GET or DELETE with a password or a signature; every      3
+                              request with a fetched token
+a nonce was refused           the request, which was not executed, with another nonce    1 + 8
+a token was refused           a request with a fetched token                             3
+429 or 503 with Retry-After   a request with a fetched token, after the time given       3
+                              every other request, unless the caller gave its token      no limit
+============================  =========================================================  ========
+
+A token that has arrived is spent, whatever the response; so is the token of an activation.
 """
 
 from __future__ import annotations
@@ -41,10 +43,10 @@ from pymdc.exceptions import (
     refused,
 )
 
-MAX_SENDINGS = 3
+MAX_ATTEMPTS = 3
 MAX_NONCE_REFUSALS = 8
-_BACKOFF = 0.1  # seconds before the second sending, doubled for each further one
-_NONCE_BACKOFF = 0.01  # seconds, as above, after a nonce was refused
+_BACKOFF = 0.1  # seconds before the second attempt, doubled for each further one
+_NONCE_BACKOFF = 0.01  # the same after a refused nonce
 _THROTTLING = (429, 503)
 _NONCE_REFUSED = b'"Invalid nonce supplied"'
 _TOKEN_REFUSED = b'"Invalid or expired token"'
@@ -56,9 +58,9 @@ Connected = TypeVar("Connected")
 
 
 def send(transport: Transport, request: Request, auth: Auth, scope: CancelScope) -> Any:
-    """Sign and send *request*, again where the table says so; return the answer or raise.
+    """Sign and send *request*, with retries; return the answer or raise.
 
-    A bridge that refuses a token to `FetchedToken` has given the answer.
+    If the bridge refuses to give a `FetchedToken` its token, the refusal is the answer.
     """
     state = RetryState(request, auth)
     while True:
@@ -70,21 +72,21 @@ def send(transport: Transport, request: Request, auth: Auth, scope: CancelScope)
         delay = state.next_delay(outcome)
         if delay is None or delay > scope.remaining():
             return state.result(outcome)
-        _log.warning("%s; sending it again in %.3g s", _message(outcome, scope), delay)
+        _log.warning("%s; retrying in %.3g s", _message(outcome, scope), delay)
         scope.sleep(delay)
 
 
 def _send_once(transport: Transport, state: RetryState, scope: CancelScope) -> Outcome:
     signed = state.auth.sign(state.request)
-    began = time.monotonic()
+    start = time.monotonic()
     outcome: Outcome
     try:
         outcome = transport.send(signed, scope)
     except NetworkError as error:
         outcome = without_frames(error)
-    seconds = time.monotonic() - began
-    number = state.sendings + 1
-    _log.debug("%s, after %.3f s, sending %d", _message(outcome, scope), seconds, number)
+    seconds = time.monotonic() - start
+    number = state.attempts + 1
+    _log.debug("%s, after %.3f s, attempt %d", _message(outcome, scope), seconds, number)
     return outcome
 
 
@@ -96,7 +98,7 @@ def _message(outcome: Outcome, scope: CancelScope) -> str:
 
 @dataclass
 class RetryState:
-    """What became of the sendings of one *request* so far."""
+    """The outcomes of the attempts at one *request* so far, counted."""
 
     request: Request
     auth: Auth
@@ -108,30 +110,30 @@ class RetryState:
     may_have_arrived: bool = False
 
     @property
-    def sendings(self) -> int:
-        """The number of sendings so far."""
+    def attempts(self) -> int:
+        """The number of attempts so far."""
         return self.failures + self.nonce_refusals + self.throttled
 
     @property
     def repeatable(self) -> bool:
-        """Whether a second arrival does no harm."""
+        """Whether the request may arrive twice without harm."""
         if isinstance(self.auth, FetchedToken):
             return True
         return (
             isinstance(self.auth, Basic | Signature)
             and self.request.method in ("GET", "DELETE")
-            and not self._presents_token
+            and not self._has_given_token
             and "/activations/" not in unquote(self.request.path).lower()
         )
 
     @property
-    def _presents_token(self) -> bool:
-        """Whether a token that cannot be replaced is presented, by whatever way it came there."""
+    def _has_given_token(self) -> bool:
+        """Whether the request has a token from the caller, which cannot be replaced."""
         names = [name.lower() for name in self.request.headers]
         return isinstance(self.auth, Token) or "x-token" in names
 
     def next_delay(self, outcome: Outcome) -> float | None:
-        """Note *outcome*; return the seconds before another sending, or None for no other."""
+        """Count *outcome*; return the seconds before the next attempt, or None for none."""
         if isinstance(outcome, Response):
             return self._after_response(outcome)
         self.failures += 1
@@ -142,11 +144,11 @@ class RetryState:
         return self._after_failure()
 
     def result(self, outcome: Outcome) -> Any:
-        """Return the answer in *outcome*, the last one, or raise it."""
+        """Return the answer in the last *outcome*, or raise it."""
         if isinstance(outcome, Response):
-            return "" if self._deleted_before(outcome) else outcome.decode()
+            return "" if self._already_deleted(outcome) else outcome.decode()
         if isinstance(self.auth, Token) and not isinstance(outcome, ConnectError):
-            message = f"{outcome}; it was not sent again, because its token may be spent"
+            message = f"{outcome}; the request was not sent again, because its token may be spent"
             raise type(outcome)(message) from outcome
         raise outcome
 
@@ -154,52 +156,54 @@ class RetryState:
         refusal = response.body if response.status >= 400 else b""
         if isinstance(self.auth, Signature) and _NONCE_REFUSED in refusal:
             self.nonce_refusals += 1
-            delay = _doubled(_NONCE_BACKOFF, self.nonce_refusals, self.jitter)
+            delay = _backoff(_NONCE_BACKOFF, self.nonce_refusals, self.jitter)
             return delay if self.nonce_refusals <= MAX_NONCE_REFUSALS else None
         if isinstance(self.auth, FetchedToken) and _TOKEN_REFUSED in refusal:
             self.failures += 1
             return self._after_failure()
-        if response.status not in _THROTTLING or self._presents_token:
+        if response.status not in _THROTTLING or self._has_given_token:
             return None
         seconds = _retry_after(response.headers, self.clock)
         if seconds is None:
             return None
         self.throttled += 1
-        if isinstance(self.auth, FetchedToken) and self.sendings >= MAX_SENDINGS:
+        if isinstance(self.auth, FetchedToken) and self.attempts >= MAX_ATTEMPTS:
             return None
-        return max(seconds, _doubled(_BACKOFF, self.throttled, self.jitter))
+        return max(seconds, _backoff(_BACKOFF, self.throttled, self.jitter))
 
     def _after_failure(self) -> float | None:
-        tried = self.sendings if isinstance(self.auth, FetchedToken) else self.failures
-        return _doubled(_BACKOFF, self.failures, self.jitter) if tried < MAX_SENDINGS else None
+        attempts = self.attempts if isinstance(self.auth, FetchedToken) else self.failures
+        if attempts >= MAX_ATTEMPTS:
+            return None
+        return _backoff(_BACKOFF, self.failures, self.jitter)
 
-    def _deleted_before(self, response: Response) -> bool:
-        """Whether a DELETE found nothing because an earlier sending of it had arrived."""
+    def _already_deleted(self, response: Response) -> bool:
+        """Whether a DELETE got 404 because an earlier attempt may have deleted the resource."""
         repeated = self.request.method == "DELETE" and self.may_have_arrived
-        return repeated and response.status == 404 and _by_the_bridge(response)
+        return repeated and response.status == 404 and _is_from_bridge(response)
 
 
-def connect(make: Callable[[], Connected], scope: CancelScope) -> Connected:
-    """Return what *make* returns, which connects; call it again where the table says so."""
+def connect(opener: Callable[[], Connected], scope: CancelScope) -> Connected:
+    """Return what *opener* returns, which connects; retry as the table says."""
     failures = 0
     while True:
         try:
-            return make()
+            return opener()
         except ConnectError as error:
             scope.check()
             failures += 1
-            if failures == MAX_SENDINGS or isinstance(error, CertificateError):
+            if failures == MAX_ATTEMPTS or isinstance(error, CertificateError):
                 raise
-            delay = _doubled(_BACKOFF, failures, random.random)
-            _log.warning("%s; trying it again in %.3g s", without_frames(error), delay)
+            delay = _backoff(_BACKOFF, failures, random.random)
+            _log.warning("%s; retrying in %.3g s", without_frames(error), delay)
         scope.sleep(delay)
 
 
-def _doubled(first: float, number: int, jitter: Callable[[], float]) -> float:
+def _backoff(first: float, number: int, jitter: Callable[[], float]) -> float:
     return float(first * 2 ** (number - 1) * (1 + jitter()))
 
 
-def _by_the_bridge(refusal: Response) -> bool:
+def _is_from_bridge(refusal: Response) -> bool:
     try:
         return refused(refusal.decode())
     except HTTPError:
@@ -207,7 +211,7 @@ def _by_the_bridge(refusal: Response) -> bool:
 
 
 def _retry_after(headers: Mapping[str, str], clock: Callable[[], float]) -> float | None:
-    """Return the seconds in the header Retry-After, which holds a number or a date."""
+    """Return the seconds of the header Retry-After, which is a number or a date."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)

@@ -79,7 +79,7 @@ def half_the_body(connection: socket.socket) -> None:
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-UNCERTAIN = "; it may have been done all the same ("
+UNCERTAIN = "; the request may still have been executed ("
 
 EXCHANGES: list[tuple[Callable[[pymdc.Client], Any], Handler, type[Exception], str]] = [
     # request, treatment of its connection, exception, beginning of its text
@@ -129,7 +129,7 @@ EXCHANGES: list[tuple[Callable[[pymdc.Client], Any], Handler, type[Exception], s
         list_keys,
         answering(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),
         exceptions.GarbledAnswer,
-        "GET {}/keys: it answered in another protocol",
+        "GET {}/keys: the server switched to another protocol unasked",
     ),
     (
         list_keys,
@@ -141,7 +141,7 @@ EXCHANGES: list[tuple[Callable[[pymdc.Client], Any], Handler, type[Exception], s
         register,
         answering(b"220 smtp.example.com ESMTP\r\n"),
         exceptions.GarbledAnswer,
-        "POST {}/users: the answer is not HTTP; is something else there?",
+        "POST {}/users: the answer is not HTTP; is something else listening there?",
     ),
     (
         list_keys,
@@ -203,7 +203,7 @@ def test_tls_to_plain_server_is_no_secure_connection(ask: Ask, status: str) -> N
     url = f"https://127.0.0.1:{server.port}/keys"
     assert type(value) is exceptions.ConnectError
     assert str(value).startswith(
-        f"GET {url}: no secure connection could be made; is it HTTPS there? ("
+        f"GET {url}: no secure connection could be made; does the server use TLS? ("
     )
 
 

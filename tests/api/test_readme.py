@@ -19,7 +19,7 @@ from terminal import MORE, PYTHON, SHELL, Terminal
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
 BRIDGE = "Bridge at http://127.0.0.1:6382\n"
 TOX = "bin/tox"
-WARNING = "sending it again in"  # a log line, which is shown on the terminal
+WARNING = "; retrying in"  # a log line, which is shown on the terminal
 TOKEN = "The token from the mail: "
 
 OLD_SCRIPT = """

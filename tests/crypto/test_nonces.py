@@ -38,9 +38,9 @@ class Counting(logging.Handler):
     def emit(self, record):
         self.count += record.levelno == logging.DEBUG
 
-sendings, logger = Counting(), logging.getLogger("pymdc")
+attempts, logger = Counting(), logging.getLogger("pymdc")
 logger.setLevel(logging.DEBUG)
-logger.addHandler(sendings)
+logger.addHandler(attempts)
 logger.propagate = False
 endpoint, calls = sys.argv[1], int(sys.argv[2])
 key_pair = pymdc.ECDSA(private_key=sys.stdin.readline().strip())
@@ -50,10 +50,10 @@ with pymdc.Client(endpoint) as client:
     buckets.list()
     print("ready", flush=True)
     sys.stdin.readline()
-    sendings.count = 0
+    attempts.count = 0
     for _ in range(calls):
         buckets.list(got.append)
-print(sendings.count if got == [[]] * calls else [str(value) for value in got if value != []])
+print(attempts.count if got == [[]] * calls else [str(value) for value in got if value != []])
 """
 
 
@@ -129,8 +129,8 @@ def test_calls_at_once_succeed_under_rule_of_2016(tmp_path: Path, attempts: list
     with strict_bridge(tmp_path) as (endpoint, key_pair):
         attempts.clear()
         assert list_buckets(endpoint, key_pair) == [[]] * CALLS
-    assert attempts.count("sending 1") == CALLS
-    assert "sending 2" in attempts
+    assert attempts.count("attempt 1") == CALLS
+    assert "attempt 2" in attempts
 
 
 def test_two_processes_succeed_under_rule_of_2016(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_calls_at_once_are_sent_once_under_rule_once(
 ) -> None:
     attempts.clear()
     assert list_buckets(bridge.endpoint, account.key_pair) == [[]] * CALLS
-    assert attempts == ["sending 1"] * CALLS
+    assert attempts == ["attempt 1"] * CALLS
 
 
 def test_two_processes_send_each_call_once_under_rule_once(
@@ -153,7 +153,7 @@ def test_two_processes_send_each_call_once_under_rule_once(
     attempts.clear()
     with other_process_calling(bridge.endpoint, account.key_pair) as sent:
         assert list_buckets(bridge.endpoint, account.key_pair) == [[]] * CALLS
-    assert attempts == ["sending 1"] * CALLS
+    assert attempts == ["attempt 1"] * CALLS
     assert sent.get_nowait() == CALLS
 
 

@@ -91,7 +91,7 @@ def out_of_range(number: int) -> bytes:
 @pytest.mark.parametrize("secret", [b"", bytes(32), b"\xff" * 32, b"\x01" * 33])
 def test_secret_out_of_range_is_refused(secret: bytes) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
-        secp256k1.checked(secret)
+        secp256k1.check_secret(secret)
 
 
 def openssl(*arguments: str | Path, data: bytes = b"") -> bytes:

@@ -36,7 +36,7 @@ from pymdc._calls import waiting as queue
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import file_hash
 from pymdc._http.connection import connection_to
-from pymdc._http.raw_response import EarlyBytes
+from pymdc._http.raw_response import EarlyResponse
 
 LIMIT = 0.3
 LONG = 60
@@ -294,7 +294,7 @@ def test_block_sent_in_small_parts_is_progress(tmp_path: Path, secure: bool) -> 
         connection.sock = here
         connection.open(scope, (wait, wait))
         connection.sock.settimeout(0)
-        connection._send(memoryview(bytes(size)), EarlyBytes())
+        connection._send(memoryview(bytes(size)), EarlyResponse())
         assert scope.remaining() > 0
         reading.join()
         scope.detach()

@@ -83,9 +83,9 @@ def out_of_date(certificate: Path) -> tuple[Path, str, Path | None]:
 
 Case = Callable[[Path], tuple[Path, str, Path | None]]
 REFUSED: list[tuple[Case, str, str]] = [
-    (unknown, "self-signed certificate", "for a CA of one's own there is Client(ca_certs=...)"),
+    (unknown, "self-signed certificate", "to trust your own CA, use Client(ca_certs=...)"),
     (of_another_host, "certificate is not valid for '127.0.0.1'", "check the name of the host"),
-    (out_of_date, "certificate has expired", "it is the other side's to renew"),
+    (out_of_date, "certificate has expired", "the server must renew the certificate"),
 ]
 
 
@@ -97,7 +97,9 @@ def test_refused_certificate_says_reason_and_what_to_check(
     with serve_bridge(shown) as port:
         value = list_buckets(ask, host, port, known)
     assert type(value) is exceptions.CertificateError
-    assert str(value).startswith(f"GET https://{host}:{port}/buckets: the certificate is not to be")
+    assert str(value).startswith(
+        f"GET https://{host}:{port}/buckets: the certificate is not trusted"
+    )
     assert reason in str(value).replace("self signed", "self-signed")
     assert check in str(value)
 
@@ -110,7 +112,7 @@ def test_channel_with_refused_certificate_says_reason_and_what_to_check(
     with serve_channel(shown) as port:
         value = pull_shard(host, port, known)
     assert type(value) is exceptions.CertificateError
-    assert f"wss://{host}:{port}: the certificate is not to be trusted" in str(value)
+    assert f"wss://{host}:{port}: the certificate is not trusted" in str(value)
     assert reason in str(value).replace("self signed", "self-signed")
     assert check in str(value)
 
@@ -138,7 +140,7 @@ def test_broken_handshake_is_connect_error_and_tried_three_times(ask: Ask, treat
     with RawServer(treat) as server, pymdc.Client(f"https://localhost:{server.port}") as client:
         value = ask(pymdc.api.Users("a@b.com", "x", client=client).register)
     assert type(value) is exceptions.ConnectError
-    assert "it may have been done" not in str(value)
+    assert "may still have been executed" not in str(value)
     assert server.connections == 3
 
 

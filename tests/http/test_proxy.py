@@ -301,17 +301,20 @@ def close_after_request(connection: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("treat", "text"),
     [
-        (close_after_request, "the proxy gave no whole answer"),
+        (close_after_request, "the proxy's answer was incomplete or too long"),
         (answering(b"220 smtp.x ESMTP\r\n\r\n"), "the proxy's answer is not HTTP"),
         (echoing(b"HTTP/1.1 407 "), "the proxy refused: 407 Proxy Authentication Required)"),
         (echoing(b""), "the proxy's answer is not HTTP"),
         (answering(b"HTTP/1.1 2OO OK\r\n\r\n"), "the proxy's answer is not HTTP"),
-        (answering(b"HTTP/1.1 200 OK\r\nA: b\r\n"), "the proxy gave no whole answer"),
+        (
+            answering(b"HTTP/1.1 200 OK\r\nA: b\r\n"),
+            "the proxy's answer was incomplete or too long",
+        ),
         (
             answering(b"HTTP/1.1 200 OK" + (b"\r\nA: " + b"b" * 40_000) * 2),
-            "the proxy gave no whole answer",
+            "the proxy's answer was incomplete or too long",
         ),
-        (answering(b"x" * 70_000), "the proxy gave no whole answer"),
+        (answering(b"x" * 70_000), "the proxy's answer was incomplete or too long"),
     ],
 )
 def test_server_that_is_no_proxy_is_connect_error(
@@ -394,7 +397,7 @@ def test_error_page_of_proxy_is_http_error_that_names_proxy(
         value = list_buckets(ask, "http://bridge.invalid")
     assert isinstance(value, exceptions.HTTPError)
     assert "http://bridge.invalid/buckets answered 403: not the bridge's JSON" in str(value)
-    assert f"(it came through the proxy {server.endpoint})" in str(value)
+    assert f"(received through the proxy {server.endpoint})" in str(value)
 
 
 @pytest.mark.parametrize(
@@ -412,13 +415,13 @@ def test_invalid_proxy_variable_is_named_without_its_value(
     set_variables: SetVariables, proxy: str
 ) -> None:
     set_variables(http_proxy=proxy)
-    with pytest.raises(ValueError, match="the variable http_proxy is no proxy's") as caught:
+    with pytest.raises(ValueError, match="the variable http_proxy is not a proxy's URL") as caught:
         pymdc.Client("http://bridge.invalid")
     assert "geheim" not in str(caught.value)
     set_variables(no_proxy="x")
     value = pull_shard("ws://bridge.invalid")
     assert type(value) is exceptions.ConnectError
-    assert "the variable http_proxy is no proxy's" in str(value)
+    assert "the variable http_proxy is not a proxy's URL" in str(value)
     assert "geheim" not in str(value)
 
 

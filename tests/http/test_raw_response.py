@@ -22,7 +22,7 @@ from servers import ANSWER, HoldingServer, read_request, written
 import pymdc
 from pymdc import exceptions
 from pymdc._crypto.file_hash import file_hash
-from pymdc._http.raw_response import EarlyBytes
+from pymdc._http.raw_response import EarlyResponse
 
 REFUSAL = written("413 Content Too Large", b'{"error": "Storage quota exceeded"}')
 REFUSED = {"error": "Storage quota exceeded"}
@@ -222,7 +222,7 @@ def test_early_success_of_server_that_stops_reading_closes_connection(ask: Ask) 
 
 
 @pytest.mark.parametrize(
-    ("came", "began", "accepts"),
+    ("received", "started", "success"),
     [
         (b"", False, False),
         (b"HTTP/1.1 413 Content Too", False, False),
@@ -241,12 +241,12 @@ def test_early_success_of_server_that_stops_reading_closes_connection(ask: Ask) 
         (b"HTTP/1.1 100 Continue\r\n" + b"a: b\r\n" * 20_000, True, False),
     ],
 )
-def test_early_bytes_are_parsed_in_pieces_of_any_size(
-    came: bytes, began: bool, accepts: bool
+def test_early_response_is_parsed_in_pieces_of_any_size(
+    received: bytes, started: bool, success: bool
 ) -> None:
-    for size in (1 if len(came) < 1_000 else 1_000, 10_000_000):
-        early = EarlyBytes()
-        for place in range(0, len(came), size):
-            if not early.began:
-                early.take(came[place : place + size])
-        assert (early.began, early.accepts) == (began, accepts)
+    for size in (1 if len(received) < 1_000 else 1_000, 10_000_000):
+        early_response = EarlyResponse()
+        for offset in range(0, len(received), size):
+            if not early_response.started:
+                early_response.add(received[offset : offset + size])
+        assert (early_response.started, early_response.success) == (started, success)

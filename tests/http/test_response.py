@@ -92,7 +92,7 @@ def test_refusal_not_from_bridge_is_http_error(ask: Ask, answer: bytes, body: by
 def test_busy_answer_not_from_bridge_says_so(ask: Ask, status: int) -> None:
     value = list_keys_from(answering(written(f"{status} Busy", b"<html>")), ask)
     assert type(value) is exceptions.HTTPError
-    assert "not the bridge's JSON; it, or what stands before it, is busy" in str(value)
+    assert "not the bridge's JSON; the bridge or a proxy is busy" in str(value)
     assert "something else" not in str(value)
 
 
@@ -240,7 +240,7 @@ def test_compressed_answer_is_refused(ask: Ask, status: str, encoding: str) -> N
     coded = written(status, GZIP, f"Content-Encoding: {encoding}")
     value = list_keys_from(answering(coded), ask)
     assert type(value) is exceptions.GarbledAnswer
-    what = f"answered {status[:3]} in the encoding {encoding.lower()!r}, which is not read here"
+    what = f"answered {status[:3]} in the encoding {encoding.lower()!r}, which is not supported"
     assert f"/keys {what}" in str(value)
 
 

@@ -342,11 +342,11 @@ def test_reading_request_is_sent_again(
     assert way.methods == ["GET"] * 2
 
     attempts = [
-        line.rpartition(", ")[2] for line in messages(log, logging.DEBUG) if ", sending " in line
+        line.rpartition(", ")[2] for line in messages(log, logging.DEBUG) if ", attempt " in line
     ]
-    assert attempts == ["sending 1", "sending 2"]
+    assert attempts == ["attempt 1", "attempt 2"]
     (warning,) = messages(log, logging.WARNING)
-    assert "sending it again in 0." in warning
+    assert "retrying in 0." in warning
 
     first, second = way.heads
     for pattern in (rb"__nonce=([\d.]+)", rb"x-signature: (\w+)"):
@@ -437,7 +437,7 @@ def test_refused_connection_is_tried_three_times(ask: Ask, log: pytest.LogCaptur
         file = io.BytesIO(b"data")
         value = ask(Bucket("b", pymdc.ECDSA(), client=nowhere).files.upload, file, "token")
     assert type(value) is exceptions.ConnectError
-    assert sum(", sending " in line for line in messages(log, logging.DEBUG)) == 3
+    assert sum(", attempt " in line for line in messages(log, logging.DEBUG)) == 3
     assert len(messages(log, logging.WARNING)) == 2
 
 
@@ -466,7 +466,7 @@ def test_missing_file_descriptor_is_connect_error_and_tried_again(call: str) -> 
     assert first == "[]"
     assert "no connection could be made" in second
     assert "Too many open files" in second
-    assert done.stderr.count("sending it again") == 2
+    assert done.stderr.count("retrying") == 2
 
 
 def test_connection_broken_inside_tls_is_connection_lost_and_sent_once(

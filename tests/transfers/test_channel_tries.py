@@ -53,7 +53,7 @@ def download(ask: Ask, channel: str, to: Any, **settings: Any) -> Any:
 
 
 def seconds(warnings: list[str]) -> list[float]:
-    found = [re.search(r"trying it again in ([0-9.]+) s$", line) for line in warnings]
+    found = [re.search(r"; retrying in ([0-9.]+) s$", line) for line in warnings]
     return [float(match[1]) for match in found if match]
 
 

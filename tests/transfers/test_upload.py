@@ -76,7 +76,7 @@ def test_interrupted_upload_restarts_with_new_token(
     assert not file.closed
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 2
-    assert all("sending it again in 0." in warning for warning in warnings)
+    assert all("; retrying in 0." in warning for warning in warnings)
 
 
 def test_third_interruption_of_upload_is_final(
@@ -97,7 +97,7 @@ def test_upload_with_callers_token_is_sent_once(
     with FaultyProxy(bridge, UNREAD) as proxy, pymdc.Client(proxy.endpoint) as proxied:
         value = ask(Files("0" * 24, account.key_pair, client=proxied).upload, file, push)
     assert type(value) is exceptions.ConnectionLost
-    assert str(value).endswith("it was not sent again, because its token may be spent")
+    assert str(value).endswith("the request was not sent again, because its token may be spent")
     assert proxy.methods == ["PUT"]
     assert not file.closed
 
