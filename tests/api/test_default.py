@@ -246,11 +246,11 @@ def test_resources_of_default_client_are_pickled_and_copied(
 
 def test_resources_of_given_client_refuse_pickling(client: pymdc.Client) -> None:
     for resource in resources():
-        resource._given = client
+        resource._given_client = client
         for copying in (pickle.dumps, copy.deepcopy):
             with pytest.raises(TypeError, match="cannot be pickled, since its connections"):
                 copying(resource)
-        assert copy.copy(resource)._given is client
+        assert copy.copy(resource)._given_client is client
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
