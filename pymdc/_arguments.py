@@ -23,8 +23,8 @@ def text(value: object, what: str) -> str:
     """Return *value*, text or UTF-8 bytes, as text; errors call it *what*."""
     try:
         return six.ensure_text(raw(value, what))
-    except UnicodeError:
-        raise ValueError(f"{what} is not UTF-8") from None  # the cause shows *value*
+    except UnicodeError:  # which shows *value*
+        raise ValueError(f"{what} is not UTF-8") from None
 
 
 def raw(value: object, what: str) -> bytes:
@@ -33,8 +33,8 @@ def raw(value: object, what: str) -> bytes:
         raise TypeError(f"{what} is {type(value).__name__}; expected text or bytes")
     try:
         return six.ensure_binary(value)
-    except UnicodeError:
-        raise ValueError(f"{what} has characters that no text has") from None  # as above
+    except UnicodeError:  # which shows *value*
+        raise ValueError(f"{what} has characters that no text has") from None
 
 
 def gigabytes(value: object, what: str) -> int:
@@ -69,7 +69,7 @@ def check_path(path: Any, what: str) -> Any:
 
 
 def check_seconds(seconds: Any, what: str) -> float:
-    """Return *seconds* if it is a number above zero; ValueError if it is not."""
+    """Return *seconds* as a float; ValueError unless it is above zero and within the limit."""
     if not isinstance(seconds, int | float) or not 0 < seconds <= _MAX_SECONDS:
         raise ValueError(f"{what} is {seconds!r}; expected seconds, above zero and {_AT_MOST}")
     return float(seconds)

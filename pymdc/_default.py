@@ -31,6 +31,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _seconds(value: str) -> tuple[float, ...]:
+    """Return the numbers in *value*, which are separated by commas."""
     return tuple(float(part) for part in value.split(","))
 
 
@@ -70,7 +71,7 @@ class _ClientWithoutEndpoint(Client):
 
 
 class _FinalizationClient(Client):
-    """The default client if the first call is made while Python ends; the call is not sent."""
+    """The default client if the first call is made while Python ends; nothing is sent then."""
 
     def __init__(self) -> None:
         self._closed = True
@@ -90,7 +91,7 @@ def _no_endpoint(_scope: CancelScope) -> NoReturn:
 
 
 def default() -> Client:
-    """Return the default client; the values of `_VARIABLES` are its settings.
+    """Return the default client; its settings are the values of the variables in `_VARIABLES`.
 
     A new client is made if a value has changed and no call is outstanding.
     Raises ValueError if a variable has a wrong value.
