@@ -167,6 +167,7 @@ class ECDSA:
     ) -> bool:
         """Say whether *signature*, DER in hexadecimal, is a signature of *msg* by this key pair.
 
+        With *public_key*, check the signature with that key instead.
         Return False also if an argument is not a signature, a message or a key at all.
         """
         try:

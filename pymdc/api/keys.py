@@ -37,7 +37,7 @@ class Keys(Resource):
         return self._call(callback, self.user, "GET", "keys")
 
     def create(self, key_pair: ECDSA | None = None, callback: Callback | None = None) -> Answer:
-        """Register the public key of *key_pair* or of a new one. Authenticated as the user.
+        """Register the public key of *key_pair* or of a new key pair. Authenticated as the user.
 
         The key pair is added to ``key_pairs`` at once, whatever the answer is.
         With *callback*, return a `Call` at once.
