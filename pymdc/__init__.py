@@ -1,6 +1,6 @@
-"""The client of the Metadisk API: every method blocks, or takes a callback.
+"""The client of the Metadisk API: each method blocks, or returns at once if given a callback.
 
-The variable PYMDC_ENDPOINT says where the bridge is; or give each class a ``client``::
+The environment variable PYMDC_ENDPOINT names the bridge, unless a class is given a ``client``::
 
     >>> import pymdc
     >>> user = pymdc.api.Users("you@example.com", "a good password")
@@ -15,12 +15,13 @@ The variable PYMDC_ENDPOINT says where the bridge is; or give each class a ``cli
     >>> bucket.files.upload("photo.jpg")
     >>> bucket.files.list(print)           # returns at once; print gets the answer on a worker
 
-What goes wrong is returned, not raised: `exceptions` draws the tree, and `unwrap` raises it.
+If a call fails, it returns an exception or the bridge's refusal. `exceptions` shows the tree of
+these exceptions; `unwrap` raises them.
 """
 
 from __future__ import annotations
 
-# First, since urllib3 compiles its patterns slowly where imports are nested deeply (Python 3.11).
+# First: on Python 3.11, urllib3 compiles its patterns slowly if imports are deeply nested.
 from pymdc.client import Client  # isort: skip
 
 from pymdc import api, keypair, rest, unirest

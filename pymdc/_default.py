@@ -1,4 +1,4 @@
-"""The default client: made from the environment at the first call that names no client."""
+"""The default client, made from environment variables at the first call that needs it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pymdc.client import Client
 from pymdc.exceptions import NoEndpoint
 
 _lock = threading.RLock()  # a signal handler may make a call while this thread holds it
-_made: Client | None = None
-_made_from: list[str | None] = []  # the values of the variables when it was made
-_timeout: float | None = None  # of `set_timeout`
+_client: Client | None = None
+_client_values: list[str | None] = []  # of the variables when the client was made
+_timeout: float | None = None  # as set by `set_timeout`
 
 
 def _in_child() -> None:
@@ -31,6 +31,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _seconds(value: str) -> tuple[float, ...]:
+    """Return the numbers in *value*, which are separated by commas."""
     return tuple(float(part) for part in value.split(","))
 
 
@@ -44,8 +45,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
-class _Nowhere(Client):
-    """The default client if no bridge is named: the value of each call is `NoEndpoint`."""
+class _ClientWithoutEndpoint(Client):
+    """The default client if no bridge is named; the value of each call is `NoEndpoint`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__("http://localhost", **settings)
@@ -62,15 +63,15 @@ class _Nowhere(Client):
 
     @property
     def endpoint(self) -> str:
-        """A text in place of an address."""
+        """A text that messages show in place of an address."""
         return "no bridge"
 
     def __repr__(self) -> str:
         return "<Client without an endpoint>"
 
 
-class _Late(Client):
-    """The default client if the first call comes while Python ends: none can be made then."""
+class _FinalizationClient(Client):
+    """The default client if the first call is made while Python ends; nothing is sent then."""
 
     def __init__(self) -> None:
         self._closed = True
@@ -81,7 +82,7 @@ class _Late(Client):
 
     @property
     def endpoint(self) -> str:
-        """A text in place of an address."""
+        """A text that messages show in place of an address."""
         return "any bridge"
 
 
@@ -90,25 +91,25 @@ def _no_endpoint(_scope: CancelScope) -> NoReturn:
 
 
 def default() -> Client:
-    """Return the client that the variables above describe; PYMDC_TIMEOUT is one number, or two.
+    """Return the default client; its settings are the values of the variables in `_VARIABLES`.
 
-    A new one is made if the variables have changed and no call is outstanding.
+    A new client is made if a value has changed and no call is outstanding.
     Raises ValueError if a variable has a wrong value.
     """
-    global _made, _made_from
+    global _client, _client_values
     if sys.is_finalizing():
-        return _made or _Late()
+        return _client or _FinalizationClient()
     with _lock:
         values = [os.environ.get(variable) for variable, _ in _VARIABLES.values()]
-        if _made is None or (values != _made_from and not _made.outstanding):
-            # The old one is not closed: another thread may be about to make a call on it. Its
-            # idle threads end by themselves, and its connections end with it.
-            _made, _made_from = _make(), values
-        return _made
+        if _client is None or (values != _client_values and not _client.outstanding):
+            # The previous client is not closed: another thread may be about to make a call with
+            # it. Its idle threads end by themselves, and its connections are closed with it.
+            _client, _client_values = _make(), values
+        return _client
 
 
 def set_timeout(seconds: float) -> None:
-    """Set the timeouts of the default client, now and whenever it is made again."""
+    """Set the timeouts of the current default client and of later ones."""
     global _timeout
     client = default()
     client.set_timeout(seconds)
@@ -122,7 +123,9 @@ def _make() -> Client:
         if os.environ.get(variable)
     }
     try:
-        client = Client(**settings) if "endpoint" in settings else _Nowhere(**settings)
+        client = (
+            Client(**settings) if "endpoint" in settings else _ClientWithoutEndpoint(**settings)
+        )
     except ValueError as error:
         names = ", ".join(_VARIABLES[name][0] for name in settings)
         raise ValueError(f"{error}; the client was made from {names}") from None
@@ -139,8 +142,9 @@ def check_client(client: object) -> Client | None:
 
 
 def _read(variable: str, parse: Callable[[str], Any]) -> Any:
-    value, more = os.environ[variable], " or two, with a comma between" * (parse is _seconds)
+    value = os.environ[variable]
+    expected = "a number, or two separated by a comma" if parse is _seconds else "a number"
     try:
         return parse(value)
     except ValueError:
-        raise ValueError(f"the variable {variable} is {value!r}; expected a number{more}") from None
+        raise ValueError(f"the variable {variable} is {value!r}; expected {expected}") from None

@@ -17,9 +17,9 @@ from pymdc._arguments import (
     Seconds,
     Text,
     check_callback,
+    check_close_timeout,
     check_count,
     check_path,
-    check_patience,
     check_seconds,
     check_timeouts,
     text,
@@ -40,26 +40,26 @@ TOTAL = 120.0
 STALL = 60.0
 CHANNELS = 4
 
-# Idle connections that are kept, for the blocking calls of any number of threads.
-_CONNECTIONS = 64
+# At least this number of idle connections is kept, as any number of threads may make calls.
+_IDLE_CONNECTIONS = 64
 
-_LAST_SECONDS = 2.0  # for callbacks to get Cancelled, when Ctrl-C ends a ``with`` block
+_INTERRUPT_TIMEOUT = 2.0  # seconds for the callbacks of calls when Ctrl-C ends a ``with`` block
 
-# The bridge's JSON as a dict or list, '' or text where it sent none, or an exception.
+# A dict or list from the bridge's JSON, '' or text if the bridge sent no JSON, or an exception.
 Answer = Any
 
 
 class Client:
     """One bridge and the connections to it, for any number of threads.
 
-    *endpoint* is ``http(s)://host[:port]``; without it, that of the variable PYMDC_ENDPOINT.
-    Without either `NoEndpoint` is raised, which is a ValueError.
+    *endpoint* is ``http(s)://host[:port]``; by default, the value of the variable PYMDC_ENDPOINT.
+    If there is none, `NoEndpoint` is raised, which is a ValueError.
     At most *workers* calls with a callback run at once.
     *timeout* is a pair of seconds, to connect and to wait for bytes, or one number for both.
-    *total* is in seconds: for a call that is no transfer, retries included.
-    *stall* is in seconds: for a transfer, from one block to the next.
+    *total* is the limit in seconds for a call that is no transfer, retries included.
+    *stall* is the limit in seconds for a transfer, from one block to the next.
     A download fetches at most *channels* shards at once.
-    *ca_certs* is a file of more certificates to trust.
+    *ca_certs* is a file of additional certificates to trust.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Client:
         self.channels = check_count(channels, "channels")
         self._transport = Transport(
             text(endpoint, "the endpoint"),
-            max(workers, _CONNECTIONS),
+            max(workers, _IDLE_CONNECTIONS),
             check_timeouts(timeout),
             check_path(ca_certs, "ca_certs"),
         )
@@ -154,22 +154,21 @@ class Client:
     def close(self, timeout: float | None = None, cancel: bool = False) -> None:
         """Wait until all calls are done and their callbacks have returned; close the connections.
 
-        After *timeout* seconds, or at once with *cancel*, the remaining calls are cancelled, and
-        their callbacks get as long again.
+        After *timeout* seconds, or at once with *cancel*, the remaining calls are cancelled; then
+        `close` waits for their callbacks, again at most *timeout* seconds.
         In a callback of this client, `close` returns at once; the client is closed after the
         callback has returned.
-        A later call has `Closed` as its value.
+        The value of a later call is `Closed`.
         """
-        timeout = check_patience(timeout)
+        timeout = check_close_timeout(timeout)
         if sys.is_finalizing():  # no other thread runs any more
             self._closed = True
             return
         if self._pool.current:
             self._closed = True
             close = partial(self.close, timeout, cancel)
-            with suppress(
-                RuntimeError
-            ):  # no thread can be started while Python ends, which closes everything
+            # While Python ends no thread can be started, and Python closes everything itself.
+            with suppress(RuntimeError):
                 threading.Thread(target=close, name="pymdc-close").start()
             return
         if cancel or not self._pool.close(timeout):
@@ -195,12 +194,12 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self.close(_LAST_SECONDS if interrupted else None, cancel=interrupted)
+        self.close(_INTERRUPT_TIMEOUT if interrupted else None, cancel=interrupted)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"{self} cannot be pickled, since its connections and threads are this process's:"
-            " make a client in the other one, or name the bridge by PYMDC_ENDPOINT for both"
+            " make a client in the other process, or set PYMDC_ENDPOINT for both"
         )
 
     def __repr__(self) -> str:

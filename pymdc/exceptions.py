@@ -1,26 +1,26 @@
-"""What a call can come back with instead of an answer.
+"""The exceptions that a call may return instead of an answer.
 
 ::
 
     PymdcError
     +-- NetworkError        (urllib.error.URLError, so OSError)
     |   +-- ConnectError        no connection: refused, no such host, proxy; nothing was sent
-    |   |   +-- CertificateError    the other side's certificate is not to be trusted
+    |   |   +-- CertificateError    the certificate of the other side is not trusted
     |   |   +-- NoEndpoint          (ValueError) no bridge is named
-    |   +-- Timeout             (TimeoutError) nothing came in time
-    |       +-- ConnectTimeout      (ConnectError) not even a connection
-    |   +-- ConnectionLost      the connection ended before the answer did
-    |   +-- GarbledAnswer       what came back is not HTTP, or not what its headers say
+    |   +-- Timeout             (TimeoutError) a time limit was exceeded
+    |   |   +-- ConnectTimeout      (ConnectError) no connection in time; nothing was sent
+    |   +-- ConnectionLost      the connection ended before the answer was complete
+    |   +-- GarbledAnswer       the answer is not HTTP, or contradicts its headers
     +-- HTTPError           (urllib.error.HTTPError, so URLError and OSError)
     |                           a redirect, or a refusal that is not the bridge's JSON
-    +-- ChannelError        (OSError) a shard's channel gave an error instead of the shard
-    +-- IntegrityError      (OSError) bytes whose hash or number is not the one promised
+    +-- ChannelError        (OSError) the channel of a shard sent an error instead of the shard
+    +-- IntegrityError      (OSError) the data has a wrong hash, size or form
     +-- BridgeError         what `unwrap` raises for the bridge's {"error": ...}
-    +-- Cancelled           the call was taken back
+    +-- Cancelled           the call was cancelled
     +-- Closed              the client was closed, or Python was ending, before the call
 
-A call never raises these: they are its value, with a callback and without.
-For those who prefer ``try``, `unwrap` raises them.
+A call does not raise these exceptions: they are its value, with or without a callback.
+If you prefer ``try``, `unwrap` raises them.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _NO_ENDPOINT = (
 
 
 class PymdcError(Exception):
-    """Every exception that is made here."""
+    """The base class of the exceptions of pymdc."""
 
 
 class NetworkError(PymdcError, urllib.error.URLError):
-    """No usable answer came from the other side."""
+    """No usable answer was received."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -57,36 +57,36 @@ class ConnectError(NetworkError):
 
 
 class CertificateError(ConnectError):
-    """The certificate is unknown, expired, or another host's."""
+    """The certificate is not trusted: it is unknown, expired, or for another host."""
 
 
 class NoEndpoint(ConnectError, ValueError):
-    """No bridge is named, and the service that 0.0.1 was made for is gone: nothing was sent."""
+    """No bridge is named, and the service of 2016 is gone, so nothing was sent."""
 
     def __init__(self, message: str = _NO_ENDPOINT) -> None:
         super().__init__(message)
 
 
 class Timeout(NetworkError, TimeoutError):
-    """The time for connecting, for the next byte, or for the whole call was over."""
+    """The time limit for connecting, for the next bytes, or for the whole call was exceeded."""
 
 
 class ConnectTimeout(ConnectError, Timeout):
-    """The time for connecting was over, so nothing was sent."""
+    """The time limit for connecting was exceeded, so nothing was sent."""
 
 
 class ConnectionLost(NetworkError):
-    """The connection ended before the whole answer was there."""
+    """The connection ended before the answer was complete."""
 
 
 class GarbledAnswer(NetworkError):
-    """What came back cannot be read as the protocol says."""
+    """The answer does not follow the protocol."""
 
 
 class HTTPError(PymdcError, urllib.error.HTTPError):
     """A redirect, or a status of 400 and above whose body is not a JSON object.
 
-    It is read like any `urllib.error.HTTPError`: ``code``, ``headers``, ``read()``.
+    Use it like any `urllib.error.HTTPError`: ``code``, ``headers``, ``read()``.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class HTTPError(PymdcError, urllib.error.HTTPError):
             fields[name] = value
         self._body = body
         urllib.error.HTTPError.__init__(self, url, code, msg, fields, io.BytesIO())
-        super().close()  # from Python 3.14 it warns when it is dropped unclosed
+        super().close()  # since Python 3.14 one that is not closed warns
         self.fp = self.file = io.BytesIO(body)
 
     def close(self) -> None:
-        """Close the body, which needs no closing: it is no connection's."""
+        """Close the body; this is optional, because the body holds no connection."""
         self.fp.close()
 
     def __str__(self) -> str:
@@ -112,7 +112,7 @@ class HTTPError(PymdcError, urllib.error.HTTPError):
 
 
 class ChannelError(PymdcError, OSError):
-    """A channel answered with an error; *code* and *message* are the other side's."""
+    """A channel answered with an error; *code* and *message* are those that it sent."""
 
     def __init__(self, channel: str, code: int, message: str) -> None:
         super().__init__(channel, code, message)
@@ -123,19 +123,19 @@ class ChannelError(PymdcError, OSError):
 
 
 class IntegrityError(PymdcError, OSError):
-    """Bytes were not those that were promised: a wrong hash, or too few of them."""
+    """The data is not what was expected: it has a wrong hash, size or form."""
 
 
 class Cancelled(PymdcError):
-    """The call was taken back before it was done."""
+    """The call was cancelled before it had finished."""
 
 
 class Closed(PymdcError):
-    """The client had been closed, or Python was ending, before the call."""
+    """The client was closed, or Python was ending, before the call was made."""
 
 
 class BridgeError(PymdcError):
-    """The bridge refused; *message* is its own, and *answer* all that it said."""
+    """The bridge refused the request; *message* is its text, and *answer* the whole answer."""
 
     def __init__(self, answer: Mapping[str, Any]) -> None:
         super().__init__(answer)

@@ -1,4 +1,4 @@
-"""The key pair that signs: made, read, written, signing and verifying."""
+"""The key pair: it is made, read and written, and it signs and verifies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pymdc._arguments import raw, text
 from pymdc._crypto import secp256k1 as _secp256k1
 from pymdc._crypto.ripemd160 import ripemd160
 
-_AsText = Literal["hex", "base64", "b64"]
+_TextForm = Literal["hex", "base64", "b64"]
 
 _PUBLIC_SIZES = (33, 64, 65)
 _PUBLIC_EXPECTED = (
@@ -27,18 +27,18 @@ _PRIVATE_EXPECTED = (
 )
 
 
-_Given = ParamSpec("_Given")
-_Made = TypeVar("_Made")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
-def _forgetting(function: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
-    """Return *function* so that what it raises holds none of its arguments.
+def _without_frames(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Return *function*, changed so that its exceptions do not hold its arguments.
 
-    One of them is a private key, and the frames of a traceback keep their variables.
+    An argument may be a private key, and the frames of a traceback hold their variables.
     """
 
     @wraps(function)
-    def forgetting(*args: _Given.args, **kwargs: _Given.kwargs) -> _Made:
+    def wrapper(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         try:
             return function(*args, **kwargs)
         except (TypeError, ValueError) as error:
@@ -46,15 +46,17 @@ def _forgetting(function: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
             error.__context__ = None
             raise error.with_traceback(None) from None
 
-    return forgetting
+    return wrapper
 
 
 class ECDSA:
-    """A secp256k1 key pair; new when nothing is given, able only to verify without *private_key*.
+    """A secp256k1 key pair.
 
-    A key may be raw bytes, hexadecimal or base64 (text or bytes); a `#` may stand before
-    hexadecimal.
-    `public_key`, `private_key`, `sign_key` and `verify_key` may be assigned, and follow each other.
+    Without arguments, a new key pair is made; without *private_key*, it can verify but not sign.
+    A key may be raw bytes, or hexadecimal or base64 as text or bytes; hexadecimal may begin with
+    `#`.
+    `public_key`, `private_key`, `sign_key` and `verify_key` may be assigned; assigning one changes
+    the others to match.
     """
 
     use_compression: int | bool = True
@@ -62,7 +64,7 @@ class ECDSA:
     _private: bytes | None
     _signer: _secp256k1.Signer | None
 
-    @_forgetting
+    @_without_frames
     def __init__(self, public_key: Key | None = None, private_key: Key | None = None) -> None:
         if public_key is None and private_key is None:
             secret = secrets.randbelow(_secp256k1.ORDER - 1) + 1
@@ -83,7 +85,7 @@ class ECDSA:
     def public_key(self, key: Key) -> None:
         point = self.parse_public_key(key)
         if point != self._public:
-            self.private_key = None  # it belongs to the other one
+            self.private_key = None  # it belongs to the previous public key
         self._public = point
 
     @property
@@ -92,7 +94,7 @@ class ECDSA:
         return self._private
 
     @private_key.setter
-    @_forgetting
+    @_without_frames
     def private_key(self, key: Key | None) -> None:
         if key is None:
             self._private, self._signer = None, None
@@ -103,7 +105,7 @@ class ECDSA:
 
     @property
     def verify_key(self) -> ecdsa.VerifyingKey:
-        """The public key as python-ecdsa has it; a new object at each reading."""
+        """The public key as an object of python-ecdsa, made anew at each access."""
         return _secp256k1.verifying_key(self._public)
 
     @verify_key.setter
@@ -112,16 +114,16 @@ class ECDSA:
 
     @property
     def sign_key(self) -> ecdsa.SigningKey | None:
-        """The private key as python-ecdsa has it, or None; a new object at each reading."""
+        """The private key as an object of python-ecdsa, made anew at each access, or None."""
         return None if self._private is None else _secp256k1.signing_key(self._private)
 
     @sign_key.setter
-    @_forgetting
+    @_without_frames
     def sign_key(self, key: ecdsa.SigningKey | None) -> None:
         self.private_key = None if key is None else _secp256k1.key_bytes(key, ecdsa.SigningKey)
 
     @overload
-    def get_public_key(self, f: _AsText = "hex", public_key: Key | None = None) -> str: ...
+    def get_public_key(self, f: _TextForm = "hex", public_key: Key | None = None) -> str: ...
     @overload
     def get_public_key(
         self, f: Literal["bin", "cpub", "hash"], public_key: Key | None = None
@@ -139,7 +141,7 @@ class ECDSA:
         return _write(key, f, _PUBLIC_FORMS)
 
     @overload
-    def get_private_key(self, f: _AsText = "hex") -> str: ...
+    def get_private_key(self, f: _TextForm = "hex") -> str: ...
     @overload
     def get_private_key(self, f: Literal["bin"]) -> bytes: ...
     @overload
@@ -150,9 +152,9 @@ class ECDSA:
             raise ValueError("this key pair has no private key")
         return _write(self._private, f, _PRIVATE_FORMS)
 
-    @_forgetting
+    @_without_frames
     def sign(self, msg: str | bytes, private_key: Key | None = None) -> str:
-        """Return the signature over SHA-256 of *msg* (text is UTF-8): hexadecimal of DER."""
+        """Return the signature of the SHA-256 of *msg* (text is UTF-8), as DER in hexadecimal."""
         sign = self._signer
         if private_key is not None:
             sign = _secp256k1.signer(self.parse_private_key(private_key))
@@ -163,9 +165,10 @@ class ECDSA:
     def valid_signature(
         self, signature: str | bytes, msg: str | bytes, public_key: Key | None = None
     ) -> bool:
-        """Say whether *signature* (hexadecimal of DER) is this key pair's over *msg*.
+        """Say whether *signature*, DER in hexadecimal, is a signature of *msg* by this key pair.
 
-        It is not where one of the three is no signature, no message or no key.
+        With *public_key*, check the signature with that key instead.
+        Return False also if an argument is not a signature, a message or a key at all.
         """
         try:
             point = self._public if public_key is None else self.parse_public_key(public_key)
@@ -195,16 +198,16 @@ class ECDSA:
 
     @staticmethod
     def parse_public_key(k: Key) -> bytes:
-        """Return the 64 bytes X and Y of the public key *k*; ValueError when it is none."""
+        """Return the 64 bytes X and Y of the public key *k*; ValueError if it is not one."""
         try:
             return _secp256k1.point(_read(k, "the public key", _PUBLIC_SIZES))
         except ValueError as error:
             raise ValueError(f"not a public key; {_PUBLIC_EXPECTED}") from error
 
     @staticmethod
-    @_forgetting
+    @_without_frames
     def parse_private_key(k: Key) -> bytes:
-        """Return the 32 bytes of the private key *k*; ValueError, which never shows it."""
+        """Return the 32 bytes of the private key *k*; ValueError, which does not show *k*."""
         try:
             return _secp256k1.check_secret(_read(k, "the private key", (32,)))
         except ValueError:
@@ -261,7 +264,7 @@ def _write(key: bytes, f: str, forms: dict[str, _Form]) -> str | bytes:
 
 
 def _read(key: Key, what: str, sizes: tuple[int, ...]) -> bytes:
-    """Return the bytes that *key* stands for: itself by its size, or else decoded."""
+    """Return *key* itself if its size is that of raw bytes; else return it decoded."""
     data = raw(key, what)
     if isinstance(key, bytes) and len(data) in sizes:
         return data

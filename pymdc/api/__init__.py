@@ -1,4 +1,4 @@
-"""The resources of the bridge, each in the module of its name."""
+"""The resources of the bridge, one module for each."""
 
 from pymdc.api.buckets import Bucket, Buckets
 from pymdc.api.files import Files

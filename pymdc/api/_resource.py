@@ -1,4 +1,4 @@
-"""What the resources of the bridge have in common: the client that carries their calls."""
+"""The base class of the resources of the bridge: it makes their calls with a client."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pymdc.client import Client
 
 
 class Resource:
-    """Something at the bridge; *client* None means the default client.
+    """A resource of the bridge; if *client* is None, the default client makes its calls.
 
-    Its public attributes may be assigned: each call reads them anew.
+    The public attributes may be assigned; each call reads their current values.
     """
 
     def __init__(self, client: Client | None) -> None:
-        self._given = check_client(client)
+        self._given_client = check_client(client)
 
     @property
     def _client(self) -> Client:
-        return self._given or default()
+        return self._given_client or default()
 
     def _call(
         self,
@@ -34,9 +34,9 @@ class Resource:
         *path: str,
         params: Mapping[str, Any] = NOTHING,
     ) -> Any:
-        return self._prepared(callback, identity, method, *path, params=params)()
+        return self._prepare(callback, identity, method, *path, params=params)()
 
-    def _prepared(
+    def _prepare(
         self,
         callback: Callback | None,
         identity: Identity,
@@ -44,7 +44,7 @@ class Resource:
         *path: str,
         params: Mapping[str, Any] = NOTHING,
     ) -> Callable[[], Any]:
-        """Return what makes the call; what is wrong with its arguments is raised here."""
+        """Return a function that makes the call; wrong arguments raise here."""
         request = build_request(method, resource(*path), params)
         auth, client = identify(identity), self._client
         return partial(client.call, request, auth, check_callback(callback))

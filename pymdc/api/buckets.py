@@ -1,4 +1,4 @@
-"""Buckets: all of a user's, and one of them."""
+"""The buckets of a user, and a single bucket."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from pymdc.keypair import ECDSA
 
 
 class Buckets(Resource):
-    """The buckets of the user whose *key_pair* signs; a `Users` in its place asks by password.
+    """The buckets of the user to whom *key_pair* belongs.
 
+    A `Users` may be given instead of a key pair; it authenticates with its password.
     Attributes: ``key_pair``.
     """
 
@@ -32,10 +33,11 @@ class Buckets(Resource):
         key_pairs: Iterable[ECDSA],
         callback: Callback | None = None,
     ) -> Answer:
-        """Make a bucket of *storage* and *transfer* GB. The key signs.
+        """Create a bucket with quotas of *storage* and *transfer* GB. Signed with the key pair.
 
-        GB are whole: a fraction is cut off. *key_pairs* of people without an account may upload to
-        the bucket and download from it.
+        Quotas are whole numbers; a fraction is cut off.
+        The owners of *key_pairs* may upload to the bucket and download from it; they need no
+        account.
         With *callback*, return a `Call` at once.
         """
         params = {
@@ -47,7 +49,7 @@ class Buckets(Resource):
         return self._call(callback, self.key_pair, "POST", "buckets", params=params)
 
     def list(self, callback: Callback | None = None) -> Answer:
-        """Return the user's buckets. The key signs.
+        """Return the user's buckets. Signed with the key pair.
 
         With *callback*, return a `Call` at once.
         """
@@ -60,8 +62,8 @@ class Buckets(Resource):
 class Bucket(Resource):
     """The bucket *bucket_id* (24 hexadecimal digits); *key_pair* is as in `Buckets`.
 
-    Attributes: ``bucket_id``; ``key_pair``; ``files``, a `Files` with an id and a key pair of its
-    own.
+    Attributes: ``bucket_id``; ``key_pair``; ``files``, a `Files` that has its own ``bucket_id``
+    and ``key_pair``.
     """
 
     def __init__(
@@ -73,21 +75,22 @@ class Bucket(Resource):
         self.files = Files(bucket_id, key_pair, client=client)
 
     def list(self, callback: Callback | None = None) -> Answer:
-        """Return this bucket's metadata. The key signs.
+        """Return the metadata of this bucket. Signed with the key pair.
 
         With *callback*, return a `Call` at once.
         """
         return self._call(callback, self.key_pair, "GET", *self._path)
 
     def patch(self, params: Mapping[str, Any], callback: Callback | None = None) -> Answer:
-        """Change *params*, of name, storage, transfer and pubkeys. The key signs.
+        """Change the fields in *params*: name, storage, transfer or pubkeys.
 
+        Signed with the key pair.
         With *callback*, return a `Call` at once.
         """
         return self._call(callback, self.key_pair, "PATCH", *self._path, params=params)
 
     def delete(self, callback: Callback | None = None) -> Answer:
-        """Remove the bucket and its files; the value is ''. The key signs.
+        """Delete the bucket and its files; the value is ''. Signed with the key pair.
 
         With *callback*, return a `Call` at once.
         """

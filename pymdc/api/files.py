@@ -24,7 +24,7 @@ from pymdc.exceptions import IntegrityError, refused
 class Files(Resource):
     """The files of the bucket *bucket_id*; *key_pair* is as in `Buckets`.
 
-    Who has a token needs no key: *key_pair* may be None.
+    For an upload or a download with a token, *key_pair* may be None.
     Attributes: ``bucket_id``, ``key_pair``.
     """
 
@@ -36,15 +36,17 @@ class Files(Resource):
         self.key_pair = check_identity(key_pair)
 
     def list(self, callback: Callback | None = None) -> Answer:
-        """Return the entries: ``[{bucket, mimetype, filename, size, hash}]``. The key signs.
+        """Return the entries: ``[{bucket, mimetype, filename, size, hash}]``.
 
+        Signed with the key pair.
         With *callback*, return a `Call` at once.
         """
         return self._call(callback, self.key_pair, "GET", *self._path)
 
     def token(self, operation: Text, callback: Callback | None = None) -> Answer:
-        """Return a token for one *operation*, "PUSH" or "PULL", within 5 minutes. The key signs.
+        """Return a token for one *operation*, "PUSH" or "PULL"; it is valid for 5 minutes.
 
+        Signed with the key pair.
         With *callback*, return a `Call` at once.
         """
         params = {"operation": text(operation, "the operation")}
@@ -60,32 +62,36 @@ class Files(Resource):
         verify: bool = True,
         name: Text | None = None,
     ) -> Answer:
-        """Store a file: that at *path*, an open binary one from its position on, or content.
+        """Upload the file *path*: a path, an open binary file from its position on, or content.
 
-        A path, text or bytes, is opened at the call; content is a ``bytearray`` or ``memoryview``.
-        The file is stored under its base name, or under *name*; without either, under its hash.
-        The *token*, a PUSH token, says who may; without one the key signs for one.
-        *progress* is called with the bytes sent and their total, at most 20 times a second, on
-        the worker; what it raises ends the transfer.
-        The value is the entry; an `IntegrityError` when the bridge names it by another hash, which
-        *verify* False leaves unsaid, or when the file grew or shrank meanwhile.
+        A path is text or bytes and is opened at the call; content is a ``bytearray`` or
+        ``memoryview``.
+        The file name is *name*, or else the base name of the file, or else its hash.
+        *token* is a PUSH token; without it, a token is fetched with the key pair.
+        *progress* is called on the worker with the bytes sent and their total, at most 20 times a
+        second. If it raises, the transfer stops and that exception is the value.
+        The value is the entry of the file. It is an `IntegrityError` if the file grew or shrank
+        during the upload, or if the bridge stored another hash; *verify* False skips the latter
+        check.
         With *callback*, return a `Call` at once.
         """
-        reported, granted = check_progress(progress), _given(token)
+        reporter, given_token = check_progress(progress), _check_given_token(token)
         callback, client = check_callback(callback), self._client
-        put, fetch, source = self._path, self._token(client, "PUSH"), Source(path, name)
+        files_path, fetch_token = resource(*self._path), self._token_fetcher(client, "PUSH")
+        source = Source(path, name)
 
         def push(scope: CancelScope) -> Answer:
-            aside = client.background_task() if verify else None
-            with body_of(source, scope, reported, aside) as body:
+            hasher = client.background_task() if verify else None
+            with body_of(source, scope, reporter, hasher) as body:
                 headers = {**body.headers, "x-filesize": str(body.size)}
-                request = Request("PUT", resource(*put), headers=headers, stream=body)
-                answer = client.send(request, granted or FetchedToken(fetch, scope), scope)
+                request = Request("PUT", files_path, headers=headers, stream=body)
+                auth = given_token or FetchedToken(fetch_token, scope)
+                answer = client.send(request, auth, scope)
                 if refused(answer):
                     return answer
-                entry = _stored(answer, body, scope.operation)
+                entry = _check_stored_hash(answer, body, scope.operation)
                 body.stored = True
-            reported.finish(body.size)
+            reporter.finish(body.size)
             return entry
 
         return client.run(push, callback, transfer=True)
@@ -102,35 +108,35 @@ class Files(Resource):
         """Return the pointers to the shards, ``[{hash, size, token, operation, channel}]``.
 
         With *to*, a path or an open binary file, fetch and verify the shards and write the file;
-        the value is ``{bucket, hash, size, path}``, and a path holds the whole file or nothing new.
-        What an interrupted download to a path has brought is used by the next one of that file.
-        The *token*, a PULL token, says who may; without one the key signs for one.
-        *progress* is called with the bytes that are verified and written and their total (None
-        where the bridge tells no sizes), at most 20 times a second, on the worker; what it raises
-        ends the transfer.
+        the value is then ``{bucket, hash, size, path}``. The file at a path is replaced only when
+        the whole download is verified. The same call resumes an interrupted download to a path.
+        *token* is a PULL token; without it, a token is fetched with the key pair.
+        *progress* is called on the worker with the bytes verified and written and their total, at
+        most 20 times a second; the total is None if the bridge sends no sizes. If it raises, the
+        transfer stops and that exception is the value.
         With *callback*, return a `Call` at once.
         """
         name, path = text(file_hash, "the file's hash"), self._path
-        reported, granted = check_progress(progress), _given(token)
+        reporter, given_token = check_progress(progress), _check_given_token(token)
         client = self._client
-        fetch = self._token(client, "PULL")
+        fetch_token = self._token_fetcher(client, "PULL")
         request = build_request("GET", resource(*path, name))
 
-        def ask(scope: CancelScope) -> Answer:
-            return client.send(request, granted or FetchedToken(fetch, scope), scope)
+        def fetch_pointers(scope: CancelScope) -> Answer:
+            return client.send(request, given_token or FetchedToken(fetch_token, scope), scope)
 
         if to is None:
-            return client.run(ask, callback, transfer=True)
-        target = check_target(to)
+            return client.run(fetch_pointers, callback, transfer=True)
+        target, renewable = check_target(to), given_token is None
 
         def pull(scope: CancelScope) -> Answer:
-            value = download_file(client, name, target, reported, ask, granted is None, scope)
+            value = download_file(client, name, target, reporter, fetch_pointers, renewable, scope)
             return value if refused(value) else {"bucket": path[1], "hash": name, **value}
 
         return client.run(pull, callback, transfer=True)
 
     def delete(self, file_hash: Text, callback: Callback | None = None) -> Answer:
-        """Remove the file; the value is ''. The key signs.
+        """Delete the file; the value is ''. Signed with the key pair.
 
         With *callback*, return a `Call` at once.
         """
@@ -141,8 +147,8 @@ class Files(Resource):
     def _path(self) -> tuple[str, ...]:
         return ("buckets", text(self.bucket_id, "the bucket's id"), "files")
 
-    def _token(self, client: Client, operation: str) -> Callable[[CancelScope], Answer]:
-        """Return what fetches a token for *operation* by *client*."""
+    def _token_fetcher(self, client: Client, operation: str) -> Callable[[CancelScope], Answer]:
+        """Return a function that fetches a token for *operation* with *client*."""
         request = build_request(
             "POST", resource(*self._path[:2], "tokens"), {"operation": operation}
         )
@@ -152,18 +158,18 @@ class Files(Resource):
         return f"<Files of bucket {self.bucket_id!r} of {self.key_pair}>"
 
 
-def _given(token: Text | None) -> Token | None:
+def _check_given_token(token: Text | None) -> Token | None:
     return None if token is None else Token(check_token(token))
 
 
-def _stored(entry: Answer, body: FileBody, tried: str) -> Answer:
-    """Return *entry*, in which the bridge names the file; `IntegrityError` for another one."""
+def _check_stored_hash(entry: Answer, body: FileBody, operation: str) -> Answer:
+    """Return *entry*, the bridge's answer; `IntegrityError` if its hash is not that of *body*."""
     if body.hash is None:
         return entry
-    found = body.hash.hexdigest()
+    sent = body.hash.hexdigest()
     stored = entry.get("hash") if isinstance(entry, dict) else None
-    if stored != found:
+    if stored != sent:
         if not (isinstance(stored, str) and re.fullmatch("[0-9a-f]{40}", stored)):
-            stored = "something without a hash"  # in whose place may be what it was sent
-        raise IntegrityError(f"{tried}: the bridge stored {stored}; what was sent is {found}")
+            stored = "something without a hash"  # the value may repeat what was sent: not shown
+        raise IntegrityError(f"{operation}: the bridge stored {stored}; what was sent is {sent}")
     return entry

@@ -14,9 +14,9 @@ from pymdc.keypair import ECDSA
 
 
 class Keys(Resource):
-    """The public keys registered for *user*: a `Users`, or a key pair that is registered already.
+    """The public keys of *user*, which is a `Users` or a key pair that is already registered.
 
-    Attributes: ``user``; ``key_pairs``, those that were created here and not deleted since.
+    Attributes: ``user``; ``key_pairs``, the key pairs registered by this object and not deleted.
     """
 
     def __init__(self, user: Identity, *, client: Client | None = None) -> None:
@@ -26,38 +26,38 @@ class Keys(Resource):
 
     @property
     def _client(self) -> Client:
-        of_user = self.user._given if isinstance(self.user, Users) else None
-        return self._given or of_user or super()._client
+        client_of_user = self.user._given_client if isinstance(self.user, Users) else None
+        return self._given_client or client_of_user or super()._client
 
     def list(self, callback: Callback | None = None) -> Answer:
-        """Return the registered keys: ``[{user, key, id}]``. The user asks.
+        """Return the registered keys: ``[{user, key, id}]``. Authenticated as the user.
 
         With *callback*, return a `Call` at once.
         """
         return self._call(callback, self.user, "GET", "keys")
 
     def create(self, key_pair: ECDSA | None = None, callback: Callback | None = None) -> Answer:
-        """Register the public key of *key_pair*, or of a new one. The user asks.
+        """Register the public key of *key_pair* or of a new key pair. Authenticated as the user.
 
-        The key pair is added to ``key_pairs`` at once, whatever the answer will be.
+        The key pair is added to ``key_pairs`` at once, whatever the answer is.
         With *callback*, return a `Call` at once.
         """
-        pair = ECDSA() if key_pair is None else checked(key_pair)
+        pair = ECDSA() if key_pair is None else check_key_pair(key_pair)
         params = {"key": pair.get_public_key()}
-        call = self._prepared(callback, self.user, "POST", "keys", params=params)
+        call = self._prepare(callback, self.user, "POST", "keys", params=params)
         if pair not in self.key_pairs:
             self.key_pairs.append(pair)
         return call()
 
     def delete(self, key_pair: ECDSA, callback: Callback | None = None) -> Answer:
-        """Remove the public key of *key_pair*; the value is ''. The user asks.
+        """Delete the public key of *key_pair*; the value is ''. Authenticated as the user.
 
-        The key pair is taken out of ``key_pairs`` at once, whatever the answer will be.
+        The key pair is removed from ``key_pairs`` at once, whatever the answer is.
         With *callback*, return a `Call` at once.
         """
-        key = checked(key_pair).get_public_key()
-        call = self._prepared(callback, self.user, "DELETE", "keys", key)
-        with suppress(ValueError):  # of one that is not there
+        key = check_key_pair(key_pair).get_public_key()
+        call = self._prepare(callback, self.user, "DELETE", "keys", key)
+        with suppress(ValueError):  # it is not in the list
             self.key_pairs.remove(key_pair)
         return call()
 
@@ -65,15 +65,15 @@ class Keys(Resource):
         return f"<Keys of {self.user}>"
 
 
-def checked(key_pair: object) -> ECDSA:
-    """Return *key_pair* if it is one; TypeError when it is not."""
+def check_key_pair(key_pair: object) -> ECDSA:
+    """Return *key_pair* if it is an `ECDSA`; TypeError if it is not."""
     if not isinstance(key_pair, ECDSA):
         raise TypeError(f"the key pair is {type(key_pair).__name__}; expected ECDSA")
     return key_pair
 
 
 def public_keys(key_pairs: Iterable[ECDSA]) -> list[str]:
-    """Return the public keys of *key_pairs*, in hexadecimal; TypeError for what is none."""
+    """Return the public keys of *key_pairs*, in hexadecimal; TypeError if one is not an `ECDSA`."""
     if not isinstance(key_pairs, Iterable):
         raise TypeError(f"key_pairs is {type(key_pairs).__name__}; expected a list of ECDSA")
-    return [checked(key_pair).get_public_key() for key_pair in key_pairs]
+    return [check_key_pair(key_pair).get_public_key() for key_pair in key_pairs]

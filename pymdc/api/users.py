@@ -11,9 +11,9 @@ from pymdc.client import Answer, Client
 
 
 class Users(Resource):
-    """The user *username*, an e-mail address; the *password* is a random one when none is given.
+    """The user with the e-mail address *username*; without a *password*, a random one is made.
 
-    The password itself never leaves this machine: its SHA-256 does.
+    The password itself is never sent; its SHA-256 is.
     Attributes: ``username``, ``password`` (text).
     """
 
@@ -27,11 +27,11 @@ class Users(Resource):
         self.password = text(password, "the password")
 
     def password_hash(self) -> str:
-        """Return SHA-256 of the password, the 64 hexadecimal digits that the bridge is sent."""
+        """Return the SHA-256 of the password, as the 64 hexadecimal digits sent to the bridge."""
         return sha256(raw(self.password, "the password")).hexdigest()
 
     def register(self, callback: Callback | None = None) -> Answer:
-        """Make the account; the bridge mails a token that `activate` takes. Nobody signs.
+        """Create the account; the bridge mails a token for `activate`. Not authenticated.
 
         With *callback*, return a `Call` at once.
         """
@@ -39,7 +39,7 @@ class Users(Resource):
         return self._call(callback, None, "POST", "users", params=params)
 
     def activate(self, token: Text, callback: Callback | None = None) -> Answer:
-        """Activate the account with the *token* from the mail, once. Nobody signs.
+        """Activate the account with the *token* from the mail. Not authenticated.
 
         With *callback*, return a `Call` at once.
         """

@@ -1,4 +1,4 @@
-"""The default client: which bridge it calls, and that it calls none if no endpoint is set."""
+"""The default client: which bridge it calls, and what it returns if no endpoint is set."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ def every_call() -> list[tuple[Callable[..., Any], list[Any]]]:
 
 @pytest.mark.usefixtures("no_endpoint")
 @pytest.mark.parametrize("number", range(len(every_call())))
-def test_call_without_endpoint_is_no_endpoint_that_says_how_to_name_one(
-    ask: Ask, number: int
-) -> None:
+def test_call_without_endpoint_is_no_endpoint_with_advice(ask: Ask, number: int) -> None:
     call, arguments = every_call()[number]
     value = ask(call, *arguments)
     assert type(value) is NoEndpoint
@@ -233,12 +231,12 @@ def test_resources_of_default_client_are_pickled_and_copied(
     bridge: Bridge, account: Account, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for resource in resources():
-        for twin in (
+        for duplicate in (
             pickle.loads(pickle.dumps(resource)),
             copy.deepcopy(resource),
             copy.copy(resource),
         ):
-            assert repr(twin) == repr(resource)
+            assert repr(duplicate) == repr(resource)
     monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
     my_bucket = Bucket(bucket.bucket_id, account.key_pair)
     assert pickle.loads(pickle.dumps(my_bucket)).list() == my_bucket.list()
@@ -246,11 +244,11 @@ def test_resources_of_default_client_are_pickled_and_copied(
 
 def test_resources_of_given_client_refuse_pickling(client: pymdc.Client) -> None:
     for resource in resources():
-        resource._given = client
+        resource._given_client = client
         for copying in (pickle.dumps, copy.deepcopy):
             with pytest.raises(TypeError, match="cannot be pickled, since its connections"):
                 copying(resource)
-        assert copy.copy(resource)._given is client
+        assert copy.copy(resource)._given_client is client
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

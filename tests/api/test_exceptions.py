@@ -82,7 +82,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 UNCERTAIN = "; the request may still have been executed ("
 
 EXCHANGES: list[tuple[Callable[[pymdc.Client], Any], Handler, type[Exception], str]] = [
-    # request, treatment of its connection, exception, beginning of its text
+    # call, handler of its connection, exception, beginning of its text
     (register, wait, exceptions.Timeout, "POST {}/users: no answer within 0.2 s" + UNCERTAIN),
     (list_keys, wait, exceptions.Timeout, "GET {}/keys: no answer within 0.2 s"),
     (list_keys, half_the_body, exceptions.Timeout, "GET {}/keys: "),
@@ -158,12 +158,12 @@ EXCHANGES: list[tuple[Callable[[pymdc.Client], Any], Handler, type[Exception], s
 ]
 
 
-@pytest.mark.parametrize(("call", "treat", "kind", "text"), EXCHANGES)
+@pytest.mark.parametrize(("call", "handle", "kind", "text"), EXCHANGES)
 def test_exception_says_request_address_reason_and_what_to_check(
-    ask: Ask, call: Callable[[pymdc.Client], Any], treat: Handler, kind: type[Exception], text: str
+    ask: Ask, call: Callable[[pymdc.Client], Any], handle: Handler, kind: type[Exception], text: str
 ) -> None:
     read = 0.2 if kind is exceptions.Timeout else 30
-    with RawServer(treat) as server, pymdc.Client(server.endpoint, timeout=(5, read)) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint, timeout=(5, read)) as client:
         value = ask(call(client))
     assert type(value) is kind
     assert str(value).startswith(text.format(server.endpoint))
@@ -195,7 +195,7 @@ def test_connect_error_says_address_reason_and_what_to_check(
 
 
 @pytest.mark.parametrize("status", ["200 OK", "400 No TLS"])
-def test_tls_to_plain_server_is_no_secure_connection(ask: Ask, status: str) -> None:
+def test_tls_to_plain_server_is_connect_error(ask: Ask, status: str) -> None:
     answer = written(status, b"[]")
     with RawServer(lambda connection: connection.sendall(answer)) as server:
         with pymdc.Client(server.endpoint.replace("http:", "https:"), timeout=(5, 30)) as client:
@@ -226,7 +226,7 @@ def test_timeout_names_limit_that_was_exceeded(ask: Ask, setting: str, text: str
     assert str(value) == text.format(server.endpoint)
 
 
-def test_closed_client_says_so(ask: Ask) -> None:
+def test_call_of_closed_client_is_closed_and_names_endpoint(ask: Ask) -> None:
     client = pymdc.Client("http://127.0.0.1:1")
     client.close()
     client.close()
@@ -250,7 +250,7 @@ def download(ask: Ask, channel: Handler | None, pointers: Any = None) -> tuple[A
 
 
 @pytest.mark.parametrize(
-    ("treat", "kind", "text"),
+    ("handle", "kind", "text"),
     [
         (wait, exceptions.Timeout, "nothing came for 0.1 s"),
         (
@@ -262,9 +262,9 @@ def download(ask: Ask, channel: Handler | None, pointers: Any = None) -> tuple[A
     ],
 )
 def test_channel_error_names_channel(
-    ask: Ask, treat: Handler, kind: type[Exception], text: str
+    ask: Ask, handle: Handler, kind: type[Exception], text: str
 ) -> None:
-    value, _, url = download(ask, treat)
+    value, _, url = download(ask, handle)
     assert isinstance(value, kind)
     assert str(value).startswith(f"the channel {url}: {text}")
 

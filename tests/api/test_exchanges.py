@@ -6,8 +6,8 @@ exchanges need what earlier ones created.  Each has a ``name``, a request, ``the
 
 The request:
 
-    ask       the request line, with a body: ``json``, ``body`` (text as it is) or ``fields`` and
-              a ``file`` of multipart (``cut`` bytes are left off its end, ``chunked`` sends chunks)
+    ask       the request line, with a body: ``json``, ``body`` (text) or ``fields`` and a ``file``
+              of multipart (``cut`` bytes are left off its end, ``chunked`` sends chunks)
     basic     the user: a name, or an e-mail and the password as sent
     sign      the key that signs the contract of the request, or the text in ``signed``;
               ``"nonce": false`` adds no fresh ``__nonce``
@@ -152,17 +152,19 @@ def slot_pattern(name: str, names: Fields) -> str:
 # Answers
 
 
-def parts_of(wanted: Fields) -> Fields:
+def parts_of(expected: Fields) -> Fields:
     """Return the answer that the table expects, in the parts of an answer."""
-    parts = {f"header {name}": value for name, value in wanted.get("headers", {}).items()}
-    if "error" in wanted:
-        parts["json"] = {"error": wanted["error"]}
-    if "body" in wanted:
-        parts["json"] = TABLE["bodies"][wanted["body"]] | wanted.get("values", {})
-    if "list" in wanted:
-        parts["json"] = [TABLE["bodies"][wanted["list"]] | values for values in wanted["values"]]
+    parts = {f"header {name}": value for name, value in expected.get("headers", {}).items()}
+    if "error" in expected:
+        parts["json"] = {"error": expected["error"]}
+    if "body" in expected:
+        parts["json"] = TABLE["bodies"][expected["body"]] | expected.get("values", {})
+    if "list" in expected:
+        parts["json"] = [
+            TABLE["bodies"][expected["list"]] | values for values in expected["values"]
+        ]
     converted = {"headers", "error", "body", "list", "values"}
-    return parts | {name: value for name, value in wanted.items() if name not in converted}
+    return parts | {name: value for name, value in expected.items() if name not in converted}
 
 
 def differences(template: Any, value: Any, names: Fields, where: str) -> Iterator[str]:
@@ -251,8 +253,8 @@ class Client:
         body = b"".join(start + part + b"\r\n" for part in parts) + f"--{BOUNDARY}--\r\n".encode()
         return headers, body[: len(body) - entry.get("cut", 0)]
 
-    def basic(self, who: str | list[str]) -> str:
-        pair = [f"{who}@example.com", "{password}"] if isinstance(who, str) else who
+    def basic(self, user: str | list[str]) -> str:
+        pair = [f"{user}@example.com", "{password}"] if isinstance(user, str) else user
         return "Basic " + base64.b64encode(":".join(fill(pair, self.names)).encode()).decode()
 
     def signature(self, entry: Fields, method: str, target: str, body: bytes) -> Fields:
@@ -267,7 +269,7 @@ class Client:
         return {"x-pubkey": self.names[entry["sign"]], "x-signature": signature.hex()}
 
 
-class Story:
+class Replay:
     """The exchanges of one client with one bridge, and the values that the answers gave."""
 
     def __init__(self, endpoint: str, clock: Clock, outbox: Path) -> None:
@@ -282,21 +284,21 @@ class Story:
         self.outbox = outbox
         self.pulled: dict[str, bytes] = {}
 
-    def play(self, entry: Fields) -> list[str]:
+    def run(self, entry: Fields) -> list[str]:
         """Send the request of *entry*; return the differences of the answer from the table."""
         try:
-            scene = [fault for step in entry.get("before", []) for fault in self.play(step)]
+            earlier = [fault for step in entry.get("before", []) for fault in self.run(step)]
             self.prepare(entry)
             answer = self.answer(entry)
-            wanted = parts_of(entry.get("now") or entry["then"]).items()
+            expected = parts_of(entry.get("now") or entry["then"]).items()
             faults = [
                 fault
-                for part, template in wanted
+                for part, template in expected
                 for fault in differences(template, answer.get(part), self.names, part)
             ]
         except FAULTS as error:
             return [repr(error)]
-        return scene + faults + [f"the answer was {answer!r:.500}" for _ in faults[:1]]
+        return earlier + faults + [f"the answer was {answer!r:.500}" for _ in faults[:1]]
 
     def prepare(self, entry: Fields) -> None:
         self.advance(1)
@@ -359,11 +361,11 @@ def frames_of(channel: ClientConnection) -> Iterator[str | bytes]:
 
 @pytest.fixture(scope="module")
 def faults_by_exchange(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """Play all exchanges once; return the differences from the table by exchange."""
+    """Replay all exchanges once; return the differences from the table by exchange."""
     data, clock = tmp_path_factory.mktemp("bridge"), Clock()
     with Bridge(data, clock=clock) as bridge:
-        story = Story(bridge.endpoint, clock, data / "outbox")
-        return {entry["name"]: story.play(entry) for entry in EXCHANGES}
+        replay = Replay(bridge.endpoint, clock, data / "outbox")
+        return {entry["name"]: replay.run(entry) for entry in EXCHANGES}
 
 
 @pytest.mark.parametrize("name", [entry["name"] for entry in EXCHANGES])

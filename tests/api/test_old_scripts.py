@@ -1,4 +1,4 @@
-"""Uses of the objects in scripts of 2016: assigned attributes and other identities."""
+"""Scripts of 2016: attributes are assigned, and users and key pairs take each other's place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_IDENTITY = {"error": "No authentication strategy detected"}
 
 
 class UserLike:
-    """An object with the attributes of a user that `REST` needs, and of no class of pymdc."""
+    """An object with the attributes of a user that `REST` needs; its class is not from pymdc."""
 
     def __init__(self, user: Users) -> None:
         self.username = user.username
@@ -107,14 +107,14 @@ def test_assigned_key_pair_signs_from_next_call(
 def test_assigned_private_key_does_not_sign_earlier_calls(
     bridge: Bridge, bucket: Bucket, account: Account
 ) -> None:
-    free, stranger = threading.Event(), {"error": "Public key not registered"}
+    released, stranger = threading.Event(), {"error": "Public key not registered"}
     with pymdc.Client(bridge.endpoint, workers=1) as client:
         waiting = Bucket(bucket.bucket_id, account.key_pair, client=client)
-        busy = waiting.list(lambda answer: free.wait(PATIENCE))
+        busy = waiting.list(lambda answer: released.wait(PATIENCE))
         before = waiting.list(lambda answer: None)
         account.key_pair.private_key = pymdc.ECDSA().private_key
         after = waiting.list(lambda answer: None)
-        free.set()
+        released.set()
         assert "error" not in busy.result(PATIENCE)
         assert "error" not in before.result(PATIENCE)
         assert after.result(PATIENCE) == stranger

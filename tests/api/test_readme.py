@@ -57,18 +57,18 @@ class Newcomer:
 
     def __init__(self, open_terminal: Callable[[], Terminal]) -> None:
         self._open_terminal = open_terminal
-        self._setup_commands: list[str] = []  # which begin the lesson
+        self._setup_commands: list[str] = []  # at the beginning of the lesson
         self.differences: list[str] = []
         self._open()
 
     def _open(self) -> None:
-        self._one, self._two = self._open_terminal(), self._open_terminal()
+        self._bridge_terminal, self._terminal = self._open_terminal(), self._open_terminal()
         self._prompt = SHELL
 
     def follow(self, block: Block) -> None:
         if block.language == "console":
             if self._prompt == PYTHON:
-                self._two.type("exit()", SHELL)
+                self._terminal.type("exit()", SHELL)
                 self._prompt = SHELL
             for command in block.text.split("$ ")[1:]:
                 self._run(command.rstrip("\n").partition("\n")[0], block.heading)
@@ -82,20 +82,20 @@ class Newcomer:
 
     def stop(self) -> None:
         """Stop the bridge."""
-        self._one.press_ctrl_c()
-        self._one.read_to(SHELL)
+        self._bridge_terminal.press_ctrl_c()
+        self._bridge_terminal.read_to(SHELL)
 
     def _run(self, command: str, heading: str) -> None:
         if heading == "The lesson":
             self._setup_commands.append(command)
         if "-m pymdc.bridge" in command:
-            self._one.type(command, BRIDGE)
+            self._bridge_terminal.type(command, BRIDGE)
         elif command.endswith("/python"):
-            self._two.type(command, PYTHON)
+            self._terminal.type(command, PYTHON)
             self._prompt = PYTHON
         else:
-            printed = self._two.type(command, SHELL, patience=180)
-            status = self._two.type("echo $?", SHELL)
+            printed = self._terminal.type(command, SHELL, patience=180)
+            status = self._terminal.type("echo $?", SHELL)
             if status != "0\n" or "rror" in printed:
                 self.differences.append(f"{command}\n{printed}")
 
@@ -111,10 +111,10 @@ class Newcomer:
 
     def _type(self, line: str) -> str:
         if TOKEN not in line:
-            return self._two.type(line, PYTHON, MORE)
-        self._two.type(line, "\n" + TOKEN)  # not the prompt in the echo of *line*
-        link = self._one.read_to("\n").splitlines()[-1]
-        return self._two.type(link.rpartition("/")[2], PYTHON)
+            return self._terminal.type(line, PYTHON, MORE)
+        self._terminal.type(line, "\n" + TOKEN)  # not the prompt in the echo of *line*
+        link = self._bridge_terminal.read_to("\n").splitlines()[-1]
+        return self._terminal.type(link.rpartition("/")[2], PYTHON)
 
 
 @pytest.mark.usefixtures("_port")

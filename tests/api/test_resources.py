@@ -463,7 +463,7 @@ def test_two_clients_serve_two_bridges(bridge: Bridge, client: pymdc.Client) -> 
         assert user.register() == {"error": "Email is already registered"}
 
 
-def test_threads_use_one_bucket_at_once(bucket: Bucket) -> None:
+def test_bucket_is_shared_by_threads(bucket: Bucket) -> None:
     got: list[Any] = []
     threads = [threading.Thread(target=lambda: got.append(bucket.list())) for _ in range(12)]
     for thread in threads:

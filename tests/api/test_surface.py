@@ -66,12 +66,12 @@ def find(dotted: str) -> Any:
     return found
 
 
-def signature(function: Any, *without: Any) -> str:
-    """Return the parameters without types, except those of the kinds *without*."""
+def signature(function: Any, *excluded: Any) -> str:
+    """Return the parameters without types and without those of the kinds *excluded*."""
     parameters = [
         parameter.replace(annotation=inspect.Parameter.empty)
         for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind not in without
+        if parameter.kind not in excluded
     ]
     text = str(inspect.Signature(parameters))
     return text.replace("mappingproxy({})", "{}")

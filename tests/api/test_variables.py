@@ -1,4 +1,4 @@
-"""Variables that say something impossible: the error names them."""
+"""Invalid values of environment variables: the error names the variable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pymdc
         ("PYMDC_ENDPOINT", "ftp://x", "the endpoint is 'ftp://x'; expected"),
     ],
 )
-def test_impossible_value_of_a_variable_is_told_with_its_name(
+def test_invalid_value_of_variable_is_error_that_names_it(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, text: str
 ) -> None:
     monkeypatch.setenv(variable, value)

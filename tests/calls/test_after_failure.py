@@ -1,4 +1,4 @@
-"""Calls after the bridge could not be reached: they work as if nothing had failed."""
+"""Calls after the bridge could not be reached: they work as if no call had failed."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def test_download_succeeds_after_channels_were_unreachable(
 ) -> None:
     file, path = io.BytesIO(), tmp_path / "out"
     to: Any = path if target == "path" else file
-    with FakeBridge() as lender, pymdc.Client(lender.endpoint) as client:
+    with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        reachable, lender.channel = lender.channel, f"ws://127.0.0.1:{closed_port()}"
+        reachable, fake.channel = fake.channel, f"ws://127.0.0.1:{closed_port()}"
         assert type(ask(files.download, HASH, to=to)) is exceptions.ConnectError
         assert list(tmp_path.iterdir()) == []
         assert file.getvalue() == b""
-        lender.channel = reachable
+        fake.channel = reachable
         assert ask(files.download, HASH, to=to)["size"] == len(DATA)
     assert (path.read_bytes() if target == "path" else file.getvalue()) == DATA
 

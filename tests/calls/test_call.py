@@ -119,7 +119,7 @@ class Calls(RuleBasedStateMachine):
 
     @precondition(lambda self: self.unfinished)
     @rule(which=WHICH)
-    def cancel_while_the_answer_comes(self, which: int) -> None:
+    def cancel_while_answer_arrives(self, which: int) -> None:
         held_call = self.pick(which, self.workers)
         held_call.answer()
         self.finish(held_call, Cancelled if held_call.call.cancel() else str)

@@ -1,4 +1,4 @@
-"""A cancelled call ends at once, whatever it is doing; and no call blocks another."""
+"""A cancelled call ends at once, at whatever stage it is; and no call blocks another."""
 
 from __future__ import annotations
 
@@ -122,9 +122,8 @@ def _run_connect_hook(event: str, arguments: tuple[object, ...]) -> None:
         _connect_hooks.get(arguments[1][1], int)()  # type: ignore[index]
 
 
-sys.addaudithook(
-    _run_connect_hook
-)  # a hook cannot be removed, and does nothing while no port is watched
+# An audit hook cannot be removed; this one does nothing while no port has a hook.
+sys.addaudithook(_run_connect_hook)
 
 
 @contextmanager
@@ -249,7 +248,7 @@ def test_finished_call_is_not_cancelled() -> None:
 
 
 class BlockingIdleConnections(deque[Any]):
-    """Idle connections; whoever puts back the first one waits for ``go_on``."""
+    """Idle connections; the thread that puts back the first one waits for ``go_on``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -279,22 +278,22 @@ def upload_calling_file(client: pymdc.Client, callback: Callable[[Any], object])
 
 @pytest.mark.parametrize("ask", [register, upload_calling_file])
 def test_call_cancelled_after_its_answer_leaves_connection_to_next_call(ask: Ask) -> None:
-    asked, answer = threading.Event(), threading.Event()
+    arrived, answer = threading.Event(), threading.Event()
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(ANSWER)
         read_request(connection)
-        asked.set()
+        arrived.set()
         answer.wait(PATIENCE)
         connection.sendall(ANSWER)
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         client._transport._idle = kept = BlockingIdleConnections()
         cancelled = ask(client, lambda value: None)
         assert kept.put_back.wait(PATIENCE)
         following = register(client, lambda value: None)
-        assert asked.wait(PATIENCE)
+        assert arrived.wait(PATIENCE)
         assert cancelled.cancel()
         kept.go_on.set()
         answer.set()
@@ -306,7 +305,7 @@ def test_call_cancelled_after_its_answer_leaves_connection_to_next_call(ask: Ask
 def test_cancelled_asyncio_future_cancels_its_call() -> None:
     got: list[Any] = []
 
-    async def give_up(server: HoldingServer, client: pymdc.Client) -> Call:
+    async def cancel_future(server: HoldingServer, client: pymdc.Client) -> Call:
         call = register(client, got.append)
         future = asyncio.wrap_future(call)
         await asyncio.to_thread(server.held.wait, PATIENCE)
@@ -317,7 +316,7 @@ def test_cancelled_asyncio_future_cancels_its_call() -> None:
         return call
 
     with HoldingServer(read_request) as server, pymdc.Client(server.endpoint) as client:
-        call = asyncio.run(give_up(server, client))
+        call = asyncio.run(cancel_future(server, client))
         assert not call.is_alive()
         server.released.set()
         assert server.ended.wait(PATIENCE)

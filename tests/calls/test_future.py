@@ -1,4 +1,4 @@
-"""A call as a future: what it says of itself, and how long it is waited for."""
+"""A call as a future: its states, and waits for it with a timeout."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_call_waits_runs_and_is_done() -> None:
 
 @pytest.mark.parametrize("wait", [Call.result, Call.exception])
 @pytest.mark.parametrize("seconds", [0.1, 0, -1])
-def test_timeout_of_a_wait_is_that_of_futures_and_ends_no_call(
+def test_timed_out_wait_raises_timeout_error_and_does_not_end_call(
     wait: Callable[..., Any], seconds: float
 ) -> None:
     got: list[Any] = []

@@ -1,4 +1,4 @@
-"""Calls on a kept connection: whatever ends one early closes the connection."""
+"""Calls on a kept connection: if a call is ended early, its connection is closed."""
 
 from __future__ import annotations
 
@@ -24,20 +24,18 @@ import pymdc
 from pymdc import Call, Cancelled, exceptions
 
 LIMIT = 0.4  # seconds, of a call that is to time out
-UPLOAD_SIZE = (
-    32 * 1024 * 1024
-)  # bytes, more than the system buffers for a server that does not read
+UPLOAD_SIZE = 32 * 1024 * 1024  # bytes, more than the system buffers if a server does not read
 
 
 def answer_then(then: Handler) -> Handler:
-    """Return a treatment: answer one request, then call *then* with the connection."""
+    """Return a handler that answers one request and calls *then* with the connection."""
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(ANSWER)
         then(connection)
 
-    return treat
+    return handle
 
 
 def half_the_headers(connection: socket.socket) -> None:
@@ -85,12 +83,12 @@ def client_with_kept_connection(
 ) -> Iterator[tuple[HoldingServer, pymdc.Client]]:
     """Yield a server, and a client with a kept connection whose next call the server holds.
 
-    Check that this call has closed the connection in the end.
+    Check at the end that this call has closed the connection.
     """
     trusted = certificate(folder, "localhost") if secure else None
 
-    def over(treat: Handler) -> Handler:
-        return over_tls(trusted, treat) if trusted else treat
+    def over(handle: Handler) -> Handler:
+        return over_tls(trusted, handle) if trusted else handle
 
     with HoldingServer(answer_then(then), over) as server:
         endpoint = f"https://localhost:{server.port}" if trusted else server.endpoint
@@ -100,12 +98,12 @@ def client_with_kept_connection(
             assert register(client) == []
             yield server, client
             server.released.set()
-            assert server.ended.wait(AT_ONCE), "the call has lost its connection"
+            assert server.ended.wait(AT_ONCE), "the call did not close its connection"
 
 
 def check_next_call(server: HoldingServer, client: pymdc.Client) -> None:
-    """Check that the next call gets a new connection, and its answer."""
-    assert server.connections == 1, "the first connection was kept"
+    """Check that the next call gets a new connection and an answer."""
+    assert server.connections == 1, "the first connection was not kept"
     assert register(client) == []
     assert server.connections == 2
 
@@ -143,7 +141,7 @@ def test_close_cancels_calls_on_kept_connections(
 
 
 def drip(connection: socket.socket) -> None:
-    """Start an endless answer, one byte at a time."""
+    """Send an endless answer, one byte at a time."""
     read_request(connection)
     connection.sendall(ANSWER[:20])
     with suppress(OSError):
@@ -183,11 +181,8 @@ def test_time_limit_holds_on_kept_connection(
     secure: bool,
     tmp_path: Path,
 ) -> None:
-    def asked(client: pymdc.Client) -> Any:
-        return ask(lambda callback=None: make(client, *([callback] if callback else [])))
-
     with client_with_kept_connection(then, tmp_path, secure, **settings) as (server, client):
-        value = asked(client)
+        value = ask(lambda callback=None: make(client, *([callback] if callback else [])))
         assert isinstance(value, exceptions.Timeout)
         assert text in str(value)
         check_next_call(server, client)
@@ -224,17 +219,17 @@ for _ in range(4):
 
 
 def test_ctrl_c_ends_callback_calls_on_kept_connections() -> None:
-    together, arrived = threading.Barrier(4), threading.Semaphore(0)
+    all_requested, arrived = threading.Barrier(4), threading.Semaphore(0)
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
-        together.wait(PATIENCE)  # so that each call has a connection of its own
+        all_requested.wait(PATIENCE)  # so that each call has its own connection
         connection.sendall(ANSWER)
         read_request(connection)
         arrived.release()
         wait(connection)
 
-    with RawServer(treat) as server:
+    with RawServer(handle) as server:
         command = [sys.executable, "-c", PROGRAM, server.endpoint]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:

@@ -1,4 +1,4 @@
-"""Workers and calls: exactly once, in order, and without blocking each other."""
+"""The worker pool: calls run exactly once, in order, and without blocking each other."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_call_is_alive_until_its_callback_has_returned(workers: Workers) -> None
     assert released == [True]
 
 
-def test_exception_of_callback_is_logged_and_harmless(
+def test_exception_of_callback_is_logged_and_ends_no_worker(
     workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail_in_callback(value: object) -> None:
@@ -404,7 +404,7 @@ class InterceptingQueue(Queue[Any]):
 def test_job_submitted_while_threads_close_is_done() -> None:
     def close() -> None:
         closing.start()
-        closing.join(0.1)  # it cannot end if the job comes first
+        closing.join(0.1)  # it cannot end if the job is put first
 
     threads, rested, done = WorkerThreads(), threading.Event(), threading.Event()
     closing = threading.Thread(target=threads.close)
@@ -442,7 +442,7 @@ def test_process_is_held_only_while_callback_is_outstanding(one_worker: Workers)
 
 
 class PausingHandler(logging.Handler):
-    """Blocks whoever logs something until ``go_on`` is set."""
+    """Blocks the thread that logs something until ``go_on`` is set."""
 
     def __init__(self) -> None:
         super().__init__()

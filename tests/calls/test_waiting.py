@@ -118,16 +118,16 @@ def test_waiters_are_woken_by_each_change() -> None:
     changes, most = Changes(), 300
     numbers = [0] * 4
 
-    def follow(place: int) -> None:
+    def follow(index: int) -> None:
         for number in range(1, most):
-            if changes.wait_for(partial(all_have_come_to, number - 1), PATIENCE):
-                numbers[place] = number
+            if changes.wait_for(partial(all_have_reached, number - 1), PATIENCE):
+                numbers[index] = number
                 changes.notify()
 
-    def all_have_come_to(number: int) -> bool:
+    def all_have_reached(number: int) -> bool:
         return min(numbers) >= number
 
-    threads = [threading.Thread(target=follow, args=[place]) for place in range(len(numbers))]
+    threads = [threading.Thread(target=follow, args=[index]) for index in range(len(numbers))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -140,7 +140,7 @@ def test_exception_during_wait_has_no_context_of_queue() -> None:
     class Interrupted(Queue[int]):
         def __init__(self) -> None:
             super().__init__()
-            self._signal = self  # type: ignore[assignment]  # what is waited for
+            self._signal = self  # type: ignore[assignment]  # whose acquire() waits
 
         def acquire(self, timeout: float) -> bool:
             raise KeyboardInterrupt
@@ -156,7 +156,7 @@ def test_exception_during_wait_has_no_context_of_queue() -> None:
 def test_item_of_interrupted_put_is_taken_when_timeout_ends() -> None:
     class Interrupted(Queue[int]):
         def _notify(self) -> None:
-            """Be interrupted before the waiter is woken."""
+            """Do nothing, as if interrupted before the waiter is woken."""
 
     queue, waits, got = Interrupted(), threading.Event(), list[int]()
 
@@ -176,7 +176,7 @@ def test_wait_without_timeout_polls() -> None:
     class Counted(Queue[int]):
         def __init__(self) -> None:
             super().__init__()
-            self._signal = self  # type: ignore[assignment]  # what is waited for
+            self._signal = self  # type: ignore[assignment]  # whose acquire() waits
 
         def acquire(self, timeout: float) -> bool:
             waits.append(timeout)

@@ -118,12 +118,12 @@ def test_channel_with_refused_certificate_says_reason_and_what_to_check(
 
 
 def test_host_with_refused_certificate_is_sent_nothing(ask: Ask, localhost: Path) -> None:
-    came: list[bytes] = []
-    with RawServer(over_tls(localhost, lambda secure: came.append(secure.recv(1)))) as server:
+    received: list[bytes] = []
+    with RawServer(over_tls(localhost, lambda secure: received.append(secure.recv(1)))) as server:
         value = list_buckets(ask, "localhost", server.port, None)
     assert type(value) is exceptions.CertificateError
     assert server.connections == 1
-    assert not any(came)
+    assert not any(received)
 
 
 def reset(connection: socket.socket) -> None:
@@ -135,9 +135,9 @@ def close(connection: socket.socket) -> None:
     connection.recv(65536)
 
 
-@pytest.mark.parametrize("treat", [reset, close])
-def test_broken_handshake_is_connect_error_and_tried_three_times(ask: Ask, treat: Handler) -> None:
-    with RawServer(treat) as server, pymdc.Client(f"https://localhost:{server.port}") as client:
+@pytest.mark.parametrize("handle", [reset, close])
+def test_broken_handshake_is_connect_error_and_tried_three_times(ask: Ask, handle: Handler) -> None:
+    with RawServer(handle) as server, pymdc.Client(f"https://localhost:{server.port}") as client:
         value = ask(pymdc.api.Users("a@b.com", "x", client=client).register)
     assert type(value) is exceptions.ConnectError
     assert "may still have been executed" not in str(value)

@@ -1,4 +1,4 @@
-"""More calls at once than connections are kept: each has its answer, and the rest is closed."""
+"""More calls at once than kept connections: each is answered, and surplus connections close."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ import pymdc
 KEPT, CALLS = 64, 80
 
 
-def test_connections_beyond_those_that_are_kept_are_closed(
+def test_surplus_connections_are_closed_and_others_are_kept(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    together, closed = threading.Barrier(CALLS), threading.Semaphore(0)
+    all_requested, closed = threading.Barrier(CALLS), threading.Semaphore(0)
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
-        together.wait(PATIENCE)
+        all_requested.wait(PATIENCE)
         connection.sendall(ANSWER)
         if not read_request(connection)[0]:
             closed.release()
 
     got: list[Any] = []
-    with caplog.at_level(logging.INFO), RawServer(treat) as server:
+    with caplog.at_level(logging.INFO), RawServer(handle) as server:
         with pymdc.Client(server.endpoint) as client:
             user = pymdc.api.Users("a@b.com", "pass", client=client)
             threads = [

@@ -1,4 +1,4 @@
-"""Answers of the right form and the wrong meaning, and statuses on both sides of each limit."""
+"""Answers with the right form and the wrong meaning, and values just inside and outside limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pymdc._crypto.file_hash import file_hash
 OBJECT, LIST, PAGE = b'{"error": "no"}', b"[]", b"<html>"
 
 
-def asked(ask: Ask, answer: bytes) -> Any:
+def register_with(ask: Ask, answer: bytes) -> Any:
     with RawServer(answering(answer)) as server, pymdc.Client(server.endpoint) as client:
         return ask(pymdc.api.Users("a@b.com", "pass", client=client).register)
 
@@ -43,8 +43,8 @@ def asked(ask: Ask, answer: bytes) -> Any:
         (599, PAGE, exceptions.HTTPError),
     ],
 )
-def test_status_decides_what_an_answer_is(ask: Ask, status: int, body: bytes, value: Any) -> None:
-    got = asked(ask, written(f"{status} Some", body))
+def test_status_determines_kind_of_value(ask: Ask, status: int, body: bytes, value: Any) -> None:
+    got = register_with(ask, written(f"{status} Some", body))
     if value is exceptions.HTTPError:
         assert type(got) is value
         assert (got.code, got.read()) == (status, body)
@@ -60,14 +60,14 @@ def test_status_decides_what_an_answer_is(ask: Ask, status: int, body: bytes, va
         (300, exceptions.HTTPError),
     ],
 )
-def test_success_without_a_length_may_be_cut_short(ask: Ask, status: int, kind: type) -> None:
-    value = asked(ask, f"HTTP/1.1 {status} Some\r\nServer: x\r\n\r\n".encode())
+def test_success_without_length_is_connection_lost(ask: Ask, status: int, kind: type) -> None:
+    value = register_with(ask, f"HTTP/1.1 {status} Some\r\nServer: x\r\n\r\n".encode())
     assert type(value) is kind
 
 
-@pytest.mark.parametrize("told", ["-1", "1.5", "1e0", "0x0", "+0", "", "now", "0, 0"])
-def test_retry_after_that_is_no_time_is_none(ask: Ask, told: str) -> None:
-    busy = written("503 Busy", OBJECT, f"Retry-After: {told}")
+@pytest.mark.parametrize("retry_after", ["-1", "1.5", "1e0", "0x0", "+0", "", "now", "0, 0"])
+def test_invalid_retry_after_is_ignored(ask: Ask, retry_after: str) -> None:
+    busy = written("503 Busy", OBJECT, f"Retry-After: {retry_after}")
     with RawServer(answering(busy)) as server, pymdc.Client(server.endpoint) as client:
         value = ask(pymdc.api.Keys(pymdc.api.Users("a@b.com", client=client)).list)
         assert server.connections == 1
@@ -80,26 +80,26 @@ NO_ANSWERS: list[Any] = [{}, [], ["token"], "token", 5, None, {"Token": "t"}]
 
 @pytest.mark.parametrize("answer", [*NO_TOKENS, *NO_ANSWERS], ids=json.dumps)
 @pytest.mark.parametrize("operation", ["upload", "download"])
-def test_answer_without_a_token_is_told_and_nothing_is_sent(
+def test_answer_without_token_is_integrity_error_and_nothing_is_sent(
     ask: Ask, operation: str, answer: Any
 ) -> None:
-    asked: list[bytes] = []
+    heads: list[bytes] = []
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while head := read_request(connection)[0]:
-            asked.append(head)
+            heads.append(head)
             connection.sendall(written("200 OK", json.dumps(answer).encode()))
 
     file = io.BytesIO(b"skipped" + DATA)
     file.seek(7)
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
         value = ask(
             *{"upload": (files.upload, file), "download": (files.download, HASH)}[operation]
         )
     assert type(value) is exceptions.IntegrityError
     assert "the answer holds no token" in str(value)
-    assert len(asked) == 1
+    assert len(heads) == 1
     assert file.tell() == 7
 
 
@@ -114,12 +114,12 @@ NO_ENTRIES: list[Any] = [{}, [], [{"hash": HASH}], HASH, 5, None, {"Hash": HASH}
 
 
 @pytest.mark.parametrize("answer", [*STORED, *NO_ENTRIES], ids=json.dumps)
-def test_entry_without_the_hash_of_what_was_sent_is_told(ask: Ask, answer: Any) -> None:
-    def treat(connection: socket.socket) -> None:
+def test_entry_without_hash_of_sent_file_is_integrity_error(ask: Ask, answer: Any) -> None:
+    def handle(connection: socket.socket) -> None:
         while read_request(connection)[0]:
             connection.sendall(written("200 OK", json.dumps(answer).encode()))
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         files = pymdc.api.Files("b", None, client=client)
         value = ask(files.upload, io.BytesIO(DATA), "t")
         assert ask(files.upload, io.BytesIO(DATA), "t", verify=False) == answer
@@ -127,7 +127,7 @@ def test_entry_without_the_hash_of_what_was_sent_is_told(ask: Ask, answer: Any) 
     assert HASH in str(value)
 
 
-def test_no_pointers_are_the_empty_file_alone(ask: Ask, tmp_path: Path) -> None:
+def test_empty_list_of_pointers_is_valid_for_empty_file_only(ask: Ask, tmp_path: Path) -> None:
     empty = file_hash(b"")
     with pointer_server([]) as endpoint, pymdc.Client(endpoint) as client:
         files = pymdc.api.Files("b", None, client=client)
@@ -139,7 +139,7 @@ def test_no_pointers_are_the_empty_file_alone(ask: Ask, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [HASH.upper(), HASH[:-1], "0" * 40, ""])
-def test_pointer_with_another_hash_is_told(ask: Ask, tmp_path: Path, name: str) -> None:
+def test_pointer_with_another_hash_is_integrity_error(ask: Ask, tmp_path: Path, name: str) -> None:
     with websocket(send_shard) as url, pointer_server([pointer(url, name)]) as endpoint:
         with pymdc.Client(endpoint) as client:
             files = pymdc.api.Files("b", None, client=client)
@@ -149,7 +149,7 @@ def test_pointer_with_another_hash_is_told(ask: Ask, tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize("size", [len(DATA) - 1, len(DATA) + 1, 0])
-def test_pointer_with_another_size_is_told(ask: Ask, tmp_path: Path, size: int) -> None:
+def test_pointer_with_another_size_is_integrity_error(ask: Ask, tmp_path: Path, size: int) -> None:
     with websocket(send_shard) as url, pointer_server([{**pointer(url), "size": size}]) as endpoint:
         with pymdc.Client(endpoint) as client:
             files = pymdc.api.Files("b", None, client=client)
@@ -163,21 +163,21 @@ def test_pointer_with_another_size_is_told(ask: Ask, tmp_path: Path, size: int) 
 LONGEST = 1e9  # seconds
 
 
-def made(**settings: Any) -> pymdc.Client:
+def client_with(**settings: Any) -> pymdc.Client:
     return pymdc.Client("http://127.0.0.1:1", **settings)
 
 
 @pytest.mark.parametrize("setting", ["timeout", "total", "stall"])
-def test_setting_is_at_most_the_longest(setting: str) -> None:
-    made(**{setting: LONGEST}).close()
+def test_time_setting_has_upper_limit(setting: str) -> None:
+    client_with(**{setting: LONGEST}).close()
     with pytest.raises(ValueError, match=f"{setting} is .*; expected .*seconds"):
-        made(**{setting: LONGEST + 1})
+        client_with(**{setting: LONGEST + 1})
 
 
-@pytest.mark.parametrize(("port", "good"), [(1, True), (65535, True), (0, False), (65536, False)])
-def test_port_of_an_endpoint_is_one(port: int, good: bool) -> None:
+@pytest.mark.parametrize(("port", "valid"), [(1, True), (65535, True), (0, False), (65536, False)])
+def test_port_outside_its_range_is_value_error(port: int, valid: bool) -> None:
     endpoint = f"http://127.0.0.1:{port}"
-    if good:
+    if valid:
         pymdc.Client(endpoint).close()
     else:
         with pytest.raises(ValueError, match="the endpoint is"):
@@ -185,21 +185,21 @@ def test_port_of_an_endpoint_is_one(port: int, good: bool) -> None:
 
 
 @pytest.mark.parametrize("setting", ["workers", "channels"])
-def test_count_is_one_or_more(setting: str) -> None:
-    made(**{setting: 1}).close()
+def test_count_below_one_is_value_error(setting: str) -> None:
+    client_with(**{setting: 1}).close()
     for wrong in (0, -1, True, 1.0):
         with pytest.raises(ValueError, match=f"{setting} is {wrong!r}; expected"):
-            made(**{setting: wrong})
+            client_with(**{setting: wrong})
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
 @pytest.mark.parametrize("params", [{"a": "\ud800"}, {"\ud800": "a"}], ids=["value", "name"])
-def test_half_of_a_pair_of_code_points_is_no_parameter(method: str, params: dict[str, str]) -> None:
+def test_parameter_with_surrogate_is_value_error(method: str, params: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"cannot be sent|has characters that no text has"):
         pymdc.rest.REST(method, "/x", params)
 
 
-def test_path_with_characters_that_no_path_has_is_told_at_the_call() -> None:
+def test_path_with_surrogate_is_value_error_at_call() -> None:
     files = pymdc.api.Files("b", None)
     with pytest.raises(ValueError, match="the path has characters that no path has; expected"):
         files.upload("\ud800", "t")

@@ -1,4 +1,4 @@
-"""Proxies, which are found as urllib.request finds them, and redirects, which are not followed."""
+"""Proxies, from the variables that urllib.request reads; redirects, which are not followed."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def hosts(bridge: Bridge) -> dict[str, int]:
 def secure_bridge(certificates: dict[str, Path]) -> Iterator[int]:
     """Serve answers over TLS as bridge.invalid, and yield the port."""
 
-    def treat(secure: socket.socket) -> None:
+    def handle(secure: socket.socket) -> None:
         while read_request(secure)[0]:
             secure.sendall(ANSWER)
 
-    with RawServer(over_tls(certificates["bridge.invalid"], treat)) as server:
+    with RawServer(over_tls(certificates["bridge.invalid"], handle)) as server:
         yield server.port
 
 
@@ -110,7 +110,7 @@ def pull_with_client(client: pymdc.Client, channel: str) -> Any:
 
 def tunnels(proxy: Proxy) -> list[str]:
     """Return the CONNECT requests without version: HTTP/1.0 up to Python 3.11, then HTTP/1.1."""
-    return [asked.rpartition(" ")[0] for asked in proxy.requests if asked.startswith("CONNECT")]
+    return [line.rpartition(" ")[0] for line in proxy.requests if line.startswith("CONNECT")]
 
 
 @pytest.mark.parametrize("password", ["p/w", "12/34", "p#w", "p?w", "p[w", "p]w", "p:w", "p@w", ""])
@@ -299,7 +299,7 @@ def close_after_request(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("url", ["ws://bridge.invalid", "wss://bridge.invalid"])
 @pytest.mark.parametrize(
-    ("treat", "text"),
+    ("handle", "text"),
     [
         (close_after_request, "the proxy's answer was incomplete or too long"),
         (answering(b"220 smtp.x ESMTP\r\n\r\n"), "the proxy's answer is not HTTP"),
@@ -318,9 +318,9 @@ def close_after_request(connection: socket.socket) -> None:
     ],
 )
 def test_server_that_is_no_proxy_is_connect_error(
-    set_variables: SetVariables, url: str, treat: Handler, text: str
+    set_variables: SetVariables, url: str, handle: Handler, text: str
 ) -> None:
-    with RawServer(treat) as server:
+    with RawServer(handle) as server:
         proxy = server.endpoint.replace("//", "//al:geheim@")
         set_variables(http_proxy=proxy, https_proxy=proxy)
         value = pull_shard(url)

@@ -35,21 +35,21 @@ LARGE = 100_000_000  # bytes, more than the system buffers for a server that doe
 
 
 class DelayedFile(io.RawIOBase):
-    """A file of *size* zeros that can be read once *happened* is set."""
+    """A file of *size* zeros; reading it waits until *ready* is set."""
 
-    def __init__(self, size: int, happened: threading.Event) -> None:
-        self._size, self._place, self._happened = size, 0, happened
+    def __init__(self, size: int, ready: threading.Event) -> None:
+        self._size, self._position, self._ready = size, 0, ready
 
     def read(self, size: int = -1) -> bytes:
-        assert size == 0 or self._happened.wait(PATIENCE)
-        block = bytes(min(size, self._size - self._place))
-        self._place += len(block)
+        assert size == 0 or self._ready.wait(PATIENCE)
+        block = bytes(min(size, self._size - self._position))
+        self._position += len(block)
         return block
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}
-        self._place = starts[whence] + offset
-        return self._place
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
+        self._position = starts[whence] + offset
+        return self._position
 
 
 ROUTES = ["plain", "TLS", "TLS in TLS"]

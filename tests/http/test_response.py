@@ -32,9 +32,9 @@ from pymdc._http.connect import Deadline, connect_tcp
 from pymdc._transfers import channel
 
 
-def list_keys_from(treat: Handler, ask: Ask) -> Any:
-    """List the keys of a user, with a server that does *treat*, and return the value."""
-    with RawServer(treat) as server, pymdc.Client(server.endpoint, timeout=(5, 30)) as client:
+def list_keys_from(handle: Handler, ask: Ask) -> Any:
+    """List the keys of a user at a server whose handler is *handle*, and return the value."""
+    with RawServer(handle) as server, pymdc.Client(server.endpoint, timeout=(5, 30)) as client:
         return ask(pymdc.api.Keys(pymdc.api.Users("a@b.com", "pass", client=client)).list)
 
 
@@ -107,45 +107,47 @@ WHOLE = [
 def test_truncated_answer_is_network_error(ask: Ask, whole: bytes) -> None:
     ends = iter(range(len(whole)))
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(whole[: next(ends)])
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         user = pymdc.api.Users("a@b.com", "pass", client=client)
         values = [ask(user.register) for _ in whole]
     answers = [value for value in values if not isinstance(value, exceptions.NetworkError)]
-    # If only a part of the last chunk's end is missing, the body is complete.
+    # An answer that lacks only a part of the end of its last chunk has a complete body.
     assert answers == [[1, 2, 3, 4, 56]] * len(answers)
 
 
 LENGTHS = ["Content-Length: %d, %d", "Content-Length: %d\r\nContent-Length: %d"]
 
 
-@pytest.mark.parametrize("told", [*LENGTHS, "Content-Length: %d ,0%d", "content-length:%d,\t%d"])
+@pytest.mark.parametrize("header", [*LENGTHS, "Content-Length: %d ,0%d", "content-length:%d,\t%d"])
 @pytest.mark.parametrize(("body", "value"), [(b"", ""), (b"[1, 2]", [1, 2])])
 def test_repeated_equal_content_length_is_accepted(
-    ask: Ask, told: str, body: bytes, value: object
+    ask: Ask, header: str, body: bytes, value: object
 ) -> None:
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while read_request(connection)[0]:
-            lengths = told % (len(body), len(body))
+            lengths = header % (len(body), len(body))
             connection.sendall(f"HTTP/1.1 200 OK\r\n{lengths}\r\n\r\n".encode() + body)
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         bucket = pymdc.api.Bucket("b", pymdc.ECDSA(), client=client)
         assert [ask(bucket.delete), ask(bucket.list)] == [value, value]
         assert server.connections == 1
 
 
-@pytest.mark.parametrize("told", [*LENGTHS, "Content-Length: %d, %d, x", "Content-Length: %d,,%d"])
+@pytest.mark.parametrize(
+    "header", [*LENGTHS, "Content-Length: %d, %d, x", "Content-Length: %d,,%d"]
+)
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found"])
-def test_different_content_lengths_are_garbled_answer(ask: Ask, told: str, status: str) -> None:
-    def treat(connection: socket.socket) -> None:
+def test_different_content_lengths_are_garbled_answer(ask: Ask, header: str, status: str) -> None:
+    def handle(connection: socket.socket) -> None:
         while read_request(connection)[0]:
-            connection.sendall(f"HTTP/1.1 {status}\r\n{told % (2, 3)}\r\n\r\n[]".encode())
+            connection.sendall(f"HTTP/1.1 {status}\r\n{header % (2, 3)}\r\n\r\n[]".encode())
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         user = pymdc.api.Users("a@b.com", "pass", client=client)
         values = [ask(user.register) for _ in range(2)]
         assert server.connections == 2
@@ -154,9 +156,9 @@ def test_different_content_lengths_are_garbled_answer(ask: Ask, told: str, statu
         assert "the answer's headers could not be read" in str(value)
 
 
-@pytest.mark.parametrize("told", [*LENGTHS, "Content-Length: %d"])
-def test_content_length_is_ignored_with_chunks(ask: Ask, told: str) -> None:
-    framing = "Transfer-Encoding: chunked\r\n" + told.replace("%d", "5")
+@pytest.mark.parametrize("header", [*LENGTHS, "Content-Length: %d"])
+def test_content_length_is_ignored_with_chunks(ask: Ask, header: str) -> None:
+    framing = "Transfer-Encoding: chunked\r\n" + header.replace("%d", "5")
     answer = f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n3\r\n[2]\r\n0\r\n\r\n"
     assert list_keys_from(answering(answer.encode()), ask) == [2]
 
@@ -221,11 +223,11 @@ def test_address_after_silent_one_is_reached(scope: CancelScope) -> None:
 
 
 def test_bytes_after_answer_do_not_reach_next_call(ask: Ask) -> None:
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while read_request(connection)[0]:
             connection.sendall(written("200 OK", b"[1]HTTP/1.1 200 OK\r\n\r\n[66]", length=3))
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         keys = pymdc.api.Keys(pymdc.api.Users("a@b.com", "pass", client=client))
         assert [ask(keys.list) for _ in range(3)] == [[1]] * 3
 
@@ -247,11 +249,11 @@ def test_compressed_answer_is_refused(ask: Ask, status: str, encoding: str) -> N
 def test_requests_accept_no_compression(ask: Ask) -> None:
     heads: list[bytes] = []
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         heads.append(read_request(connection)[0])
         connection.sendall(written("200 OK", b"[]"))
 
-    assert list_keys_from(treat, ask) == []
+    assert list_keys_from(handle, ask) == []
     assert b"Accept-Encoding: identity\r\n" in heads[0]
 
 
@@ -265,25 +267,25 @@ INTERIM = [
 
 @pytest.mark.parametrize("interim", INTERIM, ids=lambda interim: interim[9:12])
 def test_interim_answers_are_ignored(ask: Ask, interim: bytes) -> None:
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         for number in range(3):
             read_request(connection)
             connection.sendall(interim)
             connection.sendall(written("200 OK", b"[%d]" % number))
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         keys = pymdc.api.Keys(pymdc.api.Users("a@b.com", "pass", client=client))
         assert [ask(keys.list) for _ in range(3)] == [[0], [1], [2]]
         assert server.connections == 1
 
 
 def test_switch_of_protocol_closes_connection(ask: Ask) -> None:
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while read_request(connection)[0]:
             connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
             connection.sendall(written("200 OK", b"[]"))
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         user = pymdc.api.Users("a@b.com", "pass", client=client)
         for _ in range(2):
             value = ask(user.register)
@@ -295,32 +297,32 @@ def test_switch_of_protocol_closes_connection(ask: Ask) -> None:
 def test_request_carries_its_own_identity_only(ask: Ask) -> None:
     heads: list[bytes] = []
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while head := read_request(connection)[0]:
             heads.append(head.lower())
             connection.sendall(written("200 OK", b"[]"))
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         user = pymdc.api.Users("a@b.com", "pass", client=client)
         ask(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list)
         ask(pymdc.api.Keys(user).list)
         ask(user.register)
         ask(pymdc.api.Bucket("b", pymdc.ECDSA(), client=client).files.download, "hash", "token")
-    told = [
+    sent = [
         [name for name in (b"x-signature", b"x-pubkey", b"authorization", b"x-token") if name in h]
         for h in heads
     ]
-    assert told == [[b"x-signature", b"x-pubkey"], [b"authorization"], [], [b"x-token"]]
+    assert sent == [[b"x-signature", b"x-pubkey"], [b"authorization"], [], [b"x-token"]]
     assert b"__nonce" in heads[0]
     assert not any(b"__nonce" in head for head in heads[1:])
 
 
 def test_connections_are_kept_alive(ask: Ask) -> None:
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while read_request(connection)[0]:
             connection.sendall(written("200 OK", b"[]"))
 
-    with RawServer(treat) as server:
+    with RawServer(handle) as server:
         with pymdc.Client(server.endpoint) as client:
             keys = pymdc.api.Keys(pymdc.api.Users("a@b.com", "pass", client=client))
             for _ in range(5):
@@ -329,15 +331,15 @@ def test_connections_are_kept_alive(ask: Ask) -> None:
 
 
 def answer_together(number: int) -> Handler:
-    """Return a treatment that answers *number* requests at once, when all have arrived."""
-    all_there = threading.Barrier(number)
+    """Return a handler that answers requests only when *number* of them have arrived."""
+    all_arrived = threading.Barrier(number)
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while read_request(connection)[0]:
-            all_there.wait(30)
+            all_arrived.wait(30)
             connection.sendall(written("200 OK", b"[]"))
 
-    return treat
+    return handle
 
 
 def test_one_connection_is_kept_per_worker() -> None:
@@ -475,12 +477,12 @@ def test_docstring_shows_every_exception() -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_exceptions_survive_pickling(error: pymdc.PymdcError) -> None:
-    twin: Any = pickle.loads(pickle.dumps(error))
-    assert type(twin) is type(error)
-    assert str(twin) == str(error)
+    copied: Any = pickle.loads(pickle.dumps(error))
+    assert type(copied) is type(error)
+    assert str(copied) == str(error)
     assert "text" in str(error)
-    if isinstance(twin, exceptions.HTTPError):
-        answer = (twin.code, twin.headers["a"], twin.read())
+    if isinstance(copied, exceptions.HTTPError):
+        answer = (copied.code, copied.headers["a"], copied.read())
         assert answer == (502, "b", b"body")
 
 
@@ -489,15 +491,15 @@ def pickled(error: exceptions.HTTPError) -> Any:
 
 
 @pytest.mark.parametrize(
-    "twin",
+    "duplicate",
     [lambda error: error, copy.copy, copy.deepcopy, pickled],
     ids=["itself", "copied", "copied deeply", "pickled"],
 )
 def test_http_error_is_read_closed_or_dropped_without_warning(
-    twin: Callable[[exceptions.HTTPError], Any],
+    duplicate: Callable[[exceptions.HTTPError], Any],
 ) -> None:
     def made() -> Any:
-        return twin(exceptions.HTTPError("http://x/", 502, "text", {"a": "b"}, b"one\ntwo"))
+        return duplicate(exceptions.HTTPError("http://x/", 502, "text", {"a": "b"}, b"one\ntwo"))
 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -593,11 +595,11 @@ def test_file_that_shrinks_during_upload_is_integrity_error(ask: Ask) -> None:
 
 
 def test_client_is_shared_by_threads() -> None:
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         while read_request(connection)[0]:
             connection.sendall(written("200 OK", b"[]"))
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         buckets, got = pymdc.api.Buckets(pymdc.ECDSA(), client=client), []
         threads = [threading.Thread(target=lambda: got.append(buckets.list())) for _ in range(16)]
         for thread in threads:

@@ -1,4 +1,4 @@
-"""Retries: no request is done twice or given up early, wherever a connection breaks."""
+"""Retries: no request is executed twice or given up early, wherever a connection breaks."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def state(method: str, auth: Auth) -> RetryState:
 
 def delays(method: str, auth: Auth, outcome: Outcome, count: int = 3) -> list[float | None]:
     """Return the delays after each of *count* attempts that end in *outcome*."""
-    one = state(method, auth)
-    return [one.next_delay(outcome) for _ in range(count)]
+    retries = state(method, auth)
+    return [retries.next_delay(outcome) for _ in range(count)]
 
 
 BACKED_OFF = [pytest.approx(0.15), pytest.approx(0.3), None]
@@ -132,11 +132,11 @@ def test_retry_after_is_obeyed(status: int, retry_after: str, seconds: float) ->
         assert delays(method, auth, throttled) == NEVER
 
 
-def test_fetched_tokens_are_three_in_all() -> None:
+def test_fetched_tokens_are_at_most_three() -> None:
     outcomes: list[Outcome] = [LOST, TOKEN_REFUSED, answered(503, Retry_After="0")]
     for order in itertools.permutations(outcomes):
-        one = state("PUT", FETCHED)
-        assert [one.next_delay(outcome) is None for outcome in order] == [False, False, True]
+        retries = state("PUT", FETCHED)
+        assert [retries.next_delay(outcome) is None for outcome in order] == [False, False, True]
 
 
 @pytest.mark.parametrize("name", ["x-token", "X-Token"])
@@ -175,23 +175,23 @@ def test_refused_nonce_is_replaced_eight_times(method: str) -> None:
         assert delays(method, auth, NONCE_REFUSED) == NEVER
 
 
-def test_throttling_uses_no_try_of_other_failures() -> None:
-    one = state("GET", SIGNED)
+def test_throttling_does_not_use_up_attempts() -> None:
+    retries = state("GET", SIGNED)
     for _ in range(4):
-        assert one.next_delay(answered(503, Retry_After="0")) is not None
-    assert [one.next_delay(LOST) for _ in range(3)] == BACKED_OFF
+        assert retries.next_delay(answered(503, Retry_After="0")) is not None
+    assert [retries.next_delay(LOST) for _ in range(3)] == BACKED_OFF
 
 
-def test_refused_nonces_use_no_try_of_other_failures() -> None:
-    one = state("GET", SIGNED)
+def test_refused_nonces_do_not_use_up_attempts() -> None:
+    retries = state("GET", SIGNED)
     outcomes: list[Outcome] = [NONCE_REFUSED, LOST, NONCE_REFUSED, LOST, NONCE_REFUSED, LOST]
-    assert [one.next_delay(outcome) is None for outcome in outcomes] == [False] * 5 + [True]
+    assert [retries.next_delay(outcome) is None for outcome in outcomes] == [False] * 5 + [True]
 
 
-def test_refused_connection_does_not_undo_that_request_may_have_arrived() -> None:
-    one = state("POST", SIGNED)
-    assert one.next_delay(REFUSED) is not None
-    assert one.next_delay(LOST) is None
+def test_refused_connection_does_not_clear_may_have_arrived() -> None:
+    retries = state("POST", SIGNED)
+    assert retries.next_delay(REFUSED) is not None
+    assert retries.next_delay(LOST) is None
 
 
 @pytest.mark.parametrize(
@@ -209,19 +209,19 @@ def test_refused_connection_does_not_undo_that_request_may_have_arrived() -> Non
 def test_repeated_delete_counts_404_as_success(
     method: str, before: Outcome, after: Response, done: bool
 ) -> None:
-    one = state(method, SIGNED)
-    one.next_delay(before)
-    assert (capture(lambda: one.result(after)) == "") is done
+    retries = state(method, SIGNED)
+    retries.next_delay(before)
+    assert (capture(lambda: retries.result(after)) == "") is done
 
 
 def test_404_page_of_proxy_is_not_counted_as_deleted(ask: Ask) -> None:
     answers = [b"", written("404 Not Found", b"<html>")]
 
-    def treat(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(answers.pop(0))
 
-    with RawServer(treat) as server, pymdc.Client(server.endpoint) as client:
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
         value = ask(Bucket("b", pymdc.ECDSA(), client=client).delete)
     assert type(value) is exceptions.HTTPError
     assert value.code == 404
@@ -277,17 +277,17 @@ def test_creating_requests_are_sent_once(
 ) -> None:
     stranger, pair = Users("stranger-" + account.user.username, "x"), pymdc.ECDSA()
     push = bucket.files.token("PUSH")["token"]
-    with FaultyProxy(bridge, *[stage] * 6) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, *[stage] * 6) as proxy, pymdc.Client(proxy.endpoint) as proxied:
         values = [
-            ask(Users(stranger.username, "x", client=through).register),
-            ask(Buckets(account.key_pair, client=through).create, "new", 1, 1, []),
-            ask(Keys(account.user, client=through).create, pair),
-            ask(open_bucket(bucket_id, account, through).patch, {"name": "renamed"}),
-            ask(open_bucket(bucket_id, account, through).files.token, "PULL"),
-            ask(open_bucket(bucket_id, account, through).files.upload, io.BytesIO(b"data"), push),
+            ask(Users(stranger.username, "x", client=proxied).register),
+            ask(Buckets(account.key_pair, client=proxied).create, "new", 1, 1, []),
+            ask(Keys(account.user, client=proxied).create, pair),
+            ask(open_bucket(bucket_id, account, proxied).patch, {"name": "renamed"}),
+            ask(open_bucket(bucket_id, account, proxied).files.token, "PULL"),
+            ask(open_bucket(bucket_id, account, proxied).files.upload, io.BytesIO(b"data"), push),
         ]
     assert [type(value) for value in values] == [exceptions.ConnectionLost] * 6
-    assert way.methods == ["POST", "POST", "POST", "PATCH", "POST", "PUT"]
+    assert proxy.methods == ["POST", "POST", "POST", "PATCH", "POST", "PUT"]
 
     arrived = stage in (FORWARDED, ANSWERING)
     names = [entry["name"] for entry in Buckets(account.key_pair, client=client).list()]
@@ -312,13 +312,13 @@ def test_requests_that_spend_token_are_sent_once(
     activation = bridge.activation_key(user.username)
     name = bucket.files.upload(io.BytesIO(b"data"))["hash"]
     pull = bucket.files.token("PULL")["token"]
-    with FaultyProxy(bridge, stage, stage) as way, pymdc.Client(way.endpoint) as through:
+    with FaultyProxy(bridge, stage, stage) as proxy, pymdc.Client(proxy.endpoint) as proxied:
         values = [
-            ask(Users(user.username, "x", client=through).activate, activation),
-            ask(open_bucket(bucket_id, account, through).files.download, name, pull),
+            ask(Users(user.username, "x", client=proxied).activate, activation),
+            ask(open_bucket(bucket_id, account, proxied).files.download, name, pull),
         ]
     assert [type(value) for value in values] == [exceptions.ConnectionLost] * 2
-    assert way.methods == ["GET", "GET"]
+    assert proxy.methods == ["GET", "GET"]
 
     arrived = stage in (FORWARDED, ANSWERING)
     assert ("error" in user.activate(activation)) is arrived
@@ -337,9 +337,9 @@ def test_reading_request_is_sent_again(
 ) -> None:
     shown = bucket.list()
     log.clear()
-    with FaultyProxy(bridge, stage) as way, pymdc.Client(way.endpoint) as through:
-        assert ask(open_bucket(bucket_id, account, through).list) == shown
-    assert way.methods == ["GET"] * 2
+    with FaultyProxy(bridge, stage) as proxy, pymdc.Client(proxy.endpoint) as proxied:
+        assert ask(open_bucket(bucket_id, account, proxied).list) == shown
+    assert proxy.methods == ["GET"] * 2
 
     attempts = [
         line.rpartition(", ")[2] for line in messages(log, logging.DEBUG) if ", attempt " in line
@@ -348,7 +348,7 @@ def test_reading_request_is_sent_again(
     (warning,) = messages(log, logging.WARNING)
     assert "retrying in 0." in warning
 
-    first, second = way.heads
+    first, second = proxy.heads
     for pattern in (rb"__nonce=([\d.]+)", rb"x-signature: (\w+)"):
         before, after = re.search(pattern, first), re.search(pattern, second)
         assert before
@@ -369,52 +369,52 @@ def test_deleting_requests_are_sent_again(
     pair = pymdc.ECDSA()
     Keys(account.user).create(pair)
     one, other = (bucket.files.upload(io.BytesIO(data))["hash"] for data in (b"1", b"2"))
-    with FaultyProxy(bridge, *[stage, ""] * 2) as way, pymdc.Client(way.endpoint) as through:
-        assert ask(open_bucket(bucket_id, account, through).files.delete, one) == ""
-        assert ask(Keys(account.user, client=through).delete, pair) == ""
-    assert set(way.methods) == {"DELETE"}
+    with FaultyProxy(bridge, *[stage, ""] * 2) as proxy, pymdc.Client(proxy.endpoint) as proxied:
+        assert ask(open_bucket(bucket_id, account, proxied).files.delete, one) == ""
+        assert ask(Keys(account.user, client=proxied).delete, pair) == ""
+    assert set(proxy.methods) == {"DELETE"}
     assert [entry["hash"] for entry in bucket.files.list()] == [other]
     assert pair.get_public_key() not in [entry["key"] for entry in Keys(account.user).list()]
 
-    with FaultyProxy(bridge, stage) as way, pymdc.Client(way.endpoint) as through:
-        assert ask(open_bucket(bucket_id, account, through).delete) == ""
-    assert way.methods == ["DELETE"] * 2
+    with FaultyProxy(bridge, stage) as proxy, pymdc.Client(proxy.endpoint) as proxied:
+        assert ask(open_bucket(bucket_id, account, proxied).delete) == ""
+    assert proxy.methods == ["DELETE"] * 2
     assert Buckets(account.key_pair, client=client).list() == []
 
 
-def test_third_failure_is_the_last(
+def test_request_is_given_up_after_third_failure(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, bucket_id: str
 ) -> None:
-    with FaultyProxy(bridge, *[HEAD] * 9) as way, pymdc.Client(way.endpoint) as through:
-        value = ask(open_bucket(bucket_id, account, through).delete)
+    with FaultyProxy(bridge, *[HEAD] * 9) as proxy, pymdc.Client(proxy.endpoint) as proxied:
+        value = ask(open_bucket(bucket_id, account, proxied).delete)
     assert type(value) is exceptions.ConnectionLost
-    assert way.methods == ["DELETE"] * 3
+    assert proxy.methods == ["DELETE"] * 3
     assert bucket.list()["id"] == bucket_id
 
 
 def test_throttled_delete_of_unknown_file_is_not_found(
     ask: Ask, bridge: Bridge, account: Account, bucket: Bucket, bucket_id: str
 ) -> None:
-    with FaultyProxy(bridge, BUSY + "0") as way, pymdc.Client(way.endpoint) as through:
-        value = ask(open_bucket(bucket_id, account, through).files.delete, "0" * 40)
+    with FaultyProxy(bridge, BUSY + "0") as proxy, pymdc.Client(proxy.endpoint) as proxied:
+        value = ask(open_bucket(bucket_id, account, proxied).files.delete, "0" * 40)
     assert value == {"error": "File not found"}
-    assert way.methods == ["DELETE"] * 2
+    assert proxy.methods == ["DELETE"] * 2
 
 
 @pytest.mark.parametrize("retry_after", ["0", email.utils.formatdate(0, usegmt=True)])
 def test_throttled_create_is_sent_again(
     ask: Ask, bridge: Bridge, account: Account, client: pymdc.Client, retry_after: str
 ) -> None:
-    with FaultyProxy(bridge, BUSY + retry_after) as way, pymdc.Client(way.endpoint) as through:
-        made = ask(Buckets(account.key_pair, client=through).create, "new", 1, 1, [])
-    assert way.methods == ["POST"] * 2
+    with FaultyProxy(bridge, BUSY + retry_after) as proxy, pymdc.Client(proxy.endpoint) as proxied:
+        made = ask(Buckets(account.key_pair, client=proxied).create, "new", 1, 1, [])
+    assert proxy.methods == ["POST"] * 2
     assert Buckets(account.key_pair, client=client).list() == [made]
 
 
 def test_throttled_request_waits_for_retry_after(bridge: Bridge) -> None:
     began = time.monotonic()
-    with FaultyProxy(bridge, BUSY + "1") as way, pymdc.Client(way.endpoint) as through:
-        assert "error" in Users("unknown@example.com", "x", client=through).activate("0" * 64)
+    with FaultyProxy(bridge, BUSY + "1") as proxy, pymdc.Client(proxy.endpoint) as proxied:
+        assert "error" in Users("unknown@example.com", "x", client=proxied).activate("0" * 64)
     assert time.monotonic() - began >= 1
 
 
@@ -423,13 +423,13 @@ def test_retry_after_beyond_total_is_not_waited_for(
     ask: Ask, bridge: Bridge, account: Account, retry_after: str
 ) -> None:
     with (
-        FaultyProxy(bridge, BUSY + retry_after) as way,
-        pymdc.Client(way.endpoint, total=30) as through,
+        FaultyProxy(bridge, BUSY + retry_after) as proxy,
+        pymdc.Client(proxy.endpoint, total=30) as proxied,
     ):
-        value = ask(Buckets(account.key_pair, client=through).list)
+        value = ask(Buckets(account.key_pair, client=proxied).list)
     assert isinstance(value, exceptions.HTTPError)
     assert value.code == 503
-    assert way.methods == ["GET"]
+    assert proxy.methods == ["GET"]
 
 
 def test_refused_connection_is_tried_three_times(ask: Ask, log: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""A proxy that answers byte by byte: making the tunnel is a part of connecting, and bounded so."""
+"""A proxy that answers byte by byte: the timeout for connecting includes the tunnel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pymdc import exceptions
 
 
 def drip(connection: socket.socket) -> None:
-    """Begin the answer to CONNECT, and send a byte of it now and then."""
+    """Begin the answer to CONNECT, and send one byte of it every 0.1 seconds."""
     read_request(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nServer: ")
     with suppress(OSError):
@@ -34,7 +34,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_proxies")
-def test_tunnel_that_comes_byte_by_byte_is_a_timeout_of_the_connection(
+def test_slow_tunnel_to_bridge_is_connect_timeout(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with RawServer(drip) as server:
@@ -46,7 +46,7 @@ def test_tunnel_that_comes_byte_by_byte_is_a_timeout_of_the_connection(
 
 
 @pytest.mark.usefixtures("no_proxies")
-def test_tunnel_to_a_channel_that_comes_byte_by_byte_is_bounded_as_well(
+def test_slow_tunnel_to_channel_is_connect_timeout(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with RawServer(drip) as server, pointer_server([pointer("wss://bridge.invalid")]) as endpoint:

@@ -30,7 +30,7 @@ _silent.disabled = True
 
 @contextmanager
 def websocket_port(handle: ChannelHandler, port: int = 0, **options: Any) -> Iterator[int]:
-    """Serve WebSockets with *handle* and give the port; close everything at the end."""
+    """Serve WebSockets with *handle*, yield the port, and close everything at the end."""
     with serve(handle, "127.0.0.1", port, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -44,7 +44,7 @@ def websocket_port(handle: ChannelHandler, port: int = 0, **options: Any) -> Ite
 
 @contextmanager
 def websocket(handle: ChannelHandler, reads_request: bool = False) -> Iterator[str]:
-    """Serve WebSockets with *handle* and give the URL.
+    """Serve WebSockets with *handle*, and yield the URL.
 
     The client's request is read first, or by *handle* itself if it *reads_request*.
     """
@@ -59,7 +59,7 @@ def websocket(handle: ChannelHandler, reads_request: bool = False) -> Iterator[s
 
 @contextmanager
 def pointer_server(pointers: Any) -> Iterator[str]:
-    """Answer each request with *pointers*, and give the endpoint."""
+    """Answer each request with *pointers*, and yield the endpoint."""
     body = json.dumps(pointers).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with RawServer(answering(head + body)) as server:
@@ -78,7 +78,7 @@ def send_shard(connection: ServerConnection) -> None:
 
 
 def blocks(client: pymdc.Client, pointer: Any) -> Iterator[Any]:
-    """Give the blocks of the shard that *pointer* names."""
+    """Yield the blocks of the shard that *pointer* names."""
     scope = CancelScope()
     with closing(open_shard(pointer, client.transport, scope)) as shard:
         try:

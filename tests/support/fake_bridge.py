@@ -1,4 +1,4 @@
-"""A fake bridge that serves the shards of one file, and fails where a test asks for it."""
+"""A fake bridge that serves the shards of one file, and fails if a test wants it to."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from pymdc._crypto.file_hash import file_hash
 
 SHARD = 4096
 DATA = random.Random(4).randbytes(10 * SHARD + 100)
-SHARDS = [DATA[place : place + SHARD] for place in range(0, len(DATA), SHARD)]
+SHARDS = [DATA[offset : offset + SHARD] for offset in range(0, len(DATA), SHARD)]
 HASH = file_hash(DATA)
 
 ShardHandler = Callable[[ServerConnection], object]
 
 
 class FakeBridge:
-    """Serves the shards of `DATA`; *fields* are those of its pointers, besides the hash.
+    """Serves the shards of `DATA`.
 
+    Its pointers have a hash, a token, a channel and the other *fields*, by default the size.
     ``channel`` is the URL that the pointers name.
     ``handlers`` replace, by a shard's number, the first response to a request for that shard.
     ``refusal``, if set, is answered instead of pointers from the second request for them on.

@@ -19,11 +19,11 @@ BUSY = "Retry-After: "
 
 
 class FaultyProxy(RawServer):
-    """Forwards requests to *bridge*; *stages* say, request by request, where to break one.
+    """Forwards requests to *bridge*; *stages* say at which stage to break each request.
 
     A request with an empty stage, or after the last stage, is forwarded whole.
-    A stage that begins with `BUSY` is answered 503 with that header.
-    ``heads`` are the heads of all requests so far, as far as they were read.
+    If a stage begins with `BUSY`, the answer is 503 with that header.
+    ``heads`` are the parts of the heads of all requests that were read.
     """
 
     def __init__(self, bridge: Bridge, *stages: str) -> None:

@@ -94,7 +94,7 @@ def as_other_user(function: Callable[[], Value]) -> Value:
 
 @contextmanager
 def world_writable_folder() -> Iterator[Path]:
-    """Give a folder that every user may write to."""
+    """Yield a folder that every user may write to."""
     with TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         yield Path(folder)

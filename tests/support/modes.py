@@ -19,7 +19,7 @@ def blocking(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def with_callback(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call *method* with a callback and return the value, which it gets once."""
+    """Call *method* with a callback, check that it runs once, and return the value."""
     got: list[Any] = []
     call = method(*args, **kwargs, callback=got.append)
     assert isinstance(call, pymdc.Call)

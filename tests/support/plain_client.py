@@ -1,4 +1,4 @@
-"""A plain client of the bridge that signs by itself and uses nothing of pymdc's client."""
+"""A plain client of the bridge, which signs by itself and does not use the client of pymdc."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def address(bridge: Bridge) -> tuple[str, int]:
 
 
 def head(line: str, *fields: str) -> bytes:
-    """Return the head of a request as it is sent: *line* is the method and the path."""
+    """Return the bytes of a request's head; *line* is the method and the path."""
     return "\r\n".join([f"{line} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
 
 
@@ -210,7 +210,7 @@ def pull(pointer: Mapping[str, str]) -> bytes:
         while protocol.close_rcvd is None:
             wire.sendall(b"".join(protocol.data_to_send()))
             received = wire.recv(65536)
-            assert received, "it was cut off"
+            assert received, "the connection ended"
             protocol.receive_data(received)
             for event in protocol.events_received():
                 if isinstance(event, Response):

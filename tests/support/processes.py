@@ -31,7 +31,7 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
 
 @contextmanager
 def bridge_process(data: Path, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run ``python -m pymdc.bridge`` on a free port; give its endpoint and the process."""
+    """Run ``python -m pymdc.bridge`` on a free port; yield its endpoint and the process."""
     command = [sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", str(data)]
     with subprocess.Popen(
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

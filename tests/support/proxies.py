@@ -47,15 +47,15 @@ class Proxy:
         self.requests.append(request)
         method, target, _ = request.split(" ")
         url = urlsplit(f"//{target}" if method == "CONNECT" else target)
-        with socket.create_connection(("127.0.0.1", self._hosts[url.hostname or ""])) as there:
+        with socket.create_connection(("127.0.0.1", self._hosts[url.hostname or ""])) as upstream:
             if method == "CONNECT":
                 connection.sendall(_answer("200 Connection established"))
             else:
                 path = target.partition(url.netloc)[2]
                 kept = [line for line in headers if not line.lower().startswith("proxy-")]
                 lines = [f"{method} {path} HTTP/1.1", *kept, "Connection: close", "", ""]
-                there.sendall("\r\n".join(lines).encode("latin-1") + body)
-            _relay(connection, there)
+                upstream.sendall("\r\n".join(lines).encode("latin-1") + body)
+            _relay(connection, upstream)
 
     def __enter__(self) -> Proxy:
         return self
@@ -74,13 +74,13 @@ def _answer(status: str) -> bytes:
     return f"HTTP/1.1 {status}\r\n{length}\r\n".encode()
 
 
-def _relay(here: socket.socket, there: socket.socket) -> None:
+def _relay(downstream: socket.socket, upstream: socket.socket) -> None:
     """Relay bytes in both directions until one side closes."""
-    others = {here: there, there: here}
+    others = {downstream: upstream, upstream: downstream}
     with suppress(OSError, ValueError):  # one of them was closed meanwhile
         while True:
-            waiting = isinstance(here, ssl.SSLSocket) and here.pending()
-            for sock in [here] if waiting else select.select([here, there], [], [])[0]:
+            buffered = isinstance(downstream, ssl.SSLSocket) and downstream.pending()
+            for sock in [downstream] if buffered else select.select([*others], [], [])[0]:
                 data = sock.recv(65536)
                 if not data:
                     return

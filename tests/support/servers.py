@@ -182,7 +182,7 @@ class HoldingServer(RawServer):
 
 @contextmanager
 def full_port() -> Iterator[int]:
-    """Give a port whose backlog is full, so that connecting to it times out."""
+    """Yield a port whose backlog is full, so that connecting to it times out."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as others:
         for _ in range(4):
             other = others.enter_context(socket.socket())

@@ -1,4 +1,4 @@
-"""Interrupting a function between any two steps, as a signal handler or a thread may do."""
+"""Interrupt a function between any two steps, as a signal handler or a thread may do."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def at_each_step(function: Callable[[], Any], interrupt: Callable[[], None]) -> 
 
     A step is a bytecode instruction. Return the value of each call.
     """
-    left, values = 0, list[Any]()
+    remaining, values = 0, list[Any]()
 
     def step(frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal left
+        nonlocal remaining
         frame.f_trace_opcodes = True
         if event == "opcode":
-            left -= 1
-            if left == 0:
+            remaining -= 1
+            if remaining == 0:
                 interrupt()
         return step
 
@@ -29,8 +29,8 @@ def at_each_step(function: Callable[[], Any], interrupt: Callable[[], None]) -> 
     sys.settrace(step)
     try:
         function()  # Python 3.13 reports steps only of a function traced before
-        while left <= 0:
-            left = len(values) + 1
+        while remaining <= 0:
+            remaining = len(values) + 1
             values.append(function())
     finally:
         sys.settrace(before)

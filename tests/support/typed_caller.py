@@ -1,4 +1,4 @@
-"""Types that a caller's code gets from pymdc; mypy checks this file, nothing runs it."""
+"""Types that a caller's code gets from pymdc; mypy checks this file, and nothing runs it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pymdc
 
 
 def show(answer: object) -> None:
-    """Take an answer."""
+    """Accept an answer."""
 
 
 def caller(user: pymdc.api.Users, key_pair: pymdc.ECDSA, bucket: pymdc.api.Bucket) -> None:
