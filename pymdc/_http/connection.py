@@ -84,7 +84,11 @@ class Connection(connection.HTTPConnection):
             self.set_tunnel(name, port, dict(proxy.headers), scheme)
 
     def _new_conn(self) -> socket.socket:
-        addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        host = self._dns_host
+        # Not left to getaddrinfo(), which imports the codec "idna" even for ASCII: a child forked
+        # while another thread imports it would wait for ever.
+        encoded = host.encode("ascii" if host.isascii() else "idna")
+        addresses = socket.getaddrinfo(encoded, self.port, type=socket.SOCK_STREAM)
         self._deadline = Deadline(float(self.timeout or 0))
         return connect_tcp(addresses, self._deadline, self._scope)
 

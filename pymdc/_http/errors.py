@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from urllib3 import exceptions as urllib3_exceptions
 
-from pymdc._http.raw_response import SwitchedProtocols
+from pymdc._http.raw_response import IncompleteHead, SwitchedProtocols
 from pymdc._http.request import redact
 from pymdc.exceptions import (
     CertificateError,
@@ -72,6 +72,7 @@ TRANSLATIONS: tuple[Row, ...] = (
     (urllib3_exceptions.BodyNotHttplibCompatible, GarbledAnswer, _UNREADABLE),
     (http.client.RemoteDisconnected, ConnectionLost, _ENDED),
     (http.client.IncompleteRead, ConnectionLost, _CUT_OFF),
+    (IncompleteHead, ConnectionLost, "the connection ended in the middle of the headers"),
     (SwitchedProtocols, GarbledAnswer, "the server switched to another protocol unasked"),
     (http.client.HTTPException, GarbledAnswer, _NOT_HTTP),
     (TimeoutError, Timeout, "nothing could be sent for {read:g} s ({reason})"),

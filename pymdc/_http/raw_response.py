@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import http.client
 import io
+import itertools
 import re
 import socket
-from functools import partial
 from http import HTTPStatus
 from typing import IO, Any
 
@@ -20,6 +20,10 @@ _MAX_UNPARSED = 2**14  # bytes; a longer early response counts as started
 
 class SwitchedProtocols(http.client.HTTPException):
     """The server answered 101 Switching Protocols, which no request of pymdc asks for."""
+
+
+class IncompleteHead(http.client.HTTPException):
+    """The connection ended in the middle of the headers."""
 
 
 class EarlyResponse:
@@ -83,11 +87,13 @@ class RawResponse(http.client.HTTPResponse):
         self.code = self.status = status
         self.version = 10 if version == "HTTP/1.0" else 11
         self.fields = self.headers = self.msg = fields  # type: ignore[assignment]
-        self.chunked = self.fields.get("Transfer-Encoding", "").lower() == "chunked"
+        chunked = _is_chunked(fields)
+        length = None if chunked else _length(fields)
+        self.framed = chunked or length is not None
+        without_body = self._head_only or status in _WITHOUT_BODY
+        self.chunked = chunked and not without_body
         self.chunk_left = None
-        length = None if self.chunked else _length(self.fields)
-        self.framed = self.chunked or length is not None
-        self.length = 0 if self._head_only or status in _WITHOUT_BODY else length
+        self.length = 0 if without_body else length
         self.will_close = self._check_close() or not (self.chunked or self.length is not None)
 
     def _check_close(self) -> bool:
@@ -98,19 +104,31 @@ class RawResponse(http.client.HTTPResponse):
 def _read_fields(stream: IO[bytes]) -> HTTPHeaderDict:
     """Return the headers; a line without a colon is skipped."""
     pairs: list[tuple[str, str]] = []
-    for count, line in enumerate(iter(partial(stream.readline, _MAX_LINE + 1), b"")):
+    for count in itertools.count():
+        line = stream.readline(_MAX_LINE + 1)
         if line in (b"\r\n", b"\n"):
-            break
+            return HTTPHeaderDict(pairs)
         if len(line) > _MAX_LINE or count == _MAX_LINES:
             raise http.client.HTTPException("the head is too long")
+        if not line.endswith(b"\n"):
+            raise IncompleteHead
         text = line.decode("latin-1")
         name, colon, value = text.partition(":")
         if text.startswith((" ", "\t")):
             if pairs:  # this line continues the previous one
                 pairs[-1] = pairs[-1][0], f"{pairs[-1][1]} {text.strip()}"
+        elif colon and name.endswith((" ", "\t")):
+            raise exceptions.InvalidHeader("a header's name ends with a space")
         elif colon:
             pairs.append((name, value.strip()))
-    return HTTPHeaderDict(pairs)
+    raise AssertionError  # the loop has no other end
+
+
+def _is_chunked(fields: HTTPHeaderDict) -> bool:
+    encoding = fields.get("Transfer-Encoding", "").lower()
+    if encoding not in ("", "chunked"):
+        raise exceptions.InvalidHeader("the Transfer-Encoding is unknown")
+    return encoding == "chunked"
 
 
 def _length(fields: HTTPHeaderDict) -> int | None:

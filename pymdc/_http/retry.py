@@ -46,6 +46,7 @@ from pymdc.exceptions import (
 MAX_ATTEMPTS = 3
 MAX_NONCE_REFUSALS = 8
 _BACKOFF = 0.1  # seconds before the second attempt, doubled for each further one
+_MAX_THROTTLED_BACKOFF = 1.0  # seconds; the server says how long to wait
 _NONCE_BACKOFF = 0.01  # the same after a refused nonce
 _THROTTLING = (429, 503)
 _NONCE_REFUSED = b'"Invalid nonce supplied"'
@@ -169,7 +170,8 @@ class RetryState:
         self.throttled += 1
         if isinstance(self.auth, FetchedToken) and self.attempts >= MAX_ATTEMPTS:
             return None
-        return max(seconds, _backoff(_BACKOFF, self.throttled, self.jitter))
+        backoff = _backoff(_BACKOFF, self.throttled, self.jitter)
+        return max(seconds, min(backoff, _MAX_THROTTLED_BACKOFF))
 
     def _after_failure(self) -> float | None:
         attempts = self.attempts if isinstance(self.auth, FetchedToken) else self.failures

@@ -56,6 +56,22 @@ class Child:
         return json.loads(output)
 
 
+def test_first_call_imports_no_module() -> None:
+    # Another thread of the parent may be in the middle of such an import at the fork; the child
+    # would wait for it for ever.
+    program = """
+import sys, pymdc
+pymdc.Client("http://127.0.0.1:1")
+before = {*sys.modules}
+for host in ("127.0.0.1", "localhost"):
+    with pymdc.Client(f"http://{host}:1") as client:
+        print(type(pymdc.api.Buckets(pymdc.ECDSA(), client=client).list()).__name__)
+print(*{*sys.modules} - before)
+"""
+    run = python("-c", program)
+    assert run.stdout.split() == ["ConnectError", "ConnectError"], run.stderr
+
+
 class RecordingServer(RawServer):
     """Answers [] to every request; ``emails`` has the emails sent on each connection."""
 

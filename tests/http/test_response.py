@@ -119,6 +119,61 @@ def test_truncated_answer_is_network_error(ask: Ask, whole: bytes) -> None:
     assert answers == [[1, 2, 3, 4, 56]] * len(answers)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nServer: x\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nServer: x\r\n\r\n",
+        b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: 0\r\n\r\n",
+    ],
+    ids=lambda head: head[9:12],
+)
+def test_truncated_head_is_network_error(ask: Ask, head: bytes) -> None:
+    ends = iter(range(len(head)))
+
+    def handle(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(head[: next(ends)])
+
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
+        user = pymdc.api.Users("a@b.com", "pass", client=client)
+        values = [ask(user.register) for _ in head]
+    for value in values:
+        assert isinstance(value, exceptions.NetworkError), value
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_answer_without_body_may_announce_chunks(ask: Ask, status: int) -> None:
+    def handle(connection: socket.socket) -> None:
+        while read_request(connection)[0]:
+            head = f"HTTP/1.1 {status} X\r\nTransfer-Encoding: chunked\r\n\r\n"
+            connection.sendall(head.encode())
+
+    with RawServer(handle) as server, pymdc.Client(server.endpoint) as client:
+        bucket = pymdc.api.Bucket("b", pymdc.ECDSA(), client=client)
+        for _ in range(2):
+            value = ask(bucket.delete)
+            assert value == "" or getattr(value, "code", None) == status
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: gzip",
+        "Transfer-Encoding: chunked, chunked",
+        "Content-Length : 2",
+        "Transfer-Encoding\t: chunked",
+    ],
+)
+def test_framing_that_is_not_understood_is_garbled_answer(ask: Ask, header: str) -> None:
+    answer = f"HTTP/1.1 200 OK\r\n{header}\r\n\r\n2\r\n[]\r\n0\r\n\r\n"
+    value = list_keys_from(answering(answer.encode()), ask)
+    assert type(value) is exceptions.GarbledAnswer
+    assert "the answer's headers could not be read" in str(value)
+
+
 LENGTHS = ["Content-Length: %d, %d", "Content-Length: %d\r\nContent-Length: %d"]
 
 

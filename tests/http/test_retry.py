@@ -121,8 +121,8 @@ def test_requests_are_repeated_where_that_is_safe(
 def test_retry_after_is_obeyed(status: int, retry_after: str, seconds: float) -> None:
     throttled = answered(status, Retry_After=retry_after)
     for method, auth in ANYTHING - WITH_TOKEN - WITH_FETCHED:
-        backed_off = [max(seconds, 0.15 * 2**number) for number in range(5)]
-        assert delays(method, auth, throttled, 5) == pytest.approx(backed_off), (method, auth)
+        backed_off = [max(seconds, min(0.15 * 2**number, 1)) for number in range(6)]
+        assert delays(method, auth, throttled, 6) == pytest.approx(backed_off), (method, auth)
     for method, auth in WITH_FETCHED:
         backed_off = [max(seconds, 0.15), max(seconds, 0.3)]
         *first, last = delays(method, auth, throttled)
