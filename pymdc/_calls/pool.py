@@ -51,12 +51,8 @@ class WorkerPool:
             return self.capture(work, scope)
         values: Queue[Any] = Queue()
         cell = [work]  # emptied by the job, so that the job does not keep the work alive
-
-        def job() -> None:
-            values.put(self.capture(cell.pop(), scope))
-
         try:
-            self.spawn(job)
+            self.spawn(lambda: values.put(self.capture(cell.pop(), scope)))
             return _await(values, scope)
         except BaseException:
             scope.cancel()
@@ -81,7 +77,7 @@ class WorkerPool:
             raise
         return call
 
-    def spawn(self, job: Callable[[], None]) -> None:
+    def spawn(self, job: Callable[[], object]) -> None:
         """Do *job* on a worker at once, or on this thread if no worker can be started."""
         if not self.threads.spawn(job):
             job()
@@ -89,11 +85,7 @@ class WorkerPool:
     def start(self, work: captured.Work, deliver: Callback) -> None:
         """Do *work* on a worker at once, which passes the outcome to *deliver*."""
         cell = [work]  # as in `run`
-
-        def job() -> None:
-            deliver(captured.capture(cell.pop()))
-
-        self.spawn(job)
+        self.spawn(lambda: deliver(captured.capture(cell.pop())))
 
     def capture(self, work: Work, scope: CancelScope) -> Any:
         """Do *work* in *scope*; return its value, or the exception that ends it."""
@@ -175,7 +167,8 @@ class WorkerPool:
 
         On a thread that performs one of these calls, return at once.
         """
-        return monitor.idle_changes.wait_for(self._done, 0 if self.current else timeout)
+        seconds = 0 if self.current else timeout
+        return monitor.idle_changes.wait_for(lambda: self.idle and not self._scopes, seconds)
 
     def close(self, timeout: float | None = None) -> bool:
         """Wait as `wait_idle` does, then for the threads to end; say whether all ended in time."""
@@ -197,12 +190,8 @@ class WorkerPool:
             call.abandon("the call belongs to the parent process")
         self._unclaimed.clear()
         self._claimed.clear()
-        for scope in self._scopes.copy():
-            if scope.thread != threading.get_ident():
-                del self._scopes[scope]
-
-    def _done(self) -> bool:
-        return self.idle and not self._scopes
+        here = threading.get_ident()
+        self._scopes = {scope: None for scope in self._scopes if scope.thread == here}
 
     def _notify(self) -> None:
         if self.idle:

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from pymdc._calls.interpreter import DAEMONS, IDLE_SECONDS
 from pymdc._calls.waiting import Queue
 
-Job = Callable[[], None]
+Job = Callable[[], object]
 
 
 class WorkerThreads:
@@ -138,7 +138,7 @@ def start_thread(thread: threading.Thread) -> bool:
     return _outside_handlers(partial(_start, thread))
 
 
-def run_on_thread(work: Callable[[], None]) -> None:
+def run_on_thread(work: Callable[[], object]) -> None:
     """Do *work* on a new thread and wait for it; on this thread if none can be started.
 
     *work* may take locks of `threading` itself: see `_outside_handlers`.

@@ -13,7 +13,8 @@ _NO_CONTENT = 204
 _MAX_ENCODING_NAME = 12  # characters; a longer name may repeat a secret that was sent
 
 _NOT_JSON = "not the bridge's JSON; is something else listening at the endpoint?"
-_BUSY = dict.fromkeys((429, 503), "not the bridge's JSON; the bridge or a proxy is busy")
+THROTTLING = (429, 503)  # statuses that ask for a later request
+_BUSY = dict.fromkeys(THROTTLING, "not the bridge's JSON; the bridge or a proxy is busy")
 
 
 class Response(NamedTuple):

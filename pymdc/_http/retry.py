@@ -32,7 +32,7 @@ from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import without_frames
 from pymdc._http.auth import Auth, Basic, FetchedToken, Signature, Token
 from pymdc._http.request import Request
-from pymdc._http.response import Response
+from pymdc._http.response import THROTTLING, Response
 from pymdc._http.transport import Transport
 from pymdc.exceptions import (
     BridgeError,
@@ -48,7 +48,6 @@ MAX_NONCE_REFUSALS = 8
 _BACKOFF = 0.1  # seconds before the second attempt, doubled for each further one
 _MAX_THROTTLED_BACKOFF = 1.0  # seconds; the server says how long to wait
 _NONCE_BACKOFF = 0.01  # the same after a refused nonce
-_THROTTLING = (429, 503)
 _NONCE_REFUSED = b'"Invalid nonce supplied"'
 _TOKEN_REFUSED = b'"Invalid or expired token"'
 
@@ -162,7 +161,7 @@ class RetryState:
         if isinstance(self.auth, FetchedToken) and _TOKEN_REFUSED in refusal:
             self.failures += 1
             return self._after_failure()
-        if response.status not in _THROTTLING or self._has_given_token:
+        if response.status not in THROTTLING or self._has_given_token:
             return None
         seconds = _retry_after(response.headers, self.clock)
         if seconds is None:

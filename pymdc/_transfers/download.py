@@ -90,15 +90,14 @@ class Download:
         self._hashes = [pointer["hash"] for pointer in pointers]
         self._sizes = sizes_of(pointers)
         self._offsets = [0, *accumulate(self._sizes or ())]  # as far as the sizes are known
-        if self._sizes is not None:
-            progress.total = self._offsets[-1]
+        progress.total = self._offsets[-1] if self._sizes is not None else None
         self._side_by_side = self._sizes is not None and not out.in_order
-        self._running = 0  # workers
+        self._limit = client.channels if self._side_by_side else 1
+        self._running = self._hashed = 0  # workers; shards that are in the file hash
         self._results: Queue[Result] = Queue()  # from the workers
         self._verified: dict[int, int] = {}  # sizes of shards by their numbers
         self._verified_size = 0
         self._file_hash = FileHash()
-        self._hashed = 0  # shards that are in the file hash
         self._blocks: Iterator[Block] | None = None  # of the shard that is being hashed
 
     def run(self, pointers: Pointers, renew: Callable[[], Pointers] | None) -> int:
@@ -187,15 +186,9 @@ class Download:
 
     @property
     def _may_start(self) -> bool:
-        """Whether one more shard may be fetched.
-
-        An open file that is slow has one buffered shard waiting for it, not all of them.
-        """
-        if not self._side_by_side and self._running:
-            return False
-        if self._out.in_order and len(self._verified) - self._hashed > 1:
-            return False
-        return self._running < self._client.channels
+        # For an open file that is slow, one shard waits in a buffer, not all of them.
+        buffered = len(self._verified) - self._hashed if self._out.in_order else 0
+        return self._running < self._limit and buffered < 2
 
     def _start(self, shard: Shard, scope: CancelScope) -> None:
         """Fetch *shard* on another worker, or on this thread if none can be started."""
@@ -226,11 +219,9 @@ class Download:
 
     @property
     def _end(self) -> int:
-        """The offset behind the last verified shard."""
         return self._offsets[max(self._verified, default=-1) + 1]
 
     def _add(self, number: int, size: int) -> None:
-        """Note that a shard is verified."""
         self._verified[number] = size
         self._verified_size += size
         if not self._out.in_order:
@@ -239,9 +230,8 @@ class Download:
     @property
     def _can_hash(self) -> bool:
         """Whether the next shard for the file hash is verified."""
-        if len(self._hashes) == 1 and not self._out.in_order:
-            return False  # its hash is the file's
-        return self._hashed in self._verified
+        single = len(self._hashes) == 1 and not self._out.in_order  # its hash is the file's
+        return not single and self._hashed in self._verified
 
     def _hash_block(self) -> None:
         """Add the next block to the file hash; an open file is written at this moment."""

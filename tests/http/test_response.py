@@ -27,7 +27,7 @@ from servers import Handler, RawServer, answering, full_port, read_request, wait
 import pymdc
 from pymdc import exceptions
 from pymdc._calls.cancel_scope import CancelScope
-from pymdc._http import errors, retry
+from pymdc._http import errors, response
 from pymdc._http.connect import Deadline, connect_tcp
 from pymdc._transfers import channel
 
@@ -88,7 +88,7 @@ def test_refusal_not_from_bridge_is_http_error(ask: Ask, answer: bytes, body: by
     assert f"/keys answered {value.code}: " in str(value)
 
 
-@pytest.mark.parametrize("status", retry._THROTTLING)
+@pytest.mark.parametrize("status", response.THROTTLING)
 def test_busy_answer_not_from_bridge_says_so(ask: Ask, status: int) -> None:
     value = list_keys_from(answering(written(f"{status} Busy", b"<html>")), ask)
     assert type(value) is exceptions.HTTPError
