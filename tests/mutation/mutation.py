@@ -40,6 +40,7 @@ REMEMBERED = ROOT / ".mutation.json"
 REACH = 97  # percent
 MARK = "MUTATION_COPY"  # the variable by which all processes of a copy are known
 HIDDEN = shutil.ignore_patterns(".git", ".tox", ".venv", "*_cache", "*.egg-info", "build")
+ATTEMPTS = 3
 LONGEST = 900  # seconds for one test file without a mutant
 COVERAGE = """
 [run]
@@ -169,10 +170,18 @@ def killer(copies: SimpleQueue[Copy], tests: Mapping[str, Tested], mutant: Mutan
 
 
 def fails(copy: Copy, name: str, seconds: float) -> bool:
-    """Say whether a test of the file *name* fails, and fails once more when it is run alone."""
+    """Say whether a test of the file *name* fails, and fails once more when it is run alone.
+
+    One that does not fail again was disturbed by something else, and may have hidden others.
+    """
     shutil.rmtree(copy.folder / ".pytest_cache", ignore_errors=True)
     timeout = 30 + 5 * seconds
-    return copy.test(name, timeout) != 0 and copy.test(name, timeout, "--last-failed") != 0
+    for _ in range(ATTEMPTS):
+        if copy.test(name, timeout) == 0:
+            return False
+        if copy.test(name, timeout, "--last-failed") != 0:
+            return True
+    return False
 
 
 def nearest(tests: Mapping[str, Tested], mutant: Mutant) -> list[str]:
