@@ -11,13 +11,16 @@ from accounts import Account
 from modes import MODES, Ask
 
 import pymdc
-from pymdc.bridge import Bridge
+from pymdc.bridge import Bridge, passwords
 
 # A test that names no bridge finds a closed port, not a real server.
 os.environ["PYMDC_ENDPOINT"] = "http://127.0.0.1:1"
 
 # A shell starts background processes with SIGINT ignored; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Most tests register a user; at full cost their passwords would take a third of the time.
+passwords._COST["n"] = 2
 
 _numbers = itertools.count(1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import pickle
+import secrets
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +48,15 @@ def test_new_pairs_differ_and_sign() -> None:
     assert len(one.public_key) == 64
     assert len(one.private_key or b"") == 32
     assert two.valid_signature(two.sign("hello"), "hello")
+
+
+@pytest.mark.parametrize("lowest", [True, False])
+def test_new_private_key_is_from_one_to_the_order_less_one(
+    monkeypatch: pytest.MonkeyPatch, lowest: bool
+) -> None:
+    monkeypatch.setattr(secrets, "randbelow", lambda limit: 0 if lowest else limit - 1)
+    expected = 1 if lowest else ecdsa.SECP256k1.order - 1
+    assert ECDSA().private_key == expected.to_bytes(32, "big")
 
 
 def test_key_pair_has_known_encodings() -> None:

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import socket
+import ssl
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ import pytest
 from channels import DATA, HASH, ChannelHandler, pointer, pointer_server, send_shard, websocket
 from fake_bridge import HASH as WHOLE
 from fake_bridge import FakeBridge
-from modes import MODES, Ask
-from servers import Handler, RawServer, answering
+from modes import AT_ONCE, MODES, Ask
+from servers import Handler, RawServer, answering, wait
 from websockets.sync.server import ServerConnection
 
 import pymdc
 from pymdc import exceptions
+from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import file_hash
+from pymdc._transfers.channel import Channel
 
 
 def download(ask: Ask, pointers: Any, to: Path | io.BytesIO, name: str = HASH) -> Any:
@@ -235,6 +239,25 @@ def test_full_disk_error_of_open_file_is_the_value(ask: Ask) -> None:
         value = download(ask, [pointer(url)], Full())
     assert type(value) is OSError
     assert value.errno == 28
+
+
+def test_channel_that_cannot_send_its_first_message_is_closed() -> None:
+    closed = threading.Event()
+
+    def handle(connection: socket.socket) -> None:
+        wait(connection)
+        closed.set()
+
+    def no_tls() -> ssl.SSLContext:
+        raise AssertionError
+
+    scope = CancelScope()
+    with RawServer(handle) as server:
+        url = f"ws://127.0.0.1:{server.port}"
+        with pytest.raises(ValueError, match="imeout") as caught:
+            Channel(url, {}, (AT_ONCE, -1), no_tls, scope)
+        assert closed.wait(AT_ONCE)
+        del caught  # until here it keeps the channel alive
 
 
 def test_token_is_not_logged_even_at_debug(

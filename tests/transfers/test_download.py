@@ -211,13 +211,16 @@ def test_two_simultaneous_downloads_of_one_file_are_both_complete(ask: Ask, tmp_
 @pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize("handle", [refuse, drop])
 def test_pointers_are_renewed_if_the_token_is_pymdcs_own(
-    ask: Ask, tmp_path: Path, handle: ShardHandler, channels: int
+    ask: Ask, tmp_path: Path, handle: ShardHandler, channels: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with FakeBridge() as fake:
         fake.handlers |= {3: handle, 8: handle}
         assert download(ask, fake, tmp_path / "out", channels=channels)["size"] == len(DATA)
         # In parallel, both may fail before the first renewal, which then covers both.
         assert fake.pointer_requests in ({3} if channels == 1 else {2, 3})
+    renewals = [record for record in caplog.records if "new pointers" in record.getMessage()]
+    assert len(renewals) == fake.pointer_requests - 1
+    assert {(record.name, record.levelname) for record in renewals} == {("pymdc", "WARNING")}
     assert (tmp_path / "out").read_bytes() == DATA
 
 

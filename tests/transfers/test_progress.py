@@ -68,7 +68,7 @@ def test_progress_is_throttled_and_leaves_the_end_to_finish() -> None:
     reports: list[tuple[int, int | None]] = []
     progress = Progress(lambda *numbers: reports.append(numbers), clock=lambda: next(seconds))
     progress.total = 100
-    for done in (10, 20, 30, 40, 40, 5, 100, 50):
+    for done in (0, 10, 20, 30, 40, 40, 5, 100, 50):
         progress.report(done)
     assert reports == [(10, 100), (40, 100), (50, 100)]
     progress.finish(100)
