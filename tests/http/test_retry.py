@@ -166,9 +166,11 @@ def test_retry_after_out_of_range_is_ignored(retry_after: str) -> None:
     assert delays("GET", SIGNED, answered(503, Retry_After=retry_after)) == NEVER
 
 
+@pytest.mark.parametrize("status", [400, 401])
 @pytest.mark.parametrize("method", METHODS)
-def test_refused_nonce_is_replaced_eight_times(method: str) -> None:
-    *waited, last = delays(method, SIGNED, NONCE_REFUSED, MAX_NONCE_REFUSALS + 1)
+def test_refused_nonce_is_replaced_eight_times(method: str, status: int) -> None:
+    refused = answered(status, NONCE_REFUSED.body)
+    *waited, last = delays(method, SIGNED, refused, MAX_NONCE_REFUSALS + 1)
     assert waited == [pytest.approx(0.015 * 2**number) for number in range(8)]
     assert last is None
     for auth in (NO_AUTH, BASIC, TOKEN, FETCHED):

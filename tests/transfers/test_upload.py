@@ -340,13 +340,16 @@ def test_file_not_open_for_reading_is_refused_at_the_call(bucket: Bucket, tmp_pa
             bucket.files.upload(closed)
 
 
-def test_file_positioned_beyond_its_end_is_an_os_error(ask: Ask, bucket: Bucket) -> None:
+@pytest.mark.parametrize("beyond", [1, 7])
+def test_file_positioned_beyond_its_end_is_an_os_error(
+    ask: Ask, bucket: Bucket, beyond: int
+) -> None:
     file = io.BytesIO(DATA)
-    file.seek(len(DATA) + 7)
+    file.seek(len(DATA) + beyond)
     value = ask(bucket.files.upload, file)
     assert isinstance(value, OSError)
-    assert f"the file stands at {len(DATA) + 7}, beyond its end" in str(value)
-    assert file.tell() == len(DATA) + 7
+    assert f"the file stands at {len(DATA) + beyond}, beyond its end" in str(value)
+    assert file.tell() == len(DATA) + beyond
 
 
 def test_file_that_was_not_stored_keeps_its_position(
