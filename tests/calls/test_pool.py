@@ -153,6 +153,23 @@ def test_log_handler_that_raises_keeps_no_call_from_ending(
         logger.removeHandler(broken)
 
 
+def test_interrupted_start_of_a_thread_leaves_the_queue_usable(
+    one_worker: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn, interrupts = one_worker.threads.spawn, [KeyboardInterrupt]
+
+    def interrupted(job: Callable[[], object]) -> bool:
+        if interrupts:
+            raise interrupts.pop()
+        return spawn(job)
+
+    monkeypatch.setattr(one_worker.threads, "spawn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        one_worker.submit(dict, ignore)
+    assert one_worker.submit(dict, ignore).result(PATIENCE) == {}
+    assert one_worker.wait_idle(PATIENCE)
+
+
 def test_system_exit_in_done_callback_ends_no_worker(
     one_worker: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
