@@ -15,7 +15,9 @@ import pytest
 from modes import PATIENCE
 
 from pymdc import Call
+from pymdc._calls import waiting
 from pymdc._calls.cancel_scope import CancelScope
+from pymdc._calls.monitor import monitor
 from pymdc._calls.pool import WorkerPool
 from pymdc._calls.threads import WorkerThreads
 from pymdc._calls.waiting import Queue
@@ -391,6 +393,32 @@ def test_close_waits_for_chains_of_callbacks_and_leaves_no_thread() -> None:
     workers.close()
     assert sorted(got) == sorted([1, 2, 3, 4, 5] * 10)
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("kind", ["callback", "blocking"])
+def test_wait_for_idle_pool_is_woken_by_the_last_call(
+    one_worker: Workers, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_POLL_INTERVAL", 1e6)  # so that nothing else wakes the waiter
+    began, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        go_on.wait(PATIENCE)
+
+    if kind == "callback":
+        one_worker.submit(work, ignore)
+    else:
+        threading.Thread(target=one_worker.run, args=[work]).start()
+    began.wait(PATIENCE)
+    ends: list[bool] = []
+    waiter = threading.Thread(target=lambda: ends.append(one_worker.wait_idle()))
+    waiter.start()
+    while not monitor.idle_changes._signals:
+        threading.Event().wait(0.001)
+    go_on.set()
+    waiter.join(PATIENCE)
+    assert ends == [True]
 
 
 def test_close_in_callback_does_not_wait_for_itself() -> None:
