@@ -15,7 +15,7 @@ Seconds = float | tuple[float, float]
 Gigabytes = SupportsInt | SupportsIndex | Text
 
 
-_MAX_SECONDS = 1e9  # the limit of threading is not far above it
+_MAX_SECONDS = 1e9  # threading has a limit that is not far above
 _AT_MOST = f"at most {_MAX_SECONDS:g}"
 
 
@@ -23,7 +23,7 @@ def text(value: object, what: str) -> str:
     """Return *value*, text or UTF-8 bytes, as text; errors call it *what*."""
     try:
         return six.ensure_text(raw(value, what))
-    except UnicodeError:  # which shows *value*
+    except UnicodeError:  # its text shows *value*
         raise ValueError(f"{what} is not UTF-8") from None
 
 
@@ -33,7 +33,7 @@ def raw(value: object, what: str) -> bytes:
         raise TypeError(f"{what} is {type(value).__name__}; expected text or bytes")
     try:
         return six.ensure_binary(value)
-    except UnicodeError:  # which shows *value*
+    except UnicodeError:  # its text shows *value*
         raise ValueError(f"{what} has characters that no text has") from None
 
 

@@ -17,7 +17,7 @@ from pymdc.exceptions import NoEndpoint
 
 _lock = threading.RLock()  # a signal handler may make a call while this thread holds it
 _client: Client | None = None
-_client_values: list[str | None] = []  # of the variables when the client was made
+_client_values: list[str | None] = []  # of the variables, when the client was made
 _timeout: float | None = None  # as set by `set_timeout`
 
 
@@ -102,8 +102,8 @@ def default() -> Client:
     with _lock:
         values = [os.environ.get(variable) for variable, _ in _VARIABLES.values()]
         if _client is None or (values != _client_values and not _client.outstanding):
-            # The previous client is not closed: another thread may be about to make a call with
-            # it. Its idle threads end by themselves, and its connections are closed with it.
+            # The previous client is not closed, because another thread may be about to make a call
+            # with it. Its threads end when they are idle, and its connections when it is deleted.
             _client, _client_values = _make(), values
         return _client
 

@@ -40,7 +40,8 @@ TOTAL = 120.0
 STALL = 60.0
 CHANNELS = 4
 
-# At least this number of idle connections is kept, as any number of threads may make calls.
+# Up to this number of idle connections is kept, or up to *workers* if that is larger: any number
+# of threads may make calls.
 _IDLE_CONNECTIONS = 64
 
 _INTERRUPT_TIMEOUT = 2.0  # seconds for the callbacks of calls when Ctrl-C ends a ``with`` block
@@ -56,7 +57,7 @@ class Client:
     If there is none, `NoEndpoint` is raised, which is a ValueError.
     At most *workers* calls with a callback run at once.
     *timeout* is a pair of seconds, to connect and to wait for bytes, or one number for both.
-    *total* is the limit in seconds for a call that is no transfer, retries included.
+    *total* is the limit in seconds for a call that is no transfer, with all its attempts.
     *stall* is the limit in seconds for a transfer, from one block to the next.
     A download fetches at most *channels* shards at once.
     *ca_certs* is a file of additional certificates to trust.
@@ -124,7 +125,7 @@ class Client:
     ) -> Any:
         """Do *work* on a worker: return its value, or a `Call` that hands it to *callback*.
 
-        Every method of the API comes here.
+        Every method of the API calls `run`.
         """
         scope = CancelScope(self._stall, renews=True) if transfer else CancelScope(self._total)
         if sys.is_finalizing():  # no module can be imported now, and no other thread runs

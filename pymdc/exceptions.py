@@ -97,7 +97,7 @@ class HTTPError(PymdcError, urllib.error.HTTPError):
             fields[name] = value
         self._body = body
         urllib.error.HTTPError.__init__(self, url, code, msg, fields, io.BytesIO())
-        super().close()  # since Python 3.14 one that is not closed warns
+        super().close()  # since Python 3.14, an HTTPError that is not closed warns
         self.fp = self.file = io.BytesIO(body)
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class HTTPError(PymdcError, urllib.error.HTTPError):
 
 
 class ChannelError(PymdcError, OSError):
-    """A channel answered with an error; *code* and *message* are those that it sent."""
+    """A channel sent an error instead of the shard; it also sent *code* and *message*."""
 
     def __init__(self, channel: str, code: int, message: str) -> None:
         super().__init__(channel, code, message)

@@ -1,4 +1,4 @@
-"""The key pair: it is made, read and written, and it signs and verifies."""
+"""`ECDSA`, the key pair: it signs messages and verifies signatures."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def _without_frames(function: Callable[_Arguments, _Result]) -> Callable[_Argume
 class ECDSA:
     """A secp256k1 key pair.
 
-    Without arguments, a new key pair is made; without *private_key*, it can verify but not sign.
+    Without arguments, a new key pair is made. With *public_key* alone, the key pair can verify but
+    not sign.
     A key may be raw bytes, or hexadecimal or base64 as text or bytes; hexadecimal may begin with
     `#`.
     `public_key`, `private_key`, `sign_key` and `verify_key` may be assigned; assigning one changes
@@ -133,8 +134,8 @@ class ECDSA:
     def get_public_key(self, f: str = "hex", public_key: Key | None = None) -> str | bytes:
         """Return the public key in the form *f*, compressed unless `use_compression` is off.
 
-        *f* is "hex" (66 digits; 130 uncompressed), "bin" or "cpub" (33 bytes), "base64" or "b64",
-        or "hash" (RIPEMD-160 of SHA-256, 20 bytes).
+        *f* is "hex" (66 digits; 130 uncompressed), "bin" or "cpub" (33 bytes; 65 uncompressed),
+        "base64" or "b64", or "hash" (RIPEMD-160 of SHA-256, 20 bytes).
         """
         point = self._public if public_key is None else self.parse_public_key(public_key)
         key = _compress(point) if self.use_compression else b"\x04" + point
@@ -189,7 +190,7 @@ class ECDSA:
 
     @staticmethod
     def validate_public_key(k: Key) -> bool:
-        """Say whether *k* is a point on the curve, in one of the three forms."""
+        """Say whether *k* is a point on the curve, in a form that `parse_public_key` reads."""
         try:
             ECDSA.parse_public_key(k)
         except (TypeError, ValueError):
@@ -198,7 +199,10 @@ class ECDSA:
 
     @staticmethod
     def parse_public_key(k: Key) -> bytes:
-        """Return the 64 bytes X and Y of the public key *k*; ValueError if it is not one."""
+        """Return the 64 bytes X and Y of the public key *k*; ValueError if *k* is no public key.
+
+        *k* is 33, 64 or 65 bytes, or their hexadecimal or base64 text.
+        """
         try:
             return _secp256k1.point(_read(k, "the public key", _PUBLIC_SIZES))
         except ValueError as error:
@@ -207,7 +211,10 @@ class ECDSA:
     @staticmethod
     @_without_frames
     def parse_private_key(k: Key) -> bytes:
-        """Return the 32 bytes of the private key *k*; ValueError, which does not show *k*."""
+        """Return the 32 bytes of the private key *k*; ValueError if *k* is no private key.
+
+        The text of the exception does not show *k*.
+        """
         try:
             return _secp256k1.check_secret(_read(k, "the private key", (32,)))
         except ValueError:
@@ -264,7 +271,7 @@ def _write(key: bytes, f: str, forms: dict[str, _Form]) -> str | bytes:
 
 
 def _read(key: Key, what: str, sizes: tuple[int, ...]) -> bytes:
-    """Return *key* itself if its size is that of raw bytes; else return it decoded."""
+    """Return *key* itself if it is bytes of one of the *sizes*; else return it decoded."""
     data = raw(key, what)
     if isinstance(key, bytes) and len(data) in sizes:
         return data

@@ -30,10 +30,11 @@ def REST(  # noqa: N802  # the name of 2016
 ) -> Answer:
     """Send *method* to *resource*, a path such as ``/buckets``, and return the bridge's JSON.
 
-    *params* are the JSON body of a POST, PATCH or PUT, else the query, which is appended to that of
-    *resource*, if any. A PUT with an open binary file in *params* is sent as a multipart form.
-    *auth* is a `Users` or an object with ``username`` and ``password_hash()``, an `ECDSA`, which
-    signs the request, or nothing.
+    *params* are the JSON body of a POST, PATCH or PUT. For other methods they are the query, and
+    are appended to a query in *resource*. A PUT with an open binary file in *params* is sent as a
+    multipart form.
+    *auth* is a `Users` or another object with ``username`` and ``password_hash()``, or an `ECDSA`,
+    which signs the request. If *auth* is empty, the request is not authenticated.
     With *callback*, return a `Call` at once.
     """
     path = text(resource, "the resource")

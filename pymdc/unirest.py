@@ -1,4 +1,4 @@
-"""The setting of the HTTP library of pymdc 0.0.1 that scripts of 2016 use."""
+"""`timeout`, which scripts of 2016 set in unirest, the HTTP library of pymdc 0.0.1."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ Start = Callable[[Work, Callback], None]
 class BackgroundTask:
     """Does one piece of work at a time on another thread.
 
-    *start* runs the work on a thread and passes its outcome to the function that it is given.
-    If the work raises, the next call of a method raises that exception.
+    *start* runs a piece of work on a thread, and passes the outcome to a function.
+    If the work raises, the next call of a method of this task raises that exception.
     """
 
     def __init__(self, start: Start) -> None:

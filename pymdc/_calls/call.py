@@ -70,7 +70,7 @@ class Call(concurrent.futures.Future[Any]):
         self._pending: _Pending | None = _Pending(work, callback, scope, pool)
         self._thread: int | None = None
         self._changes = Changes()
-        # Added first, because the other functions that are called at the end may take long.
+        # Added first, because the done callbacks that scripts add may take long.
         self.add_done_callback(self._changes.notify)
         self._ident = next(_idents)
         self.name = f"Call-{self._ident}"
@@ -82,7 +82,7 @@ class Call(concurrent.futures.Future[Any]):
     def done(self) -> bool:
         """Say whether the callback has returned."""
         # Without the future's lock: a signal handler that raises could leave it locked, and the
-        # worker would hang. No other method that a script calls takes that lock either.
+        # worker would hang. Of the methods that a script calls, only add_done_callback takes it.
         return self._state == "FINISHED"
 
     def running(self) -> bool:
@@ -107,7 +107,7 @@ class Call(concurrent.futures.Future[Any]):
         return self._result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return None once the callback has returned: `result` returns an exception, too."""
+        """Wait as `result` does; return None, because `result` returns exceptions."""
         if not self._wait(timeout):
             raise concurrent.futures.TimeoutError
         return None

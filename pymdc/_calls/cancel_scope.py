@@ -19,7 +19,7 @@ Block = TypeVar("Block")
 
 
 class CancelScope:
-    """Cancels one call, or ends it at its deadline, by shutting down its sockets.
+    """Cancels one call, or ends the call at its deadline, by shutting down its sockets.
 
     *limit* is in seconds: for the whole call or, if *renews*, from one heartbeat to the next.
     """
@@ -46,7 +46,7 @@ class CancelScope:
         self.check()
 
     def nest(self, scope: CancelScope) -> None:
-        """Let *scope*, that of a part of the call, end with the call."""
+        """End *scope*, the scope of a part of the call, when the call ends early."""
         with self._lock:
             self._nested.append(scope)
             if self._reason is not None:
@@ -71,7 +71,7 @@ class CancelScope:
     def fail(self, reason: PymdcError) -> bool:
         """End the call with *reason* as its value and shut down its sockets, unless it finished.
 
-        An earlier reason stays. Say whether the value is now of the class of *reason*.
+        An earlier reason is kept. Say whether the reason is now of the class of *reason*.
         """
         with self._lock:
             if self._finished:

@@ -1,4 +1,4 @@
-"""Where an exception becomes a value: the code below raises, the code above never does."""
+"""Makes an exception the value of a call: inner code raises, and the caller gets the value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger("pymdc")
 
 
 class UserCodeError(Exception):
-    """The caller's own function or file raised the cause; the call ends with that exception."""
+    """The caller's own function or file raised the cause; the cause becomes the value."""
 
 
 class _UserCode:
@@ -36,7 +36,7 @@ class _UserCode:
 
 
 def user_code() -> _UserCode:
-    """Raise a `UserCodeError` for what the block raises, which becomes the cause."""
+    """Replace an exception that the block raises by a `UserCodeError` with that cause."""
     return _UserCode()
 
 

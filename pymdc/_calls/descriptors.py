@@ -1,4 +1,4 @@
-"""File descriptors, whose number is limited: code that needs one waits until one is free."""
+"""File descriptors: their number is limited, so code that needs one waits until one is free."""
 
 from __future__ import annotations
 

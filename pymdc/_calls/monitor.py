@@ -92,7 +92,7 @@ class Monitor:
         self._given_up = [*(other for other in self._given_up if not other), values]
 
     def interrupt(self, deadline: float | None = None) -> None:
-        """Cancel every call until all callbacks have returned, for a few seconds at most."""
+        """Cancel every call, until all callbacks have returned or the *deadline* has passed."""
         deadline = deadline or time.monotonic() + _CALLBACK_GRACE
         while not self._idle() and time.monotonic() < deadline:
             self.interrupted = True
@@ -101,7 +101,7 @@ class Monitor:
             self.idle_changes.wait_for(self._idle, PRECISION)
 
     def at_exit(self) -> None:
-        """Cancel the calls that are left if Ctrl-C interrupted the wait for the last callbacks."""
+        """Cancel the calls that are left, if Ctrl-C ended the wait for the last callbacks."""
         self.interrupt()
         deadline = time.monotonic() + _THREAD_GRACE
         for values in self._given_up:

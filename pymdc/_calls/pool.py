@@ -29,9 +29,9 @@ class WorkerPool:
     A queued call can be claimed by a worker, by the thread that cancels it, and by a callback that
     waits for it; the first to claim the call performs it.
 
-    Making, cancelling and awaiting a call take no lock except that of its scope. A signal handler
-    may interrupt any of these lines: if it made a call, the worker could wait for the lock for
-    ever; if it raised, the lock might never be released.
+    Making, cancelling and awaiting a call take no lock except the lock of its scope. A signal
+    handler may interrupt any of these lines. With a lock, a handler that makes a call could make
+    the worker wait for ever, and a handler that raises could leave the lock locked.
     """
 
     def __init__(self, size: int) -> None:
@@ -39,7 +39,7 @@ class WorkerPool:
         self._scopes: dict[CancelScope, None] = {}  # of the calls that are running
         self._unclaimed: set[Call] = set()
         self._claimed: dict[object, Call] = {}  # by claim, until the callback has returned
-        self._cancel_reason = ""  # of all calls, also of later ones
+        self._cancel_reason = ""  # for all calls, also for later ones
         self._queue, self._cancelled = (_Slots(size, self.threads) for _ in range(2))
         monitor.add(self)
 
@@ -205,7 +205,7 @@ class _Slots:
         self._size = size
         self._threads = threads
         self._calls: deque[Call] = deque()
-        self._slots: set[object] = set()  # of the threads that serve, or are about to
+        self._slots: set[object] = set()  # of the threads that serve, or are about to serve
         self._active = 0
         self._lock = threading.RLock()  # exit functions run `_serve` on the main thread
 
@@ -259,7 +259,8 @@ class _Slots:
 def _await(values: Queue[Any], scope: CancelScope) -> Any:
     """Wait for the value in *values* and return it; check all deadlines meanwhile.
 
-    The work in *scope* may wait for a call of another client, from a function of the caller.
+    The deadlines of other clients are checked too, because the work in *scope* may run a function
+    of the caller that waits for a call of another client.
     """
     while True:
         left = scope.remaining()

@@ -21,8 +21,8 @@ class WorkerThreads:
     """Runs each job at once, on an idle thread or on a new one.
 
     There is no lock, because a signal handler that makes a call may interrupt any line. Each step
-    is one operation on a set or a queue. After a step that may conflict with another thread's, the
-    count of threads is checked again.
+    is one operation on a set or a queue. After a step that may conflict with a step of another
+    thread, the number of threads is checked again.
     """
 
     def __init__(self) -> None:
@@ -155,8 +155,9 @@ def _outside_handlers(start: Callable[[], bool]) -> bool:
     """Call *start*, which starts a thread, where no signal handler can interrupt it.
 
     Starting a thread takes locks that every new thread takes as well. A signal handler that
-    interrupted it on the main thread and made a call would wait for a thread that cannot start.
-    So *start* runs on a thread of its own. Returns its value; False if that thread cannot start.
+    interrupted the start on the main thread, and made a call, would wait for a thread that cannot
+    start. So *start* runs on a thread of its own, where no signal handlers run.
+    Returns what *start* returns, or False if that thread cannot be started.
     """
     if sys.is_finalizing():
         return False

@@ -44,7 +44,7 @@ class Queue(Generic[Item]):
             try:
                 item = self._items.popleft()
             except IndexError:
-                pass  # wait outside this block: what the wait raises shall not have it as context
+                pass  # wait outside this block, so that what it raises has no IndexError as context
             else:
                 if self._items:  # one signal may stand for several items
                     self._notify()
@@ -88,7 +88,7 @@ class Changes:
 
 
 def _new_signal() -> threading.Lock:
-    """Return a signal that is not set: a lock that is held until then."""
+    """Return a signal that is not set: a lock that is held until the signal is set."""
     lock = threading.Lock()
     lock.acquire()
     return lock

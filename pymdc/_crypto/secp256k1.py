@@ -86,10 +86,10 @@ class Libsecp256k1:
 
     def signer(self, secret: bytes) -> Signer:
         """Return the function that signs a message with *secret*."""
-        # Not verified, which would take two thirds of the time. It would protect against faults
-        # that an attacker induces: a wrong and a right signature of one message reveal the key.
-        # Here no message is signed twice, since each attempt has a new nonce, and a wrong signature
-        # is refused by the bridge.
+        # The signature is not verified: that would take two thirds of the time. It would protect
+        # against faults that an attacker causes, because a wrong and a right signature of the same
+        # message reveal the key. Here no message is signed twice, since each attempt has a new
+        # nonce, and the bridge refuses a wrong signature.
         return lambda message: dsa.sign(sha256(message).digest(), secret, verify=False)
 
     def verify(self, key: bytes, message: bytes, low_s: bytes) -> bool:
@@ -149,7 +149,7 @@ def parse_signature(der: bytes) -> tuple[int, int]:
 
 
 def verify(key: bytes, message: bytes, signature: bytes, backend: Backend = _backend) -> bool:
-    """Say whether *signature* (DER, high or low S) is *key*'s over SHA-256 of *message*."""
+    """Say whether *signature* (DER, high or low S) is by *key*, over SHA-256 of *message*."""
     try:
         r, s = parse_signature(signature)
         if not (0 < r < ORDER and 0 < s < ORDER):

@@ -45,10 +45,10 @@ class Connection(connection.HTTPConnection):
         self._tunnel_to = tunnel
 
     def open(self, scope: CancelScope, timeout: tuple[float, float]) -> None:
-        """Connect, unless connected; *scope* can shut down the socket from now on.
+        """Connect, unless already connected; *scope* can shut down the socket from now on.
 
         *timeout* is a pair of seconds: for connecting, and for each wait for bytes.
-        Raises the exceptions of urllib3 that mean that nothing was sent.
+        Raises only those exceptions of urllib3 that mean that nothing was sent.
         """
         self._scope, self._read_timeout = scope, timeout[1]
         try:
@@ -194,7 +194,7 @@ class Connection(connection.HTTPConnection):
 def _parts(
     method: str, target: str, headers: Mapping[str, str], body: Body
 ) -> Iterable[bytes | memoryview]:
-    """Return the parts to send: head and body in one, or the head and then the body's parts."""
+    """Return the parts to send: head and body as one part, or the head and the body's parts."""
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
     if isinstance(body, bytes):
         lines.append(f"Content-Length: {len(body)}")

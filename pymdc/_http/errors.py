@@ -97,7 +97,7 @@ _OTHER_CHECK = "to trust your own CA, use Client(ca_certs=...)"
 def map_exceptions(
     rows: tuple[Row, ...], operation: str, *, connect: float, read: float
 ) -> Iterator[None]:
-    """Replace an exception that the block raises by the one in *rows*, if *rows* have its class.
+    """Replace an exception that the block raises as *rows* say, if they have a row for its class.
 
     The message begins with the *operation*; *connect* and *read* are the timeouts in seconds.
     The cause is suppressed, because it may quote a response that repeats secrets.

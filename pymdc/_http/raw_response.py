@@ -30,7 +30,7 @@ class EarlyResponse:
     """The bytes of a response that are received while its request is still being sent.
 
     ``started`` is true once the status line of the final response is known; interim responses (1xx)
-    are dropped. ``success`` is true if its status is 2xx; the rest of the request is then sent.
+    are dropped. ``success`` is true if that status is 2xx; the rest of the request is then sent.
     """
 
     _INTERIM_LINE = rb"HTTP/1\.\d +1(?!01)\d\d\b[^\n]*\n"
@@ -74,7 +74,7 @@ class RawResponse(http.client.HTTPResponse):
         """Read the head, as http.client does, but without the email package, which is slow.
 
         Interim responses are skipped. If one were taken for the final response, the next request on
-        the connection would get the final one.
+        the connection would get the final response of this request.
         """
         status = 0
         while status < HTTPStatus.OK:

@@ -16,7 +16,7 @@ _IN_BODY = frozenset({"POST", "PATCH", "PUT"})
 _NONCE = "__nonce"
 _NO_ESCAPES = re.compile("[A-Za-z0-9/_.~-]*")
 
-# A wrong value in these could assign the response of one request to the next one.
+# With a wrong value of one of these headers, the next request could get the response of this one.
 _FRAMING = frozenset({"connection", "content-length", "expect", "host", "transfer-encoding"})
 
 # Any character may be percent-encoded: the bridge decodes it.
@@ -39,7 +39,7 @@ class Request(NamedTuple):
     query: str = ""
 
     def __repr__(self) -> str:
-        return f"Request({self.method})"  # whatever its path is, it may hold a token
+        return f"Request({self.method})"  # the path is not shown: it may hold a token
 
     @property
     def safe_path(self) -> str:
@@ -153,7 +153,8 @@ def _is_nonce(part: str) -> bool:
 def _escaped(path: str) -> str:
     if _NO_ESCAPES.fullmatch(path):
         return path
-    # In capitals, the normal form (RFC 3986, 2.1), so that no proxy changes the signed path.
+    # Escapes get capitals, their normal form (RFC 3986, 2.1), so that no proxy changes the path,
+    # which is signed.
     path = re.sub("%(?![0-9A-Fa-f]{2})", "%25", path)
     path = re.sub("%..", lambda match: match.group().upper(), path)
     return quote(path, safe="/?%:@!$&'()*+,;=")

@@ -32,7 +32,7 @@ class Response(NamedTuple):
     def decode(self) -> Any:
         """Return the JSON, '' for an empty body, or the text of a body that is not JSON.
 
-        A JSON object is returned whatever the status from 400 on: it is the bridge's refusal.
+        If the status is 400 or above, a JSON object is the bridge's refusal, and is returned.
         Raises `HTTPError` for a redirect and for any other refusal.
         """
         if 300 <= self.status < 400:
@@ -51,10 +51,10 @@ class Response(NamedTuple):
 
 
 def check_response(response: RawResponse, body: bytes, operation: str) -> None:
-    """Raise if the headers of *response* were cut off, or if its *body* is compressed.
+    """Raise if *response* may have been cut off after its headers, or if its *body* is compressed.
 
-    A connection that ends in the headers looks like the end of the headers. Only a success is
-    checked for this: any other response without a body becomes an exception that says more.
+    A response without a body may have been cut off if its headers do not say where the body ends.
+    Only a success is checked: other responses without a body become exceptions that say more.
     """
     status = response.status
     if not body and not response.framed and status < 300 and status != _NO_CONTENT:

@@ -14,7 +14,7 @@ a token was refused           a request with a fetched token                    
                               every other request, unless the caller gave its token      no limit
 ============================  =========================================================  ========
 
-A token that has arrived is spent, whatever the response; so is the token of an activation.
+A token is spent when it arrives, whatever the response; so is the token of an activation.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from pymdc.exceptions import (
 MAX_ATTEMPTS = 3
 MAX_NONCE_REFUSALS = 8
 _BACKOFF = 0.1  # seconds before the second attempt, doubled for each further one
-_MAX_THROTTLED_BACKOFF = 1.0  # seconds; the server says how long to wait
-_NONCE_BACKOFF = 0.01  # the same after a refused nonce
+_MAX_THROTTLED_BACKOFF = 1.0  # seconds; the server itself says how long to wait
+_NONCE_BACKOFF = 0.01  # seconds, likewise, after a refused nonce
 _NONCE_REFUSED = b'"Invalid nonce supplied"'
 _TOKEN_REFUSED = b'"Invalid or expired token"'
 
@@ -185,7 +185,7 @@ class RetryState:
 
 
 def connect(opener: Callable[[], Connected], scope: CancelScope) -> Connected:
-    """Return what *opener* returns, which connects; retry as the table says."""
+    """Call *opener*, which connects, with retries as the table says; return what it returns."""
     failures = 0
     while True:
         try:

@@ -43,7 +43,7 @@ class Transport:
         self._ca_certs = ca_certs
         self._tls: ssl.SSLContext | None = None
         if ca_certs is not None or self.endpoint.startswith("https:"):
-            _ = self.tls  # so that a wrong file is reported now
+            _ = self.tls  # so that a wrong *ca_certs* raises now
         self._proxy = proxy = proxy_for(self.endpoint)
         self._via = through(proxy)
         # A proxy gets the whole URL of a request over HTTP, and opens a tunnel for HTTPS.
@@ -57,7 +57,7 @@ class Transport:
         weakref.finalize(self, _close_all, self._idle)
 
     def renew(self) -> None:
-        """Start again without connections: in a forked child they belong to the parent."""
+        """In a forked child, forget the connections, which belong to the parent."""
         _close_all(self._idle)
         self._closed = False
 

@@ -1,4 +1,4 @@
 """Uploads and downloads: sources, the body of an upload, shards, channels and part files.
 
-It knows nothing of nonces, retries of requests or callbacks.
+This package knows nothing of nonces, retries of requests or callbacks.
 """

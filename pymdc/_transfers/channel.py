@@ -1,4 +1,4 @@
-"""A shard's data channel: a WebSocket that receives one message and sends the shard.
+"""The data channel: a WebSocket, on which pymdc sends one message and receives one shard.
 
 To support another protocol of channels, replace `open_shard` and `parse_channel_url`.
 """
@@ -38,10 +38,10 @@ from pymdc.exceptions import (
 _RECEIVE = 256 * 1024
 _LARGEST_FRAME = 16 * 1024 * 1024
 _NORMAL = 1000
-_DONE = 200  # farmers of core 0.6 send this code when the shard was sent
+_DONE = 200  # storage nodes (farmers) of core 0.6 send this code after the shard
 _EMPTY = file_hash(b"")
 
-# At DEBUG a protocol logs its frames, and the first frame holds a token.
+# At DEBUG websockets logs the frames, and the first frame holds a token.
 _no_log = logging.Logger("pymdc.channel")
 _no_log.disabled = True
 
@@ -101,7 +101,7 @@ def open_shard(
 
     The connection uses the timeouts and certificates of *transport*, and is shut down if *scope*
     is cancelled or times out.
-    Raises what `Channel` raises.
+    Raises the exceptions that `Channel` raises.
     """
     with closing(_open_channel(pointer, transport, scope)) as channel:
         while not channel.ended:
@@ -220,7 +220,7 @@ class Channel:
 
 
 def parse_channel_url(url: str) -> WebSocketURI:
-    """Return the parts of a channel's *url*; `ConnectError` if it is not a WebSocket's."""
+    """Return the parts of a channel's *url*; `ConnectError` if it is not the URL of a WebSocket."""
     try:
         return parse_uri(url)
     except (ws_exceptions.InvalidURI, ValueError):  # their texts show the whole URL

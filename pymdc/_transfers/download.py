@@ -32,7 +32,7 @@ from pymdc.exceptions import (
 
 _log = logging.getLogger("pymdc")
 
-# What a worker returns for a shard, its number and size, or the exception that was raised.
+# What a worker returns for a shard: its number and its size, or the exception that it raised.
 Result = tuple[int, int] | BaseException
 
 
@@ -70,10 +70,11 @@ def download_file(
 class Download:
     """Fetches the shards of one file into *out*.
 
-    Each shard has its own worker, which fetches, hashes and writes it. The call's worker waits for
-    the shards, hashes the whole file in order as they arrive, and alone reports *progress*.
-    Up to ``client.channels`` shards are fetched at a time; one at a time, in order, if *out* is an
-    open file or the *pointers* have no sizes.
+    Each shard has its own worker, which fetches, hashes and writes it. The worker of the call waits
+    for the shards and adds them, in order, to the hash of the whole file; only this worker reports
+    *progress*.
+    Up to ``client.channels`` shards are fetched at a time. If *out* is an open file, or if the
+    *pointers* have no sizes, shards are fetched one at a time, in order.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Download:
         progress.total = self._offsets[-1] if self._sizes is not None else None
         self._side_by_side = self._sizes is not None and not out.in_order
         self._limit = client.channels if self._side_by_side else 1
-        self._running = self._hashed = 0  # workers; shards that are in the file hash
+        self._running = self._hashed = 0  # running workers; shards in the file hash
         self._results: Queue[Result] = Queue()  # from the workers
         self._verified: dict[int, int] = {}  # sizes of shards by their numbers
         self._verified_size = 0
@@ -103,9 +104,9 @@ class Download:
     def run(self, pointers: Pointers, renew: Callable[[], Pointers] | None) -> int:
         """Fetch the file and return its size in bytes.
 
-        If a channel fails, *renew* returns new pointers, as long as the last ones have brought a
-        shard. After a resumed start the first pointers need not have brought one, because they may
-        have expired while the part file was verified.
+        If a channel fails, *renew* returns new pointers, as long as the last pointers have brought
+        a shard. If the download was resumed, the first pointers need not have brought a shard:
+        they may have expired while the part file was verified.
         """
         self._resume(pointers)
         before = -1 if self._verified else 0
@@ -157,8 +158,8 @@ class Download:
     def _fetch(self, pointers: Pointers) -> None:
         """Fetch the missing shards.
 
-        When one fails no more are started, and its failure is raised once the others have ended.
-        An error of this machine, such as a full disk, ends the others at once.
+        When a shard fails, no other shard is started, and the failure is raised once the shards on
+        their way have ended. An error of this machine, such as a full disk, ends them at once.
         """
         missing, scope = deque(self._missing(pointers)), NestedScope(self._scope)
         failure: PymdcError | None = None
@@ -186,7 +187,7 @@ class Download:
 
     @property
     def _may_start(self) -> bool:
-        # For an open file that is slow, one shard waits in a buffer, not all of them.
+        # If an open file is slow, only the shard that is being written and the next are buffered.
         buffered = len(self._verified) - self._hashed if self._out.in_order else 0
         return self._running < self._limit and buffered < 2
 
@@ -234,7 +235,7 @@ class Download:
         return not single and self._hashed in self._verified
 
     def _hash_block(self) -> None:
-        """Add the next block to the file hash; an open file is written at this moment."""
+        """Add the next block to the file hash; an open file gets the block at this moment."""
         start, size = self._offsets[self._hashed], self._verified[self._hashed]
         if self._blocks is None:
             self._blocks = self._out.flush(start, size)

@@ -31,7 +31,7 @@ def check_pointers(answer: Any, operation: str) -> Pointers:
 
 
 def sizes_of(pointers: Pointers) -> list[int] | None:
-    """Return the sizes of the shards, or None unless every pointer has a possible one."""
+    """Return the sizes of the shards, or None unless every pointer has a possible size."""
     sizes = [pointer.get("size") for pointer in pointers]
     known = [size for size in sizes if type(size) is int and 0 <= size <= _LARGEST]
     return known if len(known) == len(sizes) else None

@@ -18,7 +18,7 @@ _WRITE_SIZE = 256 * 1024  # bytes in one write; frames may be smaller
 class Shard(NamedTuple):
     """A shard to fetch: its *number*, from 0 on, and its *size*, if known.
 
-    *label* names it in errors.
+    *label* names the shard in errors.
     """
 
     number: int

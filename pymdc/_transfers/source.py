@@ -24,8 +24,8 @@ class Source:
     """What is *given* for an upload, and its file name: *name*, or the name that it has.
 
     A path is opened here, at the call: after that its file may be removed, renamed or replaced.
-    An OSError from opening it is raised by `opened`, on the worker; TypeError and ValueError for
-    what cannot be sent are raised here.
+    If opening fails, `opened` raises the OSError, on the worker. If *given* is nothing that can be
+    sent, TypeError or ValueError is raised here.
     """
 
     def __init__(self, given: object, name: Text | None = None) -> None:
@@ -111,7 +111,7 @@ class _Content:
         self._data.release()
 
 
-# Types read with readinto(); of other files only read() can be relied on.
+# Types that are read with readinto(); other files may have only read().
 READ_INTO = (io.FileIO, _File, _Content)
 
 
@@ -135,7 +135,8 @@ def absolute(path: str) -> str:
 
 
 def _open_without_blocking(name: str, flags: int) -> int:
-    # Opening a pipe without a writer would block for ever; opened like this, it fails to rewind.
+    # Opening a pipe without a writer would block for ever. With O_NONBLOCK it is opened, and then
+    # refused because it cannot be rewound.
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -152,7 +153,7 @@ def _check_readable(file: object) -> Any:
     source: Any = file
     empty: object = b""
     position = None
-    with suppress(Exception):  # such as a pipe's; it is raised again when the file is sent
+    with suppress(Exception):  # a pipe has no position; sending raises this again
         position = source.tell()
     try:
         empty = source.read(0)
@@ -162,7 +163,7 @@ def _check_readable(file: object) -> Any:
         pass
     if isinstance(empty, str):
         raise TypeError(f"the file is open as text; {_EXPECTED}")
-    if empty and position is not None:  # a file whose read(0) is not empty
+    if empty and position is not None:  # read(0) of this file has taken bytes
         with suppress(Exception):
             source.seek(position)
     return source

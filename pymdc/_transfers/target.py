@@ -84,11 +84,11 @@ class _NewFile(NamedTuple):
 
 
 class PartialFile:
-    """A file with the path *name*, beside *path*, to which it is moved when it is whole.
+    """The part file *name*, in the folder of *path*; when it is whole, it is moved to *path*.
 
     Until it is moved only its owner may read it. When it is moved it gets the mode of the file that
-    it replaces, or that of a *new* file.
-    Several threads may write to it while another one reads.
+    it replaces, or the mode of a *new* file.
+    Several threads may write to it while another thread reads.
     A *resumable* part file is kept unless it is empty: a later download of the same file finds it.
     """
 
@@ -235,7 +235,7 @@ def _target_path(given: str) -> TargetPath:
 
 @contextmanager
 def open_target(to: TargetPath | BinaryIO, file_hash: str) -> Iterator[Output]:
-    """Yield the output. A path gets the whole file after success, and is unchanged otherwise.
+    """Yield the output. If *to* is a path, its file changes only when the download has succeeded.
 
     A file that the caller opened is left open.
     """
@@ -267,7 +267,7 @@ def _open_part(path: str, given: str, file_hash: str) -> PartialFile:
     """Open the part file for *path*: the resumable one, or one with a unique name.
 
     A unique name is used if the resumable file is unusable or in use by another download, and
-    always where files cannot be locked, because there nobody can tell whether it is in use.
+    always where files cannot be locked, because there nothing shows whether it is in use.
     """
     resumable = _part_name(path, file_hash)
     unique = _part_name(path, file_hash, f"-{secrets.token_hex(8)}")
@@ -303,7 +303,7 @@ def _can_lock(file: io.FileIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return isinstance(error, BlockingIOError)  # locked in _remove_leftovers() by another one
+        return isinstance(error, BlockingIOError)  # locked by another _remove_leftovers()
     return True
 
 
@@ -332,7 +332,7 @@ def _open_exclusive(name: str, new: _NewFile, flags: int = 0) -> io.FileIO:
 
 def _remove_leftovers(path: str, file_hash: str, new: _NewFile) -> None:
     """Remove the part files that other downloads of this file left behind."""
-    from glob import escape, glob  # a hundredth of the time of import pymdc
+    from glob import escape, glob  # not at the top: it takes a hundredth of import pymdc
 
     for name in (_part_name(path, file_hash), *glob(_part_name(escape(path), file_hash, "-*"))):
         with suppress(OSError):
@@ -344,7 +344,10 @@ def _remove_leftovers(path: str, file_hash: str, new: _NewFile) -> None:
 
 
 def _copy_acl(path: str, to: int | str) -> None:
-    """Copy the access control list of the file at *path* to *to*; remove that of *to* if none."""
+    """Copy the access control list of the file at *path* to *to*.
+
+    If the file at *path* has no list, remove the list of *to*.
+    """
     if not hasattr(os, "getxattr"):
         return
     try:

@@ -23,7 +23,7 @@ from pymdc._transfers.source import READ_INTO, Source
 from pymdc.exceptions import IntegrityError
 
 _BLOCK = 1024 * 1024
-_PIECE = 256 * 1024  # bytes, after each of which progress may be reported
+_PIECE = 256 * 1024  # bytes; after each piece, progress may be reported
 _UNKNOWN_TYPE = "application/octet-stream"
 _NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
@@ -53,7 +53,7 @@ def body_of(
             if hasher is not None:
                 hasher.wait()
             if not body.stored:
-                with suppress(OSError):  # it would replace the error that ended the upload
+                with suppress(OSError):  # this error would replace the one that ended the upload
                     body.rewind()
 
 
@@ -132,7 +132,7 @@ class FileBody:
 
 
 def _read(file: Any) -> Iterator[memoryview]:
-    """Yield the rest of *file*, in blocks each of which is valid until the next but one."""
+    """Yield the rest of *file* in blocks; each is valid until the next but one is read."""
     if type(file) not in READ_INTO:  # other types may provide read() alone
         while block := file.read(_BLOCK):
             yield memoryview(block)

@@ -66,13 +66,13 @@ class Files(Resource):
 
         A path is text or bytes and is opened at the call; content is a ``bytearray`` or
         ``memoryview``.
-        The file name is *name*, or else the base name of the file, or else its hash.
+        The file name is *name*, or else the base name of the file, or else the hash of the file.
         *token* is a PUSH token; without it, a token is fetched with the key pair.
-        *progress* is called on the worker with the bytes sent and their total, at most 20 times a
-        second. If it raises, the transfer stops and that exception is the value.
+        *progress* is called on the worker with the number of bytes sent and the total, at most 20
+        times a second. If it raises, the transfer stops and that exception is the value.
         The value is the entry of the file. It is an `IntegrityError` if the file grew or shrank
-        during the upload, or if the bridge stored another hash; *verify* False skips the latter
-        check.
+        during the upload, or if the bridge stored another hash. With *verify* False the hashes are
+        not compared.
         With *callback*, return a `Call` at once.
         """
         reporter, given_token = check_progress(progress), _check_given_token(token)
@@ -111,9 +111,9 @@ class Files(Resource):
         the value is then ``{bucket, hash, size, path}``. The file at a path is replaced only when
         the whole download is verified. The same call resumes an interrupted download to a path.
         *token* is a PULL token; without it, a token is fetched with the key pair.
-        *progress* is called on the worker with the bytes verified and written and their total, at
-        most 20 times a second; the total is None if the bridge sends no sizes. If it raises, the
-        transfer stops and that exception is the value.
+        *progress* is called on the worker with the number of bytes that are verified and written
+        and the total, at most 20 times a second; the total is None if the bridge sends no sizes.
+        If *progress* raises, the transfer stops and that exception is the value.
         With *callback*, return a `Call` at once.
         """
         name, path = text(file_hash, "the file's hash"), self._path
@@ -170,6 +170,6 @@ def _check_stored_hash(entry: Answer, body: FileBody, operation: str) -> Answer:
     stored = entry.get("hash") if isinstance(entry, dict) else None
     if stored != sent:
         if not (isinstance(stored, str) and re.fullmatch("[0-9a-f]{40}", stored)):
-            stored = "something without a hash"  # the value may repeat what was sent: not shown
+            stored = "something without a hash"  # not shown, as it may repeat what was sent
         raise IntegrityError(f"{operation}: the bridge stored {stored}; what was sent is {sent}")
     return entry

@@ -1,6 +1,6 @@
 """The bridge: a server of the Metadisk API, over HTTP, and of shards, over WebSockets.
 
-It knows nothing of the client, with which it shares only `pymdc._crypto`.
+This package knows nothing of the client, and shares only `pymdc._crypto` with it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ __all__ = ["Bridge"]
 
 
 def __getattr__(name: str) -> object:
-    # Imported late, so that a missing package is reported in one line.
+    # Imported at the first use, so that a missing package is reported in one line.
     if name != "Bridge":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         from pymdc.bridge.bridge import Bridge
     except ImportError as error:
-        # Not by the name of the distribution, which may be somebody else's on the index.
+        # Not by the name of the distribution: on the index that may be somebody else's.
         install = f"{sys.executable} -m pip install '.[bridge]'"
         message = f"{error.name} is missing: {install} in a clone of the project"
         raise ImportError(message, name=error.name) from error

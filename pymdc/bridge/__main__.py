@@ -38,10 +38,10 @@ def main() -> int:
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], None]]:
-    """Give a function that waits for SIGINT or SIGTERM, also for one that came before the wait.
+    """Give a function that waits for SIGINT or SIGTERM, even if the signal came before the wait.
 
-    Python writes a byte to the socket as soon as a signal arrives. A handler would run after the
-    wait if the signal arrives just before it.
+    Python writes a byte to the socket as soon as a signal arrives. A handler would run only after
+    the wait if the signal arrived just before the wait.
     """
     reader, writer = socket.socketpair()
 

@@ -31,13 +31,13 @@ from pymdc.bridge.storage.tables import users
 class Bridge:
     """A bridge that serves while its ``with`` block runs.
 
-    *data* is the folder that it stores everything in; without one it makes a temporary folder.
+    *data* is the folder in which the bridge stores everything; by default, a temporary folder.
     *host* and *port* are the address to listen on; port 0 means any free port.
     *url* is the address for the links in mails, if users do not reach the bridge at `endpoint`.
-    *smtp* is the URL of a mail server. Without one, activation messages are written to the
+    *smtp* is the URL of a mail server. Without *smtp*, activation messages are written to the
     folder ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
     *nonce_rule* is "once" or "2016". *shard_size* is in bytes. *clock* returns seconds.
-    *grace* is the time in seconds for requests in flight when the bridge is closed.
+    *grace* is the time in seconds for requests and channels in flight when the bridge is closed.
     *patience* is the time in seconds that a client may stall.
 
     Entering raises OSError if the port is taken, if the folder cannot be used, or if the folder
@@ -158,7 +158,7 @@ def _open_database(folder: Path, objects: ObjectStore) -> Database:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family)
-    # asyncio sets it only on sockets that name their protocol. Responses would be 40 ms late.
+    # asyncio sets it only on sockets that name their protocol. Without it responses are 40 ms late.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -29,7 +29,7 @@ class Passwords:
         return "$".join(("scrypt", *map(str, _COST.values()), salt.hex(), digest.hex()))
 
     def matches(self, password: str, stored: str | None) -> bool:
-        """Return whether *stored* is a hash of *password*; for None do the same work."""
+        """Say whether *stored* is a hash of *password*; for None, do the same work and say no."""
         _, n, r, p, salt, expected = (stored or _UNMATCHED).split("$")
         digest = self._derive(password, bytes.fromhex(salt), n=int(n), r=int(r), p=int(p))
         return hmac.compare_digest(digest, bytes.fromhex(expected))

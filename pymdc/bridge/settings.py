@@ -14,11 +14,11 @@ Announce = Callable[[str, str], object]
 NONCE_RULES = ("once", "2016")
 
 # Requests
-MAX_HEAD = 64 * 1024  # bytes, and what comes in one read with the last of them
+MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
 MAX_BODY = MiB  # bytes; a file may be larger
 DRAIN_SECONDS = 60.0  # for the rest of a body after an early answer
 KEEP_ALIVE_SECONDS = 75  # for a connection between two requests
-IDLE_CHECKS = 4  # of each connection, within the patience
+IDLE_CHECKS = 4  # how often a connection is checked within the patience
 
 # Channels
 MAX_CHANNEL_MESSAGE = 64 * 1024  # bytes that a client may send
@@ -26,7 +26,7 @@ FIRST_MESSAGE_SECONDS = 30.0
 CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
 
 # Accounts
-TOKEN_LIFETIME = 300_000  # milliseconds, of pointers' tokens too
+TOKEN_LIFETIME = 300_000  # milliseconds; for the tokens of pointers too
 NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key
 MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB
 SMTP_SECONDS = 10.0

@@ -1,6 +1,6 @@
-"""The routes: each a method and a path, the handler that answers it, and who may use it.
+"""The routes: each has a method, a path, a handler, and a rule about who may use it.
 
-They know nothing of sockets, of the server or of SQLite.
+This package knows nothing of sockets, of the server or of SQLite.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Route:
     *handler* is called on a thread with the context, the request and the identity that
     *authenticate* returned. The handler of a *streamed* route is a coroutine function, which is
     also given the body as it arrives.
-    A route that is not *db_only* does more than query the database.
+    A *db_only* route only queries the database.
     """
 
     method: str
@@ -48,7 +48,7 @@ class Route:
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
-        """The methods that are answered; the server sends no body in response to HEAD."""
+        """The methods that the route answers; the server sends no body in response to HEAD."""
         return ("GET", "HEAD") if self.method == "GET" else (self.method,)
 
     @cached_property

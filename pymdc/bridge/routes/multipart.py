@@ -49,7 +49,7 @@ class FilePart:
         }
         try:
             self._parser = MultipartParser(options[b"boundary"], callbacks)
-            # The parser accepts no preamble: it is made to take the preamble for a part.
+            # The parser accepts no bytes before a boundary. Now it takes them for a part.
             self._parser.write(b"--" + options[b"boundary"] + b"\r\n\r\n\r\n")
         except FormParserError as error:
             raise Refused(400, f"Malformed multipart data: {error}") from None

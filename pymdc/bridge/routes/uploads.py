@@ -82,7 +82,7 @@ class IncomingFile:
 
     async def discard(self) -> None:
         """Delete all objects, also the one that is being stored."""
-        storing, self._storing = self._storing, None  # breaks a cycle with its exception
+        storing, self._storing = self._storing, None  # breaks a cycle with the task's exception
         if storing is not None:
             await asyncio.gather(storing, return_exceptions=True)
         await self._context.threads.run(self._context.objects.delete, self.objects)

@@ -27,12 +27,12 @@ class Threads:
     """Runs blocking functions on threads, for one event loop.
 
     `run` gives each function a thread of its own.
-    `run_db_only` is for functions that only query the database. One thread runs all that wait:
-    with a thread each, they would spend most of their time on waking each other.
+    `run_db_only` is for functions that only query the database. One thread runs all functions that
+    wait: with a thread for each, the threads would spend most of their time on waking each other.
 
     The executors of the standard library accept no work once the main thread has ended, but a
     bridge serves until it is closed. Python 3.12.0 to 3.12.2 can then start no thread either, so
-    one is started at the beginning, and a function waits for it if there is no other.
+    one thread is started at the beginning, and functions wait for it if there is no other thread.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Threads:
         self._start_thread()
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run *function* on a thread of its own; return or raise what it does."""
+        """Run *function* on a thread of its own; return or raise what it returns or raises."""
         if self._free < 1:
             with suppress(RuntimeError):  # no thread can be started
                 self._start_thread()
@@ -59,7 +59,7 @@ class Threads:
     async def run_db_only(
         self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run *function*, which only queries the database; return or raise what it does."""
+        """Run *function*, which only queries the database; return or raise as `run` does."""
         job = _job(partial(function, *args, **kwargs))
         self._db_jobs.append(job)
         if self._db_task is None:
@@ -85,7 +85,7 @@ class Threads:
         self._db_task = None
 
     def _start_thread(self) -> None:
-        # Not a daemon: as the server, it works until the bridge is closed.
+        # Not a daemon: like the server, it works until the bridge is closed.
         thread = threading.Thread(target=self._work, name="pymdc-bridge-worker")
         thread.start()
         self._threads = [other for other in self._threads if other.is_alive()]

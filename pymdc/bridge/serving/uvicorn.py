@@ -1,4 +1,4 @@
-"""The server: uvicorn on a thread of its own, with limits on what a client may send or delay."""
+"""The server: uvicorn on a thread of its own, with limits on heads, messages and stalls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Config(uvicorn.Config):
 
 
 class _HTTPProtocol(HttpToolsProtocol):
-    """HTTP with a limit on the size of a head, for the parser has none, and on stalls."""
+    """HTTP with limits on stalls and on the size of a head, which the parser does not limit."""
 
     config: _Config
     _unparsed = 0  # bytes received since the last whole head or piece of a body

@@ -1,4 +1,4 @@
 """What the bridge stores: rows in a database, and the bytes of shards as objects.
 
-It knows nothing of HTTP requests, nor of who may do what.
+This package knows nothing of HTTP requests, nor of who may do what.
 """

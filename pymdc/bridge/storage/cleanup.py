@@ -1,4 +1,4 @@
-"""Deletes objects without a row: those of uploads that ended with their process."""
+"""Deletes objects without a row, which uploads leave if their process is killed."""
 
 from __future__ import annotations
 

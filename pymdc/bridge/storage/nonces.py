@@ -32,7 +32,8 @@ class Once:
 
     For each owner the *window* uses with the largest nonces are remembered, and also every other
     use of the smallest of these nonces.
-    Smaller nonces are refused; their uses are deleted about once in *prune_every* uses.
+    About once in *prune_every* uses, the uses of smaller nonces are deleted; from then on these
+    nonces, and all below them, are refused.
     """
 
     def __init__(self, window: int = NONCE_WINDOW, prune_every: int = 1_000) -> None:
@@ -42,7 +43,7 @@ class Once:
     def use(self, connection: sa.Connection, owners: Sequence[str], nonce: float, r: str) -> bool:
         """Record that all *owners* use *nonce* with *r*; return False if one of them may not.
 
-        Whoever replays a request can change s and the encoding of the signature, but not r.
+        Somebody who replays a request can change s and the encoding of the signature, but not r.
         """
         rows = [{"who": owner, "fresh": nonce, "signed": r} for owner in owners]
         used = connection.execute(_INSERT_FRESH[connection.dialect.name], rows).rowcount
@@ -63,7 +64,7 @@ class Once:
 
 
 class AsIn2016:
-    """A nonce may be used unless it is below the last one; an equal one may be a replay."""
+    """A nonce may be used unless it is smaller than the last one; so a replay may be accepted."""
 
     def use(self, connection: sa.Connection, owners: Sequence[str], nonce: float, r: str) -> bool:
         """Record that all *owners* use *nonce*; return False if one has used a larger one."""

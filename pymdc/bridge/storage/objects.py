@@ -13,7 +13,7 @@ from obstore.store import LocalStore
 from pymdc.bridge.errors import Refused
 
 _NAME = re.compile(r"[0-9a-f]{32}")
-_HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")  # how LocalStore names it; it lists none
+_HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")  # LocalStore's name; it lists no such file
 _FULL = "(os error 28)"
 _log = logging.getLogger("pymdc.bridge")
 
@@ -21,8 +21,8 @@ _log = logging.getLogger("pymdc.bridge")
 class ObjectStore:
     """Objects in *folder*, which is created if missing.
 
-    The methods block, and need a thread. obstore has coroutines too, but a process that exits
-    while one of them finishes is aborted.
+    The methods block, so call them on a thread. obstore has coroutines too, but a process that
+    exits while one of them finishes is aborted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class ObjectStore:
         return memoryview(obstore.get_range(self._store, name, start=start, length=size))
 
     def delete_half_written(self) -> None:
-        """Delete what interrupted `put`s left; no other process may use the folder."""
+        """Delete what each interrupted `put` left; no other process may use the folder."""
         for path in self._folder.glob("*#*"):
             if _HALF_WRITTEN.fullmatch(path.name):
                 path.unlink()

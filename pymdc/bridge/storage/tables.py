@@ -1,6 +1,6 @@
 """The tables, and the queries that several modules need.
 
-Where only one of two simultaneous requests may succeed, one statement and its row count decide.
+Where only one of two simultaneous requests may succeed, the row count of one statement decides.
 Times are whole milliseconds since 1970.
 """
 
@@ -43,7 +43,7 @@ public_keys = _table(
 used_nonces = _table(
     "used_nonces", _key("owner", sa.String), _key("nonce", sa.Float), _key("r", sa.String)
 )
-# Written by older bridges, for which a nonce was used up whatever was signed with it.
+# Written by earlier versions, which refused a used nonce whatever was signed with it.
 old_nonces = _table("nonces", _key("owner", sa.String), _key("nonce", sa.Float))
 nonce_floors = _table("nonce_floors", _key("owner", sa.String), _column("floor", sa.Float))
 buckets = _table(
@@ -128,7 +128,7 @@ def insert_tokens(
 def redeem_token(
     connection: sa.Connection, table: sa.Table, token: str, now: int
 ) -> sa.RowMapping | None:
-    """Delete *token* and return its row; None if there is none, or it has expired."""
+    """Delete *token* and return its row; None if there is no such token, or if it has expired."""
     statement = sa.delete(table).where(table.c.token == token).returning(table)
     row = connection.execute(statement).mappings().first()
     return row if row is not None and row["expires"] > now else None
