@@ -58,7 +58,7 @@ def check_response(response: RawResponse, body: bytes, operation: str) -> None:
     """
     status = response.status
     if not body and not response.framed and status < 300 and status != _NO_CONTENT:
-        raise ConnectionLost(f"{operation}: the connection ended in the middle of the headers")
+        raise ConnectionLost(f"{operation}: the connection ended after headers without a length")
     encoding = response.fields.get("Content-Encoding", "").lower() or "identity"
     if body and encoding != "identity":
         name = f"the encoding {encoding!r}"
