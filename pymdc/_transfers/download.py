@@ -71,8 +71,7 @@ class Download:
     """Fetches the shards of one file into *out*.
 
     Each shard has its own worker, which fetches, hashes and writes it. The worker of the call waits
-    for the shards and adds them, in order, to the hash of the whole file; only this worker reports
-    *progress*.
+    for the shards, adds them in order to the hash of the file, and alone reports *progress*.
     Up to ``client.channels`` shards are fetched at a time. If *out* is an open file, or if the
     *pointers* have no sizes, shards are fetched one at a time, in order.
     """

@@ -64,21 +64,18 @@ class Files(Resource):
     ) -> Answer:
         """Upload the file *path*: a path, an open binary file from its position on, or content.
 
-        A path is text or bytes and is opened at the call; content is a ``bytearray`` or
-        ``memoryview``.
+        A path (text or bytes) is opened at the call; content is a ``bytearray`` or ``memoryview``.
         The file name is *name*, or else the base name of the file, or else the hash of the file.
         *token* is a PUSH token; without it, a token is fetched with the key pair.
         *progress* is called on the worker with the number of bytes sent and the total, at most 20
         times a second. If it raises, the transfer stops and that exception is the value.
         The value is the entry of the file. It is an `IntegrityError` if the file grew or shrank
-        during the upload, or if the bridge stored another hash. With *verify* False the hashes are
-        not compared.
+        meanwhile or, unless *verify* is False, if the bridge stored another hash.
         With *callback*, return a `Call` at once.
         """
         reporter, given_token = check_progress(progress), _check_given_token(token)
-        callback, client = check_callback(callback), self._client
-        files_path, fetch_token = resource(*self._path), self._token_fetcher(client, "PUSH")
-        source = Source(path, name)
+        callback, client, files_path = check_callback(callback), self._client, resource(*self._path)
+        fetch_token, source = self._token_fetcher(client, "PUSH"), Source(path, name)
 
         def push(scope: CancelScope) -> Answer:
             hasher = client.background_task() if verify else None
@@ -89,10 +86,10 @@ class Files(Resource):
                 answer = client.send(request, auth, scope)
                 if refused(answer):
                     return answer
-                entry = _check_stored_hash(answer, body, scope.operation)
+                _check_stored_hash(answer, body, scope.operation)
                 body.stored = True
             reporter.finish(body.size)
-            return entry
+            return answer
 
         return client.run(push, callback, transfer=True)
 
@@ -162,14 +159,13 @@ def _check_given_token(token: Text | None) -> Token | None:
     return None if token is None else Token(check_token(token))
 
 
-def _check_stored_hash(entry: Answer, body: FileBody, operation: str) -> Answer:
-    """Return *entry*, the bridge's answer; `IntegrityError` if its hash is not that of *body*."""
+def _check_stored_hash(entry: Answer, body: FileBody, operation: str) -> None:
+    """Raise `IntegrityError` if the hash in *entry*, the bridge's answer, is not that of *body*."""
     if body.hash is None:
-        return entry
+        return
     sent = body.hash.hexdigest()
     stored = entry.get("hash") if isinstance(entry, dict) else None
     if stored != sent:
         if not (isinstance(stored, str) and re.fullmatch("[0-9a-f]{40}", stored)):
             stored = "something without a hash"  # not shown, as it may repeat what was sent
         raise IntegrityError(f"{operation}: the bridge stored {stored}; what was sent is {sent}")
-    return entry
