@@ -119,6 +119,22 @@ class Monitor:
                 # A new call may have found this thread in the set and started no other one.
                 if not (self._idle() or _interrupted()):
                     self._threads.add(thread)
+            elif thread in self._threads and _main_has_ended() and self._replace(thread):
+                return
+
+    def _replace(self, thread: threading.Thread) -> bool:
+        """Continue on a new thread; return whether one could be started.
+
+        The main thread, which waits for *thread*, then wakes up and notices a Ctrl-C that came just
+        before it began to wait: such a signal interrupts no wait.
+        """
+        successor = threading.Thread(target=self._run, name="pymdc-monitor", daemon=False)
+        self._threads.add(successor)
+        if not start_thread(successor):
+            self._threads.discard(successor)
+            return False
+        self._threads.discard(thread)
+        return True
 
     def _join(self, thread: threading.Thread) -> None:
         if self._idle():
