@@ -64,17 +64,8 @@ class Monitor:
 
     def hold(self) -> None:
         """Keep the process running until no callback is outstanding."""
-        if self._threads or is_shutting_down():
-            return
-        thread = threading.Thread(target=self._run, name="pymdc-monitor", daemon=False)
-        started = False
-        try:
-            self._threads.add(thread)
-            self._thread = thread
-            started = start_thread(thread)
-        finally:
-            if not started:
-                self._threads.discard(thread)
+        if not (self._threads or is_shutting_down()):
+            self._start()
 
     def check_deadlines(self) -> None:
         """End the calls of every pool whose deadline has passed."""
@@ -119,22 +110,24 @@ class Monitor:
                 # A new call may have found this thread in the set and started no other one.
                 if not (self._idle() or _interrupted()):
                     self._threads.add(thread)
-            elif thread in self._threads and _main_has_ended() and self._replace(thread):
-                return
+            elif thread in self._threads and _main_has_ended() and self._start():
+                # The main thread, which waited for this one, wakes up. So it notices a Ctrl-C that
+                # came just before it began to wait, and that interrupted nothing.
+                self._threads.discard(thread)
 
-    def _replace(self, thread: threading.Thread) -> bool:
-        """Continue on a new thread; return whether one could be started.
-
-        The main thread, which waits for *thread*, then wakes up and notices a Ctrl-C that came just
-        before it began to wait: such a signal interrupts no wait.
-        """
-        successor = threading.Thread(target=self._run, name="pymdc-monitor", daemon=False)
-        self._threads.add(successor)
-        if not start_thread(successor):
-            self._threads.discard(successor)
-            return False
-        self._threads.discard(thread)
-        return True
+    def _start(self) -> bool:
+        """Run on a new thread; return whether one could be started."""
+        thread = threading.Thread(target=self._run, name="pymdc-monitor", daemon=False)
+        previous, started = self._thread, False
+        try:
+            self._threads.add(thread)
+            self._thread = thread
+            started = start_thread(thread)
+        finally:
+            if not started:
+                self._threads.discard(thread)
+                self._thread = previous
+        return started
 
     def _join(self, thread: threading.Thread) -> None:
         if self._idle():
