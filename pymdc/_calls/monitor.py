@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ PRECISION = 0.25  # seconds between two checks of the deadlines
 INTERRUPTED = "the program was interrupted"
 _CALLBACK_GRACE = 5.0  # seconds after Ctrl-C, for the callbacks of cancelled calls
 _THREAD_GRACE = 1.0  # seconds for interrupted blocking calls and the monitor thread to end
+_WAKE_SIGNAL = getattr(signal, "SIGURG", None)  # unused by nearly all programs; not on Windows
 
 
 class Pool(Protocol):
@@ -64,7 +66,7 @@ class Monitor:
 
     def hold(self) -> None:
         """Keep the process running until no callback is outstanding."""
-        if not (self._threads or is_shutting_down()):
+        if not (self._threads or self.interrupted or is_shutting_down()):
             self._start()
 
     def check_deadlines(self) -> None:
@@ -93,11 +95,14 @@ class Monitor:
 
     def at_exit(self) -> None:
         """Cancel the calls that are left, if Ctrl-C ended the wait for the last callbacks."""
-        self.interrupt()
-        deadline = time.monotonic() + _THREAD_GRACE
-        for values in self._given_up:
-            with suppress(Empty):
-                values.get(deadline - time.monotonic())
+        try:
+            self.interrupt()
+            deadline = time.monotonic() + _THREAD_GRACE
+            for values in self._given_up:
+                with suppress(Empty):
+                    values.get(deadline - time.monotonic())
+        finally:
+            self._threads.clear()  # Python 3.15 waits for them again after the exit functions
 
     def _run(self) -> None:
         thread = threading.current_thread()
@@ -110,13 +115,11 @@ class Monitor:
                 # A new call may have found this thread in the set and started no other one.
                 if not (self._idle() or _interrupted()):
                     self._threads.add(thread)
-            elif thread in self._threads and _main_has_ended() and self._start():
-                # The main thread, which waited for this one, wakes up. So it notices a Ctrl-C that
-                # came just before it began to wait, and that interrupted nothing.
-                self._threads.discard(thread)
+            elif _main_has_ended():
+                _wake_main_thread()
 
-    def _start(self) -> bool:
-        """Run on a new thread; return whether one could be started."""
+    def _start(self) -> None:
+        """Run on a new thread, if one can be started."""
         thread = threading.Thread(target=self._run, name="pymdc-monitor", daemon=False)
         previous, started = self._thread, False
         try:
@@ -127,7 +130,6 @@ class Monitor:
             if not started:
                 self._threads.discard(thread)
                 self._thread = previous
-        return started
 
     def _join(self, thread: threading.Thread) -> None:
         if self._idle():
@@ -167,7 +169,30 @@ def _main_has_ended() -> bool:
     return not main.is_alive() if ended is None else bool(ended)
 
 
+def _handle_wake_signal() -> None:
+    """Let `_wake_main_thread` work. The main thread calls this when it ends."""
+    if _WAKE_SIGNAL is not None and signal.getsignal(_WAKE_SIGNAL) is signal.SIG_DFL:
+        with suppress(ValueError):  # in a sub-interpreter
+            signal.signal(_WAKE_SIGNAL, _do_nothing)
+
+
+def _wake_main_thread() -> None:
+    """Let the main thread, which waits for the last threads, handle the signals that came.
+
+    A signal that comes just before that wait does not interrupt it; another one has to.
+    """
+    main = threading.main_thread().ident
+    if _WAKE_SIGNAL is not None and signal.getsignal(_WAKE_SIGNAL) is _do_nothing and main:
+        signal.pthread_kill(main, _WAKE_SIGNAL)
+
+
+def _do_nothing(_signal: int, _frame: object) -> None:
+    pass
+
+
 monitor = Monitor()
 atexit.register(monitor.at_exit)
+with suppress(AttributeError, RuntimeError):  # private; and refused once the main thread has ended
+    threading._register_atexit(_handle_wake_signal)  # type: ignore[attr-defined]
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=monitor.reset)

@@ -335,6 +335,18 @@ def nested(value):
 pymdc.Client().run(lambda scope: None, nested)
 threading.Thread(target=ready_at_the_end, daemon=True).start()
 """
+# As a SIGINT that comes just before the main thread waits: noted, but it wakes nobody.
+NOTED_ONLY = """
+import _thread
+
+def press():
+    ready_at_the_end()
+    _thread.interrupt_main()
+
+for number in range(5):
+    user.register(callback(number))
+threading.Thread(target=press, daemon=True).start()
+"""
 RETRYING = """
 def again(value):
     say(type(value).__name__)
@@ -398,6 +410,16 @@ def test_first_ctrl_c_cancels_every_callback_and_ends_the_program(script: str) -
     assert "KeyboardInterrupt" in errors
     assert sorted(printed) == sorted(f"{number} Cancelled" for number in range(40))
     assert seconds < AT_ONCE
+
+
+def test_ctrl_c_just_before_the_wait_for_callbacks_cancels_them() -> None:
+    with GatedServer() as server:
+        settings = {"PYMDC_ENDPOINT": server.endpoint, "PYMDC_TIMEOUT": str(SOON)}
+        ended = python("-W", "error", "-c", PROGRAM + NOTED_ONLY, env=settings)
+        server.open.set()
+    assert "KeyboardInterrupt" in ended.stderr
+    cancelled = sorted(f"{number} Cancelled" for number in range(5))
+    assert sorted(ended.stdout.splitlines()) == [*cancelled, "ready"]
 
 
 def test_first_ctrl_c_ends_callbacks_that_retry_on_every_error() -> None:
