@@ -26,7 +26,7 @@ from pymdc._arguments import (
 )
 from pymdc._calls.background import BackgroundTask
 from pymdc._calls.cancel_scope import CancelScope
-from pymdc._calls.capture import Work
+from pymdc._calls.capture import Job
 from pymdc._calls.pool import WorkerPool
 from pymdc._http.auth import Auth
 from pymdc._http.request import Request
@@ -145,12 +145,12 @@ class Client:
         """Return a task that does one thing at a time on another worker."""
         return BackgroundTask(self._pool.start)
 
-    def spawn(self, work: Work, deliver: Callback) -> None:
-        """Do *work* on another worker, and hand its value or exception to *deliver*.
+    def spawn(self, job: Job, deliver: Callback) -> None:
+        """Do *job* on another worker, and hand its value or exception to *deliver*.
 
-        Where no thread can be started, *work* is done on this thread before `spawn` returns.
+        Where no thread can be started, *job* is done on this thread before `spawn` returns.
         """
-        self._pool.start(work, deliver)
+        self._pool.start(job, deliver)
 
     def close(self, timeout: float | None = None, cancel: bool = False) -> None:
         """Wait until all calls are done and their callbacks have returned; close the connections.

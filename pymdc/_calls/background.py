@@ -1,4 +1,4 @@
-"""Work on another thread while the current thread continues."""
+"""Jobs on another thread while the current thread continues."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from queue import SimpleQueue
 from typing import Any
 
 from pymdc._arguments import Callback
-from pymdc._calls.capture import Work
+from pymdc._calls.capture import Job
 
-Start = Callable[[Work, Callback], None]
+Start = Callable[[Job, Callback], None]
 
 
 class BackgroundTask:
-    """Does one piece of work at a time on another thread.
+    """Does one job at a time on another thread.
 
-    *start* runs a piece of work on a thread, and passes the outcome to a function.
-    If the work raises, the next call of a method of this task raises that exception.
+    *start* does a job on a thread, and passes the outcome to a function.
+    If the job raises, the next call of a method of this task raises that exception.
     """
 
     def __init__(self, start: Start) -> None:
@@ -24,14 +24,14 @@ class BackgroundTask:
         self._outcomes: SimpleQueue[Any] = SimpleQueue()
         self._busy = False
 
-    def do(self, work: Work) -> None:
-        """Wait until the previous work is done, then start *work*."""
+    def do(self, job: Job) -> None:
+        """Wait until the previous job is done, then start *job*."""
         self.wait()
         self._busy = True
-        self._start(work, self._outcomes.put)
+        self._start(job, self._outcomes.put)
 
     def wait(self) -> None:
-        """Wait until the work that was started is done."""
+        """Wait until the job that was started is done."""
         if self._busy:
             outcome = self._outcomes.get()
             self._busy = False

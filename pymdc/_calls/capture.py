@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-Work = Callable[[], Any]
+Job = Callable[[], Any]
 Error = TypeVar("Error", bound=BaseException)
 
 _log = logging.getLogger("pymdc")
@@ -40,10 +40,10 @@ def user_code() -> _UserCode:
     return _UserCode()
 
 
-def capture(work: Work) -> Any:
-    """Return what *work* returns, or the exception that it raises, prepared by `as_value`."""
+def capture(job: Job) -> Any:
+    """Return what *job* returns, or the exception that it raises, prepared by `as_value`."""
     try:
-        return work()
+        return job()
     except BaseException as error:  # noqa: BLE001  # the exception is the value
         return as_value(error)
 

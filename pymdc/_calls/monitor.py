@@ -24,7 +24,7 @@ _THREAD_GRACE = 1.0  # seconds for interrupted blocking calls and the monitor th
 _WAKE_SIGNAL = getattr(signal, "SIGURG", None)  # unused by nearly all programs; not on Windows
 
 
-class Pool(Protocol):
+class MonitoredPool(Protocol):
     """What the monitor needs of a client's worker pool."""
 
     @property
@@ -52,15 +52,15 @@ class Monitor:
         self.interrupted = False
         self.idle_changes = Changes()  # a pool has become idle
         self._thread: threading.Thread | None = None  # the latest
-        self._pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+        self._pools: weakref.WeakSet[MonitoredPool] = weakref.WeakSet()
         self._threads: set[threading.Thread] = set()
         self._given_up: list[Queue[Any]] = []  # for the values of interrupted blocking calls
 
-    def add(self, pool: Pool) -> None:
+    def add(self, pool: MonitoredPool) -> None:
         """Monitor the calls of *pool*."""
         self._pools.add(pool)
 
-    def remove(self, pool: Pool) -> None:
+    def remove(self, pool: MonitoredPool) -> None:
         """Stop monitoring the calls of *pool*."""
         self._pools.discard(pool)
 
@@ -141,7 +141,7 @@ class Monitor:
     def _idle(self) -> bool:
         return all(pool.idle for pool in self._copy_pools())
 
-    def _copy_pools(self) -> tuple[Pool, ...]:
+    def _copy_pools(self) -> tuple[MonitoredPool, ...]:
         while True:
             with suppress(RuntimeError):  # another thread has just added a pool
                 return tuple(self._pools)

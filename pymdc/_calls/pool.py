@@ -6,17 +6,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import Empty
 from typing import Any
 
 from pymdc._arguments import Callback
-from pymdc._calls import capture as captured
 from pymdc._calls.call import Call, Work
 from pymdc._calls.cancel_scope import CancelScope
-from pymdc._calls.capture import as_value
+from pymdc._calls.capture import Job, as_value, capture
 from pymdc._calls.monitor import INTERRUPTED, PRECISION, is_shutting_down, monitor
 from pymdc._calls.threads import WorkerThreads, on_worker
 from pymdc._calls.waiting import Queue
@@ -77,15 +75,15 @@ class WorkerPool:
             raise
         return call
 
-    def spawn(self, job: Callable[[], object]) -> None:
+    def spawn(self, job: Job) -> None:
         """Do *job* on a worker at once, or on this thread if no worker can be started."""
         if not self.threads.spawn(job):
             job()
 
-    def start(self, work: captured.Work, deliver: Callback) -> None:
-        """Do *work* on a worker at once, which passes the outcome to *deliver*."""
-        cell = [work]  # as in `run`
-        self.spawn(lambda: deliver(captured.capture(cell.pop())))
+    def start(self, job: Job, deliver: Callback) -> None:
+        """Do *job* on a worker at once, which passes the outcome to *deliver*."""
+        cell = [job]  # as in `run`
+        self.spawn(lambda: deliver(capture(cell.pop())))
 
     def capture(self, work: Work, scope: CancelScope) -> Any:
         """Do *work* in *scope*; return its value, or the exception that ends it."""

@@ -11,10 +11,9 @@ from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 
+from pymdc._calls.capture import Job
 from pymdc._calls.interpreter import DAEMONS, IDLE_SECONDS
 from pymdc._calls.waiting import Queue
-
-Job = Callable[[], object]
 
 
 class WorkerThreads:
@@ -138,17 +137,17 @@ def start_thread(thread: threading.Thread) -> bool:
     return _outside_handlers(partial(_start, thread))
 
 
-def run_on_thread(work: Callable[[], object]) -> None:
-    """Do *work* on a new thread and wait for it; on this thread if none can be started.
+def run_on_thread(job: Job) -> None:
+    """Do *job* on a new thread and wait for it; on this thread if none can be started.
 
-    *work* may take locks of `threading` itself: see `_outside_handlers`.
+    *job* may take locks of `threading` itself: see `_outside_handlers`.
     """
     if DAEMONS:
-        thread = threading.Thread(target=work, name="pymdc-closer", daemon=True)
+        thread = threading.Thread(target=job, name="pymdc-closer", daemon=True)
         if start_thread(thread):
             thread.join()
             return
-    work()
+    job()
 
 
 def _outside_handlers(start: Callable[[], bool]) -> bool:

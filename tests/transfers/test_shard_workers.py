@@ -36,7 +36,7 @@ from websockets.sync.server import ServerConnection
 import pymdc
 from pymdc import Cancelled
 from pymdc._arguments import Callback
-from pymdc._calls.capture import Work, capture
+from pymdc._calls.capture import Job, capture
 from pymdc._crypto.file_hash import Block
 from pymdc._transfers import target
 from pymdc._transfers.target import PartialFile
@@ -322,7 +322,7 @@ class ObservedClient(pymdc.Client):
     def __enter__(self) -> ObservedClient:
         return self
 
-    def spawn(self, work: Work, deliver: Callback) -> None:
+    def spawn(self, job: Job, deliver: Callback) -> None:
         def deliver_and_report(value: Any) -> None:
             deliver(value)
             self.results.release()
@@ -330,7 +330,7 @@ class ObservedClient(pymdc.Client):
                 self.failed.set()
 
         self.started += 1
-        super().spawn(work, deliver_and_report)
+        super().spawn(job, deliver_and_report)
 
 
 def test_slow_open_file_has_one_shard_waiting_for_it(
@@ -438,12 +438,12 @@ class FewWorkersClient(pymdc.Client):
     def __enter__(self) -> FewWorkersClient:
         return self
 
-    def spawn(self, work: Work, deliver: Callback) -> None:
+    def spawn(self, job: Job, deliver: Callback) -> None:
         self._asked += 1
         if self._has_one(self._asked):
-            super().spawn(work, deliver)
+            super().spawn(job, deliver)
         else:
-            deliver(capture(work))
+            deliver(capture(job))
 
 
 HAS_ONE: dict[str, Callable[[int], bool]] = {
