@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from servers import RawServer, answering
+from servers import RawServer, read_request, written
 from websockets.sync.server import ServerConnection, serve
 
 import pymdc
@@ -60,9 +61,15 @@ def websocket(handle: ChannelHandler, reads_request: bool = False) -> Iterator[s
 @contextmanager
 def pointer_server(pointers: Any) -> Iterator[str]:
     """Answer each request with *pointers*, and yield the endpoint."""
-    body = json.dumps(pointers).encode()
-    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    with RawServer(answering(head + body)) as server:
+    answer = written("200 OK", json.dumps(pointers).encode())
+
+    # It keeps the connection: one that it closed would now and then lose the next request, which
+    # is not sent again, since it may have spent its token.
+    def handle(connection: socket.socket) -> None:
+        while read_request(connection)[0]:
+            connection.sendall(answer)
+
+    with RawServer(handle) as server:
         yield server.endpoint
 
 
