@@ -13,9 +13,11 @@ from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number
 from pymdc.bridge.serving.request import Request
+from pymdc.bridge.settings import MAX_SIGNATURE
 from pymdc.bridge.storage.tables import find_bucket, public_keys, redeem_token, tokens, users
 
 _HEX = re.compile(r"([0-9a-fA-F]{2})+")
+_MAX_KEY = 130  # hexadecimal digits
 _USER_BY_KEY = sa.select(users).join(public_keys).where(public_keys.c.key == sa.bindparam("key"))
 
 
@@ -92,7 +94,8 @@ def _verified_key(request: Request) -> str:
     key, signature = request.headers.get("x-pubkey"), request.headers.get("x-signature")
     if not key or not signature:
         raise Refused(401, "No authentication strategy detected")
-    if not _HEX.fullmatch(key) or not _HEX.fullmatch(signature):
+    too_long = len(key) > _MAX_KEY or len(signature) > MAX_SIGNATURE
+    if too_long or not _HEX.fullmatch(key) or not _HEX.fullmatch(signature):
         raise Refused(401, "Invalid signature")
     try:
         der = bytes.fromhex(signature)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import re
 
-_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+from pymdc.bridge.settings import MAX_NUMBER
+
+# No text can be matched in two ways, which would take more than linear time.
+_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _PREFIXED = re.compile(r"0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+")
 
 
 def js_number(value: object) -> float:
     """Return the number that *value*, a number or a numeric text, stands for.
 
-    Empty text is 0, and "0x1e" is 30. ValueError if *value* is not a number or too large.
+    Empty text is 0, and "0x1e" is 30. ValueError if *value* is not a number, or too large, or if
+    its text is too long.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= MAX_NUMBER:
         text = value.strip() or "0"
         if _PREFIXED.fullmatch(text):
             value = int(text, 0)

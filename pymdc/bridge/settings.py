@@ -15,7 +15,12 @@ NONCE_RULES = ("once", "2016")
 
 # Requests
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
-MAX_BODY = MiB  # bytes; a file may be larger
+MAX_BODY = 64 * 1024  # bytes, for a list of almost 500 public keys; a file may be larger
+MAX_NUMBER = 400  # characters; the largest number without an exponent has 309 digits
+MAX_NAME = 1024  # characters of the name of a bucket or of a file, as of an object in S3
+MAX_KIND = 255  # characters of a MIME type, twice 127 and a slash, as RFC 6838 says
+MAX_REDIRECT = 2048  # characters of the address to which an activation redirects
+MAX_SIGNATURE = 160  # hexadecimal digits; the longest DER of a signature has 144
 DRAIN_SECONDS = 60.0  # for the rest of a body after an early answer
 KEEP_ALIVE_SECONDS = 75  # for a connection between two requests
 IDLE_CHECKS = 4  # how often a connection is checked within the patience

@@ -18,6 +18,7 @@ NUMBERS = {
     "0b101": 5.0,
 }
 NOT_NUMBERS = ["abc", "1_000", "nan", "inf", "-0x1", "1e400", "1 2", "\u0663", 10**400, True, []]
+DIGITS = "1" * 10**6  # the bridge reads no text in more than linear time
 
 
 @pytest.mark.parametrize("text", NUMBERS)
@@ -29,6 +30,18 @@ def test_number_in_text_is_read(text: str) -> None:
 def test_value_that_is_not_a_finite_number_is_an_error(value: object) -> None:
     with pytest.raises(ValueError, match=r"not a (finite )?number"):
         js_number(value)
+
+
+@pytest.mark.parametrize("form", ["%sx", "0x%sx", "-%s.x", "1e%sx", ".%sx", "%s", "0x%s", "1e-%s"])
+def test_long_text_is_no_number(form: str) -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        js_number(form % DIGITS)
+
+
+def test_number_may_have_400_characters() -> None:
+    assert js_number("1".rjust(400, "0")) == 1
+    with pytest.raises(ValueError, match="not a number"):
+        js_number("1".rjust(401, "0"))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from plain_client import PASSWORD, Clock, User, ask, form, pull, upload_headers
@@ -13,7 +14,7 @@ from websockets.sync.client import connect
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 
-KiB, MiB = 1024, 1024 * 1024
+KiB = 1024
 LAST, OVER = 299.999, 300.0  # seconds after a token was made: good, and not good any more
 DATA = b"data"
 HASH = file_hash(DATA)
@@ -68,15 +69,15 @@ def padded(fields: dict[str, str], size: int) -> bytes:
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
-def test_body_may_have_a_mebibyte(bridge: Bridge, chunked: bool) -> None:
+def test_body_may_have_64_kibibytes(bridge: Bridge, chunked: bool) -> None:
     def body(size: int) -> bytes | Iterator[bytes]:
         whole = padded({"email": "a@example.com", "password": PASSWORD}, size)
         pieces = (whole[place : place + 1000] for place in range(0, size, 1000))
         return pieces if chunked else whole
 
-    reply = ask(bridge, "POST", "/users", body(MiB + 1))
+    reply = ask(bridge, "POST", "/users", body(64 * KiB + 1))
     assert reply.error == (413, "Request body is too large")
-    assert ask(bridge, "POST", "/users", body(MiB)).status == 200
+    assert ask(bridge, "POST", "/users", body(64 * KiB)).status == 200
 
 
 def test_first_message_of_a_channel_may_have_64_kibibytes(bridge: Bridge) -> None:
@@ -110,6 +111,59 @@ def test_frame_has_64_kibibytes_and_the_last_one_the_rest(size: int, frames: lis
         with connect(pointer["channel"], compression=None) as wire:
             wire.send(json.dumps(fields))
             assert [len(frame) for frame in wire] == frames
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"name": "n" * 1024}, 200),
+        ({"name": "n" * 1025}, 400),
+        ({"storage": 0, "transfer": "0.5"}, 200),
+        ({"storage": -1}, 400),
+        ({"transfer": "-0.5"}, 400),
+        ({"storage": "1" * 30_000 + "x"}, 400),
+        ({"transfer": "0x" + "f" * 30_000}, 400),
+    ],
+    ids=str,
+)
+def test_limits_of_a_bucket(alice: User, fields: dict[str, object], status: int) -> None:
+    bucket = alice.bucket()
+    for reply in (
+        alice.ask("POST", "/buckets", fields),
+        alice.ask("PATCH", f"/buckets/{bucket}", fields),
+    ):
+        assert reply.status == status
+        assert status == 200 or reply.json == {"error": "Bucket validation failed"}
+
+
+def test_declared_size_and_nonce_have_few_digits(alice: User, bucket: str) -> None:
+    digits = "1" * 30_000 + "x"
+    headers = upload_headers(alice.token(bucket, "PUSH"), 4) | {"x-filesize": digits}
+    reply = ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", form(DATA), headers)
+    assert reply.error == (400, "Missing or invalid x-filesize header sent")
+    assert alice.ask("GET", "/buckets", nonce=digits).error == (400, "User validation failed")
+    assert alice.ask("POST", "/buckets", {}, nonce=digits).status == 400
+
+
+@pytest.mark.parametrize(("name", "value"), [("x-pubkey", "00" * 66), ("x-signature", "00" * 81)])
+def test_key_and_signature_have_few_digits(alice: User, name: str, value: str) -> None:
+    headers = {"x-pubkey": alice.key.public, "x-signature": alice.key.sign("x"), name: value}
+    assert ask(alice.bridge, "GET", "/buckets", None, headers).error == (401, "Invalid signature")
+
+
+def test_name_of_a_file_may_have_1024_characters(alice: User, bucket: str) -> None:
+    assert alice.upload(bucket, DATA, 1024 * "n").json["filename"] == 1024 * "n"
+    told = "The name or the type of the file is too long"
+    assert alice.upload(bucket, DATA, 1025 * "n").error == (400, told)
+
+
+def test_redirect_may_have_2048_characters(data: Path) -> None:
+    links: list[str] = []
+    with Bridge(data, announce=lambda _email, link: links.append(link)) as bridge:
+        for name, size in ("a", 2048), ("b", 2049):
+            fields = {"email": f"{name}@example.com", "password": PASSWORD, "redirect": "r" * size}
+            assert ask(bridge, "POST", "/users", json.dumps(fields)).status == 200
+    assert [link.partition("?redirect=")[2] for link in links] == [2048 * "r", ""]
 
 
 @pytest.mark.parametrize("digits", [23, 24, 25])

@@ -14,7 +14,7 @@ from pymdc.bridge.js_number import js_number, json_number
 from pymdc.bridge.routes.files import remove_files
 from pymdc.bridge.routes.keys import public_key
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.settings import TOKEN_LIFETIME
+from pymdc.bridge.settings import MAX_NAME, TOKEN_LIFETIME
 from pymdc.bridge.storage.tables import buckets, find_bucket, insert_tokens, tokens
 
 _OWNED = buckets.c.user == sa.bindparam("user")
@@ -100,11 +100,18 @@ def _changes(request: Request) -> dict[str, Any]:
 
 
 def _name(value: object) -> str | None:
-    return value if value is None or isinstance(value, str) else str(json_number(js_number(value)))
+    if value is None or isinstance(value, str):
+        if value and len(value) > MAX_NAME:
+            raise ValueError("the name is too long")
+        return value
+    return str(json_number(js_number(value)))
 
 
 def _quota(value: object) -> float | None:
-    return None if value is None else js_number(value)
+    quota = None if value is None else js_number(value)
+    if quota is not None and quota < 0:
+        raise ValueError("the quota is negative")
+    return quota
 
 
 def _bucket_json(row: sa.RowMapping) -> dict[str, object]:

@@ -11,6 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.settings import MAX_KIND, MAX_NAME
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -88,8 +89,11 @@ class FilePart:
             name = ""
         if self.filename is not None or name is None:
             return
+        name = name.rpartition("/" if "/" in name else "\\")[2]
+        if len(name) > MAX_NAME or len(kind) > MAX_KIND:
+            raise Refused(400, "The name or the type of the file is too long")
         self._in_file = True
-        self.filename = name.rpartition("/" if "/" in name else "\\")[2]
+        self.filename = name
         self.mimetype = kind or self.mimetype
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:

@@ -13,6 +13,7 @@ from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.routes.keys import public_key
 from pymdc.bridge.serving.request import Request, Response
+from pymdc.bridge.settings import MAX_REDIRECT
 from pymdc.bridge.storage.database import insert_new
 from pymdc.bridge.storage.tables import public_keys, users
 
@@ -32,7 +33,7 @@ def register(context: Context, request: Request, _identity: Identity) -> Respons
         if key and not insert_new(connection, public_keys, user=email, key=key):
             raise Refused(400, "Public key is already registered")
     link, redirect = f"{context.endpoint}/activations/{activation}", request.fields.get("redirect")
-    if isinstance(redirect, str):
+    if isinstance(redirect, str) and len(redirect) <= MAX_REDIRECT:
         link += f"?redirect={quote(redirect, safe='')}"
     context.mailer.send_activation(email, link)
     return Response(_user_json(email, now, activated=False) | ({"pubkey": key} if key else {}))
