@@ -23,7 +23,7 @@ BRIDGE = [
     "httptools>=0.7",
     "python-multipart>=0.0.32",
     "SQLAlchemy>=2.0.40",
-    "obstore>=0.11",
+    "alembic>=1.18",
     LIBSECP256K1,
 ]
 

@@ -18,7 +18,11 @@ from pymdc.bridge.storage.tables import find_bucket, public_keys, redeem_token, 
 
 _HEX = re.compile(r"([0-9a-fA-F]{2})+")
 _MAX_KEY = 130  # hexadecimal digits
-_USER_BY_KEY = sa.select(users).join(public_keys).where(public_keys.c.key == sa.bindparam("key"))
+_USER_BY_KEY = (
+    sa.select(users, public_keys.c.proven)
+    .join(public_keys)
+    .where(public_keys.c.key == sa.bindparam("key"))
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def user_or_listed_key(context: Context, request: Request) -> Identity:
 
 def token_holder(context: Context, request: Request) -> Identity:
     """Accept a token; the token is used up even if the request fails later."""
-    with context.database.write() as connection:
+    with context.database.write(durable=False) as connection:
         row = redeem_token(connection, tokens, request.headers.get("x-token", ""), context.now())
     if row is None:
         raise Refused(401, "Invalid or expired token")
@@ -69,24 +73,45 @@ def _by_password(context: Context, request: Request) -> Identity | None:
         row = connection.execute(statement).mappings().first()
     if not context.passwords.matches(password, row["password"] if row else None) or not row:
         raise Refused(401, "Invalid email or password")
-    return Identity(_activated_email(row))
+    return Identity(_active_email(row))
 
 
 def _by_key(context: Context, request: Request, listed: bool = False) -> Identity:
     key = _verified_key(request)
-    with context.database.write() as connection:
+    with context.database.write(durable=False) as connection:
         row = connection.execute(_USER_BY_KEY, {"key": key}).mappings().first()
-        if row is None and not listed:
+        if listed and not (row and row["proven"]):
+            bucket = find_bucket(connection, request.bucket)
+            if key in bucket["pubkeys"] and not (row and row["email"] == bucket["user"]):
+                row = None  # a mere claim of somebody else takes nothing from a listed key
+            elif row is None:
+                raise Refused(404, "Bucket not found")
+        elif row is None:
             raise Refused(401, "Public key not registered")
-        if row is None and key not in find_bucket(connection, request.bucket)["pubkeys"]:
-            raise Refused(404, "Bucket not found")
-        email = "" if row is None else _activated_email(row)
-        # The key is an owner too: a bucket may still list it after its user has removed it.
-        owners = [owner for owner in (email, point(bytes.fromhex(key)).hex()) if owner]
-        nonce, r = _nonce(request), _signature_r(request)
-        if not context.nonce_rule.use(connection, owners, nonce, r):
-            raise Refused(401, "Invalid nonce supplied")
+        email = "" if row is None else _active_email(row)
+        _use_nonce(context, connection, request, key, email)
     return Identity(email, key)
+
+
+def has_proof(context: Context, connection: sa.Connection, request: Request, key: str) -> bool:
+    """Say whether *key* itself signed the request, for the user that the request names.
+
+    Refuses a signature that is wrong or a replay.
+    """
+    if "x-signature" not in request.headers or request.headers.get("x-pubkey") != key:
+        return False
+    _verified_key(request)
+    _use_nonce(context, connection, request, key)
+    return True
+
+
+def _use_nonce(
+    context: Context, connection: sa.Connection, request: Request, key: str, email: str = ""
+) -> None:
+    # The key is an owner too: a bucket may still list it after its user has removed it.
+    owners = [owner for owner in (email, point(bytes.fromhex(key)).hex()) if owner]
+    if not context.nonce_rule.use(connection, owners, _nonce(request), _signature_r(request)):
+        raise Refused(401, "Invalid nonce supplied")
 
 
 def _verified_key(request: Request) -> str:
@@ -121,9 +146,11 @@ def _signature_r(request: Request) -> str:
     return f"{r:064x}"
 
 
-def _activated_email(row: sa.RowMapping) -> str:
+def _active_email(row: sa.RowMapping) -> str:
     if row["activation"] is not None:
         raise Refused(401, "User account has not been activated")
+    if row["disabled"]:
+        raise Refused(403, "User account is disabled")
     return str(row["email"])
 
 

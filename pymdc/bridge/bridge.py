@@ -25,6 +25,7 @@ from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.schema import NewerSchemaError
 from pymdc.bridge.storage.tables import users
 
 
@@ -37,6 +38,7 @@ class Bridge:
     *smtp* is the URL of a mail server. Without *smtp*, activation messages are written to the
     folder ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
     *nonce_rule* is "once" or "2016". *shard_size* is in bytes. *clock* returns seconds.
+    With *fsync*, what was acknowledged outlasts a power cut.
     *grace* is the time in seconds for requests and channels in flight when the bridge is closed.
     *patience* is the time in seconds that a client may stall.
 
@@ -54,6 +56,7 @@ class Bridge:
         smtp: str | None = Settings.smtp,
         nonce_rule: str = Settings.nonce_rule,
         shard_size: int = Settings.shard_size,
+        fsync: bool = Settings.fsync,
         grace: float = Settings.grace,
         patience: float = Settings.patience,
         clock: Callable[[], float] = Settings.clock,
@@ -67,6 +70,7 @@ class Bridge:
             smtp=smtp,
             nonce_rule=nonce_rule,
             shard_size=shard_size,
+            fsync=fsync,
             grace=grace,
             patience=patience,
             clock=clock,
@@ -82,8 +86,9 @@ class Bridge:
             folder = _folder(settings.data, undo)
             listener = undo.enter_context(_listen(settings.host, settings.port))
             self.endpoint = _url(settings.host, listener.getsockname()[1])
-            objects = ObjectStore(_usable(folder / "shards"))
-            self._database = undo.enter_context(closing(_open_database(folder, objects)))
+            objects = ObjectStore(_usable(folder / "shards"), fsync=settings.fsync)
+            database = _open_database(folder, objects, fsync=settings.fsync)
+            self._database = undo.enter_context(closing(database))
             undo.enter_context(cleaned_and_locked(folder, self._database, objects))
             context = Context(
                 endpoint=(settings.url or self.endpoint).rstrip("/"),
@@ -132,13 +137,15 @@ def _folder(data: str | os.PathLike[str] | None, undo: ExitStack) -> Path:
 
 
 def _usable(folder: Path) -> Path:
-    """Return *folder*, created if missing; OSError if it cannot be written to."""
+    """Return *folder*, for its owner alone, created if missing; OSError if it can't be written."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
     tempfile.TemporaryFile(dir=folder).close()
     return folder
 
 
-def _open_database(folder: Path, objects: ObjectStore) -> Database:
+def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool) -> Database:
     """Open the database in *folder*; create one only if there are no *objects*."""
     path = folder / "metadata.sqlite"
     # With a new database, the cleanup would delete every object.
@@ -149,8 +156,13 @@ def _open_database(folder: Path, objects: ObjectStore) -> Database:
         )
     if path.exists() and not os.access(path, os.W_OK):  # else the first write fails
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    path.touch(mode=0o600)  # SQLite gives its other files the same mode
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
     try:
-        return Database(sa.URL.create("sqlite", database=str(path)))
+        return Database(sa.URL.create("sqlite", database=str(path)), fsync=fsync)
+    except NewerSchemaError as error:
+        raise OSError(f"{path} can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(f"{path} can't be used as a database") from error
 

@@ -51,7 +51,8 @@ class Settings:
     smtp: str | None = None
     nonce_rule: str = "once"
     shard_size: int = 8 * MiB
-    grace: float = 10
+    fsync: bool = False
+    grace: float = 8
     patience: float = 60
     clock: Callable[[], float] = time.time
     announce: Announce | None = None
@@ -81,5 +82,11 @@ def parser() -> argparse.ArgumentParser:
         default=Settings.nonce_rule,
         choices=NONCE_RULES,
         help="which nonces are fresh: each with a signature once, or as in 2016 (%(default)s)",
+    )
+    options.add_argument(
+        "--no-fsync",
+        dest="fsync",
+        action="store_false",
+        help="do not wait until what is acknowledged is on the disk; a power cut may lose it",
     )
     return options

@@ -9,7 +9,7 @@ from pymdc.bridge import Bridge
 
 
 @pytest.mark.usefixtures("no_collection")
-@pytest.mark.parametrize("body", [b"[1]", b"nul", b"\xff", b"[" * 60_000, b"1" * 5000, b'{"a":NaN}'])
+@pytest.mark.parametrize("body", [b"[1]", b"nul", b"\xff", b"[" * 60000, b"1" * 5000, b'{"a":NaN}'])
 def test_body_without_a_json_object_counts_as_empty(bridge: Bridge, body: bytes) -> None:
     message = "Password must be hex encoded SHA-256 hash"
     assert ask(bridge, "POST", "/users", body).error == (400, message)

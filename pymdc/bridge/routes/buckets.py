@@ -18,7 +18,9 @@ from pymdc.bridge.settings import MAX_NAME, TOKEN_LIFETIME
 from pymdc.bridge.storage.tables import buckets, find_bucket, insert_tokens, tokens
 
 _OWNED = buckets.c.user == sa.bindparam("user")
-_USERS_BUCKETS = sa.select(buckets).where(_OWNED).order_by(buckets.c.number)
+_USERS_BUCKETS = (
+    sa.select(buckets).where(_OWNED, buckets.c.removed.is_(None)).order_by(buckets.c.number)
+)
 _DEFAULTS: dict[str, Any] = {"name": "New Bucket", "storage": 10, "transfer": 30, "pubkeys": []}
 
 
@@ -74,7 +76,7 @@ def create_token(context: Context, request: Request, identity: Identity) -> Resp
     """Create a token for bringing a file into the bucket (PUSH) or out of it (PULL)."""
     now, token, operation = context.now(), secrets.token_hex(32), request.fields.get("operation")
     expires = now + TOKEN_LIFETIME
-    with context.database.write() as connection:
+    with context.database.write(durable=False) as connection:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         if operation not in ("PUSH", "PULL"):
             raise Refused(400, "Token validation failed")

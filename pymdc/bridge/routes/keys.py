@@ -1,4 +1,8 @@
-"""The public keys of users."""
+"""The public keys of users.
+
+A registration that the key itself has signed is proven: whoever made it has the private key.
+One without a signature is a mere claim. It gives way to a proven one.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,12 @@ import re
 import sqlalchemy as sa
 
 from pymdc._crypto.secp256k1 import point
-from pymdc.bridge.auth import Identity
+from pymdc.bridge.auth import Identity, has_proof
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.storage.database import insert_new
-from pymdc.bridge.storage.tables import public_keys
+from pymdc.bridge.storage.tables import buckets, public_keys
 
 _KEY = re.compile(r"[0-9a-fA-F]{66}|[0-9a-fA-F]{130}")
 
@@ -26,23 +30,38 @@ def list_keys(context: Context, _request: Request, identity: Identity) -> Respon
 
 
 def register_key(context: Context, request: Request, identity: Identity) -> Response:
-    """Register a public key."""
+    """Register a public key; the key itself may sign the request besides the user's password."""
     key = public_key(request.fields.get("key"))
     with context.database.write() as connection:
-        if not insert_new(connection, public_keys, user=identity.email, key=key):
-            raise Refused(400, "Public key is already registered")
+        # The signature is for one user: a request that another bridge was sent proves nothing here.
+        named = str(request.fields.get("user")).lower() == identity.email
+        proven = not identity.key and named and has_proof(context, connection, request, key)
+        claim_key(connection, identity.email, key, proven=proven)
     return Response(_key_json(identity, key))
 
 
+def claim_key(connection: sa.Connection, email: str, key: str, *, proven: bool) -> None:
+    """Register *key* for a user; refuse if somebody else has it, or a better claim to it."""
+    row = {"user": email, "key": key, "point": _point(key), "proven": proven}
+    others = sa.and_(public_keys.c.point == row["point"], public_keys.c.user != email)
+    if proven:
+        same = sa.or_(others, public_keys.c.key == key)
+        connection.execute(sa.delete(public_keys).where(same, ~public_keys.c.proven))
+    taken = connection.execute(sa.select(sa.exists().where(others))).scalar()
+    if taken or not insert_new(connection, public_keys, **row):
+        raise Refused(400, "Public key is already registered")
+
+
 def remove_key(context: Context, request: Request, identity: Identity) -> Response:
-    """Remove a public key."""
-    mine = public_keys.c.user == identity.email
-    statement = sa.delete(public_keys).where(
-        mine, public_keys.c.key == request.path_parameters["key"]
-    )
+    """Remove a public key, in every form, and take it off the lists of the user's buckets."""
+    key, mine = request.path_parameters["key"], public_keys.c.user == identity.email
     with context.database.write() as connection:
-        if connection.execute(statement).rowcount != 1:
+        registered = sa.select(public_keys.c.point).where(mine, public_keys.c.key == key)
+        removed = connection.execute(registered).scalar()
+        if removed is None:
             raise Refused(404, "Public key was not found")
+        connection.execute(sa.delete(public_keys).where(mine, public_keys.c.point == removed))
+        _unlist(connection, identity.email, removed)
     return Response()
 
 
@@ -51,10 +70,23 @@ def public_key(value: object) -> str:
     try:
         if not isinstance(value, str) or not _KEY.fullmatch(value):
             raise ValueError("not the hexadecimal digits of a key")
-        point(bytes.fromhex(value))
+        _point(value)
     except ValueError:
         raise Refused(400, "Invalid public key supplied") from None
     return value
+
+
+def _point(key: str) -> str:
+    return point(bytes.fromhex(key)).hex()
+
+
+def _unlist(connection: sa.Connection, email: str, removed: str) -> None:
+    owned = sa.select(buckets.c.id, buckets.c.pubkeys).where(buckets.c.user == email)
+    for bucket, listed in connection.execute(owned).all():
+        kept = [key for key in listed if _point(key) != removed]
+        if kept != listed:
+            this = buckets.c.id == bucket
+            connection.execute(sa.update(buckets).where(this).values(pubkeys=kept))
 
 
 def _key_json(identity: Identity, key: str) -> dict[str, str]:

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from pymdc.bridge.auth import Identity
 from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.routes.keys import public_key
+from pymdc.bridge.routes.keys import claim_key, public_key
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import MAX_REDIRECT
 from pymdc.bridge.storage.database import insert_new
-from pymdc.bridge.storage.tables import public_keys, users
+from pymdc.bridge.storage.tables import users
 
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _PASSWORD = re.compile(r"[0-9a-fA-F]{64}")
@@ -30,8 +30,8 @@ def register(context: Context, request: Request, _identity: Identity) -> Respons
     with context.database.write() as connection:
         if not insert_new(connection, users, **row):
             raise Refused(400, "Email is already registered")
-        if key and not insert_new(connection, public_keys, user=email, key=key):
-            raise Refused(400, "Public key is already registered")
+        if key:
+            claim_key(connection, email, key, proven=False)
     link, redirect = f"{context.endpoint}/activations/{activation}", request.fields.get("redirect")
     if isinstance(redirect, str) and len(redirect) <= MAX_REDIRECT:
         link += f"?redirect={quote(redirect, safe='')}"

@@ -6,12 +6,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pymdc.bridge.storage.tables import metadata
+from pymdc.bridge.storage.schema import prepare_schema
 
 # By dialect: an INSERT with ``on_conflict_do_nothing`` and ``on_conflict_do_update``.
 INSERTS: dict[str, Callable[[sa.Table], Any]] = {
@@ -21,9 +22,12 @@ INSERTS: dict[str, Callable[[sa.Table], Any]] = {
 
 
 class Database:
-    """Transactions on the database at *url*; missing tables are created."""
+    """Transactions on the database at *url*; its tables are created or brought forward.
 
-    def __init__(self, url: str | sa.URL) -> None:
+    With *fsync*, what a durable transaction wrote outlasts a power cut.
+    """
+
+    def __init__(self, url: str | sa.URL, *, fsync: bool = False) -> None:
         # Neither parameters nor rows are logged: they contain passwords and tokens.
         self._engine = sa.create_engine(
             url, hide_parameters=True, logging_name="pymdc", max_overflow=-1
@@ -34,9 +38,12 @@ class Database:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
         # Connections are kept: getting one from the pool costs more than a statement.
         self._writer = self._engine.connect()
+        self._durable_writer = self._writer
         self._idle_readers: list[sa.Connection] = []
-        with self.write() as connection:
-            metadata.create_all(connection)
+        self._prepare_schema()
+        if fsync:
+            self._durable_writer = self._engine.connect()
+            _on_sqlite(self._durable_writer, "PRAGMA synchronous=FULL")
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -47,24 +54,40 @@ class Database:
             connection = self._engine.connect()
         try:
             with connection.begin():
-                _begin_sqlite(connection, "BEGIN")
+                _on_sqlite(connection, "BEGIN")
                 yield connection
         finally:
             self._idle_readers.append(connection)
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """Run the block in a transaction that writes; an exception rolls it back."""
+    def write(self, *, durable: bool = True) -> Iterator[sa.Connection]:
+        """Run the block in a transaction that writes; an exception rolls it back.
+
+        What is not *durable* may be lost in a power cut: nonces, and what is good for minutes.
+        """
+        writer = self._durable_writer if durable else self._writer
         # SQLite has one writer: with the lock, the others wait instead of polling.
-        with self._write_lock, self._writer.begin():
-            _begin_sqlite(self._writer, "BEGIN IMMEDIATE")
-            yield self._writer
+        with self._write_lock, writer.begin():
+            _on_sqlite(writer, "BEGIN IMMEDIATE")
+            yield writer
 
     def close(self) -> None:
         """Close every connection."""
-        for connection in (self._writer, *self._idle_readers):
+        for connection in (self._writer, self._durable_writer, *self._idle_readers):
             connection.close()
         self._engine.dispose()
+
+    def _prepare_schema(self) -> None:
+        path = self._engine.url.database
+        try:
+            # A step may replace a table, whose rows must not take others with them.
+            _on_sqlite(self._writer, "PRAGMA foreign_keys=OFF")
+            with self.write() as connection:
+                prepare_schema(connection, Path(path) if path else None)
+            _on_sqlite(self._writer, "PRAGMA foreign_keys=ON")
+        except BaseException:
+            self.close()
+            raise
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, **values: object) -> bool:
@@ -83,7 +106,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA {setting}").close()
 
 
-def _begin_sqlite(connection: sa.Connection, statement: str) -> None:
+def _on_sqlite(connection: sa.Connection, statement: str) -> None:
+    """Execute *statement* if the database is SQLite."""
     # Not through SQLAlchemy or its events: that takes ten times as long as the statement.
     if connection.dialect.name == "sqlite":
-        connection.connection.cursor().execute(statement)
+        connection.connection.cursor().execute(statement).close()

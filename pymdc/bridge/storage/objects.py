@@ -2,50 +2,86 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-
-import obstore
-from obstore.store import LocalStore
 
 from pymdc.bridge.errors import Refused
 
 _NAME = re.compile(r"[0-9a-f]{32}")
-_HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")  # LocalStore's name; it lists no such file
-_FULL = "(os error 28)"
+_HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")
+_BATCH = 1000
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger("pymdc.bridge")
 
 
 class ObjectStore:
-    """Objects in *folder*, which is created if missing.
+    """Objects in *folder*, which is created if missing; only the user of the process may read them.
 
-    The methods block, so call them on a thread. obstore has coroutines too, but a process that
-    exits while one of them finishes is aborted.
+    With *fsync*, `put` returns when the bytes are on the disk, and `sync` when the names are.
+    The methods block, so call them on a thread.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fsync: bool) -> None:
         self._folder = folder
-        self._store = LocalStore(folder, mkdir=True)
+        self._set_aside = folder / "set-aside"
+        self._fsync = fsync
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def names(self) -> Iterator[list[str]]:
         """Yield the names of all objects, in batches."""
-        for entries in obstore.list(self._store, chunk_size=1000):
-            yield [entry["path"] for entry in entries if _NAME.fullmatch(entry["path"])]
+        with os.scandir(self._folder) as entries:
+            names = (entry.name for entry in entries if _NAME.fullmatch(entry.name))
+            while batch := list(islice(names, _BATCH)):
+                yield batch
+
+    def size(self, name: str) -> int | None:
+        """Return the size of an object in bytes; None if it is missing."""
+        with suppress(FileNotFoundError):
+            return (self._folder / name).stat().st_size
+        return None
+
+    def changed(self, name: str) -> float:
+        """Return when an object was stored, in seconds since 1970."""
+        return (self._folder / name).stat().st_mtime
 
     def put(self, name: str, data: memoryview) -> None:
         """Store *data*; refuse with 507 if the disk is full."""
+        part = self._folder / f"{name}#1"
         try:
-            obstore.put(self._store, name, data, use_multipart=False)
-        except obstore.exceptions.BaseError as error:
-            if _FULL in str(error):
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", 0) as file:
+                rest = data
+                while rest:
+                    rest = rest[file.write(rest) :]
+                if self._fsync:
+                    os.fsync(file.fileno())
+            part.replace(self._folder / name)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            if error.errno in FULL:
                 raise Refused(507, "The bridge has no space left") from error
             raise
 
+    def sync(self) -> None:
+        """Wait until the names of all objects that are stored are on the disk."""
+        if self._fsync:
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
     def read(self, name: str, start: int, size: int) -> memoryview:
         """Return *size* bytes of an object from *start* on, or fewer at its end."""
-        return memoryview(obstore.get_range(self._store, name, start=start, length=size))
+        with open(self._folder / name, "rb", 0) as file:
+            file.seek(start)
+            return memoryview(file.read(size))
 
     def delete_half_written(self) -> None:
         """Delete what each interrupted `put` left; no other process may use the folder."""
@@ -57,8 +93,13 @@ class ObjectStore:
         """Delete objects; log those that cannot be deleted, which only waste space."""
         for name in names:
             try:
-                obstore.delete(self._store, name)
-            except FileNotFoundError:
-                pass
-            except Exception:  # noqa: BLE001  # obstore has errors of its own
-                _log.exception("the object %s was not deleted", name)
+                (self._folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                _log.error("the object %s was not deleted: %s", name, error.strerror)
+
+    def set_aside(self, names: Iterable[str]) -> Path:
+        """Move objects into a folder of their own, and return it."""
+        self._set_aside.mkdir(mode=0o700, exist_ok=True)
+        for name in names:
+            (self._folder / name).replace(self._set_aside / name)
+        return self._set_aside

@@ -19,6 +19,7 @@ BATCH = 500  # below the number of parameters that a statement may have
 metadata = sa.MetaData()
 _key = partial(sa.Column, primary_key=True)
 _column = partial(sa.Column, nullable=False)
+_flag = partial(sa.Column, type_=sa.Boolean, nullable=False, server_default=sa.false())
 _numbered = partial(sa.Column, "number", sa.Integer, primary_key=True)  # keeps the order
 
 
@@ -32,12 +33,19 @@ users = _table(
     _column("password", sa.String),
     _column("created", sa.BigInteger),
     sa.Column("activation", sa.String, unique=True),  # NULL once it is used
+    _flag("disabled"),
+    sa.Column("storage", sa.Float),  # GB for all buckets together; NULL is the bridge's setting
+    sa.Column("reset", sa.String),  # a token for setting a new password
+    sa.Column("reset_expires", sa.BigInteger),
+    sa.UniqueConstraint("reset", name="users_reset"),
 )
 public_keys = _table(
     "public_keys",
     _numbered(),
     _column("key", sa.String, unique=True),
     _column("user", sa.ForeignKey("users.email"), index=True),
+    _column("point", sa.String, index=True),  # the same for each form of a key
+    _flag("proven"),  # whether the key itself signed its registration
 )
 # The owner of a nonce is a user's e-mail address, or the point of a key.
 used_nonces = _table(
@@ -56,6 +64,26 @@ buckets = _table(
     sa.Column("storage", sa.Float),
     sa.Column("transfer", sa.Float),
     _column("pubkeys", sa.JSON),
+    _column("used", sa.BigInteger, server_default="0"),  # bytes of its files
+    sa.Column("removed", sa.BigInteger),  # when; its files are being removed
+)
+# Bytes that were pulled out of a bucket in a calendar month (UTC), such as 2026-11.
+transfers = _table(
+    "transfers", _key("bucket", sa.String), _key("month", sa.String), _column("size", sa.BigInteger)
+)
+# Uploads that have begun: their bytes count as used until they end.
+uploads = _table(
+    "uploads",
+    _key("id", sa.String),
+    _column("bucket", sa.String, index=True),
+    _column("size", sa.BigInteger),
+    _column("started", sa.BigInteger),
+)
+invitations = _table(
+    "invitations",
+    _key("code", sa.String),
+    _column("created", sa.BigInteger),
+    sa.Column("email", sa.String),  # who used it
 )
 tokens = _table(
     "tokens",
@@ -69,6 +97,10 @@ pointers = _table(
     _key("token", sa.String),
     _column("shard", sa.String),
     _column("expires", sa.BigInteger, index=True),
+    # The transfer that counted when the pointer was made; it is given back if the pointer expires.
+    _column("bucket", sa.String),
+    _column("month", sa.String),
+    _column("size", sa.BigInteger),
 )
 files = _table(
     "files",
@@ -78,6 +110,7 @@ files = _table(
     _column("filename", sa.String),
     _column("mimetype", sa.String),
     _column("size", sa.BigInteger),
+    sa.Column("created", sa.BigInteger),  # NULL if an earlier version stored it
     sa.UniqueConstraint("bucket", "hash"),
 )
 shards = _table(
@@ -94,7 +127,7 @@ file_shards = _table(
 )
 
 # Statements that many requests need are built once: building one costs as much as running it.
-_BUCKET = sa.select(buckets).where(buckets.c.id == sa.bindparam("id"))
+_BUCKET = sa.select(buckets).where(buckets.c.id == sa.bindparam("id"), buckets.c.removed.is_(None))
 _USERS_BUCKET = _BUCKET.where(buckets.c.user == sa.bindparam("user"))
 
 

@@ -1,0 +1,1 @@
+"""Each module is a step, named by the schema that it makes."""

@@ -1,0 +1,74 @@
+"""The schema of the database: created at once, or brought forward step by step."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from pymdc.bridge.storage.tables import metadata
+
+NEWEST = "0002"
+_FIRST = "0000"  # of a database without a number
+_VERSIONS = sa.Table(
+    "alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)
+)
+_log = logging.getLogger("pymdc.bridge")
+
+
+class NewerSchemaError(Exception):
+    """The database was written by a newer version of the bridge."""
+
+
+def prepare_schema(connection: sa.Connection, path: Path | None) -> None:
+    """Create the tables, or bring those of an older version forward.
+
+    A database in a file is copied first, to ``NAME.before-NUMBER`` beside *path*.
+    Raises `NewerSchemaError`, and changes nothing, if a newer version wrote the database.
+    """
+    version = _version(connection)
+    if version is None:
+        metadata.create_all(connection)
+        _VERSIONS.create(connection)
+        connection.execute(sa.insert(_VERSIONS).values(version_num=NEWEST))
+    elif version > NEWEST:
+        raise NewerSchemaError(
+            f"it has schema {version}, and this version of the bridge knows none above {NEWEST}"
+        )
+    elif version < NEWEST:
+        if path is not None:
+            _copy(path)
+        _upgrade(connection)
+        _log.warning("the database was brought from schema %s to %s", version, NEWEST)
+
+
+def _version(connection: sa.Connection) -> str | None:
+    """Return the number of the schema; None if the database is empty."""
+    tables = sa.inspect(connection).get_table_names()
+    if _VERSIONS.name in tables:
+        return str(connection.execute(sa.select(_VERSIONS.c.version_num)).scalar_one())
+    return _FIRST if tables else None
+
+
+def _copy(path: Path) -> None:
+    copy = path.with_name(f"{path.name}.before-{NEWEST}")
+    copy.unlink(missing_ok=True)
+    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    _log.warning("the database is copied to %s before it is brought forward", copy)
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    # Imported here: it takes 0.1 s, and hardly a start needs it.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.attributes["connection"] = connection
+    command.upgrade(config, NEWEST)
