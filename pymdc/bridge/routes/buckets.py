@@ -11,11 +11,11 @@ from pymdc.bridge.auth import Identity
 from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number, json_number
-from pymdc.bridge.routes.files import remove_files
 from pymdc.bridge.routes.keys import public_key
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import MAX_NAME, TOKEN_LIFETIME
-from pymdc.bridge.storage.tables import buckets, find_bucket, insert_tokens, tokens
+from pymdc.bridge.storage.removal import finish_removal
+from pymdc.bridge.storage.tables import buckets, delete_expired, find_bucket, tokens
 
 _OWNED = buckets.c.user == sa.bindparam("user")
 _USERS_BUCKETS = (
@@ -66,9 +66,9 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
     """Remove a bucket and its files."""
     with context.database.write() as connection:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
-        objects = remove_files(connection, bucket)
-        connection.execute(sa.delete(buckets).where(buckets.c.id == bucket))
-    context.objects.delete(objects)
+        this = sa.update(buckets).where(buckets.c.id == bucket)
+        connection.execute(this.values(removed=context.now()))
+    finish_removal(context.database, context.objects, bucket)
     return Response(status=204)
 
 
@@ -80,8 +80,9 @@ def create_token(context: Context, request: Request, identity: Identity) -> Resp
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         if operation not in ("PUSH", "PULL"):
             raise Refused(400, "Token validation failed")
+        delete_expired(connection, tokens, now)
         row = {"bucket": bucket, "operation": operation, "expires": expires, "token": token}
-        insert_tokens(connection, tokens, now, [row])
+        connection.execute(sa.insert(tokens).values(**row))
     return Response(row | {"expires": iso_time(expires), "id": token})
 
 

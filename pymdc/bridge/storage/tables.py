@@ -6,9 +6,8 @@ Times are whole milliseconds since 1970.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -143,19 +142,22 @@ def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.Ro
 def objects_in_use(connection: sa.Connection, objects: Sequence[str]) -> set[str]:
     """Return those of *objects* that a shard refers to."""
     found: set[str] = set()
-    for start in range(0, len(objects), BATCH):
-        batch = shards.c.object.in_(objects[start : start + BATCH])
-        found.update(connection.execute(sa.select(shards.c.object).where(batch)).scalars())
+    for batch in batches(objects):
+        statement = sa.select(shards.c.object).where(shards.c.object.in_(batch))
+        found.update(connection.execute(statement).scalars())
     return found
 
 
-def insert_tokens(
-    connection: sa.Connection, table: sa.Table, now: int, rows: Sequence[dict[str, Any]]
-) -> None:
-    """Insert tokens, and delete those that expired before *now*."""
-    connection.execute(sa.delete(table).where(table.c.expires <= now))
-    if rows:
-        connection.execute(sa.insert(table), rows)
+def batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield *values* in pieces that a statement can take as parameters."""
+    for start in range(0, len(values), BATCH):
+        yield values[start : start + BATCH]
+
+
+def delete_expired(connection: sa.Connection, table: sa.Table, now: int) -> Sequence[sa.RowMapping]:
+    """Delete the tokens that expired before *now*, and return their rows."""
+    statement = sa.delete(table).where(table.c.expires <= now).returning(table)
+    return connection.execute(statement).mappings().all()
 
 
 def redeem_token(
