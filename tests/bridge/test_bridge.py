@@ -117,6 +117,8 @@ def test_upload_in_flight_is_finished_on_close(alice: User) -> None:
 
     def chunks() -> Iterator[bytes]:
         yield body[:-10]
+        # Connections are accepted in turn: once this is answered, the upload has begun.
+        assert ask(alice.bridge, "GET", "/").status == 200
         with listening:
             stop.start()
             assert listening.recv(1) == b"", "the bridge is not stopping"

@@ -110,6 +110,8 @@ def upload_that_ends(bridge: Bridge, seconds: float, closed: threading.Event) ->
 
     def pieces() -> Iterator[bytes]:
         yield body[:-1000]
+        # Connections are accepted in turn: once this is answered, the upload has begun.
+        assert ask(bridge, "GET", "/").status == 200
         with idle:
             closed.set()
             assert idle.recv(1) == b"", "idle connections are closed: it is stopping"

@@ -10,13 +10,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from plain_client import Count, Reply, Rows, User, address, ask, form, upload_headers
+from plain_client import Count, Reply, Rows, User, address, ask, form, head, upload_headers
 from processes import MINUTE
 from websockets.frames import Frame, Opcode
 
 from pymdc.bridge import Bridge
+from pymdc.bridge.serving.uvicorn import Server
 
 MiB = 1024 * 1024
 DATA = bytes(range(250)) * 10
@@ -139,3 +141,36 @@ def test_waiting_client_is_kept_while_the_bridge_is_busy(alice: User, data: Path
         busy.rollback()
     upload.join()
     assert [reply.status for reply in replies] == [200]
+
+
+class BusyApp:
+    """An application whose first request keeps the server busy until ``go_on`` is set."""
+
+    def __init__(self) -> None:
+        self.channels = self
+        self.busy, self.go_on = threading.Event(), threading.Event()
+
+    async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
+        self.busy.set()
+        self.go_on.wait(MINUTE)
+        threading.Event().wait(0.2)  # longer than the server takes to see that it shall stop
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def finish(self, _seconds: float) -> None:
+        pass
+
+
+def test_connection_that_comes_just_before_the_stop_is_closed() -> None:
+    app = BusyApp()
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as late:
+        server = Server(app, grace=8, patience=60)  # type: ignore[arg-type]  # it stands in for App
+        with server.serving(listener), socket.create_connection(listener.getsockname()) as first:
+            first.sendall(head("GET /"))
+            assert app.busy.wait(MINUTE)
+            late.settimeout(MINUTE)
+            late.connect(listener.getsockname())
+            server.should_exit = True
+            app.go_on.set()
+            assert first.recv(100).startswith(b"HTTP/1.1 204 ")
+        assert late.recv(1) == b""

@@ -29,9 +29,10 @@ _log.setLevel(logging.WARNING)  # at INFO there are three lines for each shard
 
 
 class _Config(uvicorn.Config):
-    """The settings of uvicorn, and the seconds that a client may stall."""
+    """The settings of uvicorn, the seconds that a client may stall, and whether it is stopping."""
 
     patience: float
+    stopping = False
 
 
 class _HTTPProtocol(HttpToolsProtocol):
@@ -44,6 +45,8 @@ class _HTTPProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._schedule_check()
+        if self.config.stopping:  # it was accepted too late for uvicorn to close it
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._next_check.cancel()
@@ -191,6 +194,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; wait for channels first, because uvicorn would abort them."""
+        self.config.stopping = True
         deadline = time.monotonic() + self._grace
         for server in self.servers:
             server.close()
