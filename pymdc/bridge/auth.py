@@ -68,11 +68,15 @@ def _by_password(context: Context, request: Request) -> Identity | None:
     if request.credentials is None:
         return None
     email, password = request.credentials
+    throttle = context.load.throttle
+    throttle.check(email, request.address)
     with context.database.read() as connection:
         statement = sa.select(users).where(users.c.email == email.lower())
         row = connection.execute(statement).mappings().first()
     if not context.passwords.matches(password, row["password"] if row else None) or not row:
+        throttle.failed(email, request.address)
         raise Refused(401, "Invalid email or password")
+    throttle.succeeded(email, request.address)
     return Identity(_active_email(row))
 
 

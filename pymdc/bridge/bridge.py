@@ -15,6 +15,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from pymdc.bridge.context import Context
+from pymdc.bridge.load import Load
 from pymdc.bridge.mail import Mailer
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.serving.app import App
@@ -27,6 +28,7 @@ from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import NewerSchemaError
 from pymdc.bridge.storage.tables import users
+from pymdc.bridge.storage.usage import Limits
 
 
 class Bridge:
@@ -39,6 +41,9 @@ class Bridge:
     folder ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
     *nonce_rule* is "once" or "2016". *shard_size* is in bytes. *clock* returns seconds.
     With *fsync*, what was acknowledged outlasts a power cut.
+    Uploads are refused when the disk has fewer than *min_free* bytes left.
+    *storage_limit* and *user_limit* say how many GB may be stored, by all users together and by
+    each; None is without limit.
     *grace* is the time in seconds for requests and channels in flight when the bridge is closed.
     *patience* is the time in seconds that a client may stall.
 
@@ -57,6 +62,9 @@ class Bridge:
         nonce_rule: str = Settings.nonce_rule,
         shard_size: int = Settings.shard_size,
         fsync: bool = Settings.fsync,
+        min_free: int = Settings.min_free,
+        storage_limit: float | None = Settings.storage_limit,
+        user_limit: float | None = Settings.user_limit,
         grace: float = Settings.grace,
         patience: float = Settings.patience,
         clock: Callable[[], float] = Settings.clock,
@@ -71,6 +79,9 @@ class Bridge:
             nonce_rule=nonce_rule,
             shard_size=shard_size,
             fsync=fsync,
+            min_free=min_free,
+            storage_limit=storage_limit,
+            user_limit=user_limit,
             grace=grace,
             patience=patience,
             clock=clock,
@@ -98,6 +109,8 @@ class Bridge:
                 passwords=Passwords(),
                 nonce_rule=RULES[settings.nonce_rule](),
                 threads=undo.enter_context(closing(Threads())),
+                load=Load(folder, settings.min_free, settings.clock),
+                limits=Limits(settings.storage_limit, settings.user_limit),
                 shard_size=settings.shard_size,
                 clock=settings.clock,
             )

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from pymdc.bridge.load import Load
 from pymdc.bridge.mail import Mailer
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.nonces import NonceRule
 from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.usage import Limits
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Context:
     passwords: Passwords
     nonce_rule: NonceRule
     threads: Threads
+    load: Load
+    limits: Limits
     shard_size: int
     clock: Callable[[], float]
 

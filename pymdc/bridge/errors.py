@@ -4,10 +4,13 @@ from __future__ import annotations
 
 
 class Refused(Exception):
-    """Answer the request with *status*, ``{"error": message}`` and *headers*."""
+    """Answer the request with *status*, ``{"error": message}`` and *headers*.
+
+    A header such as Retry-After is given as ``Retry_After``.
+    """
 
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
-        self.headers = tuple(headers.items())
+        self.headers = tuple((name.replace("_", "-"), text) for name, text in headers.items())

@@ -34,7 +34,18 @@ CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
 TOKEN_LIFETIME = 300_000  # milliseconds; for the tokens of pointers too
 NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key
 MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB
+FREE_FAILURES = 5  # wrong passwords, for an account or from an address, before it has to wait
+LONGEST_DELAY = 60.0  # seconds, after wrong passwords
+MAX_REMEMBERED_FAILURES = 10_000  # accounts and addresses
 SMTP_SECONDS = 10.0
+
+# Load
+MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
+MAX_LISTS = 4  # at the same time
+MAX_WAITING = 64  # requests of a kind that wait for their turn; the others get 503
+WAIT_SECONDS = 30  # for that turn
+PAGE = 250  # files that a list reads at a time; others come in between
+RESERVE = 4 * MiB  # bytes on the disk with which files are removed when it is full
 
 # Threads
 MAX_IDLE_THREADS = 16
@@ -52,6 +63,9 @@ class Settings:
     nonce_rule: str = "once"
     shard_size: int = 8 * MiB
     fsync: bool = False
+    min_free: int = 64 * MiB
+    storage_limit: float | None = None
+    user_limit: float | None = None
     grace: float = 8
     patience: float = 60
     clock: Callable[[], float] = time.time

@@ -113,7 +113,10 @@ def test_removed_key_is_good_where_its_user_lists_it_afresh(alice: User) -> None
     assert alice.ask("POST", path, PULL).status == 200
 
 
-def test_removal_takes_every_form_of_the_key(alice: User) -> None:
+def test_key_is_removed_when_its_last_form_is(alice: User) -> None:
+    bucket = alice.bucket()
     assert alice.ask("POST", "/keys", {"key": alice.key.uncompressed}).status == 200
     assert alice.ask("DELETE", f"/keys/{alice.key.uncompressed}").status == 200
-    assert keys(alice) == []
+    assert alice.ask("POST", f"/buckets/{bucket}/tokens", PULL).status == 200
+    assert alice.ask("DELETE", f"/keys/{alice.key.public}").status == 200
+    assert alice.ask("POST", f"/buckets/{bucket}/tokens", PULL).error == NO_BUCKET

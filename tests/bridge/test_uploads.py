@@ -115,7 +115,7 @@ def test_upload_into_a_removed_bucket_leaves_nothing(
 def test_declared_size_takes_no_memory(data: Path) -> None:
     with Bridge(data) as bridge, ExitStack() as wires:
         user = User(bridge, "alice")
-        bucket, before = user.bucket(), resident()
+        bucket, before = user.bucket(storage=None), resident()
         for _ in range(10):
             head = user.upload_head(bucket, 10**15, 10**15 - 1, "Expect: 100-continue")
             wire = wires.enter_context(socket.create_connection(address(bridge), timeout=20))

@@ -45,7 +45,7 @@ def test_download_to_a_full_disk_is_an_error_and_leaves_no_file(
 def test_upload_to_a_bridge_with_full_disk_is_refused(
     ask: Ask, small: Path, account: Account
 ) -> None:
-    with Bridge(small / "data") as bridge, pymdc.Client(bridge.endpoint) as client:
+    with Bridge(small / "data", min_free=2**20) as bridge, pymdc.Client(bridge.endpoint) as client:
         user = pymdc.api.Users("you@example.com", client=client)
         user.register()
         user.activate(bridge.activation_key(user.username))

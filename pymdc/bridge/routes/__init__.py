@@ -36,7 +36,8 @@ class Route:
     *handler* is called on a thread with the context, the request and the identity that
     *authenticate* returned. The handler of a *streamed* route is a coroutine function, which is
     also given the body as it arrives.
-    A *db_only* route only queries the database.
+    A *db_only* route only queries the database. *hashes_password* is true if it hashes one, which
+    takes long, also where no password is checked.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Route:
     authenticate: Callable[[Context, Request], Identity]
     streamed: bool = False
     db_only: bool = True
+    hashes_password: bool = False
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
@@ -92,7 +94,7 @@ def describe(_context: Context, request: Request, _identity: Identity) -> Respon
 
 ROUTES = (
     Route("GET", "/", describe, anybody),
-    Route("POST", "/users", users.register, anybody, db_only=False),
+    Route("POST", "/users", users.register, anybody, hashes_password=True),
     Route("GET", "/activations/{token}", users.activate, anybody),
     Route("GET", "/keys", keys.list_keys, user),
     Route("POST", "/keys", keys.register_key, user),

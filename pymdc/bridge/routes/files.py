@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -10,7 +13,7 @@ from pymdc.bridge.auth import Identity
 from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.settings import TOKEN_LIFETIME
+from pymdc.bridge.settings import PAGE, TOKEN_LIFETIME
 from pymdc.bridge.storage.removal import file_parts, remove_files
 from pymdc.bridge.storage.tables import files, find_bucket, pointers
 from pymdc.bridge.storage.usage import give_back_transfer, spend_transfer
@@ -22,11 +25,48 @@ _REFUSALS = {
 
 
 def list_files(context: Context, request: Request, identity: Identity) -> Response:
-    """List the files in a bucket."""
+    """List the files in a bucket: all, those with a *name*, or *limit* of them *after* a hash."""
+    wanted = request.query_parameters
+    limit = _limit(wanted.get("limit"))
+    statement = sa.select(files).where(files.c.bucket == request.bucket).order_by(files.c.number)
     with context.database.read() as connection:
-        bucket = find_bucket(connection, request.bucket, identity.email)["id"]
-        statement = sa.select(files).where(files.c.bucket == bucket).order_by(files.c.number)
-        return Response([_file_json(row) for row in connection.execute(statement).mappings()])
+        find_bucket(connection, request.bucket, identity.email)
+        if "after" in wanted:
+            last = _find_file(connection, request.bucket, wanted["after"])
+            if last is None:
+                raise Refused(404, "File not found")
+            statement = statement.where(files.c.number > last["number"])
+    if "name" in wanted:
+        statement = statement.where(files.c.filename == wanted["name"])
+    pages = _pages(context, statement, limit)
+    first = next(pages, [])
+    return Response(first) if len(first) < PAGE else Response(pages=chain([first], pages))
+
+
+def _pages(context: Context, statement: sa.Select[Any], limit: int | None) -> Iterator[list[Any]]:
+    """Yield the files in pieces, each read in a transaction of its own."""
+    last = 0
+    while limit is None or limit > 0:
+        size = PAGE if limit is None else min(PAGE, limit)
+        with context.database.read() as connection:
+            page = statement.where(files.c.number > last).limit(size)
+            rows = connection.execute(page).mappings().all()
+        if rows:
+            yield [_file_json(row) for row in rows]
+            last = rows[-1]["number"]
+        if len(rows) < size:
+            return
+        limit = None if limit is None else limit - size
+
+
+def _limit(text: str | None) -> int | None:
+    try:
+        limit = None if text is None else int(text[:20])
+    except ValueError:
+        limit = -1
+    if limit is not None and limit < 0:
+        raise Refused(400, f"The limit is {str(text)[:20]}; expected a number of files")
+    return limit
 
 
 def list_pointers(context: Context, request: Request, identity: Identity) -> Response:

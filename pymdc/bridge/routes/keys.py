@@ -53,15 +53,16 @@ def claim_key(connection: sa.Connection, email: str, key: str, *, proven: bool) 
 
 
 def remove_key(context: Context, request: Request, identity: Identity) -> Response:
-    """Remove a public key, in every form, and take it off the lists of the user's buckets."""
+    """Remove a public key, and take it off the lists of the user's buckets."""
     key, mine = request.path_parameters["key"], public_keys.c.user == identity.email
     with context.database.write() as connection:
-        registered = sa.select(public_keys.c.point).where(mine, public_keys.c.key == key)
-        removed = connection.execute(registered).scalar()
+        this = sa.delete(public_keys).where(mine, public_keys.c.key == key)
+        removed = connection.execute(this.returning(public_keys.c.point)).scalar()
         if removed is None:
             raise Refused(404, "Public key was not found")
-        connection.execute(sa.delete(public_keys).where(mine, public_keys.c.point == removed))
-        _unlist(connection, identity.email, removed)
+        other_form = sa.exists().where(mine, public_keys.c.point == removed)
+        if not connection.execute(sa.select(other_form)).scalar():
+            _unlist(connection, identity.email, removed)
     return Response()
 
 

@@ -28,13 +28,7 @@ from pymdc.bridge.storage.tables import (
     objects_in_use,
     shards,
 )
-from pymdc.bridge.storage.usage import (
-    add_used,
-    check_storage,
-    has_file_of_size,
-    release,
-    reserve,
-)
+from pymdc.bridge.storage.usage import add_used, check_storage, has_file_of_size, release, reserve
 
 
 async def upload(
@@ -140,6 +134,7 @@ def _declared_size(request: Request) -> int:
 def _begin(context: Context, request: Request, identity: Identity, declared: int) -> str:
     """Reserve the declared bytes in the bucket; return the id of the upload."""
     upload = secrets.token_hex(16)
+    context.load.check_room(min(declared, context.shard_size))
     with context.database.write(durable=False) as connection:
         bucket = check_token(connection, identity, request.bucket, "PUSH")
         try:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from dataclasses import replace
 
+import sqlalchemy as sa
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -14,10 +15,13 @@ from starlette.websockets import WebSocket
 
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.load import no_space
 from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
-from pymdc.bridge.serving.request import Request, Response
+from pymdc.bridge.serving.request import Request, Response, to_json
+from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.settings import DRAIN_SECONDS, MAX_BODY
+from pymdc.bridge.storage.database import is_full
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
 _METHODS = (("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"),)
@@ -94,7 +98,11 @@ class App:
             # The path is not logged: it may contain an activation token.
             _log.exception("a %s request failed", scope["method"])
             response = Response({"error": "Internal error"}, 500)
-        await _send(response, headers, body, send)
+        if response.pages is None:
+            await _send(response, headers, body, send)
+        else:
+            async with self._context.load.lists:
+                await _send_pages(response, headers, self._context.threads, send)
 
     async def _respond(self, scope: Scope, headers: Headers, body: Body) -> Response:
         if scope["method"] == "OPTIONS":
@@ -106,12 +114,14 @@ class App:
         route, parameters = find_route(scope["method"], path)
         query = scope["query_string"].decode("latin-1")
         channel_url = self._channel_url(scope, headers)
-        request = Request(scope["method"], path, query, headers, parameters, channel_url)
+        address = str((scope.get("client") or ("",))[0])
+        request = Request(scope["method"], path, query, headers, parameters, channel_url, address)
         if not route.streamed:
             request = replace(request, body=await body.read())
-            # Checking a password takes long, too.
-            db_only = route.db_only and "authorization" not in headers
-            run = context.threads.run_db_only if db_only else context.threads.run
+            if "authorization" in headers or route.hashes_password:
+                async with context.load.passwords:
+                    return await context.threads.run(_handle, route, context, request)
+            run = context.threads.run_db_only if route.db_only else context.threads.run
             return await run(_handle, route, context, request)
         identity = await context.threads.run_db_only(route.authenticate, context, request)
         response: Response = await route.handler(context, request, identity, body)
@@ -124,6 +134,17 @@ class App:
 
 
 def _handle(route: Route, context: Context, request: Request) -> Response:
+    try:
+        return _handle_once(route, context, request)
+    except sa.exc.OperationalError as error:
+        if not is_full(error):
+            raise
+        if context.load.use_reserve():
+            return _handle_once(route, context, request)
+        raise no_space() from error
+
+
+def _handle_once(route: Route, context: Context, request: Request) -> Response:
     identity = route.authenticate(context, request)
     response: Response = route.handler(context, request, identity)
     return response
@@ -135,18 +156,13 @@ async def _send(response: Response, headers: Headers, body: Body, send: Send) ->
     So a client that is still sending can read the response, and use the connection again.
     """
     content, unread = response.encode(), not body.ended
-    fields = [*response.headers, *_CORS]
-    if "origin" in headers:
-        fields.append(("Access-Control-Allow-Origin", headers["origin"]))
-    if content:
-        fields.append(("Content-Type", "application/json; charset=utf-8"))
+    fields = _fields(response, headers)
     if response.status != 204:
         fields.append(("Content-Length", str(len(content))))
     if not body.begun and "expect" in headers:
         fields.append(("Connection", "close"))  # the client waits for a 100, and sends no body
         unread = False
-    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
-    await send({"type": "http.response.start", "status": response.status, "headers": encoded})
+    await _start(response.status, fields, send)
     await send({"type": "http.response.body", "body": content, "more_body": unread})
     if unread:
         # CancelledError: the grace is over.
@@ -154,3 +170,30 @@ async def _send(response: Response, headers: Headers, body: Body, send: Send) ->
         with contextlib.suppress(*over):
             await asyncio.wait_for(body.drain(), DRAIN_SECONDS)
         await send({"type": "http.response.body", "more_body": False})
+
+
+async def _send_pages(response: Response, headers: Headers, threads: Threads, send: Send) -> None:
+    """Send the pages of *response* as one JSON list, each when it has been read."""
+    pages, mark = response.pages, b"["
+    assert pages is not None
+    await _start(response.status, _fields(response, headers), send)
+    while (page := await threads.run_db_only(next, pages, None)) is not None:
+        piece = mark + to_json(page)[1:-1]
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        mark = b","
+    end = b"[]" if mark == b"[" else b"]"
+    await send({"type": "http.response.body", "body": end, "more_body": False})
+
+
+def _fields(response: Response, headers: Headers) -> list[tuple[str, str]]:
+    fields = [*response.headers, *_CORS]
+    if "origin" in headers:
+        fields.append(("Access-Control-Allow-Origin", headers["origin"]))
+    if response.value is not None or response.pages is not None:
+        fields.append(("Content-Type", "application/json; charset=utf-8"))
+    return fields
+
+
+async def _start(status: int, fields: list[tuple[str, str]], send: Send) -> None:
+    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})

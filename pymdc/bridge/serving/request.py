@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ class Request:
 
     *path* and *query* are as sent; *path_parameters* are unquoted.
     *channel_url* is the address of the bridge's channels, by the host that the client asked for.
+    *address* is the IP address of the client.
     """
 
     method: str
@@ -30,6 +31,7 @@ class Request:
     headers: Mapping[str, str]
     path_parameters: Mapping[str, str]
     channel_url: str
+    address: str
     body: bytes = b""
 
     @cached_property
@@ -74,17 +76,24 @@ class Request:
 
 @dataclass(frozen=True, repr=False)
 class Response:
-    """A status, and a value to send as JSON; None is an empty body."""
+    """A status, and a value to send as JSON; None is an empty body.
+
+    *pages* are sent instead of a value: lists, which are read as they are sent, as one list.
+    """
 
     value: object = None
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
+    pages: Iterator[list[Any]] | None = None
 
     def encode(self) -> bytes:
         """Return the body."""
-        if self.value is None:
-            return b""
-        return json.dumps(self.value, ensure_ascii=False, separators=(",", ":")).encode()
+        return b"" if self.value is None else to_json(self.value)
+
+
+def to_json(value: object) -> bytes:
+    """Return *value* as JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _refuse_constant(constant: str) -> None:

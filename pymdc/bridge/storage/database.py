@@ -96,6 +96,11 @@ def insert_new(connection: sa.Connection, table: sa.Table, **values: object) -> 
     return bool(connection.execute(statement).rowcount == 1)
 
 
+def is_full(error: sa.exc.OperationalError) -> bool:
+    """Say whether the disk had no room for a transaction."""
+    return "database or disk is full" in str(error.orig)
+
+
 def _is_not_debug(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
 

@@ -52,9 +52,7 @@ def finish_removals(database: Database, objects: ObjectStore) -> None:
         finish_removal(database, objects, bucket)
 
 
-def file_parts(
-    connection: sa.Connection, bucket: str, file_hash: str
-) -> Sequence[sa.RowMapping]:
+def file_parts(connection: sa.Connection, bucket: str, file_hash: str) -> Sequence[sa.RowMapping]:
     """Return the hash and the size of each shard of a file, in order."""
     joined = file_shards.join(files).join(shards)
     statement = sa.select(shards.c.hash, shards.c.size).select_from(joined)

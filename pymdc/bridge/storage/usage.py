@@ -67,9 +67,7 @@ def has_file_of_size(connection: sa.Connection, bucket: str, size: int) -> bool:
     return bool(connection.execute(sa.select(this)).scalar())
 
 
-def spend_transfer(
-    connection: sa.Connection, bucket: sa.RowMapping, month: str, size: int
-) -> None:
+def spend_transfer(connection: sa.Connection, bucket: sa.RowMapping, month: str, size: int) -> None:
     """Count *size* bytes as pulled in *month*; refuse with 403 if the bucket may not send them."""
     row = INSERTS[connection.dialect.name](transfers).values(
         bucket=bucket["id"], month=month, size=size
@@ -113,6 +111,5 @@ def _check(
     if used + size > limit * _GB:
         raise Refused(
             413,
-            f"{whose} has no room for {size} bytes more:"
-            f" {used} of {round(limit * _GB)} are used",
+            f"{whose} has no room for {size} bytes more: {used} of {round(limit * _GB)} are used",
         )

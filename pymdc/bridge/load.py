@@ -1,0 +1,150 @@
+"""What turns too much load into 429, 503 and 507; and the work that may run at once."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from pymdc.bridge.errors import Refused
+from pymdc.bridge.settings import (
+    FREE_FAILURES,
+    LONGEST_DELAY,
+    MAX_LISTS,
+    MAX_PASSWORD_HASHES,
+    MAX_REMEMBERED_FAILURES,
+    MAX_UPLOADS,
+    MAX_WAITING,
+    RESERVE,
+    WAIT_SECONDS,
+)
+
+
+class Lane:
+    """Lets *at_once* requests of a kind run at the same time; the others wait, or get 503."""
+
+    def __init__(self, at_once: int) -> None:
+        self._slots = asyncio.Semaphore(at_once)
+        self._waiting = 0
+
+    async def __aenter__(self) -> None:
+        if self._waiting >= MAX_WAITING:
+            raise _busy()
+        self._waiting += 1
+        try:
+            await asyncio.wait_for(self._slots.acquire(), WAIT_SECONDS)
+        except asyncio.TimeoutError:
+            raise _busy() from None
+        finally:
+            self._waiting -= 1
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._slots.release()
+
+
+class _Failures(NamedTuple):
+    number: int
+    last: float  # seconds, of the clock
+
+
+class Throttle:
+    """Slows down whoever tries passwords: for one account, and from one address.
+
+    The first failures are free. After each further one the next try has to wait twice as long.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._failures: OrderedDict[str, _Failures] = OrderedDict()
+
+    def check(self, email: str, address: str) -> None:
+        """Refuse with 429 if the next try has to wait."""
+        wait = max(self._wait(name) for name in _names(email, address))
+        if wait > 0:
+            raise Refused(429, "Too many wrong passwords", Retry_After=str(math.ceil(wait)))
+
+    def failed(self, email: str, address: str) -> None:
+        """Record a wrong password."""
+        for name in _names(email, address):
+            count = self._failures.pop(name, _Failures(0, 0)).number + 1
+            self._failures[name] = _Failures(count, self._clock())
+        while len(self._failures) > MAX_REMEMBERED_FAILURES:
+            self._failures.popitem(last=False)
+
+    def succeeded(self, email: str, address: str) -> None:
+        """Forget the failures of the account and of the address."""
+        for name in _names(email, address):
+            self._failures.pop(name, None)
+
+    def _wait(self, name: str) -> float:
+        count, last = self._failures.get(name, _Failures(0, 0))
+        if count < FREE_FAILURES:
+            return 0
+        delay = min(2.0 ** min(count - FREE_FAILURES, 30), LONGEST_DELAY)
+        return last + delay - self._clock()
+
+
+class Load:
+    """The lanes of one bridge, its throttle, and the room on its disk."""
+
+    def __init__(self, folder: Path, min_free: int, clock: Callable[[], float]) -> None:
+        self.uploads = Lane(MAX_UPLOADS)
+        self.passwords = Lane(MAX_PASSWORD_HASHES)
+        self.lists = Lane(MAX_LISTS)
+        self.throttle = Throttle(clock)
+        self._min_free = min_free
+        self._reserve = folder / "reserve"
+        self._fill_reserve()
+
+    def check_room(self, size: int) -> None:
+        """Refuse with 507 unless the disk has room for *size* bytes, and enough besides."""
+        if _room(self._reserve.parent) < size + self._min_free:
+            raise no_space()
+        if not self._reserve.exists():
+            self._fill_reserve()
+
+    def use_reserve(self) -> bool:
+        """Make room on a disk that is full to the last byte; say whether there was a reserve."""
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        return True
+
+    def _fill_reserve(self) -> None:
+        if self._reserve.exists() or _room(self._reserve.parent) < 2 * RESERVE:
+            return
+        with suppress(OSError):
+            with open(os.open(self._reserve, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE)
+
+
+def no_space() -> Refused:
+    """Return the refusal of what a full disk has no room for."""
+    return Refused(507, "The bridge has no space left")
+
+
+def _room(folder: Path) -> int:
+    system = os.statvfs(folder)
+    return system.f_bavail * system.f_frsize
+
+
+def _busy() -> Refused:
+    return Refused(503, "The bridge is busy", Retry_After=str(WAIT_SECONDS))
+
+
+def _names(email: str, address: str) -> tuple[str, str]:
+    """Return the names under which failures count; IPv6 addresses of one network are one."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, ipaddress.IPv6Address):
+        address = str(ipaddress.ip_network((parsed, 64), strict=False))
+    return f"account {email.lower()}", f"address {address}"
