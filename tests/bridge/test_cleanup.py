@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
-from plain_client import Count, User, address, form
+import pytest
+from plain_client import Count, Rows, User, address, form
 from processes import MINUTE, bridge_process
 
 from pymdc.bridge import Bridge
@@ -48,3 +51,44 @@ def test_objects_of_another_running_bridge_are_kept(
         assert wire.recv(1000).startswith(b"HTTP/1.1 200 ")
     [stored] = alice.ask("GET", f"/buckets/{bucket}/files").json
     assert len(alice.download(bucket, stored["hash"])) == 2500
+
+
+def test_removal_that_was_broken_off_is_finished(data: Path, objects: Count, rows: Rows) -> None:
+    with Bridge(data) as bridge:
+        user = User(bridge, "alice")
+        kept, removed = user.bucket(), user.bucket()
+        for number in range(3):
+            user.upload(removed, bytes(number))
+        stored = user.upload(kept, bytes(2)).json["hash"]
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        connection.execute("UPDATE buckets SET removed = 1 WHERE id = ?", [removed])
+    with Bridge(data) as user.bridge:
+        assert [bucket["id"] for bucket in user.ask("GET", "/buckets").json] == [kept]
+        assert (objects(), rows("files"), rows("buckets")) == (1, 1, 1)
+        assert user.download(kept, stored) == bytes(2)
+
+
+def test_older_database_put_back_loses_no_newer_shard(
+    data: Path, objects: Count, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Bridge(data) as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        first = user.upload(bucket, b"first").json["hash"]
+    database, newer = data / "metadata.sqlite", data / "newer.sqlite"
+    older = database.read_bytes()
+    with Bridge(data) as user.bridge:
+        second = user.upload(bucket, b"second").json["hash"]
+    database.rename(newer)
+    database.write_bytes(older)
+    with Bridge(data) as user.bridge:
+        assert user.download(bucket, first) == b"first"
+        assert objects() == 1
+    told = "1 objects in the store are newer than the database"
+    assert told in caplog.text
+    assert str(data / "set-aside") in caplog.text
+    newer.replace(database)
+    for path in (data / "set-aside").iterdir():
+        path.rename(data / "shards" / path.name)
+    with Bridge(data) as user.bridge:
+        assert user.download(bucket, second) == b"second"

@@ -1,20 +1,46 @@
-"""Deletes objects without a row, which uploads leave if their process is killed."""
+"""What a bridge that was killed has left: objects without a row, uploads and removals.
+
+Objects without a row that are younger than the last word of the database are not deleted: if an
+older database was put back, they may belong to a newer one.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import sqlalchemy as sa
+
+from pymdc.bridge.settings import TOKEN_LIFETIME
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.tables import objects_in_use
+from pymdc.bridge.storage.removal import finish_removals
+from pymdc.bridge.storage.tables import (
+    buckets,
+    files,
+    objects_in_use,
+    pointers,
+    tokens,
+    uploads,
+    users,
+)
 
 try:
     import fcntl
 except ImportError:  # Windows has no such lock
     fcntl = None  # type: ignore[assignment]
+
+
+# When something was written last, in milliseconds.
+_WORDS = (
+    *(sa.select(sa.func.max(table.c.created)) for table in (users, buckets, files)),
+    sa.select(sa.func.max(uploads.c.started)),
+    *(sa.select(sa.func.max(table.c.expires) - TOKEN_LIFETIME) for table in (tokens, pointers)),
+)
+_log = logging.getLogger("pymdc.bridge")
 
 
 @contextmanager
@@ -26,7 +52,7 @@ def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -
     """
     with open(folder / "serving", "wb") as file:
         if _try_lock(file):
-            _delete_orphans(database, objects)
+            _clean(database, objects)
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_SH)
         yield
@@ -42,9 +68,24 @@ def _try_lock(file: IO[bytes]) -> bool:
     return True
 
 
-def _delete_orphans(database: Database, objects: ObjectStore) -> None:
+def _clean(database: Database, objects: ObjectStore) -> None:
+    finish_removals(database, objects)
     objects.delete_half_written()
+    with database.read() as connection:
+        last_word = max(connection.execute(word).scalar() or 0 for word in _WORDS)
+    young: list[str] = []
     for names in objects.names():
         with database.read() as connection:
-            used = objects_in_use(connection, names)
-        objects.delete({*names} - used)
+            orphans = {*names} - objects_in_use(connection, names)
+        young += (name for name in orphans if objects.stored_at(name) > last_word)
+        objects.delete(orphans.difference(young))
+    with database.write() as connection:
+        connection.execute(sa.delete(uploads))
+    if young:
+        _log.warning(
+            "%d objects in the store are newer than the database, and no file needs them:"
+            " they are set aside in %s."
+            " If an older database was put back, the newer one needs them; else delete the folder.",
+            len(young),
+            objects.set_aside(young),
+        )

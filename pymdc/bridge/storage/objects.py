@@ -29,7 +29,7 @@ class ObjectStore:
 
     def __init__(self, folder: Path, *, fsync: bool) -> None:
         self._folder = folder
-        self._set_aside = folder / "set-aside"
+        self._set_aside = folder.with_name("set-aside")
         self._fsync = fsync
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -46,9 +46,9 @@ class ObjectStore:
             return (self._folder / name).stat().st_size
         return None
 
-    def changed(self, name: str) -> float:
-        """Return when an object was stored, in seconds since 1970."""
-        return (self._folder / name).stat().st_mtime
+    def stored_at(self, name: str) -> float:
+        """Return when an object was stored, in milliseconds since 1970."""
+        return (self._folder / name).stat().st_mtime * 1000
 
     def put(self, name: str, data: memoryview) -> None:
         """Store *data*; refuse with 507 if the disk is full."""
