@@ -76,7 +76,7 @@ def _by_password(context: Context, request: Request) -> Identity | None:
     if not context.passwords.matches(password, row["password"] if row else None) or not row:
         throttle.failed(email, request.address)
         raise Refused(401, "Invalid email or password")
-    throttle.succeeded(email, request.address)
+    throttle.succeeded(email)
     return Identity(_active_email(row))
 
 

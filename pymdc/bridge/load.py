@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import (
+    FORGOTTEN,
     FREE_FAILURES,
     LONGEST_DELAY,
     MAX_LISTS,
@@ -34,6 +35,9 @@ class Lane:
         self._waiting = 0
 
     async def __aenter__(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
         if self._waiting >= MAX_WAITING:
             raise _busy()
         self._waiting += 1
@@ -61,33 +65,33 @@ class Throttle:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._failures: OrderedDict[str, _Failures] = OrderedDict()
+        self._failures: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
 
     def check(self, email: str, address: str) -> None:
         """Refuse with 429 if the next try has to wait."""
-        wait = max(self._wait(name) for name in _names(email, address))
+        wait = max(self._wait(*name) for name in _names(email, address))
         if wait > 0:
             raise Refused(429, "Too many wrong passwords", Retry_After=str(math.ceil(wait)))
 
     def failed(self, email: str, address: str) -> None:
         """Record a wrong password."""
+        now = self._clock()
         for name in _names(email, address):
-            count = self._failures.pop(name, _Failures(0, 0)).number + 1
-            self._failures[name] = _Failures(count, self._clock())
+            number, last = self._failures.pop(name, _Failures(0, now))
+            self._failures[name] = _Failures(1 if now - last > FORGOTTEN else number + 1, now)
         while len(self._failures) > MAX_REMEMBERED_FAILURES:
             self._failures.popitem(last=False)
 
-    def succeeded(self, email: str, address: str) -> None:
-        """Forget the failures of the account and of the address."""
-        for name in _names(email, address):
-            self._failures.pop(name, None)
+    def succeeded(self, email: str) -> None:
+        """Forget the failures of the account; those of an address could hide behind another."""
+        self._failures.pop(("account", email.lower()), None)
 
-    def _wait(self, name: str) -> float:
-        count, last = self._failures.get(name, _Failures(0, 0))
-        if count < FREE_FAILURES:
+    def _wait(self, kind: str, name: str) -> float:
+        number, last = self._failures.get((kind, name), _Failures(0, 0))
+        exceeding = number - FREE_FAILURES[kind]
+        if exceeding < 0:
             return 0
-        delay = min(2.0 ** min(count - FREE_FAILURES, 30), LONGEST_DELAY)
-        return last + delay - self._clock()
+        return last + min(2.0 ** min(exceeding, 30), LONGEST_DELAY) - self._clock()
 
 
 class Load:
@@ -139,12 +143,10 @@ def _busy() -> Refused:
     return Refused(503, "The bridge is busy", Retry_After=str(WAIT_SECONDS))
 
 
-def _names(email: str, address: str) -> tuple[str, str]:
+def _names(email: str, address: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Return the names under which failures count; IPv6 addresses of one network are one."""
-    try:
+    with suppress(ValueError):
         parsed = ipaddress.ip_address(address)
-    except ValueError:
-        parsed = None
-    if isinstance(parsed, ipaddress.IPv6Address):
-        address = str(ipaddress.ip_network((parsed, 64), strict=False))
-    return f"account {email.lower()}", f"address {address}"
+        if isinstance(parsed, ipaddress.IPv6Address):
+            address = str(ipaddress.ip_network((parsed, 64), strict=False))
+    return ("account", email.lower()), ("address", address)

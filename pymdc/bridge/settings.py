@@ -34,8 +34,9 @@ CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
 TOKEN_LIFETIME = 300_000  # milliseconds; for the tokens of pointers too
 NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key
 MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB
-FREE_FAILURES = 5  # wrong passwords, for an account or from an address, before it has to wait
+FREE_FAILURES = {"account": 5, "address": 20}  # wrong passwords before the next has to wait
 LONGEST_DELAY = 60.0  # seconds, after wrong passwords
+FORGOTTEN = 900.0  # seconds after which a wrong password is forgotten
 MAX_REMEMBERED_FAILURES = 10_000  # accounts and addresses
 SMTP_SECONDS = 10.0
 

@@ -1,0 +1,117 @@
+"""Too much load: what has to wait, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from plain_client import PASSWORD, Clock, Reply, User, ask, basic
+
+from pymdc.bridge import Bridge
+from pymdc.bridge.errors import Refused
+from pymdc.bridge.load import Lane, Throttle
+from pymdc.bridge.settings import MAX_REMEMBERED_FAILURES, MAX_WAITING
+
+WRONG = (401, "Invalid email or password")
+TOO_MANY = (429, "Too many wrong passwords")
+
+
+def sign_in(bridge: Bridge, email: str, password: str = "0" * 64) -> Reply:
+    return ask(bridge, "GET", "/keys", None, basic(email, password))
+
+
+def test_wrong_passwords_for_an_account_are_slowed_down(alice: User, clock: Clock) -> None:
+    for _ in range(5):
+        assert sign_in(alice.bridge, alice.email).error == WRONG
+    for seconds in (1, 2, 4, 8, 16, 32, 60, 60):
+        reply = sign_in(alice.bridge, alice.email.upper(), PASSWORD)
+        assert (*reply.error, reply.headers["retry-after"]) == (*TOO_MANY, str(seconds))
+        clock.seconds += seconds
+        assert sign_in(alice.bridge, alice.email).error == WRONG
+    assert alice.ask("GET", "/keys").status == 200, "the key is not locked out"
+    assert User(alice.bridge, "bob").ask("GET", "/keys").status == 200
+    assert sign_in(alice.bridge, "bob@example.com", PASSWORD).status == 200
+    clock.seconds += 60
+    assert sign_in(alice.bridge, alice.email, PASSWORD).status == 200
+    assert [sign_in(alice.bridge, alice.email).error for _ in range(5)] == 5 * [WRONG]
+
+
+def test_wrong_passwords_from_an_address_are_slowed_down(alice: User, clock: Clock) -> None:
+    for number in range(20):
+        assert sign_in(alice.bridge, f"{number}@example.com").error == WRONG
+        assert number > 18 or sign_in(alice.bridge, alice.email, PASSWORD).status == 200
+    assert sign_in(alice.bridge, alice.email, PASSWORD).error == TOO_MANY
+    assert alice.ask("GET", "/keys").status == 200
+    clock.seconds += 1
+    assert sign_in(alice.bridge, alice.email, PASSWORD).status == 200
+    assert sign_in(alice.bridge, "other@example.com").error == WRONG
+    assert sign_in(alice.bridge, "other@example.com").error == TOO_MANY
+    clock.seconds += 901
+    assert sign_in(alice.bridge, "other@example.com").error == WRONG
+    assert sign_in(alice.bridge, "other@example.com").error == WRONG, "the others are forgotten"
+
+
+def refused(throttle: Throttle, email: str, address: str) -> bool:
+    try:
+        throttle.check(email, address)
+    except Refused:
+        return True
+    return False
+
+
+def test_addresses_of_one_ipv6_network_are_one(clock: Clock) -> None:
+    throttle = Throttle(clock)
+    for number in range(20):
+        throttle.failed(f"{number}@example.com", f"2001:db8::{number}")
+    assert refused(throttle, "new@example.com", "2001:db8::ffff")
+    assert not refused(throttle, "new@example.com", "2001:db8:0:1::1")
+    assert not refused(throttle, "new@example.com", "192.0.2.1")
+
+
+def test_number_of_remembered_failures_is_bounded(clock: Clock) -> None:
+    throttle = Throttle(clock)
+    for number in range(MAX_REMEMBERED_FAILURES):
+        throttle.failed(f"{number}@example.com", str(number))
+    assert len(throttle._failures) == MAX_REMEMBERED_FAILURES
+
+
+def test_lane_lets_so_many_run_and_some_wait() -> None:
+    async def run() -> tuple[int, list[object]]:
+        lane, release, running = Lane(2), asyncio.Event(), 0
+
+        async def use() -> None:
+            nonlocal running
+            async with lane:
+                running += 1
+                await release.wait()
+
+        uses = [asyncio.create_task(use()) for _ in range(2 + MAX_WAITING + 3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        most = running
+        release.set()
+        return most, list(await asyncio.gather(*uses, return_exceptions=True))
+
+    most, results = asyncio.run(run())
+    refusals = [result for result in results if isinstance(result, Refused)]
+    assert most == 2
+    assert [(refusal.status, refusal.headers) for refusal in refusals] == 3 * [
+        (503, (("Retry-After", "30"),))
+    ]
+    assert results.count(None) == 2 + MAX_WAITING
+
+
+@pytest.mark.parametrize("seconds", [0.01])
+def test_lane_gives_up_waiting(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr("pymdc.bridge.load.WAIT_SECONDS", seconds)
+
+    async def run() -> None:
+        lane = Lane(1)
+        async with lane:
+            with pytest.raises(Refused, match="busy"):
+                async with lane:
+                    pass
+        async with lane:
+            pass
+
+    asyncio.run(run())
