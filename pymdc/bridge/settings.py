@@ -24,10 +24,15 @@ MAX_SIGNATURE = 160  # hexadecimal digits; the longest DER of a signature has 14
 DRAIN_SECONDS = 60.0  # for the rest of a body after an early answer
 KEEP_ALIVE_SECONDS = 75  # for a connection between two requests
 IDLE_CHECKS = 4  # how often a connection is checked within the patience
+MIN_BODY_RATE = 100  # bytes a second; a client that sends its body more slowly stalls
+MAX_CONNECTIONS = 10_000
+DESCRIPTORS_KEPT = 128  # of the limit on open files, for files and for connections being accepted
+ACCEPTED_AT_ONCE = 16  # connections, before the bridge looks whether there are too many
+BACKLOG = 2048  # connections that wait to be accepted
 
 # Channels
 MAX_CHANNEL_MESSAGE = 64 * 1024  # bytes that a client may send
-FIRST_MESSAGE_SECONDS = 30.0
+FIRST_MESSAGE_SECONDS = 10.0
 CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
 
 # Accounts

@@ -17,39 +17,65 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from pymdc.bridge.serving.app import App
 from pymdc.bridge.settings import (
+    ACCEPTED_AT_ONCE,
+    BACKLOG,
     CHANNEL_PATIENCE_FACTOR,
+    DESCRIPTORS_KEPT,
     IDLE_CHECKS,
     KEEP_ALIVE_SECONDS,
     MAX_CHANNEL_MESSAGE,
+    MAX_CONNECTIONS,
     MAX_HEAD,
+    MIN_BODY_RATE,
 )
+
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
 
 _log = logging.getLogger("pymdc.bridge.channel")
 _log.setLevel(logging.WARNING)  # at INFO there are three lines for each shard
 
 
 class _Config(uvicorn.Config):
-    """The settings of uvicorn, the seconds that a client may stall, and whether it is stopping."""
+    """The settings of uvicorn, and those of its protocols below."""
 
-    patience: float
+    patience: float  # seconds that a client may stall
+    min_received: int  # bytes of a body between two checks of a client that does not stall
+    max_connections: int
     stopping = False
+    told_full = False  # whether the log says that there are too many connections
 
 
 class _HTTPProtocol(HttpToolsProtocol):
-    """HTTP with limits on stalls and on the size of a head, which the parser does not limit."""
+    """HTTP with limits on stalls and on the size of a head, which the parser does not limit.
+
+    A client stalls if it sends or reads too slowly, too. A head has to be complete within the
+    patience.
+    """
 
     config: _Config
     _unparsed = 0  # bytes received since the last whole head or piece of a body
+    _head_begun = 0.0  # when the first of them was received
+    _received = 0  # bytes of the body since the last check
     _idle_checks = 0  # checks in a row that found the client stalled
+    _last_used = 0.0
+    _abort_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._make_room()
         super().connection_made(transport)
+        self._last_used = self.loop.time()
         self._schedule_check()
         if self.config.stopping:  # it was accepted too late for uvicorn to close it
             self.shutdown()
+        elif len(self.connections) > self.config.max_connections:
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._next_check.cancel()
+        self._cancel_abort()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
@@ -57,7 +83,10 @@ class _HTTPProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
-        self._idle_checks = 0
+        now = self.loop.time()
+        if not self._unparsed:
+            self._head_begun = now
+        self._last_used = now
         self._unparsed += len(data)
         super().data_received(data)
         if self._unparsed > MAX_HEAD and not self.transport.is_closing():
@@ -65,11 +94,52 @@ class _HTTPProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unparsed = 0
-        super().on_headers_complete()
+        self._received = self.config.min_received  # the next check is too early to judge the body
+        if self._get_upgrade() == b"websocket" and self.parser.get_method() != b"GET":
+            self.send_400_response("A WebSocket begins with GET")
+        else:
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
+        self._received += len(body)
         super().on_body(body)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._abort_timer = self.loop.call_later(self.config.patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._cancel_abort()
+        super().resume_writing()
+
+    def is_idle(self) -> bool:
+        """Say whether the connection waits for a request."""
+        return self._between_requests() and not self._unparsed
+
+    def _make_room(self) -> None:
+        """Close the connection that is idle longest if there are too many."""
+        if len(self.connections) < self.config.max_connections:
+            return
+        if not self.config.told_full:
+            _log.warning("there are %d connections, as many as may be", len(self.connections))
+            self.config.told_full = True
+        idle = [
+            other
+            for other in self.connections
+            if isinstance(other, _HTTPProtocol) and other.is_idle()
+        ]
+        if idle:
+            oldest = min(idle, key=lambda other: other._last_used)
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # The request is answered, but the parser reads no other one after it.
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
 
     def _schedule_check(self) -> None:
         delay = self.config.patience / IDLE_CHECKS
@@ -77,12 +147,16 @@ class _HTTPProtocol(HttpToolsProtocol):
 
     def _check_idle(self) -> None:
         """Give up on a client that stalls; a timer for each piece received would cost more."""
-        self._idle_checks = self._idle_checks + 1 if self._waits_for_client() else 0
-        if self._idle_checks > IDLE_CHECKS:
-            if self._between_requests():
+        enough = self._received >= self.config.min_received
+        stalls = self._waits_for_client() and (self._between_requests() or not enough)
+        self._idle_checks = self._idle_checks + 1 if stalls else 0
+        self._received = 0
+        if self._between_requests():
+            late = self._unparsed and self.loop.time() > self._head_begun + self.config.patience
+            if late or self._idle_checks > IDLE_CHECKS:
                 self.transport.close()
-            else:
-                self.cycle.message_event.set()  # gives an empty piece, which `Body` refuses
+        elif self._idle_checks > IDLE_CHECKS:
+            self.cycle.message_event.set()  # gives an empty piece, which `Body` refuses
         self._schedule_check()
 
     def _waits_for_client(self) -> bool:
@@ -95,10 +169,15 @@ class _HTTPProtocol(HttpToolsProtocol):
     def _between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    def _cancel_abort(self) -> None:
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+
 
 class _ChannelProtocol(WebSocketsSansIOProtocol):
-    """A WebSocket that gives up on a client that reads nothing more.
+    """A WebSocket that gives up on a client that reads nothing more, or begins nothing.
 
+    It reads nothing while the client does not read, so that answers to pings do not pile up.
     It logs errors, but no frames: the first one contains a token.
     """
 
@@ -121,13 +200,17 @@ class _ChannelProtocol(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.transport.pause_reading()
         # Not `close`, which waits until everything is sent.
         patience = CHANNEL_PATIENCE_FACTOR * self.config.patience
+        self._cancel_abort()
         self._abort_timer = self.loop.call_later(patience, self.transport.abort)
 
     def resume_writing(self) -> None:
         self._cancel_abort()
         super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
 
     def shutdown(self) -> None:
         super().shutdown()
@@ -137,6 +220,15 @@ class _ChannelProtocol(WebSocketsSansIOProtocol):
     def _cancel_abort(self) -> None:
         if self._abort_timer is not None:
             self._abort_timer.cancel()
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Leave one line of a fault of the client, such as a text that is not UTF-8."""
+    record.exc_info = None
+    return True
+
+
+_log.addFilter(_without_traceback)
 
 
 class Server(uvicorn.Server):
@@ -162,12 +254,15 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                backlog=ACCEPTED_AT_ONCE,
                 ws_max_size=MAX_CHANNEL_MESSAGE,
                 ws_per_message_deflate=False,
                 ws_ping_interval=None,  # a client that reads other shards first does not answer
             )
         )
         self.config.patience = patience
+        self.config.min_received = round(MIN_BODY_RATE * patience / IDLE_CHECKS)
+        self.config.max_connections = max_connections()
         self._channels = app.channels
         self._grace = grace
         self._ready = threading.Event()
@@ -190,6 +285,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and set the event that says so."""
         await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(BACKLOG)  # asyncio has set it to what it accepts at once
         self._ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -211,3 +308,13 @@ class Server(uvicorn.Server):
             self._failure = error
         finally:
             self._ready.set()
+
+
+def max_connections() -> int:
+    """Return how many connections the limit on open files leaves room for."""
+    if resource is None:
+        return MAX_CONNECTIONS
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, limit - DESCRIPTORS_KEPT))
