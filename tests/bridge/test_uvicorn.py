@@ -8,13 +8,13 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from plain_client import Count, Reply, Rows, User, address, ask, form, head, upload_headers
-from processes import MINUTE
+from processes import MINUTE, bridge_process
 from websockets.frames import Frame, Opcode
 
 from pymdc.bridge import Bridge
@@ -174,3 +174,101 @@ def test_connection_that_comes_just_before_the_stop_is_closed() -> None:
             app.go_on.set()
             assert first.recv(100).startswith(b"HTTP/1.1 204 ")
         assert late.recv(1) == b""
+
+
+def upgrade(path: str = "GET /") -> bytes:
+    lines = "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"
+    return head(path, *lines, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+
+
+@pytest.mark.parametrize("path", ["POST /", "PUT /buckets/x/files", "DELETE /"])
+def test_websocket_that_begins_with_another_method_is_refused(bridge: Bridge, path: str) -> None:
+    with send(bridge, upgrade(path) + b"more") as wire, wire.makefile("rb") as received:
+        assert received.read().startswith(b"HTTP/1.1 400 ")
+
+
+def test_connection_ends_after_an_upgrade_that_is_not_known(bridge: Bridge) -> None:
+    fields = "Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AA"
+    with send(bridge, head("OPTIONS /", *fields)) as wire, wire.makefile("rb") as received:
+        assert received.read().startswith(b"HTTP/1.1 204 ")
+
+
+def drip(wire: socket.socket, piece: bytes) -> bytes:
+    """Send *piece* again and again, with pauses, until an answer or the end comes; return it."""
+    for _ in range(400):
+        if select.select([wire], [], [], 0.05)[0]:
+            return wire.recv(5000)
+        wire.sendall(piece)
+    raise AssertionError("it goes on for ever")
+
+
+def test_dripping_head_is_disconnected(bridge: Bridge) -> None:
+    with send(bridge, b"GET / HTTP/1.1\r\nX: ") as wire:
+        assert drip(wire, b"x") == b""
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 60000", "Transfer-Encoding: chunked"])
+def test_dripping_body_gets_408(bridge: Bridge, framing: str) -> None:
+    with send(bridge, head("POST /users", framing)) as wire:
+        assert drip(wire, b"1\r\nx\r\n"[: 6 if "chunked" in framing else 1]).startswith(
+            b"HTTP/1.1 408 "
+        )
+
+
+def fill(wire: socket.socket, data: bytes) -> int:
+    """Send *data* again and again until nothing goes out for a second; return how much did."""
+    wire.setblocking(False)
+    sent = 0
+    while select.select([], [wire], [], 1)[1]:
+        try:
+            sent += wire.send(data)
+        except ConnectionError:
+            break
+    return sent
+
+
+def test_client_that_reads_no_answers_is_disconnected(data: Path) -> None:
+    with Bridge(data, patience=0.5) as bridge:
+        with send(bridge) as wire, pytest.raises(ConnectionError):
+            while True:
+                wire.sendall(1000 * head("GET /"))
+
+
+def test_pings_without_reading_take_no_memory(bridge: Bridge) -> None:
+    pings = 100 * Frame(Opcode.PING, 125 * b"x").serialize(mask=True)
+    with send(bridge, upgrade()) as wire:
+        assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
+        assert fill(wire, pings) < 20 * MiB, "more than the buffers of the sockets"
+
+
+def test_text_that_is_not_utf8_leaves_one_line(
+    bridge: Bridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    with send(bridge, upgrade()) as wire:
+        assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
+        wire.sendall(Frame(Opcode.TEXT, b"\xff").serialize(mask=True))
+        assert b"\x03\xef" in wire.recv(1000), "1007"
+    [record] = caplog.records
+    assert (record.getMessage(), record.exc_info) == (
+        "Invalid UTF-8 sequence received from client.",
+        None,
+    )
+
+
+def test_connections_are_bounded_and_told_once(data: Path) -> None:
+    limited, bridge = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"], Bridge()
+    with (
+        bridge_process(data, wrapper=limited) as (bridge.endpoint, process),
+        ExitStack() as connections,
+    ):
+        idle = [connections.enter_context(send(bridge)) for _ in range(300)]
+        busy = connections.enter_context(send(bridge, head("POST /users", "Content-Length: 10")))
+        assert ask(bridge, "GET", "/").status == 200
+        assert select.select(idle, [], [], 0)[0], "some are closed"
+        busy.sendall(b"0123456789")
+        assert busy.recv(100).startswith(b"HTTP/1.1 400 "), "a request is never given up for it"
+        process.terminate()
+        assert process.stderr
+        errors = process.stderr.read()
+    assert errors.count("there are 128 connections") == 1
+    assert "socket.accept()" not in errors

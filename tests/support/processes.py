@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,14 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
 
 
 @contextmanager
-def bridge_process(data: Path, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run ``python -m pymdc.bridge`` on a free port; yield its endpoint and the process."""
-    command = [sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", str(data)]
+def bridge_process(
+    data: Path, *arguments: str, wrapper: Sequence[str] = ()
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run ``python -m pymdc.bridge`` on a free port; yield its endpoint and the process.
+
+    A *wrapper* is a command that runs the one in its arguments.
+    """
+    command = [*wrapper, sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", str(data)]
     with subprocess.Popen(
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
