@@ -111,6 +111,7 @@ class Bridge:
                 threads=undo.enter_context(closing(Threads())),
                 load=Load(folder, settings.min_free, settings.clock),
                 limits=Limits(settings.storage_limit, settings.user_limit),
+                registration=settings.registration,
                 shard_size=settings.shard_size,
                 clock=settings.clock,
             )

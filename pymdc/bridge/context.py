@@ -29,6 +29,7 @@ class Context:
     threads: Threads
     load: Load
     limits: Limits
+    registration: str
     shard_size: int
     clock: Callable[[], float]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import math
 import os
 import time
 from collections.abc import Callable
@@ -12,6 +12,7 @@ MiB = 1024 * 1024
 
 Announce = Callable[[str, str], object]
 NONCE_RULES = ("once", "2016")
+REGISTRATIONS = ("open", "closed", "invite")
 
 # Requests
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
@@ -43,7 +44,14 @@ FREE_FAILURES = {"account": 5, "address": 20}  # wrong passwords before the next
 LONGEST_DELAY = 60.0  # seconds, after wrong passwords
 FORGOTTEN = 900.0  # seconds after which a wrong password is forgotten
 MAX_REMEMBERED_FAILURES = 10_000  # accounts and addresses
+RESET_LIFETIME = 3_600_000  # milliseconds; for a token with which a new password is set
+MAIL_PAUSE = 60  # seconds between two mails to one address
+
+# Mails
 SMTP_SECONDS = 10.0
+FIRST_RETRY = 30.0  # seconds after a mail that was not sent; then twice as long each time
+LAST_RETRY = 3600.0
+MAIL_STOP_SECONDS = 2.0  # for the mail that is being sent when the bridge stops
 
 # Load
 MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
@@ -66,6 +74,13 @@ class Settings:
     port: int = 0
     url: str | None = None
     smtp: str | None = None
+    smtp_password: str | None = None
+    registration: str = "open"
+    trusted_proxies: tuple[str, ...] = ()
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    metrics_port: int | None = None
+    metrics_token: str | None = None
     nonce_rule: str = "once"
     shard_size: int = 8 * MiB
     fsync: bool = False
@@ -78,35 +93,19 @@ class Settings:
     announce: Announce | None = None
 
     def __post_init__(self) -> None:
-        if self.nonce_rule not in NONCE_RULES:
-            expected = ", ".join(NONCE_RULES)
-            raise ValueError(f"nonce_rule is {self.nonce_rule!r}; expected one of {expected}")
+        for name, values in ("nonce_rule", NONCE_RULES), ("registration", REGISTRATIONS):
+            if getattr(self, name) not in values:
+                expected = ", ".join(values)
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {expected}")
+        for name in ("storage_limit", "user_limit", "min_free", "grace", "patience"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value!r}; expected zero or more")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("TLS takes both a certificate and its key")
         if type(self.port) is not int or not 0 <= self.port <= 65535:
             raise ValueError(f"port is {self.port!r}; expected 0 to 65535")
         if not self.host:
             raise ValueError("host is empty; expected an address, such as 127.0.0.1")
         if self.shard_size < 1:
             raise ValueError(f"shard_size is {self.shard_size}; expected bytes, one or more")
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the program's options, which are named as the settings are."""
-    options = argparse.ArgumentParser("python -m pymdc.bridge", description="Run a bridge.")
-    options.add_argument("--host", default=Settings.host, help="where to listen (%(default)s)")
-    options.add_argument("--port", type=int, default=6382, help="0 is any (%(default)s)")
-    options.add_argument("--url", help="how users reach it, for the links in mails")
-    options.add_argument("--data", default="metadisk-data", help="folder (./%(default)s)")
-    options.add_argument("--smtp", metavar="URL", help="smtp[s]://[USER:PASSWORD@]HOST[:PORT]")
-    options.add_argument(
-        "--nonce-rule",
-        default=Settings.nonce_rule,
-        choices=NONCE_RULES,
-        help="which nonces are fresh: each with a signature once, or as in 2016 (%(default)s)",
-    )
-    options.add_argument(
-        "--no-fsync",
-        dest="fsync",
-        action="store_false",
-        help="do not wait until what is acknowledged is on the disk; a power cut may lose it",
-    )
-    return options

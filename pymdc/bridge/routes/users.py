@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from pymdc.bridge.auth import Identity
 from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.mail import ACTIVATION
 from pymdc.bridge.routes.keys import claim_key, public_key
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import MAX_REDIRECT
 from pymdc.bridge.storage.database import insert_new
-from pymdc.bridge.storage.tables import users
+from pymdc.bridge.storage.tables import invitations, public_keys, users
 
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _PASSWORD = re.compile(r"[0-9a-fA-F]{64}")
@@ -28,14 +29,15 @@ def register(context: Context, request: Request, _identity: Identity) -> Respons
     hashed, activation, now = context.passwords.hash(password), secrets.token_hex(32), context.now()
     row = {"email": email, "password": hashed, "activation": activation, "created": now}
     with context.database.write() as connection:
-        if not insert_new(connection, users, **row):
+        _check_invited(context, connection, request, email)
+        if not insert_new(connection, users, **row) and not _register_again(connection, row):
             raise Refused(400, "Email is already registered")
         if key:
             claim_key(connection, email, key, proven=False)
     link, redirect = f"{context.endpoint}/activations/{activation}", request.fields.get("redirect")
     if isinstance(redirect, str) and len(redirect) <= MAX_REDIRECT:
         link += f"?redirect={quote(redirect, safe='')}"
-    context.mailer.send_activation(email, link)
+    context.mailer.send(ACTIVATION, email, link)
     return Response(_user_json(email, now, activated=False) | ({"pubkey": key} if key else {}))
 
 
@@ -51,6 +53,31 @@ def activate(context: Context, request: Request, _identity: Identity) -> Respons
     if target:
         return Response(status=302, headers=(("Location", target),))
     return Response(_user_json(*row, activated=True))
+
+
+def _register_again(connection: sa.Connection, row: dict[str, object]) -> bool:
+    """Replace a registration that nobody has activated, so that its last link alone is good."""
+    waiting = users.c.activation.is_not(None), users.c.email == row["email"]
+    again = connection.execute(sa.update(users).where(*waiting).values(**row)).rowcount == 1
+    if again:
+        mine = public_keys.c.user == row["email"]
+        connection.execute(sa.delete(public_keys).where(mine))
+    return again
+
+
+def _check_invited(
+    context: Context, connection: sa.Connection, request: Request, email: str
+) -> None:
+    """Refuse a registration where it is closed, or where it takes an invitation."""
+    if context.registration == "open":
+        return
+    code = request.fields.get("invitation")
+    if context.registration == "closed" or not isinstance(code, str):
+        raise Refused(403, "Registration is closed")
+    unused = invitations.c.code == code, invitations.c.email.is_(None)
+    used = sa.update(invitations).where(*unused).values(email=email)
+    if connection.execute(used).rowcount != 1:
+        raise Refused(403, "The invitation is not valid")
 
 
 def _credentials(request: Request) -> tuple[str, str]:

@@ -1,0 +1,76 @@
+"""What the bridge logs: lines for people or JSON for programs, one for each request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+
+_ACTIVATION = re.compile(r"(/(?:activations|resets)/)[^/]+", re.IGNORECASE)
+_BUILT_IN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_log = logging.getLogger("pymdc.bridge.requests")
+
+
+@dataclass
+class Entry:
+    """The line of one request. *who* is a user, a key, or a token's bucket."""
+
+    address: str
+    method: str
+    path: str
+    who: str = "-"
+    status: int = 0
+    sent: int = 0  # bytes of the response's body
+    received: int = 0  # bytes of the request's body
+    request: str = field(default_factory=lambda: secrets.token_hex(4))
+    begun: float = field(default_factory=time.monotonic)
+
+    def write(self, note: str = "") -> None:
+        """Log the request; a *note* says why it was refused."""
+        level = logging.INFO if self.status < 500 else logging.ERROR
+        if not _log.isEnabledFor(level):
+            return
+        fields = {
+            "address": self.address,
+            "who": self.who,
+            "method": self.method,
+            "path": _ACTIVATION.sub(r"\1...", self.path),
+            "status": self.status,
+            "received": self.received,
+            "sent": self.sent,
+            "seconds": round(time.monotonic() - self.begun, 4),
+            "request": self.request,
+        } | ({"note": note} if note else {})
+        text = " ".join(str(value) for value in fields.values())
+        _log.log(level, "%s", text, extra=fields)
+
+
+class JSONFormatter(logging.Formatter):
+    """Writes a record as one line of JSON, with the fields that it was given."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        extra = {name: value for name, value in vars(record).items() if name not in _BUILT_IN}
+        message = {} if extra else {"message": record.getMessage()}
+        if record.exc_info:
+            message["traceback"] = self.formatException(record.exc_info)
+        head = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        return json.dumps(head | message | extra, ensure_ascii=False, default=str)
+
+
+def configure(level: str, style: str) -> None:
+    """Log to stderr from now on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JSONFormatter()
+        if style == "json"
+        else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler])

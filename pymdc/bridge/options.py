@@ -1,0 +1,118 @@
+"""The options of ``python -m pymdc.bridge``; each has an environment variable as well."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pymdc import __version__
+from pymdc.bridge.settings import NONCE_RULES, REGISTRATIONS, MiB, Settings
+
+PREFIX = "PYMDC_BRIDGE_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
+
+
+class Option(NamedTuple):
+    """A row of the table: ``--NAME``, or its variable, sets *setting*."""
+
+    name: str
+    setting: str
+    default: object
+    help: str
+    kind: Callable[[str], Any] = str
+    choices: tuple[str, ...] | None = None
+    secret: bool = False  # then there is no option, but a variable, and one ending in _FILE
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return PREFIX + self.name.upper().replace("-", "_")
+
+
+def _megabytes(text: str) -> int:
+    return round(float(text) * MiB)
+
+
+def _switch(text: str) -> bool:
+    values = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off")
+    return values[text.lower()]
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+OPTIONS = (
+    Option("data", "data", "metadisk-data", "the folder in which everything is stored"),
+    Option("host", "host", Settings.host, "the address to listen on"),
+    Option("port", "port", 6382, "the port to listen on; 0 is any", int),
+    Option("url", "url", None, "how users reach the bridge: in mails, and for channels"),
+    Option("trusted-proxies", "trusted_proxies", (), "whose X-Forwarded-* count", _addresses),
+    Option("tls-cert", "tls_cert", None, "the certificate chain in PEM; read again on SIGHUP"),
+    Option("tls-key", "tls_key", None, "the private key of the certificate"),
+    Option("smtp", "smtp", None, "the mail server: smtp[s]://[USER@]HOST[:PORT]"),
+    Option("smtp-password", "smtp_password", None, "the password of its user", secret=True),
+    Option(
+        "registration", "registration", "open", "who may register", choices=REGISTRATIONS
+    ),
+    Option("user-limit", "user_limit", None, "GB that a user may store", float),
+    Option("storage-limit", "storage_limit", None, "GB that all users may store", float),
+    Option("min-free", "min_free", "64", "MiB on the disk that uploads leave free", _megabytes),
+    Option("fsync", "fsync", "on", "off: a power cut may lose what is acknowledged", _switch),
+    Option(
+        "nonce-rule", "nonce_rule", Settings.nonce_rule, "which nonces are fresh", str, NONCE_RULES
+    ),
+    Option("patience", "patience", Settings.patience, "seconds that a client may stall", float),
+    Option("grace", "grace", Settings.grace, "seconds for requests in flight at the end", float),
+    Option("metrics-port", "metrics_port", None, "a port of its own for /metrics", int),
+    Option("metrics-token", "metrics_token", None, "who has it may ask /metrics", secret=True),
+    Option("log-level", "log_level", "info", "what is logged", str, LOG_LEVELS),
+    Option("log-format", "log_format", "text", "how it is written", str, LOG_FORMATS),
+)
+
+
+def parse(arguments: list[str] | None, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return the settings by name: from the options, else the variables, else the defaults."""
+    parser = argparse.ArgumentParser(
+        "python -m pymdc.bridge",
+        description="Run a bridge. Each option --SOME-NAME can be the variable"
+        f" {PREFIX}SOME_NAME as well.",
+        epilog="A password or token is never an option: "
+        + ", ".join(f"{option.variable}, or _FILE" for option in OPTIONS if option.secret),
+    )
+    parser.add_argument("--version", action="version", version=f"pymdc.bridge {__version__}")
+    # For those who know it by this name.
+    parser.add_argument("--no-fsync", dest="fsync", action="store_const", const=False)
+    secrets: dict[str, Any] = {}
+    for option in OPTIONS:
+        if option.secret:
+            secrets[option.setting] = _secret(parser, option, environ)
+            continue
+        shown = "" if option.default in (None, ()) else f" ({option.default})"
+        parser.add_argument(
+            f"--{option.name}",
+            dest=option.setting,
+            default=environ.get(option.variable, option.default),
+            type=option.kind,
+            choices=option.choices,
+            help=option.help + shown,
+        )
+    return vars(parser.parse_args(arguments)) | secrets
+
+
+def _secret(
+    parser: argparse.ArgumentParser, option: Option, environ: Mapping[str, str]
+) -> str | None:
+    file = environ.get(f"{option.variable}_FILE")
+    if file is None:
+        return environ.get(option.variable)
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        parser.error(f"{option.variable}_FILE: {error}")
