@@ -422,6 +422,41 @@ def test_ctrl_c_just_before_the_wait_for_callbacks_cancels_them() -> None:
     assert sorted(ended.stdout.splitlines()) == [*cancelled, "ready"]
 
 
+TOLD_OF_SIGNALS = """
+import signal, socket
+
+reader, writer = socket.socketpair()
+reader.setblocking(False)
+writer.setblocking(False)
+%s
+
+def told(value):
+    try:
+        say(str(reader.recv(100)))
+    except BlockingIOError:
+        say(type(value).__name__)
+    reader.close()
+    writer.close()
+
+user.register(told)
+"""
+
+
+@pytest.mark.parametrize(
+    "uses",
+    [
+        "signal.set_wakeup_fd(writer.fileno())",
+        "signal.signal(signal.SIGURG, lambda *_: writer.send(b'it is sent'))",
+    ],
+    ids=["wakeup descriptor", "handler"],
+)
+def test_wait_for_callbacks_sends_no_signal_to_a_program_that_uses_it(uses: str) -> None:
+    with RawServer(wait) as server:
+        settings = {"PYMDC_ENDPOINT": server.endpoint, "PYMDC_TIMEOUT": "1"}
+        ended = python("-W", "error", "-c", PROGRAM + TOLD_OF_SIGNALS % uses, env=settings)
+    assert (ended.stdout, ended.stderr) == ("Timeout\n", "")
+
+
 def test_first_ctrl_c_ends_callbacks_that_retry_on_every_error() -> None:
     printed, errors, _, seconds = interrupt(RETRYING, 5)
     assert "KeyboardInterrupt" in errors
