@@ -100,10 +100,9 @@ class Monitor:
         """
         if not hasattr(signal, "SIGURG"):  # Windows
             return
-        with suppress(ValueError, OSError):  # in a sub-interpreter; a descriptor that is closed
-            if (descriptor := signal.set_wakeup_fd(-1)) != -1:
-                signal.set_wakeup_fd(descriptor)
-            elif signal.getsignal(signal.SIGURG) is signal.SIG_DFL:
+        with suppress(ValueError):  # in a sub-interpreter
+            handler = signal.getsignal(signal.SIGURG)
+            if handler in (signal.SIG_DFL, _do_nothing) and not _has_wakeup_descriptor():
                 signal.signal(signal.SIGURG, _do_nothing)
                 self._to_wake = threading.get_ident()
 
@@ -128,7 +127,7 @@ class Monitor:
             if self.idle_changes.wait_for(self._idle, PRECISION) or _interrupted():
                 self._threads.discard(thread)
                 # A new call may have found this thread in the set and started no other one.
-                if not (self._idle() or _interrupted()):
+                if not (self._idle() or _interrupted() or self.interrupted):
                     self._threads.add(thread)
             elif (main := self._to_wake) is not None:
                 # A signal that came just before the main thread began to wait for the last threads
@@ -184,6 +183,15 @@ def _main_has_ended() -> bool:
     # raises inside it. The attribute is not affected.
     ended = getattr(main, "_is_stopped", None)
     return not main.is_alive() if ended is None else bool(ended)
+
+
+def _has_wakeup_descriptor() -> bool:
+    descriptor = signal.set_wakeup_fd(-1)
+    try:
+        signal.set_wakeup_fd(descriptor)
+    except (ValueError, OSError):  # closed, and so of no use
+        return False
+    return descriptor != -1
 
 
 def _do_nothing(_signal: int, _frame: object) -> None:
