@@ -21,7 +21,6 @@ PRECISION = 0.25  # seconds between two checks of the deadlines
 INTERRUPTED = "the program was interrupted"
 _CALLBACK_GRACE = 5.0  # seconds after Ctrl-C, for the callbacks of cancelled calls
 _THREAD_GRACE = 1.0  # seconds for interrupted blocking calls and the monitor thread to end
-_WAKE_SIGNAL = getattr(signal, "SIGURG", None)  # unused by nearly all programs; not on Windows
 
 
 class MonitoredPool(Protocol):
@@ -55,6 +54,7 @@ class Monitor:
         self._pools: weakref.WeakSet[MonitoredPool] = weakref.WeakSet()
         self._threads: set[threading.Thread] = set()
         self._given_up: list[Queue[Any]] = []  # for the values of interrupted blocking calls
+        self._to_wake: int | None = None  # the main thread, once it has ended
 
     def add(self, pool: MonitoredPool) -> None:
         """Monitor the calls of *pool*."""
@@ -93,6 +93,19 @@ class Monitor:
                 pool.cancel(INTERRUPTED)
             self.idle_changes.wait_for(self._idle, PRECISION)
 
+    def prepare_wake(self) -> None:
+        """Handle SIGURG, which hardly any program uses, to wake the main thread, which calls this.
+
+        Leaves the signal alone if the program handles it, or is told of signals by a descriptor.
+        """
+        if not hasattr(signal, "SIGURG"):  # Windows
+            return
+        with suppress(ValueError):  # in a sub-interpreter
+            handler = signal.getsignal(signal.SIGURG)
+            if handler in (signal.SIG_DFL, _do_nothing) and not _has_wakeup_descriptor():
+                signal.signal(signal.SIGURG, _do_nothing)
+                self._to_wake = threading.get_ident()
+
     def at_exit(self) -> None:
         """Cancel the calls that are left, if Ctrl-C ended the wait for the last callbacks."""
         try:
@@ -102,6 +115,7 @@ class Monitor:
                 with suppress(Empty):
                     values.get(deadline - time.monotonic())
         finally:
+            self._to_wake = None
             self._threads.clear()  # Python 3.15 waits for them again after the exit functions
 
     def _run(self) -> None:
@@ -113,10 +127,12 @@ class Monitor:
             if self.idle_changes.wait_for(self._idle, PRECISION) or _interrupted():
                 self._threads.discard(thread)
                 # A new call may have found this thread in the set and started no other one.
-                if not (self._idle() or _interrupted()):
+                if not (self._idle() or _interrupted() or self.interrupted):
                     self._threads.add(thread)
-            elif _main_has_ended():
-                _wake_main_thread()
+            elif (main := self._to_wake) is not None:
+                # A signal that came just before the main thread began to wait for the last threads
+                # has not interrupted that wait; this one does, and then both are handled.
+                signal.pthread_kill(main, signal.SIGURG)
 
     def _start(self) -> None:
         """Run on a new thread, if one can be started."""
@@ -169,21 +185,13 @@ def _main_has_ended() -> bool:
     return not main.is_alive() if ended is None else bool(ended)
 
 
-def _handle_wake_signal() -> None:
-    """Let `_wake_main_thread` work. The main thread calls this when it ends."""
-    if _WAKE_SIGNAL is not None and signal.getsignal(_WAKE_SIGNAL) is signal.SIG_DFL:
-        with suppress(ValueError):  # in a sub-interpreter
-            signal.signal(_WAKE_SIGNAL, _do_nothing)
-
-
-def _wake_main_thread() -> None:
-    """Let the main thread, which waits for the last threads, handle the signals that came.
-
-    A signal that comes just before that wait does not interrupt it; another one has to.
-    """
-    main = threading.main_thread().ident
-    if _WAKE_SIGNAL is not None and signal.getsignal(_WAKE_SIGNAL) is _do_nothing and main:
-        signal.pthread_kill(main, _WAKE_SIGNAL)
+def _has_wakeup_descriptor() -> bool:
+    descriptor = signal.set_wakeup_fd(-1)
+    try:
+        signal.set_wakeup_fd(descriptor)
+    except (ValueError, OSError):  # closed, and so of no use
+        return False
+    return descriptor != -1
 
 
 def _do_nothing(_signal: int, _frame: object) -> None:
@@ -193,6 +201,6 @@ def _do_nothing(_signal: int, _frame: object) -> None:
 monitor = Monitor()
 atexit.register(monitor.at_exit)
 with suppress(AttributeError, RuntimeError):  # private; and refused once the main thread has ended
-    threading._register_atexit(_handle_wake_signal)  # type: ignore[attr-defined]
+    threading._register_atexit(monitor.prepare_wake)  # type: ignore[attr-defined]
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=monitor.reset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,22 @@ import sqlalchemy as sa
 from plain_client import DATA, PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
+from pymdc.bridge import Bridge
 from pymdc.bridge.routes import ROUTES
+from pymdc.bridge.storage.nonces import RULES, Once
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge.rst"
 STATED = dict(re.findall(r"^``(\w+.*?)``.*? (\d+)$", DOCUMENT.read_text("utf-8"), re.MULTILINE))
 FILE = file_hash(DATA)
 Ask = Callable[[User, str], Reply | bytes]
+
+
+@pytest.fixture
+def bridge(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
+    """Give a bridge that does not delete old nonces, which it does at random."""
+    monkeypatch.setitem(RULES, "once", partial(Once, prune_every=10**9))
+    with Bridge(data, shard_size=1000) as running:
+        yield running
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from modes import PATIENCE
 from plain_client import Count, Reply, Rows, User, address, ask, form, head, upload_headers
 from processes import MINUTE, bridge_process
 from websockets.frames import Frame, Opcode
@@ -168,7 +169,7 @@ def test_connection_that_comes_just_before_the_stop_is_closed() -> None:
         with server.serving(listener), socket.create_connection(listener.getsockname()) as first:
             first.sendall(head("GET /"))
             assert app.busy.wait(MINUTE)
-            late.settimeout(MINUTE)
+            late.settimeout(PATIENCE)
             late.connect(listener.getsockname())
             server.should_exit = True
             app.go_on.set()

@@ -24,6 +24,7 @@ from servers import ANSWER, HoldingServer, RawServer, answer_all, read_request, 
 import pymdc
 from pymdc import Cancelled
 from pymdc._calls.cancel_scope import CancelScope
+from pymdc._calls.monitor import Monitor
 from pymdc.exceptions import Closed
 
 SOON = 20  # seconds, on a busy machine, for what takes about five
@@ -347,6 +348,33 @@ for number in range(5):
     user.register(callback(number))
 threading.Thread(target=press, daemon=True).start()
 """
+CLOSED_WAKEUP_DESCRIPTOR = """
+import os, signal
+
+unused = 100  # which nothing that is opened later gets
+reader, writer = os.pipe()
+os.set_blocking(os.dup2(writer, unused), False)
+signal.set_wakeup_fd(unused)
+os.close(unused)
+"""
+IN_A_CHILD = """
+import multiprocessing, warnings
+
+warnings.simplefilter("ignore")  # of forks while threads run
+
+def calls():
+    exec(noted_only, globals())
+
+def fork(value):
+    threading.main_thread().join()
+    child = multiprocessing.get_context("fork").Process(target=calls)
+    child.start()
+    child.join()
+    say(type(value).__name__)
+
+noted_only = %r
+pymdc.Client().run(lambda scope: None, fork)
+"""
 RETRYING = """
 def again(value):
     say(type(value).__name__)
@@ -412,14 +440,92 @@ def test_first_ctrl_c_cancels_every_callback_and_ends_the_program(script: str) -
     assert seconds < AT_ONCE
 
 
-def test_ctrl_c_just_before_the_wait_for_callbacks_cancels_them() -> None:
+@pytest.mark.parametrize(
+    "before", ["", CLOSED_WAKEUP_DESCRIPTOR], ids=["plain", "closed descriptor"]
+)
+def test_ctrl_c_just_before_the_wait_for_callbacks_cancels_them(before: str) -> None:
     with GatedServer() as server:
         settings = {"PYMDC_ENDPOINT": server.endpoint, "PYMDC_TIMEOUT": str(SOON)}
-        ended = python("-W", "error", "-c", PROGRAM + NOTED_ONLY, env=settings)
+        ended = python("-W", "error", "-c", PROGRAM + before + NOTED_ONLY, env=settings)
         server.open.set()
     assert "KeyboardInterrupt" in ended.stderr
     cancelled = sorted(f"{number} Cancelled" for number in range(5))
     assert sorted(ended.stdout.splitlines()) == [*cancelled, "ready"]
+
+
+def test_ctrl_c_just_before_a_child_waits_for_callbacks_ends_it() -> None:
+    with GatedServer() as server:
+        settings = {"PYMDC_ENDPOINT": server.endpoint, "PYMDC_TIMEOUT": str(SOON)}
+        ended = python("-c", PROGRAM + IN_A_CHILD % NOTED_ONLY, env=settings)
+        server.open.set()
+    assert (ended.stdout, ended.stderr) == ("ready\nNoneType\n", "")
+
+
+class BusyAtTheEnd:
+    """The pool of a program that ends just after the pool was idle, and has a call again."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor, self.asked = monitor, 0
+
+    @property
+    def idle(self) -> bool:
+        self.asked += 1
+        asked = self.asked
+        if asked == 2:
+            self.monitor.at_exit()
+        return asked in (1, 4)
+
+    def check_deadlines(self) -> None:
+        pass
+
+    def cancel(self, why: str) -> None:
+        pass
+
+
+def test_monitor_ends_with_the_program_whatever_it_just_does() -> None:
+    monitor = Monitor()
+    pool = BusyAtTheEnd(monitor)
+    monitor.add(pool)
+    monitor.hold()
+    thread = monitor._thread
+    assert thread
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+TOLD_OF_SIGNALS = """
+import signal, socket
+
+reader, writer = socket.socketpair()
+reader.setblocking(False)
+writer.setblocking(False)
+%s
+
+def told(value):
+    try:
+        say(str(reader.recv(100)))
+    except BlockingIOError:
+        say(type(value).__name__)
+    reader.close()
+    writer.close()
+
+user.register(told)
+"""
+
+
+@pytest.mark.parametrize(
+    "uses",
+    [
+        "signal.set_wakeup_fd(writer.fileno())",
+        "signal.signal(signal.SIGURG, lambda *_: writer.send(b'it is sent'))",
+    ],
+    ids=["wakeup descriptor", "handler"],
+)
+def test_wait_for_callbacks_sends_no_signal_to_a_program_that_uses_it(uses: str) -> None:
+    with RawServer(wait) as server:
+        settings = {"PYMDC_ENDPOINT": server.endpoint, "PYMDC_TIMEOUT": "1"}
+        ended = python("-W", "error", "-c", PROGRAM + TOLD_OF_SIGNALS % uses, env=settings)
+    assert (ended.stdout, ended.stderr) == ("Timeout\n", "")
 
 
 def test_first_ctrl_c_ends_callbacks_that_retry_on_every_error() -> None:
