@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import errno
-import logging
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-from pymdc.bridge.settings import parser
+from pymdc.bridge.logs import configure
+from pymdc.bridge.options import parse
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit status."""
-    options = parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    options = parse(sys.argv[1:])
+    configure(options.pop("log_level"), options.pop("log_format"))
     with _stop_signals() as wait_for_signal:
         try:
             from pymdc.bridge import Bridge
 
-            bridge = Bridge(announce=_print_link, **vars(options))
+            bridge = Bridge(announce=_print_link, **options)
             bridge.__enter__()
         except (ImportError, ValueError) as error:
             return _fail(str(error))

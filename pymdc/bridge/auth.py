@@ -39,6 +39,9 @@ class Identity:
     bucket: str = ""
     operation: str = ""
 
+    def __str__(self) -> str:
+        return self.email or self.key or self.bucket or "-"
+
 
 def anybody(_context: Context, _request: Request) -> Identity:
     """Accept every request."""
@@ -68,13 +71,14 @@ def _by_password(context: Context, request: Request) -> Identity | None:
     if request.credentials is None:
         return None
     email, password = request.credentials
+    request.entry.who = email  # known to the log also if the password is wrong
     throttle = context.load.throttle
-    throttle.check(email, request.address)
+    throttle.check(email, request.entry.address)
     with context.database.read() as connection:
         statement = sa.select(users).where(users.c.email == email.lower())
         row = connection.execute(statement).mappings().first()
     if not context.passwords.matches(password, row["password"] if row else None) or not row:
-        throttle.failed(email, request.address)
+        throttle.failed(email, request.entry.address)
         raise Refused(401, "Invalid email or password")
     throttle.succeeded(email)
     return Identity(_active_email(row))

@@ -59,6 +59,13 @@ class Bridge:
         port: int = Settings.port,
         url: str | None = Settings.url,
         smtp: str | None = Settings.smtp,
+        smtp_password: str | None = Settings.smtp_password,
+        registration: str = Settings.registration,
+        trusted_proxies: tuple[str, ...] = Settings.trusted_proxies,
+        tls_cert: str | os.PathLike[str] | None = Settings.tls_cert,
+        tls_key: str | os.PathLike[str] | None = Settings.tls_key,
+        metrics_port: int | None = Settings.metrics_port,
+        metrics_token: str | None = Settings.metrics_token,
         nonce_rule: str = Settings.nonce_rule,
         shard_size: int = Settings.shard_size,
         fsync: bool = Settings.fsync,
@@ -76,6 +83,13 @@ class Bridge:
             port=port,
             url=url,
             smtp=smtp,
+            smtp_password=smtp_password,
+            registration=registration,
+            trusted_proxies=trusted_proxies,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            metrics_port=metrics_port,
+            metrics_token=metrics_token,
             nonce_rule=nonce_rule,
             shard_size=shard_size,
             fsync=fsync,
@@ -101,11 +115,15 @@ class Bridge:
             database = _open_database(folder, objects, fsync=settings.fsync)
             self._database = undo.enter_context(closing(database))
             undo.enter_context(cleaned_and_locked(folder, self._database, objects))
+            mailer = Mailer(
+                folder / "outbox", settings.smtp, settings.smtp_password, settings.announce
+            )
+            undo.enter_context(mailer.delivering())
             context = Context(
                 endpoint=(settings.url or self.endpoint).rstrip("/"),
                 database=self._database,
                 objects=objects,
-                mailer=Mailer(folder / "outbox", settings.smtp, settings.announce),
+                mailer=mailer,
                 passwords=Passwords(),
                 nonce_rule=RULES[settings.nonce_rule](),
                 threads=undo.enter_context(closing(Threads())),

@@ -9,6 +9,11 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the program reads this module even if Starlette is missing
+    from starlette.types import Scope
+
 _ACTIVATION = re.compile(r"(/(?:activations|resets)/)[^/]+", re.IGNORECASE)
 _BUILT_IN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _log = logging.getLogger("pymdc.bridge.requests")
@@ -16,7 +21,10 @@ _log = logging.getLogger("pymdc.bridge.requests")
 
 @dataclass
 class Entry:
-    """The line of one request. *who* is a user, a key, or a token's bucket."""
+    """The line of one request.
+
+    *address* is the IP address of the client; *who* is a user, a key, or a token's bucket.
+    """
 
     address: str
     method: str
@@ -25,14 +33,15 @@ class Entry:
     status: int = 0
     sent: int = 0  # bytes of the response's body
     received: int = 0  # bytes of the request's body
+    note: str = ""  # why the request was refused
     request: str = field(default_factory=lambda: secrets.token_hex(4))
     begun: float = field(default_factory=time.monotonic)
 
-    def write(self, note: str = "") -> None:
-        """Log the request; a *note* says why it was refused."""
-        level = logging.INFO if self.status < 500 else logging.ERROR
-        if not _log.isEnabledFor(level):
+    def finish(self, status: int, received: int, *, note: str = "") -> None:
+        """Log the request with its *status* and the bytes *received*."""
+        if not _log.isEnabledFor(logging.INFO):
             return
+        self.status, self.received, self.note = status, received, note or self.note
         fields = {
             "address": self.address,
             "who": self.who,
@@ -43,9 +52,14 @@ class Entry:
             "sent": self.sent,
             "seconds": round(time.monotonic() - self.begun, 4),
             "request": self.request,
-        } | ({"note": note} if note else {})
-        text = " ".join(str(value) for value in fields.values())
-        _log.log(level, "%s", text, extra=fields)
+        } | ({"note": self.note} if self.note else {})
+        _log.info(" ".join(map(str, fields.values())), extra=fields)
+
+
+def new_entry(scope: Scope, method: str) -> Entry:
+    """Return the entry of a request or channel."""
+    address = str((scope.get("client") or ("-",))[0])
+    return Entry(address, method, scope["path"])
 
 
 class JSONFormatter(logging.Formatter):

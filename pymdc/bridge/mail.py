@@ -11,24 +11,32 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-from pymdc.bridge.settings import (
-    FIRST_RETRY,
-    LAST_RETRY,
-    MAIL_STOP_SECONDS,
-    SMTP_SECONDS,
-    Announce,
-)
+from pymdc.bridge.settings import FIRST_RETRY, LAST_RETRY, MAIL_STOP_SECONDS, SMTP_SECONDS, Announce
 
 _PORTS = {"smtp": 25, "smtps": 465}
 _UNBROKEN = policy.SMTP.clone(max_line_length=998)  # else a link is cut after 78 characters
 _SENT_BY_SMTP = (OSError, smtplib.SMTPException)
 _log = logging.getLogger("pymdc.bridge")
+
+
+@dataclass(frozen=True)
+class _Server:
+    encrypted: bool
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+
+    @property
+    def sender(self) -> str:
+        return self.user if "@" in self.user else f"metadisk@{self.host}"
 
 
 class Purpose(NamedTuple):
@@ -56,9 +64,11 @@ class Mailer:
     and the link.
     """
 
-    def __init__(self, outbox: Path, smtp: str | None, announce: Announce | None) -> None:
+    def __init__(
+        self, outbox: Path, smtp: str | None, password: str | None, announce: Announce | None
+    ) -> None:
         self._outbox = outbox
-        self._server = None if smtp is None else _parse_url(smtp)
+        self._server = None if smtp is None else _parse_url(smtp, password)
         self._announce = announce
         self._wake = threading.Event()
         self._stopping = False
@@ -88,7 +98,7 @@ class Mailer:
         """Send *link* to *email*; if the mail cannot even be kept, that is logged."""
         message = EmailMessage(_UNBROKEN)
         message["Subject"] = purpose.subject
-        message["From"] = "metadisk@localhost" if self._server is None else _sender(self._server)
+        message["From"] = "metadisk@localhost" if self._server is None else self._server.sender
         message["To"] = email
         message.set_content(purpose.text.format(link))
         try:
@@ -108,7 +118,7 @@ class Mailer:
             file.write(bytes(message))
         part.rename(part.with_suffix(".eml"))
 
-    def _deliver_until_stopped(self, server: SplitResult) -> None:
+    def _deliver_until_stopped(self, server: _Server) -> None:
         pause = FIRST_RETRY
         while not self._stopping:
             self._wake.clear()
@@ -126,7 +136,7 @@ class Mailer:
             self._wake.wait(left)
             self._wake.clear()
 
-    def _deliver_all(self, server: SplitResult) -> bool:
+    def _deliver_all(self, server: _Server) -> bool:
         """Send the mails in the outbox, the oldest first; say whether none is left."""
         for path in sorted(self._outbox.glob("*.eml")):
             if self._stopping:
@@ -139,36 +149,36 @@ class Mailer:
                 path.rename(path.with_suffix(".refused"))
             except _SENT_BY_SMTP as error:
                 what = type(error).__name__ if isinstance(error, smtplib.SMTPException) else error
-                _log.error("the mail to %s was not sent, and is tried again: %s", message["To"], what)
+                _log.error(
+                    "the mail to %s was not sent, and is tried again: %s", message["To"], what
+                )
                 return False
             else:
                 path.unlink(missing_ok=True)
         return True
 
 
-def _parse_url(url: str) -> SplitResult:
+def _parse_url(url: str, password: str | None) -> _Server:
     with suppress(ValueError):  # its text may contain a part of the password
-        server = urlsplit(url)
-        if server.scheme in _PORTS and server.hostname and server.port != 0:
-            return server
-    raise ValueError("an SMTP URL is smtp:// or smtps://, then [USER:PASSWORD@]HOST[:PORT]")
+        parts = urlsplit(url)
+        if parts.scheme in _PORTS and parts.hostname and parts.port != 0:
+            return _Server(
+                encrypted=parts.scheme == "smtps",
+                host=parts.hostname,
+                port=parts.port or _PORTS[parts.scheme],
+                user=unquote(parts.username or ""),
+                password=password or unquote(parts.password or ""),
+            )
+    raise ValueError("an SMTP URL is smtp:// or smtps://, then [USER[:PASSWORD]@]HOST[:PORT]")
 
 
-def _sender(server: SplitResult) -> str:
-    user = unquote(server.username or "")
-    return user if "@" in user else f"metadisk@{server.hostname}"
-
-
-def _send(server: SplitResult, message: EmailMessage) -> None:
-    kind = smtplib.SMTP_SSL if server.scheme == "smtps" else smtplib.SMTP
-    user, password = unquote(server.username or ""), unquote(server.password or "")
-    with kind(
-        server.hostname or "", server.port or _PORTS[server.scheme], timeout=SMTP_SECONDS
-    ) as smtp:
+def _send(server: _Server, message: EmailMessage) -> None:
+    kind = smtplib.SMTP_SSL if server.encrypted else smtplib.SMTP
+    with kind(server.host, server.port, timeout=SMTP_SECONDS) as smtp:
         smtp.ehlo_or_helo_if_needed()
         # A password is never sent unencrypted: this raises if the server offers no TLS.
-        if server.scheme == "smtp" and (user or smtp.has_extn("starttls")):
+        if not server.encrypted and (server.user or smtp.has_extn("starttls")):
             smtp.starttls(context=ssl.create_default_context())
-        if user:
-            smtp.login(user, password)
+        if server.user:
+            smtp.login(server.user, server.password)
         smtp.send_message(message)

@@ -58,9 +58,7 @@ OPTIONS = (
     Option("tls-key", "tls_key", None, "the private key of the certificate"),
     Option("smtp", "smtp", None, "the mail server: smtp[s]://[USER@]HOST[:PORT]"),
     Option("smtp-password", "smtp_password", None, "the password of its user", secret=True),
-    Option(
-        "registration", "registration", "open", "who may register", choices=REGISTRATIONS
-    ),
+    Option("registration", "registration", "open", "who may register", choices=REGISTRATIONS),
     Option("user-limit", "user_limit", None, "GB that a user may store", float),
     Option("storage-limit", "storage_limit", None, "GB that all users may store", float),
     Option("min-free", "min_free", "64", "MiB on the disk that uploads leave free", _megabytes),
@@ -87,32 +85,52 @@ def parse(arguments: list[str] | None, environ: Mapping[str, str] = os.environ) 
         + ", ".join(f"{option.variable}, or _FILE" for option in OPTIONS if option.secret),
     )
     parser.add_argument("--version", action="version", version=f"pymdc.bridge {__version__}")
-    # For those who know it by this name.
     parser.add_argument("--no-fsync", dest="fsync", action="store_const", const=False)
-    secrets: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for option in OPTIONS:
-        if option.secret:
-            secrets[option.setting] = _secret(parser, option, environ)
-            continue
-        shown = "" if option.default in (None, ()) else f" ({option.default})"
-        parser.add_argument(
-            f"--{option.name}",
-            dest=option.setting,
-            default=environ.get(option.variable, option.default),
-            type=option.kind,
-            choices=option.choices,
-            help=option.help + shown,
-        )
-    return vars(parser.parse_args(arguments)) | secrets
+        if not option.secret:
+            shown = "" if option.default in (None, ()) else f" ({option.default})"
+            parser.add_argument(
+                f"--{option.name}",
+                dest=option.setting,
+                default=argparse.SUPPRESS,
+                type=option.kind,
+                choices=option.choices,
+                help=option.help + shown,
+            )
+        try:
+            values[option.setting] = _from_environment(option, environ)
+        except (ValueError, OSError, argparse.ArgumentTypeError) as error:
+            parser.error(str(error))
+    given = vars(parser.parse_args(arguments))
+    if _has_password(given.get("smtp")):
+        parser.error(f"other users can read options: set {PREFIX}SMTP_PASSWORD to the password")
+    return values | given
 
 
-def _secret(
-    parser: argparse.ArgumentParser, option: Option, environ: Mapping[str, str]
-) -> str | None:
-    file = environ.get(f"{option.variable}_FILE")
-    if file is None:
-        return environ.get(option.variable)
+def _from_environment(option: Option, environ: Mapping[str, str]) -> object:
+    """Return the value in the environment, else the default; an empty variable is not set."""
+    text, name = environ.get(option.variable), option.variable
+    if option.secret and (path := environ.get(f"{name}_FILE")):
+        name = f"{name}_FILE"
+        try:
+            text = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name}: {error}") from None
+    if not text:
+        default = option.default
+        return option.kind(default) if isinstance(default, str) else default
     try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        parser.error(f"{option.variable}_FILE: {error}")
+        value = option.kind(text)
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}; expected {option.help}") from None
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if option.choices and value not in option.choices:
+        raise ValueError(f"{name} is {text!r}; expected one of {', '.join(option.choices)}")
+    return value
+
+
+def _has_password(url: str | None) -> bool:
+    # Not urlsplit: a slash in the password would hide it.
+    return ":" in (url or "").rpartition("@")[0].partition("//")[2]

@@ -77,8 +77,8 @@ class Settings:
     smtp_password: str | None = None
     registration: str = "open"
     trusted_proxies: tuple[str, ...] = ()
-    tls_cert: str | None = None
-    tls_key: str | None = None
+    tls_cert: str | os.PathLike[str] | None = None
+    tls_key: str | os.PathLike[str] | None = None
     metrics_port: int | None = None
     metrics_token: str | None = None
     nonce_rule: str = "once"

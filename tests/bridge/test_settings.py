@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pymdc.bridge import Bridge
-from pymdc.bridge.settings import NONCE_RULES, Settings, parser
+from pymdc.bridge.options import OPTIONS
+from pymdc.bridge.settings import NONCE_RULES, Settings
 from pymdc.bridge.storage.nonces import RULES
 
 
@@ -32,8 +33,8 @@ def test_nonce_rules_are_those_of_the_storage() -> None:
 
 
 def test_options_of_the_program_are_settings() -> None:
-    options = vars(parser().parse_args([]))
-    assert options.keys() <= {field.name for field in fields(Settings)}
+    settings = {option.setting for option in OPTIONS} - {"log_level", "log_format"}
+    assert settings <= {field.name for field in fields(Settings)}
 
 
 def test_password_in_a_setting_is_not_in_its_repr() -> None:

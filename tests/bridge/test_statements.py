@@ -1,4 +1,4 @@
-"""How many statements a request costs the database, as docs/bridge.rst says."""
+"""How many statements a request costs the database, as docs/bridge-internals.rst says."""
 
 from __future__ import annotations
 

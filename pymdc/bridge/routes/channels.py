@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.logs import Entry, new_entry
 from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
 
@@ -29,16 +30,21 @@ class Channels:
 
     async def serve(self, socket: WebSocket) -> None:
         """Send the shard that the first message asks for, or an error, and close."""
+        entry = new_entry(socket.scope, "PULL")
+        status = 408
         try:
             await socket.accept()
             message = await asyncio.wait_for(socket.receive(), FIRST_MESSAGE_SECONDS)
             if message["type"] == "websocket.receive":
-                await self._respond(socket, message.get("text") or message.get("bytes") or b"")
+                given = message.get("text") or message.get("bytes") or b""
+                status = await self._respond(socket, given, entry)
                 await socket.close()
         except asyncio.TimeoutError:
             await socket.close()
         except (WebSocketDisconnect, asyncio.CancelledError):
-            pass  # the client has gone, or the grace is over
+            status = 499  # the client has gone, or the grace is over
+        finally:
+            entry.finish(status, 0)
 
     async def finish(self, seconds: float) -> None:
         """Wait until no channel is sending, for at most *seconds*."""
@@ -46,28 +52,35 @@ class Channels:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
-    async def _respond(self, socket: WebSocket, message: str | bytes) -> None:
+    async def _respond(self, socket: WebSocket, message: str | bytes, entry: Entry) -> int:
+        """Send the shard or the refusal; return its status."""
         self._sending.add(asyncio.current_task())
         try:
             shard = await self._context.threads.run_db_only(_redeem_pointer, self._context, message)
             for start in range(0, shard["size"], _BLOCK):
-                await self._send_block(socket, shard["object"], start)
+                entry.sent += await self._send_block(socket, shard["object"], start)
         except Refused as refused:
+            entry.note = refused.message
             await socket.send_json({"code": refused.status, "message": refused.message})
+            return refused.status
         except WebSocketDisconnect:
             raise
         except Exception:  # noqa: BLE001  # every error is logged and answered
-            _log.exception("a channel failed")
+            _log.exception("the channel %s failed", entry.request)
             await socket.send_json({"code": 500, "message": "Internal error"})
+            return 500
+        else:
+            return 200
         finally:
             self._sending.discard(asyncio.current_task())
 
-    async def _send_block(self, socket: WebSocket, name: str, start: int) -> None:
-        """Send one block of an object, and wait until the client has read it."""
+    async def _send_block(self, socket: WebSocket, name: str, start: int) -> int:
+        """Send one block of an object, wait until the client has read it, return its size."""
         block = await self._context.threads.run(self._context.objects.read, name, start, _BLOCK)
         for offset in range(0, len(block), _FRAME):
             frame = block[offset : offset + _FRAME]
             await socket.send({"type": "websocket.send", "bytes": frame})
+        return len(block)
 
 
 def _redeem_pointer(context: Context, message: str | bytes) -> sa.RowMapping:

@@ -13,9 +13,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from pymdc.bridge.auth import Identity
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.load import no_space
+from pymdc.bridge.logs import Entry, new_entry
 from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
 from pymdc.bridge.serving.request import Request, Response, to_json
@@ -33,6 +35,7 @@ class Body:
 
     def __init__(self, receive: Receive) -> None:
         self.begun = self.ended = False
+        self.size = 0  # bytes so far
         self._receive = receive
 
     def __aiter__(self) -> Body:
@@ -47,6 +50,7 @@ class Body:
             raise ClientDisconnect
         piece, more = bytes(message.get("body", b"")), message.get("more_body", False)
         self.ended = not (piece and more)
+        self.size += len(piece)
         if more and not piece:  # how the server says that the client stalls
             raise Refused(408, "Request body stands still", Connection="close")
         return piece
@@ -84,27 +88,33 @@ class App:
 
     async def _serve_http(self, scope: Scope, body: Body, send: Send) -> None:
         headers = Headers(scope=scope)
+        entry = new_entry(scope, scope["method"])
         try:
-            response = await self._respond(scope, headers, body)
+            response = await self._respond(scope, headers, body, entry)
         except ClientDisconnect:
+            entry.finish(499, body.size, note="The client has gone")
             return
         except asyncio.CancelledError:  # the grace is over
             body.ended = True
             close = (("Connection", "close"),)
             response = Response({"error": "The bridge is stopping"}, 503, close)
         except Refused as refused:
+            entry.note = refused.message
             response = Response({"error": refused.message}, refused.status, refused.headers)
         except Exception:  # noqa: BLE001  # every error is logged and answered
             # The path is not logged: it may contain an activation token.
-            _log.exception("a %s request failed", scope["method"])
-            response = Response({"error": "Internal error"}, 500)
-        if response.pages is None:
-            await _send(response, headers, body, send)
-        else:
-            async with self._context.load.lists:
-                await _send_pages(response, headers, self._context.threads, send)
+            _log.exception("the %s request %s failed", scope["method"], entry.request)
+            response = Response({"error": f"Internal error in request {entry.request}"}, 500)
+        try:
+            if response.pages is None:
+                entry.sent = await _send(response, headers, body, send)
+            else:
+                async with self._context.load.lists:
+                    entry.sent = await _send_pages(response, headers, self._context.threads, send)
+        finally:
+            entry.finish(response.status, body.size)
 
-    async def _respond(self, scope: Scope, headers: Headers, body: Body) -> Response:
+    async def _respond(self, scope: Scope, headers: Headers, body: Body, entry: Entry) -> Response:
         if scope["method"] == "OPTIONS":
             wanted = headers.get("access-control-request-headers")
             allowed = (("Access-Control-Allow-Headers", wanted),) if wanted else ()
@@ -114,8 +124,7 @@ class App:
         route, parameters = find_route(scope["method"], path)
         query = scope["query_string"].decode("latin-1")
         channel_url = self._channel_url(scope, headers)
-        address = str((scope.get("client") or ("",))[0])
-        request = Request(scope["method"], path, query, headers, parameters, channel_url, address)
+        request = Request(scope["method"], path, query, headers, parameters, channel_url, entry)
         if not route.streamed:
             request = replace(request, body=await body.read())
             if "authorization" in headers or route.hashes_password:
@@ -123,7 +132,7 @@ class App:
                     return await context.threads.run(_handle, route, context, request)
             run = context.threads.run_db_only if route.db_only else context.threads.run
             return await run(_handle, route, context, request)
-        identity = await context.threads.run_db_only(route.authenticate, context, request)
+        identity = await context.threads.run_db_only(_authenticate, route, context, request)
         response: Response = await route.handler(context, request, identity, body)
         return response
 
@@ -145,15 +154,21 @@ def _handle(route: Route, context: Context, request: Request) -> Response:
 
 
 def _handle_once(route: Route, context: Context, request: Request) -> Response:
-    identity = route.authenticate(context, request)
-    response: Response = route.handler(context, request, identity)
+    response: Response = route.handler(context, request, _authenticate(route, context, request))
     return response
 
 
-async def _send(response: Response, headers: Headers, body: Body, send: Send) -> None:
+def _authenticate(route: Route, context: Context, request: Request) -> Identity:
+    identity = route.authenticate(context, request)
+    request.entry.who = str(identity)
+    return identity
+
+
+async def _send(response: Response, headers: Headers, body: Body, send: Send) -> int:
     """Send *response* at once, but end it only when the rest of *body* has been read.
 
     So a client that is still sending can read the response, and use the connection again.
+    Return the number of bytes sent.
     """
     content, unread = response.encode(), not body.ended
     fields = _fields(response, headers)
@@ -170,19 +185,22 @@ async def _send(response: Response, headers: Headers, body: Body, send: Send) ->
         with contextlib.suppress(*over):
             await asyncio.wait_for(body.drain(), DRAIN_SECONDS)
         await send({"type": "http.response.body", "more_body": False})
+    return len(content)
 
 
-async def _send_pages(response: Response, headers: Headers, threads: Threads, send: Send) -> None:
+async def _send_pages(response: Response, headers: Headers, threads: Threads, send: Send) -> int:
     """Send the pages of *response* as one JSON list, each when it has been read."""
+    sent = 0
     pages, mark = response.pages, b"["
     assert pages is not None
     await _start(response.status, _fields(response, headers), send)
     while (page := await threads.run_db_only(next, pages, None)) is not None:
         piece = mark + to_json(page)[1:-1]
         await send({"type": "http.response.body", "body": piece, "more_body": True})
-        mark = b","
+        mark, sent = b",", sent + len(piece)
     end = b"[]" if mark == b"[" else b"]"
     await send({"type": "http.response.body", "body": end, "more_body": False})
+    return sent + len(end)
 
 
 def _fields(response: Response, headers: Headers) -> list[tuple[str, str]]:

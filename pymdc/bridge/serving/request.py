@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.logs import Entry
 
 _ID = re.compile(r"[0-9a-fA-F]{24}")
 
@@ -22,7 +23,7 @@ class Request:
 
     *path* and *query* are as sent; *path_parameters* are unquoted.
     *channel_url* is the address of the bridge's channels, by the host that the client asked for.
-    *address* is the IP address of the client.
+    *entry* is its line in the log.
     """
 
     method: str
@@ -31,7 +32,7 @@ class Request:
     headers: Mapping[str, str]
     path_parameters: Mapping[str, str]
     channel_url: str
-    address: str
+    entry: Entry
     body: bytes = b""
 
     @cached_property
