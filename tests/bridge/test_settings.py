@@ -16,7 +16,17 @@ from pymdc.bridge.storage.nonces import RULES
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"host": ""}, "host is empty; expected an address"),
+        ({"host": ""}, "host is ''; expected an address"),
+        ({"url": "example.com"}, "url is 'example.com'; expected http"),
+        ({"url": "https://x/path"}, "url is 'https://x/path'; expected http"),
+        ({"url": "https://user@x"}, "url is .*; expected http"),
+        ({"url": "http://x:0"}, "url is 'http://x:0'; expected http"),
+        ({"url": "http://x:y"}, "url is 'http://x:y'; expected http"),
+        ({"trusted_proxies": ("proxy",)}, "trusted_proxies is .*; expected addresses or networks"),
+        ({"tls_cert": "x"}, "tls_cert is 'x'; expected both a certificate and its key"),
+        ({"tls_key": "x"}, "tls_cert is None; expected both a certificate and its key"),
+        ({"metrics_port": -1}, "metrics_port is -1; expected 0 to 65535"),
+        ({"grace": -1}, "grace is -1; expected zero or more"),
         ({"port": 65536}, "port is 65536; expected 0 to 65535"),
         ({"port": "80"}, "port is '80'; expected 0 to 65535"),
         ({"nonce_rule": "2017"}, "nonce_rule is '2017'; expected one of once, 2016"),
