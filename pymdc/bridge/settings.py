@@ -18,6 +18,8 @@ REGISTRATIONS = ("open", "closed", "invite")
 
 # Requests
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
+MAX_HEADERS = 100  # fields of a head; browsers and proxies send about 30
+PARSED_AT_ONCE = 4096  # bytes of requests; whole requests wait there, in 20 times as much memory
 MAX_BODY = 64 * 1024  # bytes, for a list of almost 500 public keys; a file may be larger
 MAX_NUMBER = 400  # characters; the largest number without an exponent has 309 digits
 MAX_NAME = 1024  # characters of the name of a bucket or of a file, as of an object in S3
@@ -31,6 +33,7 @@ MIN_BODY_RATE = 100  # bytes a second; a client that sends its body more slowly 
 MAX_CONNECTIONS = 10_000
 DESCRIPTORS_KEPT = 128  # of the limit on open files, for files and for connections being accepted
 ACCEPTED_AT_ONCE = 16  # connections, before the bridge looks whether there are too many
+ROOM_SECONDS = 5.0  # a request that sends nothing for so long may have to make room for another
 BACKLOG = 2048  # connections that wait to be accepted
 
 # TLS
