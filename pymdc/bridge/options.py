@@ -212,7 +212,10 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _text(option: Option, given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return where the text of *option* is from, and the text; an empty variable is not set."""
+    """Return where the text of *option* is from, and the text.
+
+    A variable or a file that is empty is not set.
+    """
     if option.setting in given:
         if option.name == "smtp" and _has_password(given["smtp"]):
             raise _WrongUse(
@@ -228,8 +231,6 @@ def _text(option: Option, given: Mapping[str, str], environ: Mapping[str, str]) 
             text = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, ValueError) as error:
             raise _WrongUse(f"{option.variable}_FILE: {error}") from None
-        if not text:
-            raise _WrongUse(f"{option.variable}_FILE: {file} is empty")
     return (option.variable, text) if text else (f"--{option.name}", option.default)
 
 

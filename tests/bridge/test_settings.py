@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from pymdc.bridge import Bridge
-from pymdc.bridge.options import OPTIONS
 from pymdc.bridge.settings import NONCE_RULES, Settings
 from pymdc.bridge.storage.nonces import RULES
 
@@ -40,11 +38,6 @@ def test_wrong_setting_is_a_value_error(given: dict[str, Any], told: str) -> Non
 
 def test_nonce_rules_are_those_of_the_storage() -> None:
     assert set(NONCE_RULES) == set(RULES)
-
-
-def test_options_of_the_program_are_settings() -> None:
-    settings = {option.setting for option in OPTIONS} - {"log_level", "log_format"}
-    assert settings <= {field.name for field in fields(Settings)}
 
 
 def test_password_in_a_setting_is_not_in_its_repr() -> None:

@@ -158,7 +158,7 @@ class App:
         route, parameters = find_route(scope["method"], path, self._routes)
         entry.route, entry.quiet = route.path, route.direct
         if "token" in parameters:
-            entry.path = route.path
+            entry.path = route.path.replace("{token}", "...")
         query = scope["query_string"].decode("latin-1")
         request = Request(scope["method"], path, query, headers, parameters, channel_url, entry)
         if route.direct:

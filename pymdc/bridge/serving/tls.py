@@ -50,7 +50,7 @@ class Certificate:
         try:
             context.load_cert_chain(certificate, key, ask_password)
         except ssl.SSLError as error:
-            reason = (error.reason or "no PEM").replace("_", " ").lower()
+            reason = error.reason.replace("_", " ").lower() if error.reason else "no PEM"
             raise OSError(
                 f"the certificate {certificate} can't be used with the key {key}: {reason}"
             ) from None
