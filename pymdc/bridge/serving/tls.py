@@ -93,11 +93,16 @@ class SecureListener:
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
             if len(self._handshakes) >= MAX_HANDSHAKES:
-                next(iter(self._handshakes)).cancel()
+                oldest = next(iter(self._handshakes))
+                del self._handshakes[oldest]
+                oldest.cancel()
             task = loop.create_task(self._shake_hands(connection, address[0]))
             self._handshakes[task] = None
-            task.add_done_callback(self._handshakes.pop)
+            task.add_done_callback(self._forget)
             await asyncio.sleep(0)  # `sock_accept` does not wait if there is a connection
+
+    def _forget(self, handshake: asyncio.Task[None]) -> None:
+        self._handshakes.pop(handshake, None)
 
     async def _shake_hands(self, connection: socket.socket, address: str) -> None:
         try:
