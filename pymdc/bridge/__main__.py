@@ -34,6 +34,7 @@ def main() -> int:
     for name in unknown_variables():
         _log.warning("the variable %s is none of the bridge's; --help shows them", name)
     _raise_descriptor_limit()
+    terminals = [number for number in range(3) if os.isatty(number)]
     with _signals() as wait_for_signal:
         try:
             from pymdc.bridge import Bridge
@@ -49,7 +50,7 @@ def main() -> int:
             print(f"Bridge at {bridge.endpoint}", flush=True)
             if bridge.metrics_endpoint:
                 print(f"Metrics at {bridge.metrics_endpoint}", flush=True)
-            while wait_for_signal() == _RELOAD:
+            while wait_for_signal() == _RELOAD and not any(map(_is_hung_up, terminals)):
                 if options["tls_cert"] is None:
                     _log.warning("there is no certificate to read again")
                 else:
@@ -84,6 +85,11 @@ def _signals() -> Iterator[Callable[[], int]]:
             yield wait
         finally:
             signal.set_wakeup_fd(-1)
+
+
+def _is_hung_up(terminal: int) -> bool:
+    """Say whether a descriptor that was a terminal is none any more: its window was closed."""
+    return not os.isatty(terminal)
 
 
 def _raise_descriptor_limit() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import fcntl
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -113,8 +114,10 @@ class Newcomer:
         if TOKEN not in line:
             return self._terminal.type(line, PYTHON, MORE)
         self._terminal.type(line, "\n" + TOKEN)  # not the prompt in the echo of *line*
-        link = self._bridge_terminal.read_to("\n").splitlines()[-1]
-        return self._terminal.type(link.rpartition("/")[2], PYTHON)
+        printed = ""  # the link, and lines of the log
+        while not (token := re.search(r"/activations/(\w+)\n", printed)):
+            printed += self._bridge_terminal.read_to("\n") + "\n"
+        return self._terminal.type(token[1], PYTHON)
 
 
 @pytest.mark.usefixtures("_port")
