@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -15,7 +16,7 @@ from plain_client import PASSWORD, User, address, ask, basic, form, head, pull, 
 from processes import bridge_process, python
 
 from pymdc.bridge import Bridge
-from pymdc.bridge.logs import FORMATTERS, Entry, JSONFormatter, TextFormatter
+from pymdc.bridge.logs import FORMATTERS, Entry, JSONFormatter, LineHandler, TextFormatter
 
 NUMBERS = r"in=\d+ out=\d+ \d+\.\d{4}s [0-9a-f]{16}"
 
@@ -232,3 +233,21 @@ def test_bridge_in_a_program_logs_only_if_the_program_does() -> None:
     [line] = [line for line in done.stderr.splitlines() if line.startswith("pymdc.bridge")]
     assert re.fullmatch(rf"pymdc\.bridge\.requests 127\.0\.0\.1 - GET /nope 404 {NUMBERS}", line)
     assert done.stderr.count("/nope") == 1
+
+
+def test_lines_of_one_round_of_the_loop_are_written_together(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler = LineHandler()
+
+    async def emit() -> str:
+        for number in range(3):
+            handler.handle(logging.makeLogRecord({"msg": f"{number}\n"}))
+        before = capsys.readouterr().err
+        await asyncio.sleep(0)
+        return before
+
+    handler.handle(logging.makeLogRecord({"msg": "none"}))
+    assert capsys.readouterr().err == "none\n", "without a loop"
+    assert asyncio.run(emit()) == ""
+    assert capsys.readouterr().err == "0\n\n1\n\n2\n\n"
