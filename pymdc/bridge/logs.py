@@ -8,7 +8,6 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the program reads this module even if Starlette is missing
@@ -16,6 +15,7 @@ if TYPE_CHECKING:  # the program reads this module even if Starlette is missing
 
 _ACTIVATION = re.compile(r"(/(?:activations|resets)/)[^/]+", re.IGNORECASE)
 _BUILT_IN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_MAX_TEXT = 500  # characters of a field that a client chooses
 _log = logging.getLogger("pymdc.bridge.requests")
 
 
@@ -23,7 +23,8 @@ _log = logging.getLogger("pymdc.bridge.requests")
 class Entry:
     """The line of one request.
 
-    *address* is the IP address of the client; *who* is a user, a key, or a token's bucket.
+    *address* is the IP address of the client, and *path* is as sent; *who* is a user, a key, or a
+    token's bucket.
     """
 
     address: str
@@ -44,22 +45,28 @@ class Entry:
         self.status, self.received, self.note = status, received, note or self.note
         fields = {
             "address": self.address,
-            "who": self.who,
+            "who": _shown(self.who).replace(" ", "\\x20"),
             "method": self.method,
-            "path": _ACTIVATION.sub(r"\1...", self.path),
+            "path": _shown(self.path),
             "status": self.status,
             "received": self.received,
             "sent": self.sent,
             "seconds": round(time.monotonic() - self.begun, 4),
             "request": self.request,
-        } | ({"note": self.note} if self.note else {})
+        } | ({"note": _shown(self.note)} if self.note else {})
         _log.info(" ".join(map(str, fields.values())), extra=fields)
 
 
 def new_entry(scope: Scope, method: str) -> Entry:
     """Return the entry of a request or channel."""
     address = str((scope.get("client") or ("-",))[0])
-    return Entry(address, method, scope["path"])
+    return Entry(address, method, scope["raw_path"].decode("latin-1"))
+
+
+def _shown(text: str) -> str:
+    """Return *text* without tokens, on one line and not too long: a client has chosen it."""
+    masked = _ACTIVATION.sub(r"\1...", text[:_MAX_TEXT])
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in masked)
 
 
 class JSONFormatter(logging.Formatter):

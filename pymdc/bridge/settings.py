@@ -19,6 +19,7 @@ MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes i
 MAX_HEADERS = 100  # fields of a head; browsers and proxies send about 30
 PARSED_AT_ONCE = 4096  # bytes of requests; whole requests wait there, in 20 times as much memory
 MAX_BODY = 64 * 1024  # bytes, for a list of almost 500 public keys; a file may be larger
+MAX_FILE = 2**50  # bytes; sums of sizes have to fit into 63 bits
 MAX_NUMBER = 400  # characters; the largest number without an exponent has 309 digits
 MAX_NAME = 1024  # characters of the name of a bucket or of a file, as of an object in S3
 MAX_KIND = 255  # characters of a MIME type, twice 127 and a slash, as RFC 6838 says

@@ -18,6 +18,7 @@ from pymdc.bridge.js_number import js_number
 from pymdc.bridge.routes.files import check_token
 from pymdc.bridge.routes.multipart import FilePart
 from pymdc.bridge.serving.request import Request, Response
+from pymdc.bridge.settings import MAX_FILE
 from pymdc.bridge.storage.database import INSERTS, insert_new
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import (
@@ -126,7 +127,7 @@ def _declared_size(request: Request) -> int:
         size = js_number(request.headers["x-filesize"])
     except (KeyError, ValueError):
         size = -1
-    if size < 0 or not size.is_integer():
+    if not 0 <= size <= MAX_FILE or not size.is_integer():
         raise Refused(400, "Missing or invalid x-filesize header sent")
     return int(size)
 

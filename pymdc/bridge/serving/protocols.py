@@ -87,7 +87,9 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._between_requests() and self.cycle.more_body:  # it is still sending what was refused
+        if (
+            self._between_requests() and self.cycle.more_body
+        ):  # it is still sending what was refused
             self.transport.close()
         self._parse()
 
