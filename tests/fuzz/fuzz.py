@@ -223,7 +223,7 @@ def report(target: Target, fuzz: Fuzz, before: float, statuses: Counter[int]) ->
     after, seconds = target.memory(), time.monotonic() - began
     print(f"{fuzz.done} in {seconds:.0f} s; {before:.0f} MiB, then {after:.0f} MiB")
     print("the answers", dict(statuses.most_common()))
-    print(*fuzz.faults, *target.wrong_lines()[:50], sep="\n")
+    print(*fuzz.faults, *target.wrong_lines()[:80], sep="\n")
     assert fuzz.faults == []
     assert target.wrong_lines() == []
     assert after - before < GROWTH
