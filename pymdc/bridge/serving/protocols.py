@@ -17,8 +17,10 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from pymdc.bridge.serving.app import App
 from pymdc.bridge.settings import (
     CHANNEL_PATIENCE_FACTOR,
+    CLOSE_SECONDS,
     IDLE_CHECKS,
     MAX_HEAD,
     MAX_HEADERS,
@@ -28,11 +30,17 @@ from pymdc.bridge.settings import (
 
 _log = logging.getLogger("pymdc.bridge.channel")
 _log.setLevel(logging.WARNING)  # at INFO there are three lines for each shard
+_http_log = logging.getLogger("pymdc.bridge.http")
+_http_log.setLevel(logging.ERROR)  # uvicorn's warnings do not say from which address
+# The limits of a buffer that is full as soon as it has something. Not 0: in asyncio's TLS, an empty
+# buffer would be full too.
+FULL_AT_ONCE = 1, 0
 
 
 class Config(uvicorn.Config):
     """The settings of uvicorn, and those of the protocols."""
 
+    app: App
     patience: float  # seconds that a client may stall
     min_received: int  # bytes between two checks of a client that does not stall
     max_connections: int
@@ -61,13 +69,18 @@ class HTTPProtocol(HttpToolsProtocol):
     _unsent = math.inf  # bytes at the last check, unless all were sent since then
     _idle_checks = 0  # checks in a row that found the client stalled
     _last_used = 0.0
+    _closing = False  # whether the last check has found that it awaits a farewell
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _http_log
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._make_room()
         super().connection_made(transport)
         self.flow = _Flow(transport)
         # Writing is then paused until everything is sent, and the check sees what is not.
-        transport.set_write_buffer_limits(0)
+        transport.set_write_buffer_limits(*FULL_AT_ONCE)
         self._last_used = self._head_begun = self.loop.time()
         self._schedule_check()
         if self.config.stopping:  # it was accepted too late for uvicorn to close it
@@ -79,6 +92,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._next_check.cancel()
         self._unparsed = memoryview(b"")
         super().connection_lost(exc)
+        self.transport.close()  # else TLS of Python 3.10 warns that it was not closed
 
     def data_received(self, data: bytes) -> None:
         self._last_used = self.loop.time()
@@ -129,6 +143,15 @@ class HTTPProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._next_check.cancel()
             super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(msg)
+        self.config.app.refuse_head(self.client[0] if self.client else "-", msg)
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._awaits_farewell():
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def room_rank(self) -> tuple[int, float] | None:
         """Return which connection is closed first to make room for another; None if it is busy.
@@ -198,6 +221,10 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _check_idle(self) -> None:
         """Give up on a client that stalls; a timer for each piece received would cost more."""
+        if self._awaits_farewell():
+            if self._closing:
+                self.transport.abort()
+            self._closing = True
         unsent = self.transport.get_write_buffer_size()
         reads_nothing = unsent > max(0, self._unsent - self.config.min_received)
         self._unsent = unsent or math.inf
@@ -213,6 +240,11 @@ class HTTPProtocol(HttpToolsProtocol):
         elif self._idle_checks > IDLE_CHECKS:
             self.cycle.message_event.set()  # gives an empty piece, which `Body` refuses
         self._schedule_check()
+
+    def _awaits_farewell(self) -> bool:
+        """Return whether the connection is closed except for the last word of a TLS client."""
+        secure = self.scheme == "https"
+        return secure and self.transport.is_closing() and not self.flow.write_paused
 
     def _waits_for_client(self) -> bool:
         """Return whether it is the client's turn to send, and the bridge is ready to read."""
@@ -245,12 +277,13 @@ class ChannelProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         # Writing is then paused until everything is sent, the last frame and the close included.
-        self.transport.set_write_buffer_limits(0)
+        self.transport.set_write_buffer_limits(*FULL_AT_ONCE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_abort()
         self.connections.add(self)  # uvicorn removes it, but it may have made room already
         super().connection_lost(exc)
+        self.transport.close()  # as above
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import uvicorn
+from uvicorn.server import ServerState
 
 from pymdc.bridge.serving.app import App
 from pymdc.bridge.serving.protocols import ChannelProtocol, Config, HTTPProtocol
+from pymdc.bridge.serving.tls import Certificate, SecureListener
 from pymdc.bridge.settings import (
     ACCEPTED_AT_ONCE,
     BACKLOG,
+    CLEANUP_SECONDS,
+    CLOSE_SECONDS,
     DESCRIPTORS_KEPT,
     IDLE_CHECKS,
     KEEP_ALIVE_SECONDS,
     MAX_CHANNEL_MESSAGE,
     MAX_CONNECTIONS,
+    MAX_PROBE_CONNECTIONS,
     MIN_BODY_RATE,
 )
 
@@ -29,41 +37,67 @@ try:
 except ImportError:  # Windows has no such limit
     resource = None  # type: ignore[assignment]
 
+_STOP_CHECK = 0.05  # seconds between two looks for requests that are not done
+_log = logging.getLogger("pymdc.bridge")
+
+
+def _config(app: App, patience: float, most: int, **settings: Any) -> Config:
+    """Return the settings for *app*, with at *most* so many connections."""
+    config = Config(
+        app,
+        loop="asyncio",
+        http=HTTPProtocol,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # uvicorn would trust everybody on this machine; see `Proxies`
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        backlog=ACCEPTED_AT_ONCE,
+        **settings,
+    )
+    config.load()
+    config.patience = patience
+    config.min_received = round(MIN_BODY_RATE * patience / IDLE_CHECKS)
+    config.max_connections = most
+    return config
+
 
 class Server(uvicorn.Server):
     """Serves *app* on a thread.
 
     *grace* is the time in seconds for requests in flight when the server stops; *patience* is
     the time in seconds that a client may stall.
+    With a *certificate*, connections begin with a TLS handshake.
+    *own_port* is another application and its listener, which is served until the very end.
     The thread is not a daemon: it serves until it is stopped, also after the main thread has
     ended.
     """
 
     config: Config
 
-    def __init__(self, app: App, grace: float, patience: float) -> None:
-        super().__init__(
-            Config(
-                app,
-                loop="asyncio",
-                http=HTTPProtocol,
-                ws=ChannelProtocol,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                backlog=ACCEPTED_AT_ONCE,
-                ws_max_size=MAX_CHANNEL_MESSAGE,
-                ws_per_message_deflate=False,
-                ws_ping_interval=None,  # a client that reads other shards first does not answer
-            )
-        )
-        self.config.patience = patience
-        self.config.min_received = round(MIN_BODY_RATE * patience / IDLE_CHECKS)
-        self.config.max_connections = max_connections()
+    def __init__(
+        self,
+        app: App,
+        grace: float,
+        patience: float,
+        certificate: Certificate | None = None,
+        own_port: tuple[App, socket.socket] | None = None,
+    ) -> None:
+        channels: dict[str, Any] = {
+            "ws": ChannelProtocol,
+            "ws_max_size": MAX_CHANNEL_MESSAGE,
+            "ws_per_message_deflate": False,
+            "ws_ping_interval": None,  # a client that reads other shards first does not answer
+        }
+        super().__init__(_config(app, patience, max_connections(), **channels))
+        self._certificate = certificate
+        self._secure_listener: SecureListener | None = None
+        self._own_port = own_port
+        self._own_state = ServerState()
         self._channels = app.channels
         self._grace = grace
+        self._patience = patience
         self._ready = threading.Event()
         self._failure: BaseException | None = None
 
@@ -81,24 +115,54 @@ class Server(uvicorn.Server):
             self.should_exit = True
             thread.join()
 
+    def connections(self) -> int:
+        """Return how many connections are open, without those in their handshake."""
+        return len(self.server_state.connections)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and set the event that says so."""
-        await super().startup(sockets)
-        for listener in sockets or []:
+        listeners = sockets or []
+        await super().startup([] if self._certificate else listeners)
+        for listener in listeners:
+            if self._certificate:
+                make = partial(HTTPProtocol, self.config, self.server_state, {})
+                self._secure_listener = SecureListener(listener, self._certificate, make)
             listener.listen(BACKLOG)  # asyncio has set it to what it accepts at once
+        if self._own_port:
+            app, listener = self._own_port
+            config = _config(app, self._patience, MAX_PROBE_CONNECTIONS, ws="none")
+            make = partial(HTTPProtocol, config, self._own_state, {})
+            self._own_server = await asyncio.get_running_loop().create_server(make, sock=listener)
         self._ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop; wait for channels first, because uvicorn would abort them."""
+        """Stop: finish what is in flight within the grace, end the rest, and clean up."""
         self.config.stopping = True
         deadline = time.monotonic() + self._grace
+        if self._secure_listener:
+            self._secure_listener.close()
         for server in self.servers:
             server.close()
-        await self._channels.finish(self._grace)
-        self.config.timeout_graceful_shutdown = max(1, round(deadline - time.monotonic()))
-        await super().shutdown(sockets)
-        if self.server_state.tasks:  # they were cancelled, and have to clean up
-            await asyncio.wait(self.server_state.tasks, timeout=self._grace)
+        await self._channels.finish(self._grace)  # the next step would abort those that send
+        state = self.server_state
+        for connection in [*state.connections]:
+            connection.shutdown()
+        deadline = max(deadline, time.monotonic() + CLOSE_SECONDS / 2)
+        while (state.connections or state.tasks) and time.monotonic() < deadline:
+            await asyncio.sleep(_STOP_CHECK)
+        if tasks := [*state.tasks]:
+            _log.warning("%d requests took longer than the grace, and were ended", len(tasks))
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CLEANUP_SECONDS)
+        self._end_connections()
+
+    def _end_connections(self) -> None:
+        """End those that are left: a client reads nothing, or a scraper asks for the metrics."""
+        if self._own_port:
+            self._own_server.close()
+        for connection in (*self.server_state.connections, *self._own_state.connections):
+            connection.transport.abort()
 
     def _run_on(self, listener: socket.socket) -> None:
         try:
