@@ -28,7 +28,7 @@ from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, sync_path
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.schema import NewerSchemaError
+from pymdc.bridge.storage.schema import MigrationError, NewerSchemaError
 from pymdc.bridge.storage.tables import users
 from pymdc.bridge.storage.usage import Limits
 
@@ -198,7 +198,7 @@ def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool) -> Databa
     try:
         url = sa.URL.create("sqlite", database=str(path))
         return Reserve(folder).run(partial(Database, url, fsync=fsync), share=1)
-    except (DiskFullError, NewerSchemaError) as error:
+    except (DiskFullError, NewerSchemaError, MigrationError) as error:
         raise OSError(f"{path} can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(f"{path} can't be used as a database") from error
