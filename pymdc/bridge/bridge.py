@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -29,9 +30,10 @@ from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import Announce, Settings
 from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.disk import DiskFullError, Reserve, sync_path
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.schema import NewerSchemaError
+from pymdc.bridge.storage.schema import MigrationError, NewerSchemaError
 from pymdc.bridge.storage.tables import users
 from pymdc.bridge.storage.usage import Limits
 
@@ -150,6 +152,8 @@ class Bridge:
         objects = ObjectStore(_usable(folder / "shards"), fsync=settings.fsync)
         database = _open_database(folder, objects, fsync=settings.fsync)
         undo.enter_context(closing(database))
+        if settings.fsync:  # the names of the folders, and of the files of the database
+            sync_path(folder)
         undo.enter_context(cleaned_and_locked(folder, database, objects))
         mailer = Mailer(folder / "outbox", settings.smtp, settings.smtp_password, settings.announce)
         undo.enter_context(mailer.delivering())
@@ -232,8 +236,9 @@ def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool) -> Databa
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)
     try:
-        return Database(sa.URL.create("sqlite", database=str(path)), fsync=fsync)
-    except NewerSchemaError as error:
+        url = sa.URL.create("sqlite", database=str(path))
+        return Reserve(folder).run(partial(Database, url, fsync=fsync), share=1)
+    except (DiskFullError, NewerSchemaError, MigrationError) as error:
         raise OSError(f"{path} can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(f"{path} can't be used as a database") from error

@@ -17,7 +17,7 @@ from pymdc.bridge import Bridge
 from pymdc.bridge.routes import ROUTES
 from pymdc.bridge.storage.nonces import RULES, Once
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge.rst"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge-internals.rst"
 STATED = dict(re.findall(r"^``(\w+.*?)``.*? (\d+)$", DOCUMENT.read_text("utf-8"), re.MULTILINE))
 FILE = file_hash(DATA)
 Ask = Callable[[User, str], Reply | bytes]

@@ -35,8 +35,9 @@ class Route:
 
     *handler* is called on a thread with the context, the request and the identity that
     *authenticate* returned. The handler of a *streamed* route is a coroutine function, which is
-    also given the body as it arrives. That of a *direct* route is one too, which the event loop
-    runs at once, whatever waits; *authenticate* must not block then.
+    given the context, the request and the body as it arrives, and authenticates by itself. That of
+    a *direct* route is one too, which the event loop runs at once, whatever waits; *authenticate*
+    must not block then.
     A *db_only* route only queries the database. *hashes_password* is true if it hashes one, which
     takes long, also where no password is checked.
     """

@@ -75,7 +75,8 @@ def list_pointers(context: Context, request: Request, identity: Identity) -> Res
     month, expires = iso_time(now)[:7], now + TOKEN_LIFETIME
     rest = {"operation": "PULL", "channel": request.channel_url}
     with context.database.write(durable=False) as connection:
-        bucket = check_token(connection, identity, request.bucket, "PULL")
+        bucket = find_bucket(connection, request.bucket)
+        check_token(identity, request.bucket, "PULL")
         found = _find_file(connection, request.bucket, file_hash)
         if found is None:
             raise Refused(404, "The requested file was not found")
@@ -102,19 +103,15 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         if _find_file(connection, bucket, file_hash) is None:
             raise Refused(404, "File not found")
-        objects = remove_files(connection, bucket, [file_hash])
+        objects = remove_files(connection, bucket, [file_hash], context.now())
     context.objects.delete(objects)
     return Response(status=204)
 
 
-def check_token(
-    connection: sa.Connection, identity: Identity, bucket: str, operation: str
-) -> sa.RowMapping:
-    """Return the bucket; refuse unless it exists and the token was for this operation on it."""
-    row = find_bucket(connection, bucket)
+def check_token(identity: Identity, bucket: str, operation: str) -> None:
+    """Refuse unless the token was for this operation on *bucket*."""
     if (identity.bucket, identity.operation) != (bucket, operation):
         raise Refused(401, _REFUSALS[operation])
-    return row
 
 
 def _find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping | None:

@@ -64,6 +64,7 @@ buckets = _table(
     sa.Column("transfer", sa.Float),
     _column("pubkeys", sa.JSON),
     _column("used", sa.BigInteger, server_default="0"),  # bytes of its files
+    sa.Column("changed", sa.BigInteger),  # when a file was added or removed last
     sa.Column("removed", sa.BigInteger),  # when; its files are being removed
 )
 # Bytes that were pulled out of a bucket in a calendar month (UTC), such as 2026-11.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -21,8 +21,41 @@ from pymdc.bridge.storage.tables import (
 _GB = 10**9
 _USED = sa.func.coalesce(sa.func.sum(buckets.c.used), 0)
 _RESERVED = sa.func.coalesce(sa.func.sum(uploads.c.size), 0)
-_OF_BUCKET = buckets.c.id == sa.bindparam("bucket")
+_OTHERS = uploads.c.id != sa.bindparam("upload")
 _OF_USER = buckets.c.user == sa.bindparam("user")
+# A bucket, its user's own limit, and what the other uploads to the bucket have reserved.
+_HOLDER = (
+    sa.select(
+        buckets,
+        users.c.storage.label("own_limit"),
+        sa.select(_RESERVED)
+        .where(uploads.c.bucket == buckets.c.id, _OTHERS)
+        .correlate(buckets)
+        .scalar_subquery()
+        .label("reserved"),
+    )
+    .join(users)
+    .where(buckets.c.id == sa.bindparam("bucket"), buckets.c.removed.is_(None))
+)
+
+
+def _taken(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Return a query for the bytes in *which* buckets, with those that uploads have reserved."""
+    reserved = sa.select(_RESERVED).where(uploads.c.bucket == buckets.c.id, which, _OTHERS)
+    return sa.select(sa.select(_USED).where(which).scalar_subquery() + reserved.scalar_subquery())
+
+
+_TAKEN_BY_USER, _TAKEN_BY_ALL = _taken(_OF_USER), _taken(sa.true())
+_RESERVE = sa.insert(uploads)
+_RELEASE = sa.delete(uploads).where(uploads.c.id == sa.bindparam("upload"))
+_ADD_USED = (
+    sa.update(buckets)
+    .where(buckets.c.id == sa.bindparam("bucket"))
+    .values(
+        used=buckets.c.used + sa.bindparam("size"),
+        changed=sa.func.coalesce(sa.bindparam("now"), buckets.c.changed),
+    )
+)
 
 
 class Limits(NamedTuple):
@@ -37,33 +70,41 @@ def stored_bytes(connection: sa.Connection) -> int:
     return int(connection.execute(sa.select(_USED)).scalar_one())
 
 
+def find_holder(connection: sa.Connection, bucket: str, upload: str) -> sa.RowMapping:
+    """Return a bucket, with what `check_storage` needs for *upload*; 404 if there is none."""
+    row = connection.execute(_HOLDER, {"bucket": bucket, "upload": upload}).mappings().first()
+    if row is None:
+        raise Refused(404, "Bucket not found")
+    return row
+
+
 def check_storage(
-    connection: sa.Connection, limits: Limits, bucket: sa.RowMapping, size: int
+    connection: sa.Connection, limits: Limits, holder: sa.RowMapping, upload: str, size: int
 ) -> None:
-    """Refuse with 413 if *size* more bytes are too many for the bucket, its user or the bridge."""
-    values = {"bucket": bucket["id"], "user": bucket["user"]}
-    _check(connection, _OF_BUCKET, values, bucket["storage"], size, "The bucket")
-    own = sa.select(users.c.storage).where(users.c.email == bucket["user"])
-    limit = connection.execute(own).scalar()
-    _check(connection, _OF_USER, values, limit or limits.each_user, size, "The account")
-    _check(connection, sa.true(), values, limits.everybody, size, "The bridge")
+    """Refuse with 413 if *size* bytes are too many for the bucket, its user or the bridge."""
+    _check("The bucket", holder["used"] + holder["reserved"], holder["storage"], size)
+    own, values = holder["own_limit"], {"user": holder["user"], "upload": upload}
+    for whose, limit, taken in (
+        ("The account", limits.each_user if own is None else own, _TAKEN_BY_USER),
+        ("The bridge", limits.everybody, _TAKEN_BY_ALL),
+    ):
+        if limit is not None:
+            _check(whose, connection.execute(taken, values).scalar_one(), limit, size)
 
 
 def reserve(connection: sa.Connection, upload: str, bucket: str, size: int, now: int) -> None:
     """Count *size* bytes as used until the *upload* ends."""
-    row = {"id": upload, "bucket": bucket, "size": size, "started": now}
-    connection.execute(sa.insert(uploads).values(**row))
+    connection.execute(_RESERVE, {"id": upload, "bucket": bucket, "size": size, "started": now})
 
 
 def release(connection: sa.Connection, upload: str) -> None:
     """End what `reserve` did."""
-    connection.execute(sa.delete(uploads).where(uploads.c.id == upload))
+    connection.execute(_RELEASE, {"upload": upload})
 
 
-def add_used(connection: sa.Connection, bucket: str, size: int) -> None:
+def add_used(connection: sa.Connection, bucket: str, size: int, now: int | None) -> None:
     """Count *size* bytes more, or less if negative, in *bucket*."""
-    statement = sa.update(buckets).where(buckets.c.id == bucket)
-    connection.execute(statement.values(used=buckets.c.used + size))
+    connection.execute(_ADD_USED, {"bucket": bucket, "size": size, "now": now})
 
 
 def has_file_of_size(connection: sa.Connection, bucket: str, size: int) -> bool:
@@ -100,20 +141,8 @@ def give_back_transfer(connection: sa.Connection, now: int) -> None:
         connection.execute(this.values(size=transfers.c.size - size))
 
 
-def _check(
-    connection: sa.Connection,
-    which: sa.ColumnElement[bool],
-    values: dict[str, str],
-    limit: float | None,
-    size: int,
-    whose: str,
-) -> None:
-    if limit is None:
-        return
-    stored = sa.select(_USED).where(which).scalar_subquery()
-    coming = sa.select(_RESERVED).where(uploads.c.bucket == buckets.c.id, which).scalar_subquery()
-    used = connection.execute(sa.select(stored + coming), values).scalar_one()
-    if used + size > limit * _GB:
+def _check(whose: str, used: int, limit: float | None, size: int) -> None:
+    if limit is not None and used + size > limit * _GB:
         raise Refused(
             413,
             f"{whose} has no room for {size} bytes more: {used} of {round(limit * _GB)} are used",

@@ -49,6 +49,7 @@ def _users_and_keys() -> None:
 def _usage() -> None:
     op.add_column("files", sa.Column("created", sa.BigInteger))
     op.add_column("buckets", sa.Column("used", sa.BigInteger, nullable=False, server_default="0"))
+    op.add_column("buckets", sa.Column("changed", sa.BigInteger))
     op.add_column("buckets", sa.Column("removed", sa.BigInteger))
     op.execute(
         "UPDATE buckets SET used ="

@@ -1,6 +1,6 @@
 """How long other users wait while somebody attacks a bridge, and what the bridge holds meanwhile.
 
-Run it as ``PYTHONPATH=CLONE:CLONE/tests/support python tests/fuzz/figures.py [ROW...]``, on Linux.
+Run it as ``PYTHONPATH=CLONE:CLONE/tests/support python tests/fuzz/attacks.py [ROW...]``, on Linux.
 Each row is one attack on a fresh bridge, of which *others* send signed GETs one after the other.
 """
 
