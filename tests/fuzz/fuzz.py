@@ -37,7 +37,7 @@ GROWTH = 50  # MiB of the process, at most
 WARM_UP = 1_000  # requests, before the memory is measured
 DELIBERATE = {503, 507}  # the bridge is busy; its disk is full
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
-_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING) ")
+_LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (INFO|WARNING) ")
 
 
 @pytest.fixture
@@ -51,13 +51,17 @@ def seed() -> Iterator[int]:
 
 
 class Target:
-    """A bridge that runs as a program, with a user, a bucket and a file in it."""
+    """A bridge that runs as a program, with a file of *user*; *normal* is another user."""
 
-    def __init__(self, bridge: Bridge, user: User, process: Popen[str], log: Path) -> None:
+    def __init__(
+        self, bridge: Bridge, user: User, normal: User, process: Popen[str], log: Path
+    ) -> None:
         self.bridge = bridge
         self.user = user
         self.bucket = user.bucket()
         self.file_hash: str = user.upload(self.bucket, b"stored").json["hash"]
+        self._normal = normal
+        self._normal_bucket = normal.bucket()
         self._process = process
         self._log = log
 
@@ -74,11 +78,12 @@ class Target:
     def serve_normally(self) -> None:
         """Do what a normal user does, and check each answer."""
         data = secrets.token_bytes(1000)
-        file_hash = self.user.upload(self.bucket, data).json["hash"]
-        assert self.user.download(self.bucket, file_hash) == data
-        path = f"/buckets/{self.bucket}/files"
-        assert file_hash in [file["hash"] for file in self.user.ask("GET", path).json]
-        assert self.user.ask("DELETE", f"{path}/{file_hash}").status == 204
+        user, bucket = self._normal, self._normal_bucket
+        file_hash = user.upload(bucket, data).json["hash"]
+        assert user.download(bucket, file_hash) == data
+        path = f"/buckets/{bucket}/files"
+        assert [file["hash"] for file in user.ask("GET", path).json] == [file_hash]
+        assert user.ask("DELETE", f"{path}/{file_hash}").status == 204
 
     def wrong_lines(self) -> list[str]:
         """Return the lines of the log that the bridge did not mean to write."""
@@ -90,11 +95,11 @@ class Target:
 def target(tmp_path: Path) -> Iterator[Target]:
     data, log = tmp_path / "data", tmp_path / "log"
     with Bridge(data) as bridge:
-        user = User(bridge, "alice")
+        users = User(bridge, "alice"), User(bridge, "bob")
     with open(log, "w") as stderr:
         options = "--patience", str(PATIENCE)
         with bridge_process(data, *options, stderr=stderr) as (bridge.endpoint, process):
-            yield Target(bridge, user, process, log)
+            yield Target(bridge, *users, process, log)
 
 
 def exchange(target: Target, pieces: list[bytes], answers: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 import struct
 from collections.abc import Callable, Sequence
 
@@ -36,6 +37,7 @@ PATHS = [
     *("/../../etc/passwd", "/%2e%2e/%2e%2e", "/\x01", "/\xff\xfe", "/a b", "/%0d%0aX:%20y"),
     *("/" + 5000 * "a", "/" + 3000 * "%41", "/" + 1000 * "a/", "/\\..\\", "/?" + 3000 * "&a"),
 ]
+GOOD_PATHS = [path for path in PATHS if re.fullmatch(r"/[!-~]*", path)]
 QUERIES = [
     *("", "?", "??", "?__nonce=1", "?__nonce=1e999", "?__nonce=-0", "?__nonce=NaN", "?limit=-1"),
     *("?limit=%D9%A3", "?limit=1_0", "?limit=" + 400 * "9", "?after=x", "?after=%00", "?name=%25"),
@@ -191,17 +193,17 @@ class Nasty:
         self._user = user
         self._bucket = bucket
         self._hash = file_hash
+        self._tame = False
 
     def requests(self) -> list[bytes]:
         """Return requests for one connection, of which the last may be damaged."""
-        pick = self._choose.choices(
-            [self._odd, self._signed, self._json, self._upload, self._pull, self._upgrade],
-            [6, 4, 5, 4, 1, 1],
-        )[0]
-        requests = [pick()]
-        for _ in range(self._choose.choice([0, 0, 0, 0, 1, 4, 20])):
-            requests.insert(0, self._choose.choice([self._signed, self._json, self._upload])())
-        if self._choose.random() < 0.3:
+        choose, good = self._choose, [self._signed, self._json, self._upload, self._pull]
+        self._tame = True  # a head that is malformed would end the connection
+        requests = [choose.choice(good)() for _ in range(choose.choice([0, 0, 0, 1, 4, 20]))]
+        self._tame = False
+        [last] = choose.choices([*good, self._odd, self._upgrade], [4, 4, 4, 1, 6, 1])
+        requests.append(last())
+        if choose.random() < 0.3:
             requests[-1] = self.damaged(requests[-1])
         return requests
 
@@ -243,19 +245,20 @@ class Nasty:
         return self._choose.choice(values)
 
     def _path(self) -> str:
-        path = self._one(PATHS)
+        path = self._one(GOOD_PATHS if self._tame else PATHS)
         ids = [self._bucket, self._hash, self._user.key.public, *IDS]
         while "ID" in path:
             path = path.replace("ID", self._one(ids), 1)
         return path
 
     def _head(self, method: str, path: str, *fields: str) -> bytes:
-        lines = [f"{method} {path} {self._one(VERSIONS)}".rstrip(), "Host: x", *fields]
+        version = VERSIONS[0] if self._tame else self._one(VERSIONS)
+        lines = [f"{method} {path} {version}".rstrip(), "Host: x", *fields]
         text = "\r\n".join([*lines, "", ""])
         return text.encode("utf-8" if self._choose.random() < 0.5 else "latin-1", "replace")
 
     def _fields(self) -> list[str]:
-        count = self._choose.choice([0, 1, 1, 3, 30, 200])
+        count = 0 if self._tame else self._choose.choice([0, 1, 1, 3, 30, 200])
         values = [*VALUES, *NUMBERS, *TEXTS, self._credentials()]
         return [f"{self._one(FIELDS)}: {self._one(values)}" for _ in range(count)]
 
@@ -318,8 +321,8 @@ class Nasty:
             if self._choose.random() < 0.5
             else f"/buckets/{self._one([self._bucket, *IDS])}"
         )
-        if path == f"/buckets/{self._bucket}" and method == "DELETE":
-            path += "/files/x"  # the others need the bucket
+        if method == "DELETE" and path.rstrip("/").endswith((self._bucket, self._user.key.public)):
+            path += "/x"  # the others need the bucket and the key
         nonce = next(self._user.nonces)
         if method in ("GET", "HEAD", "DELETE"):
             extra = self._one(QUERIES).replace("?", "&")
@@ -346,7 +349,7 @@ class Nasty:
         if self._choose.random() < 0.2:
             headers["x-filesize"] = self._one(NUMBERS)
         if self._choose.random() < 0.2:
-            headers["Content-Type"] = self._one(VALUES)
+            headers["Content-Type"] = self._one(VALUES[:14] if self._tame else VALUES)
         fields = [f"{name}: {value}" for name, value in headers.items()]
         if self._choose.random() < 0.3:
             size = self._choose.choice([1, 1000, 100_000])
@@ -356,9 +359,9 @@ class Nasty:
             )
             fields.append("Transfer-Encoding: chunked")
         else:
-            wrong = self._choose.choice([0, 0, 0, 0, -5, 5])
+            wrong = 0 if self._tame else self._choose.choice([0, 0, -5, 5])
             fields.append(f"Content-Length: {max(0, len(body) + wrong)}")
-        if self._choose.random() < 0.2:
+        if not self._tame and self._choose.random() < 0.2:
             fields.append("Expect: 100-continue")
         return self._head("PUT", f"/buckets/{self._bucket}/files", *fields) + body
 
