@@ -62,7 +62,8 @@ def _stop_signals() -> Iterator[Callable[[], None]]:
 
 
 def _print_link(email: str, link: str) -> None:
-    print(f"Activate {email}: {link}", flush=True)
+    is_link = "/activations/" in link  # else it is a token
+    print(f"{'Activate' if is_link else 'New password for'} {email}: {link}", flush=True)
 
 
 def _fail(message: str) -> int:

@@ -1,4 +1,4 @@
-"""What a bridge that was killed has left: objects without a row, uploads and removals.
+"""What a bridge that was killed has left: objects without a row, uploads, removals and mails.
 
 Objects without a row that are younger than the last word of the database are not deleted: if an
 older database was put back, they may belong to a newer one.
@@ -53,6 +53,7 @@ def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -
     with open(folder / "serving", "wb") as file:
         if _try_lock(file):
             _clean(database, objects)
+            _delete_half_written_mails(folder)
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_SH)
         yield
@@ -66,6 +67,11 @@ def _try_lock(file: IO[bytes]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _delete_half_written_mails(folder: Path) -> None:
+    for path in (folder / "outbox").glob("*.part"):
+        path.unlink()
 
 
 def _clean(database: Database, objects: ObjectStore) -> None:
