@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -113,6 +114,14 @@ class App:
                     entry.sent = await _send_pages(response, headers, self._context.threads, send)
         finally:
             entry.finish(response.status, body.size)
+        if response.afterwards is not None:
+            await self._finish(response.afterwards, entry)
+
+    async def _finish(self, afterwards: Callable[[], None], entry: Entry) -> None:
+        try:
+            await self._context.threads.run(afterwards)
+        except Exception:  # noqa: BLE001  # every error is logged
+            _log.exception("the %s request %s was not finished", entry.method, entry.request)
 
     async def _respond(self, scope: Scope, headers: Headers, body: Body, entry: Entry) -> Response:
         if scope["method"] == "OPTIONS":
@@ -127,11 +136,15 @@ class App:
         request = Request(scope["method"], path, query, headers, parameters, channel_url, entry)
         if not route.streamed:
             request = replace(request, body=await body.read())
-            if "authorization" in headers or route.hashes_password:
+            known = None
+            if request.credentials or route.hashes_password:
                 async with context.load.passwords:
-                    return await context.threads.run(_handle, route, context, request)
+                    if route.hashes_password:
+                        return await context.threads.run(_handle, route, context, request)
+                    # A removal, which may take long, must not hold up other passwords.
+                    known = await context.threads.run(_authenticate, route, context, request)
             run = context.threads.run_db_only if route.db_only else context.threads.run
-            return await run(_handle, route, context, request)
+            return await run(_handle, route, context, request, known)
         identity = await context.threads.run_db_only(_authenticate, route, context, request)
         response: Response = await route.handler(context, request, identity, body)
         return response
@@ -142,19 +155,24 @@ class App:
         return f"{scheme}://{host}"
 
 
-def _handle(route: Route, context: Context, request: Request) -> Response:
+def _handle(
+    route: Route, context: Context, request: Request, known: Identity | None = None
+) -> Response:
     try:
-        return _handle_once(route, context, request)
+        return _handle_once(route, context, request, known)
     except sa.exc.OperationalError as error:
         if not is_full(error):
             raise
         if context.load.use_reserve():
-            return _handle_once(route, context, request)
+            return _handle_once(route, context, request, known)
         raise no_space() from error
 
 
-def _handle_once(route: Route, context: Context, request: Request) -> Response:
-    response: Response = route.handler(context, request, _authenticate(route, context, request))
+def _handle_once(
+    route: Route, context: Context, request: Request, known: Identity | None
+) -> Response:
+    identity = known or _authenticate(route, context, request)
+    response: Response = route.handler(context, request, identity)
     return response
 
 
