@@ -154,6 +154,13 @@ def test_activation_is_sent_once_with_any_auth(path: str) -> None:
         assert RetryState(build_request("GET", path), auth).next_delay(LOST) is None
 
 
+@pytest.mark.parametrize("path", ["/users/a@b.com", "/Users/a%40b.com", "/%75sers/a"])
+def test_deletion_of_an_account_is_sent_once(path: str) -> None:
+    for auth in (BASIC, SIGNED):
+        assert RetryState(build_request("DELETE", path), auth).next_delay(LOST) is None
+        assert RetryState(build_request("DELETE", path), auth).next_delay(REFUSED) is not None
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(max_codepoint=255)) | st.from_regex(r"\w+, 0?\d \w+ \d+ [0-9:]+ .\d+"))
 def test_retry_after_of_any_text_raises_nothing(retry_after: str) -> None:
