@@ -43,7 +43,7 @@ _log = logging.getLogger("pymdc.bridge")
 
 
 class Purpose(NamedTuple):
-    """What a mail is for; its link or token is good for *lifetime* milliseconds."""
+    """What a mail is for; it is given up if it cannot be sent for *lifetime* milliseconds."""
 
     subject: str
     text: str
@@ -116,10 +116,12 @@ class Outbox:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Run the block while no other bridge that uses the folder sends its mails."""
+        if fcntl is None:
+            yield
+            return
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)

@@ -54,7 +54,7 @@ MAIL_PAUSE = 60_000  # milliseconds between two mails to one address
 SMTP_SECONDS = 10.0  # for each answer of the mail server
 FIRST_RETRY = 30.0  # seconds after a mail that was not sent; then twice as long each time
 LAST_RETRY = 900.0  # seconds; so a mail is sent soon after the mail server works again
-MAIL_LIFETIME = 432_000_000  # milliseconds, five days, as RFC 5321 says; then it is not sent
+MAIL_LIFETIME = 432_000_000  # milliseconds, five days (RFC 5321, 4.5.4.1), for a mail not sent
 MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 
 # Load

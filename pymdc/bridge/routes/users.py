@@ -1,8 +1,8 @@
 """Users: registration and activation.
 
 Somebody may register an address that is not theirs, before its owner or after. So a registration
-that nobody has activated is replaced as a whole by a later one: its password, its key and its link
-never become those of the later one, and the later ones never become those of the earlier.
+that nobody has activated is replaced as a whole by a later one, which takes over neither its
+password nor its key nor its link.
 """
 
 from __future__ import annotations

@@ -77,6 +77,7 @@ class App:
     def __init__(self, context: Context) -> None:
         self.channels = Channels(context)
         self._context = context
+        self._finishing = asyncio.Lock()  # one at a time, however many requests there are
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or a channel; a channel is a WebSocket at the path /."""
@@ -119,7 +120,8 @@ class App:
 
     async def _finish(self, afterwards: Callable[[], None], entry: Entry) -> None:
         try:
-            await self._context.threads.run(afterwards)
+            async with self._finishing:
+                await self._context.threads.run(afterwards)
         except Exception:  # noqa: BLE001  # every error is logged
             _log.exception("the %s request %s was not finished", entry.method, entry.request)
 
