@@ -87,7 +87,7 @@ def test_sender_can_be_set(data: Path) -> None:
         register(bridge)
         message = receive(server)
     assert message["From"] == "b@x.example"
-    assert "mail FROM:<b@x.example>" in " ".join(server.commands)
+    assert "mail from:<b@x.example>" in " ".join(server.commands).lower()
 
 
 @pytest.mark.usefixtures("_soon")

@@ -77,7 +77,8 @@ class App:
     def __init__(self, context: Context) -> None:
         self.channels = Channels(context)
         self._context = context
-        self._finishing = asyncio.Lock()  # one at a time, however many requests there are
+        self._afterwards: list[Callable[[], None]] = []
+        self._running_afterwards = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or a channel; a channel is a WebSocket at the path /."""
@@ -116,14 +117,16 @@ class App:
         finally:
             entry.finish(response.status, body.size)
         if response.afterwards is not None:
-            await self._finish(response.afterwards, entry)
+            await self._run_afterwards(response.afterwards)
 
-    async def _finish(self, afterwards: Callable[[], None], entry: Entry) -> None:
-        try:
-            async with self._finishing:
-                await self._context.threads.run(afterwards)
-        except Exception:  # noqa: BLE001  # every error is logged
-            _log.exception("the %s request %s was not finished", entry.method, entry.request)
+    async def _run_afterwards(self, function: Callable[[], None]) -> None:
+        """Run *function* on a thread, with those of other requests: there may be many."""
+        self._afterwards.append(function)
+        with contextlib.suppress(asyncio.CancelledError):  # the grace is over
+            async with self._running_afterwards:
+                functions, self._afterwards = self._afterwards, []
+                if functions:
+                    await self._context.threads.run(_run_all, functions)
 
     async def _respond(self, scope: Scope, headers: Headers, body: Body, entry: Entry) -> Response:
         if scope["method"] == "OPTIONS":
@@ -155,6 +158,14 @@ class App:
         scheme = "wss" if scope["scheme"] == "https" else "ws"
         host = headers.get("host") or self._context.endpoint.partition("//")[2]
         return f"{scheme}://{host}"
+
+
+def _run_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        try:
+            function()
+        except Exception:  # noqa: BLE001  # every error is logged
+            _log.exception("what follows the answer to a request failed")
 
 
 def _handle(
