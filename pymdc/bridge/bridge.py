@@ -26,6 +26,7 @@ from pymdc.bridge.settings import Announce, Settings
 from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, sync_path
+from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import MigrationError, NewerSchemaError
@@ -127,6 +128,7 @@ class Bridge:
                 endpoint=(settings.url or self.endpoint).rstrip("/"),
                 database=self._database,
                 objects=objects,
+                commits=GroupCommit(self._database, objects),
                 mailer=mailer,
                 passwords=Passwords(),
                 nonce_rule=RULES[settings.nonce_rule](),
