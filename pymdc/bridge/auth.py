@@ -73,10 +73,17 @@ def account_holder(context: Context, request: Request) -> Identity:
 def token_holder(context: Context, request: Request) -> Identity:
     """Accept a token; the token is used up even if the request fails later."""
     with context.database.write(durable=False) as connection:
-        row = redeem_token(connection, tokens, request.headers.get("x-token", ""), context.now())
+        return present_token(context, connection, request)
+
+
+def present_token(context: Context, connection: sa.Connection, request: Request) -> Identity:
+    """Use up the token of a request; refuse with 401 if there is none."""
+    row = redeem_token(connection, tokens, request.headers.get("x-token", ""), context.now())
     if row is None:
         raise Refused(401, "Invalid or expired token")
-    return Identity(bucket=row["bucket"], operation=row["operation"])
+    identity = Identity(bucket=row["bucket"], operation=row["operation"])
+    request.entry.who = str(identity)
+    return identity
 
 
 def _by_password(context: Context, request: Request) -> Identity | None:

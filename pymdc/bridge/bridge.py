@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -24,9 +25,11 @@ from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import Announce, Settings
 from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.disk import DiskFullError, Reserve, sync_path
+from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.schema import NewerSchemaError
+from pymdc.bridge.storage.schema import MigrationError, NewerSchemaError
 from pymdc.bridge.storage.tables import users
 from pymdc.bridge.storage.usage import Limits
 
@@ -118,6 +121,8 @@ class Bridge:
             objects = ObjectStore(_usable(folder / "shards"), fsync=settings.fsync)
             database = _open_database(folder, objects, fsync=settings.fsync)
             self._database = undo.enter_context(closing(database))
+            if settings.fsync:  # the names of the folders, and of the files of the database
+                sync_path(folder)
             undo.enter_context(cleaned_and_locked(folder, self._database, objects))
             outbox = Outbox(folder / "outbox", fsync=settings.fsync)
             mailer = Mailer(outbox, settings)
@@ -126,6 +131,7 @@ class Bridge:
                 endpoint=(settings.url or self.endpoint).rstrip("/"),
                 database=self._database,
                 objects=objects,
+                commits=GroupCommit(self._database, objects),
                 mailer=mailer,
                 passwords=Passwords(),
                 nonce_rule=RULES[settings.nonce_rule](),
@@ -195,8 +201,9 @@ def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool) -> Databa
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)
     try:
-        return Database(sa.URL.create("sqlite", database=str(path)), fsync=fsync)
-    except NewerSchemaError as error:
+        url = sa.URL.create("sqlite", database=str(path))
+        return Reserve(folder).run(partial(Database, url, fsync=fsync), share=1)
+    except (DiskFullError, NewerSchemaError, MigrationError) as error:
         raise OSError(f"{path} can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(f"{path} can't be used as a database") from error

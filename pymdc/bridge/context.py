@@ -11,6 +11,7 @@ from pymdc.bridge.mail import Mailer
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.nonces import NonceRule
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.usage import Limits
@@ -23,6 +24,7 @@ class Context:
     endpoint: str
     database: Database
     objects: ObjectStore
+    commits: GroupCommit
     mailer: Mailer
     passwords: Passwords
     nonce_rule: NonceRule

@@ -86,7 +86,13 @@ def parse(arguments: list[str] | None, environ: Mapping[str, str] = os.environ) 
         + ", ".join(f"{option.variable}, or _FILE" for option in OPTIONS if option.secret),
     )
     parser.add_argument("--version", action="version", version=f"pymdc.bridge {__version__}")
-    parser.add_argument("--no-fsync", dest="fsync", action="store_const", const=False)
+    parser.add_argument(
+        "--no-fsync",
+        dest="fsync",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="the same as --fsync off",
+    )
     values: dict[str, Any] = {}
     for option in OPTIONS:
         if not option.secret:

@@ -43,7 +43,7 @@ class Route:
 
     *handler* is called on a thread with the context, the request and the identity that
     *authenticate* returned. The handler of a *streamed* route is a coroutine function, which is
-    also given the body as it arrives.
+    given the context, the request and the body as it arrives, and authenticates by itself.
     A *db_only* route only queries the database. *hashes_password* is true if it hashes one, which
     takes long, also where no password is checked.
     """

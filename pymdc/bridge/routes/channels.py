@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -56,7 +57,8 @@ class Channels:
         """Send the shard or the refusal; return its status."""
         self._sending.add(asyncio.current_task())
         try:
-            shard = await self._context.threads.run_db_only(_redeem_pointer, self._context, message)
+            redeem = partial(_redeem_pointer, self._context, message)
+            shard = await self._context.threads.run_db_only(self._context.load.run, redeem)
             for start in range(0, shard["size"], _BLOCK):
                 entry.sent += await self._send_block(socket, shard["object"], start)
         except Refused as refused:
@@ -92,7 +94,7 @@ def _redeem_pointer(context: Context, message: str | bytes) -> sa.RowMapping:
     fields = parsed if isinstance(parsed, dict) else {}
     if not fields.get("token"):
         raise Refused(400, "You did not supply a token")
-    with context.database.write() as connection:
+    with context.database.write(durable=False) as connection:
         token = str(fields["token"]).encode("ascii", "replace").decode()
         pointer = redeem_token(connection, pointers, token, context.now())
         statement = sa.select(shards).where(shards.c.hash == (pointer["shard"] if pointer else ""))

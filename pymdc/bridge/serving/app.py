@@ -7,8 +7,8 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-import sqlalchemy as sa
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -17,14 +17,12 @@ from starlette.websockets import WebSocket
 from pymdc.bridge.auth import Identity
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.load import no_space
 from pymdc.bridge.logs import Entry, new_entry
 from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
 from pymdc.bridge.serving.request import Request, Response, to_json
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.settings import DRAIN_SECONDS, MAX_BODY
-from pymdc.bridge.storage.database import is_full
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
 _METHODS = (("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"),)
@@ -150,8 +148,7 @@ class App:
                     known = await context.threads.run(_authenticate, route, context, request)
             run = context.threads.run_db_only if route.db_only else context.threads.run
             return await run(_handle, route, context, request, known)
-        identity = await context.threads.run_db_only(_authenticate, route, context, request)
-        response: Response = await route.handler(context, request, identity, body)
+        response: Response = await route.handler(context, request, body)
         return response
 
     def _channel_url(self, scope: Scope, headers: Headers) -> str:
@@ -171,21 +168,13 @@ def _run_all(functions: list[Callable[[], None]]) -> None:
 def _handle(
     route: Route, context: Context, request: Request, known: Identity | None = None
 ) -> Response:
-    try:
-        return _handle_once(route, context, request, known)
-    except sa.exc.OperationalError as error:
-        if not is_full(error):
-            raise
-        if context.load.use_reserve():
-            return _handle_once(route, context, request, known)
-        raise no_space() from error
-
-
-def _handle_once(
-    route: Route, context: Context, request: Request, known: Identity | None
-) -> Response:
-    identity = known or _authenticate(route, context, request)
-    response: Response = route.handler(context, request, identity)
+    """Call the handler; *known* is the identity if it is authenticated already."""
+    share = 1 if request.method == "DELETE" else 0.5
+    authenticate = partial(_authenticate, route, context, request)
+    identity = known or context.load.run(authenticate, share=share)
+    response: Response = context.load.run(
+        partial(route.handler, context, request, identity), share=share
+    )
     return response
 
 
