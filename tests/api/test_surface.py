@@ -107,8 +107,8 @@ def test_client_and_bridge_have_these_defaults() -> None:
         "(data=None, *, host='127.0.0.1', port=0, url=None, smtp=None, smtp_password=None,"
         " mail_from=None, registration='open', trusted_proxies=(), tls_cert=None, tls_key=None,"
         " metrics_port=None, metrics_token=None, nonce_rule='once', shard_size=8388608,"
-        " fsync=False, min_free=67108864, storage_limit=None, user_limit=None, grace=6, patience=60,"
-        " clock=<built-in function time>, announce=None)"
+        " fsync=False, min_free=67108864, storage_limit=None, user_limit=None, grace=6,"
+        " patience=60, clock=<built-in function time>, announce=None)"
     )
 
 
