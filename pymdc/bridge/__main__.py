@@ -23,6 +23,7 @@ except ImportError:  # Windows has no such limit
 
 _RELOAD = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_TELL_SECONDS = 0.5
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -33,6 +34,7 @@ def main() -> int:
     for name in unknown_variables():
         _log.warning("the variable %s is none of the bridge's; --help shows them", name)
     _raise_descriptor_limit()
+    terminals = [number for number in range(3) if os.isatty(number)]
     with _signals() as wait_for_signal:
         try:
             from pymdc.bridge import Bridge
@@ -48,13 +50,13 @@ def main() -> int:
             print(f"Bridge at {bridge.endpoint}", flush=True)
             if bridge.metrics_endpoint:
                 print(f"Metrics at {bridge.metrics_endpoint}", flush=True)
-            while wait_for_signal() == _RELOAD:
+            while wait_for_signal() == _RELOAD and not any(map(_is_hung_up, terminals)):
                 if options["tls_cert"] is None:
                     _log.warning("there is no certificate to read again")
                 else:
                     bridge.reload_certificate()
-            _log.info("stopping")
             _end_after(options["grace"] + STOP_RESERVE)
+            _log.info("stopping")
     return 0
 
 
@@ -85,6 +87,11 @@ def _signals() -> Iterator[Callable[[], int]]:
             signal.set_wakeup_fd(-1)
 
 
+def _is_hung_up(terminal: int) -> bool:
+    """Say whether a descriptor that was a terminal is none any more: its window was closed."""
+    return not os.isatty(terminal)
+
+
 def _raise_descriptor_limit() -> None:
     """Allow as many open files as the bridge has connections at most, if the system lets it."""
     if resource is None:
@@ -101,9 +108,13 @@ def _raise_descriptor_limit() -> None:
 def _end_after(seconds: float) -> None:
     """End the program after so many *seconds*, whatever hangs: a disk, perhaps."""
 
-    def end() -> None:
+    def tell() -> None:
         _log.error("the bridge did not stop in %g seconds, and is ended", seconds)
-        logging.shutdown()
+
+    def end() -> None:
+        teller = threading.Thread(target=tell, daemon=True)  # whoever reads the log may hang
+        teller.start()
+        teller.join(_TELL_SECONDS)
         os._exit(1)
 
     timer = threading.Timer(seconds, end)
@@ -112,7 +123,8 @@ def _end_after(seconds: float) -> None:
 
 
 def _print_link(email: str, link: str) -> None:
-    print(f"Activate {email}: {link}", flush=True)
+    is_link = "/activations/" in link  # else it is a token
+    print(f"{'Activate' if is_link else 'New password for'} {email}: {link}", flush=True)
 
 
 def _fail(message: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import select
 import shutil
@@ -12,6 +13,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -186,12 +188,19 @@ def test_sighup_reads_the_certificate_again(data: Path, made: tuple[Path, Path],
         assert process.wait(MINUTE) == 0
 
 
-def test_sighup_without_tls_changes_nothing(data: Path) -> None:
-    with bridge_process(data) as (_, process):
-        process.send_signal(signal.SIGHUP)
+def test_closed_terminal_ends_the_program(data: Path) -> None:
+    terminal, its_program = os.openpty()
+    command = [sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", str(data)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, stdin=its_program, **pipes) as process:
+        os.close(its_program)
+        assert process.stdout
         assert process.stderr
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
         assert "there is no certificate to read again" in process.stderr.readline()
-        process.terminate()
+        os.close(terminal)
+        process.send_signal(signal.SIGHUP)
         assert process.wait(MINUTE) == 0
 
 

@@ -67,9 +67,9 @@ class ObjectStore:
             return (self._folder / name).stat().st_size
         return None
 
-    def stored_at(self, name: str) -> float:
-        """Return when an object was stored, in milliseconds since 1970."""
-        return (self._folder / name).stat().st_mtime * 1000
+    def stored_at(self, name: str) -> int:
+        """Return when an object was stored, in whole milliseconds since 1970."""
+        return (self._folder / name).stat().st_mtime_ns // 1_000_000
 
     def put(self, name: str, data: memoryview) -> None:
         """Store *data*; refuse with 507 if the disk is full."""
