@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from plain_client import DATA, Clock, Count, Reply, Rows, User, address, form, pull
@@ -70,7 +71,7 @@ def test_uploads_side_by_side_count(alice: User, rows: Rows) -> None:
 @pytest.mark.parametrize("size", [900, 2500], ids=["one shard", "three shards"])
 def test_simultaneous_uploads_never_exceed_a_limit(data: Path, limit: str, size: int) -> None:
     room = 5 * size / 1e9
-    limits = {} if limit == "storage" else {limit: room}
+    limits: dict[str, Any] = {} if limit == "storage" else {limit: room}
     with Bridge(data, shard_size=1000, **limits) as bridge, ThreadPoolExecutor(12) as threads:
         users = [User(bridge, name) for name in ("alice", "bob")]
         users = [users[0]] if limit != "storage_limit" else users
