@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -78,6 +79,21 @@ def test_upload_to_a_bridge_with_full_disk_is_refused(
         assert ask(files.upload, io.BytesIO(b"small"))["size"] == 5
 
 
+def test_uploads_that_fill_the_disk_are_stopped_before_it_is_full(larger: Path) -> None:
+    least = RESERVE + 16 * 2**20
+    with Bridge(larger / "data", min_free=least, shard_size=2**18) as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        lowest = shutil.disk_usage(larger).free
+        with ThreadPoolExecutor(2) as threads:
+            uploads = [threads.submit(user.upload, bucket, DATA) for _ in range(2)]
+            while not all(upload.done() for upload in uploads):
+                lowest = min(lowest, shutil.disk_usage(larger).free)
+        assert [upload.result().error for upload in uploads] == 2 * [NO_SPACE]
+        assert lowest >= least - 2**20
+        assert [*(larger / "data" / "shards").iterdir()] == []
+
+
 NO_SPACE = (507, "The bridge has no space left")
 MIN_FREE = 4 * 2**20
 FILE = 2**20
@@ -108,7 +124,7 @@ def upload_until_refused(user: User, bucket: str) -> tuple[int, tuple[int, str]]
 
 
 def everything_else(user: User, bucket: str) -> None:
-    for _ in range(60):
+    for _ in range(25):
         assert user.ask("GET", f"/buckets/{bucket}").status == 200
     assert user.ask("PATCH", f"/buckets/{bucket}", {"name": "full"}).status == 200
     assert user.download(bucket, file_hash(content(0))) == content(0)

@@ -10,7 +10,7 @@ import os
 import random
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -36,7 +36,9 @@ Bridge.__init__.__kwdefaults__["shard_size"] = 1000
 sys.exit(main())
 """
 STOPPING = 20  # changes that a bridge makes when it stops, and a few that it does not make
-CUTS = os.environ.get("POWER_CUTS", "3")
+CUTS = os.environ.get("POWER_CUTS", "2")
+OLD = (Path(__file__).parents[1] / "bridge" / "old_schema.sql").read_text("utf-8")
+OLD_OBJECT = "b3f5f16243bac843d58c5b28a371e638"
 SOME = random.Random(7).randbytes(2500)
 FILES = {"shares shards": SOME[:2000] + b"end", "small": b"small", "empty": b""}
 AT_ONCE = {f"at once {number}": SOME[number : number + 1500] for number in range(3)}
@@ -58,17 +60,24 @@ class Journey:
     """What a user does at a bridge that begins with an empty folder, and what is acknowledged.
 
     *must* are the files that a bucket has to have, and *may* those that it can have besides.
+    *database* is the text of an older database to begin with.
     *changes* are the changes that the bridge made to *disk* until the end of the journey.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str = "") -> None:
+        data = folder / "data"
         folder.mkdir()
+        if database:
+            (data / "shards").mkdir(parents=True)
+            (data / "shards" / OLD_OBJECT).write_bytes(b"abc")
+            with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
+                connection.executescript(database)
         self.disk = Disk(folder)
         self.changes: list[str] = []
         self.activated = False
         self.must: dict[str, dict[str, bytes]] = {}
         self.may: dict[str, dict[str, bytes]] = {}
-        self._data = str(folder / "data")
+        self._data = str(data)
         self.bridge = Bridge()  # for its address alone
         self.user = User(self.bridge, "alice", known=True)
 
@@ -179,6 +188,11 @@ def check_folder(data: Path) -> None:
     assert uploads == 0
 
 
+def points(count: int) -> Iterable[int]:
+    """Return before which of *count* changes the bridge is killed."""
+    return range(count) if CUTS == "all" else random.Random().sample(range(count), int(CUTS))
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Journey:
     """Give a journey that has come to its end."""
@@ -189,18 +203,33 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Journey:
 
 
 def test_acknowledged_outlasts_a_kill_and_a_power_cut(whole: Journey, tmp_path: Path) -> None:
-    count = len(whole.changes) + STOPPING
-    cuts = range(count) if CUTS == "all" else random.Random().sample(range(count), int(CUTS))
-    for kill_at in cuts:
+    for kill_at in points(len(whole.changes) + STOPPING):
         journey = Journey(tmp_path / str(kill_at))
         journey.run(journey.go, kill_at)
         for name, is_left in LEFT.items():
-            print(f"killed before change {kill_at} of {count}; {name} that is not synced is left")
+            print(f"killed before change {kill_at}; {name} that is not synced is left")
             left = tmp_path / f"{kill_at} {name}"
             journey.disk.leave(left, partial(is_left, random.Random(kill_at)))
             journey.check(left / "data")
             if name == "everything":  # then the database knows every upload
                 assert not (left / "data" / "set-aside").exists()
+
+
+def test_killed_migration_is_made_again(tmp_path: Path) -> None:
+    whole = Journey(tmp_path / "whole", OLD)
+    whole.run(whole.look)
+    for kill_at in points(len(whole.changes)):
+        journey = Journey(tmp_path / str(kill_at), OLD)
+        journey.run(journey.look, kill_at)
+        for name, is_left in LEFT.items():
+            print(f"killed before change {kill_at}; {name} that is not synced is left")
+            left = tmp_path / f"{kill_at} {name}"
+            journey.disk.leave(left, partial(is_left, random.Random(kill_at)))
+            with Bridge(left / "data") as journey.user.bridge:
+                for bucket in journey.user.ask("GET", "/buckets").json:
+                    assert journey.user.download(bucket["id"], file_hash(b"abc")) == b"abc"
+            check_folder(left / "data")
+            assert [*(left / "data").glob("*.part")] == []
 
 
 def test_what_a_killed_bridge_had_written_lasts_once_it_is_shown(tmp_path: Path) -> None:
