@@ -123,7 +123,8 @@ def _end_after(seconds: float) -> None:
 
 
 def _print_link(email: str, link: str) -> None:
-    print(f"Activate {email}: {link}", flush=True)
+    is_link = "/activations/" in link  # else it is a token
+    print(f"{'Activate' if is_link else 'New password for'} {email}: {link}", flush=True)
 
 
 def _fail(message: str) -> int:

@@ -10,13 +10,14 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from pymdc.bridge.context import Context
 from pymdc.bridge.load import Load
-from pymdc.bridge.mail import Mailer
+from pymdc.bridge.mail import Mailer, Outbox
 from pymdc.bridge.metrics import Metrics
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.routes import ROUTES, Route
@@ -29,9 +30,11 @@ from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import Announce, Settings
 from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.disk import DiskFullError, Reserve, sync_path
+from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.schema import NewerSchemaError
+from pymdc.bridge.storage.schema import MigrationError, NewerSchemaError
 from pymdc.bridge.storage.tables import users
 from pymdc.bridge.storage.usage import Limits
 
@@ -46,8 +49,10 @@ class Bridge:
     *tls_cert* and *tls_key* are files in PEM; with them, the bridge speaks HTTPS.
     *metrics_port* is a port of its own for the metrics, at `metrics_endpoint`; *metrics_token* is
     a token that a request for them has to contain. Without either, there are no metrics.
-    *smtp* is the URL of a mail server. Without *smtp*, activation messages are written to the
-    folder ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
+    *smtp* is the URL of a mail server, and *mail_from* the sender of the bridge's mails.
+    Without *smtp*, mails are written to the folder ``outbox`` in *data*, and *announce* is called
+    with the e-mail address and the activation link, or the token for a new password.
+    *registration* is "open", "closed", or "invite" if it takes an invitation.
     *nonce_rule* is "once" or "2016". *shard_size* is in bytes. *clock* returns seconds.
     With *fsync*, what was acknowledged outlasts a power cut.
     Uploads are refused when the disk has fewer than *min_free* bytes left.
@@ -69,6 +74,7 @@ class Bridge:
         url: str | None = Settings.url,
         smtp: str | None = Settings.smtp,
         smtp_password: str | None = Settings.smtp_password,
+        mail_from: str | None = Settings.mail_from,
         registration: str = Settings.registration,
         trusted_proxies: tuple[str, ...] = Settings.trusted_proxies,
         tls_cert: str | os.PathLike[str] | None = Settings.tls_cert,
@@ -93,6 +99,7 @@ class Bridge:
             url=url,
             smtp=smtp,
             smtp_password=smtp_password,
+            mail_from=mail_from,
             registration=registration,
             trusted_proxies=trusted_proxies,
             tls_cert=tls_cert,
@@ -150,13 +157,16 @@ class Bridge:
         objects = ObjectStore(_usable(folder / "shards"), fsync=settings.fsync)
         database = _open_database(folder, objects, fsync=settings.fsync)
         undo.enter_context(closing(database))
+        if settings.fsync:  # the names of the folders, and of the files of the database
+            sync_path(folder)
         undo.enter_context(cleaned_and_locked(folder, database, objects))
-        mailer = Mailer(folder / "outbox", settings.smtp, settings.smtp_password, settings.announce)
+        mailer = Mailer(Outbox(folder / "outbox", fsync=settings.fsync), settings)
         undo.enter_context(mailer.delivering())
         return Context(
             endpoint=(settings.url or self.endpoint).rstrip("/"),
             database=database,
             objects=objects,
+            commits=GroupCommit(database, objects),
             mailer=mailer,
             passwords=Passwords(),
             nonce_rule=RULES[settings.nonce_rule](),
@@ -232,8 +242,9 @@ def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool) -> Databa
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)
     try:
-        return Database(sa.URL.create("sqlite", database=str(path)), fsync=fsync)
-    except NewerSchemaError as error:
+        url = sa.URL.create("sqlite", database=str(path))
+        return Reserve(folder).run(partial(Database, url, fsync=fsync), share=1)
+    except (DiskFullError, NewerSchemaError, MigrationError) as error:
         raise OSError(f"{path} can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(f"{path} can't be used as a database") from error

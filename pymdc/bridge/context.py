@@ -12,6 +12,7 @@ from pymdc.bridge.metrics import Metrics
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.nonces import NonceRule
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.usage import Limits
@@ -24,6 +25,7 @@ class Context:
     endpoint: str
     database: Database
     objects: ObjectStore
+    commits: GroupCommit
     mailer: Mailer
     passwords: Passwords
     nonce_rule: NonceRule

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
-import os
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import (
@@ -23,9 +23,11 @@ from pymdc.bridge.settings import (
     MAX_REMEMBERED_FAILURES,
     MAX_UPLOADS,
     MAX_WAITING,
-    RESERVE,
     WAIT_SECONDS,
 )
+from pymdc.bridge.storage.disk import DiskFullError, Reserve, free_bytes
+
+T = TypeVar("T")
 
 
 class Lane:
@@ -115,9 +117,12 @@ class Load:
         self.lanes = {"uploads": self.uploads, "passwords": self.passwords, "lists": self.lists}
         self.throttle = Throttle(clock)
         self.stopping = False
+        self._folder = folder
         self._min_free = min_free
-        self._reserve = folder / "reserve"
-        self._fill_reserve()
+        self._claimed = 0  # bytes that are being written
+        self._lock = threading.Lock()
+        self._reserve = Reserve(folder)
+        self._reserve.fill()
 
     def stop(self) -> None:
         """Note that the bridge is stopping."""
@@ -125,39 +130,41 @@ class Load:
 
     def free(self) -> int:
         """Return how many bytes are free on the disk."""
-        return _room(self._reserve.parent)
+        return free_bytes(self._folder)
 
     def check_room(self, size: int) -> None:
         """Refuse with 507 unless the disk has room for *size* bytes, and enough besides."""
-        if _room(self._reserve.parent) < size + self._min_free:
+        if free_bytes(self._folder) - self._claimed < size + self._min_free:
             raise no_space()
-        if not self._reserve.exists():
-            self._fill_reserve()
+        self._reserve.fill()
 
-    def use_reserve(self) -> bool:
-        """Make room on a disk that is full to the last byte; say whether there was a reserve."""
+    @contextmanager
+    def room_for(self, size: int) -> Iterator[None]:
+        """Claim room on the disk for *size* bytes while the block writes them."""
+        with self._lock:
+            self.check_room(size)
+            self._claimed += size
         try:
-            self._reserve.unlink()
-        except OSError:
-            return False
-        return True
+            yield
+        finally:
+            with self._lock:
+                self._claimed -= size
 
-    def _fill_reserve(self) -> None:
-        if self._reserve.exists() or _room(self._reserve.parent) < 2 * RESERVE:
-            return
-        with suppress(OSError):
-            with open(os.open(self._reserve, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, RESERVE)
+    def run(self, function: Callable[[], T], *, share: float = 0.5) -> T:
+        """Run *function*, which may use up this *share* of the reserve if the disk is full.
+
+        Uploads may use nothing of it, and what removes something may use everything. Refuses with
+        507 if that does not suffice.
+        """
+        try:
+            return self._reserve.run(function, share)
+        except DiskFullError:
+            raise no_space() from None
 
 
 def no_space() -> Refused:
     """Return the refusal of what a full disk has no room for."""
     return Refused(507, "The bridge has no space left")
-
-
-def _room(folder: Path) -> int:
-    system = os.statvfs(folder)
-    return system.f_bavail * system.f_frsize
 
 
 def _busy() -> Refused:

@@ -105,6 +105,7 @@ OPTIONS = (
     Option("tls-key", "", "the file of the certificate's key, in PEM"),
     Option("smtp", "", "the mail server: smtp[s]://[USER@]HOST[:PORT]", _smtp),
     Option("smtp-password", "", "the password of the mail server's user", secret=True),
+    Option("mail-from", "", "the sender of mails, if not the mail server's user"),
     Option(
         "registration", "open", "who may register: open, closed, invite", _one_of(REGISTRATIONS)
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ MiB = 1024 * 1024
 Announce = Callable[[str, str], object]
 NONCE_RULES = ("once", "2016")
 REGISTRATIONS = ("open", "closed", "invite")
+ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
 # Requests
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
 MAX_HEADERS = 100  # fields of a head; browsers and proxies send about 30
 PARSED_AT_ONCE = 4096  # bytes of requests; whole requests wait there, in 20 times as much memory
 MAX_BODY = 64 * 1024  # bytes, for a list of almost 500 public keys; a file may be larger
+MAX_FILE = 2**50  # bytes; sums of sizes have to fit into 63 bits
 MAX_NUMBER = 400  # characters; the largest number without an exponent has 309 digits
 MAX_NAME = 1024  # characters of the name of a bucket or of a file, as of an object in S3
 MAX_KIND = 255  # characters of a MIME type, twice 127 and a slash, as RFC 6838 says
@@ -58,6 +61,7 @@ FIRST_MESSAGE_SECONDS = 10.0
 CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
 
 # Accounts
+MAX_ADDRESS = 254  # characters of an e-mail address, as RFC 5321 says
 TOKEN_LIFETIME = 300_000  # milliseconds; for the tokens of pointers too
 NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key
 MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB
@@ -65,14 +69,15 @@ FREE_FAILURES = {"account": 5, "address": 20}  # wrong passwords before the next
 LONGEST_DELAY = 60.0  # seconds, after wrong passwords
 FORGOTTEN = 900.0  # seconds after which a wrong password is forgotten
 MAX_REMEMBERED_FAILURES = 10_000  # accounts and addresses
-RESET_LIFETIME = 3_600_000  # milliseconds; for a token with which a new password is set
-MAIL_PAUSE = 60  # seconds between two mails to one address
+RESET_LIFETIME = 3_600_000  # milliseconds, for a token with which a new password is set
+MAIL_PAUSE = 60_000  # milliseconds between two mails to one address
 
 # Mails
-SMTP_SECONDS = 10.0
+SMTP_SECONDS = 10.0  # for each answer of the mail server
 FIRST_RETRY = 30.0  # seconds after a mail that was not sent; then twice as long each time
-LAST_RETRY = 3600.0
-MAIL_STOP_SECONDS = 2.0  # for the mail that is being sent when the bridge stops
+LAST_RETRY = 900.0  # seconds; so a mail is sent soon after the mail server works again
+MAIL_LIFETIME = 432_000_000  # milliseconds, five days (RFC 5321, 4.5.4.1), for a mail not sent
+MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 
 # Load
 MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
@@ -80,7 +85,7 @@ MAX_LISTS = 4  # at the same time
 MAX_WAITING = 64  # requests of a kind that wait for their turn; the others get 503
 WAIT_SECONDS = 30  # for that turn
 PAGE = 250  # files that a list reads at a time; others come in between
-RESERVE = 4 * MiB  # bytes on the disk with which files are removed when it is full
+RESERVE = 16 * MiB  # bytes on the disk for transactions when it is full; half of them for removals
 
 # Threads
 MAX_IDLE_THREADS = 16
@@ -104,6 +109,7 @@ class Settings:
     url: str | None = None
     smtp: str | None = None
     smtp_password: str | None = None
+    mail_from: str | None = None
     registration: str = "open"
     trusted_proxies: tuple[str, ...] = ()
     tls_cert: str | os.PathLike[str] | None = None
@@ -136,6 +142,8 @@ class Settings:
         both = "both a certificate and its key, or neither"
         for name, other in ("tls_cert", self.tls_key), ("tls_key", self.tls_cert):
             self._check(name, (getattr(self, name) is None) == (other is None), both)
+        is_sender = self.mail_from is None or ADDRESS.fullmatch(self.mail_from)
+        self._check("mail_from", is_sender, "an address, such as bridge@example.com")
         self._check("url", self.url is None or _is_origin(self.url), "http[s]://HOST[:PORT]")
         for proxy in self.trusted_proxies:
             expected = "addresses or networks, such as 10.0.0.1 or 10.0.0.0/8"

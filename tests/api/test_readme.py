@@ -22,6 +22,9 @@ BRIDGE = "Bridge at http://127.0.0.1:6382\n"
 TOX = "bin/tox"
 WARNING = "; retrying in"  # a log line, which is shown on the terminal
 TOKEN = "The token from the mail: "
+MAILED = re.compile(
+    r"^(?:Activate|New password for) \S+: (?:\S+/)?([0-9a-f]{64})\s*$", re.MULTILINE
+)
 
 OLD_SCRIPT = """
 import pymdc
@@ -114,10 +117,10 @@ class Newcomer:
         if TOKEN not in line:
             return self._terminal.type(line, PYTHON, MORE)
         self._terminal.type(line, "\n" + TOKEN)  # not the prompt in the echo of *line*
-        printed = ""  # the link, and lines of the log
-        while not (token := re.search(r"/activations/(\w+)\n", printed)):
-            printed += self._bridge_terminal.read_to("\n") + "\n"
-        return self._terminal.type(token[1], PYTHON)
+        mailed = None
+        while mailed is None:  # other lines are of the log
+            mailed = MAILED.search(self._bridge_terminal.read_to("\n"))
+        return self._terminal.type(mailed[1], PYTHON)
 
 
 @pytest.mark.usefixtures("_port")

@@ -20,6 +20,10 @@ SURFACE = {
     "pymdc.api.users.Users": "(username, password=None)",
     "pymdc.api.users.Users.register": "(self, callback=None)",
     "pymdc.api.users.Users.activate": "(self, token, callback=None)",
+    "pymdc.api.users.Users.change_password": "(self, password, callback=None)",
+    "pymdc.api.users.Users.forgot_password": "(self, callback=None)",
+    "pymdc.api.users.Users.reset_password": "(self, token, password, callback=None)",
+    "pymdc.api.users.Users.delete": "(self, callback=None)",
     "pymdc.api.users.Users.password_hash": "(self)",
     "pymdc.api.keys.Keys": "(user)",
     "pymdc.api.keys.Keys.list": "(self, callback=None)",
@@ -101,10 +105,10 @@ def test_client_and_bridge_have_these_defaults() -> None:
     )
     assert signature(Bridge) == (
         "(data=None, *, host='127.0.0.1', port=0, url=None, smtp=None, smtp_password=None,"
-        " registration='open', trusted_proxies=(), tls_cert=None, tls_key=None, metrics_port=None,"
-        " metrics_token=None, nonce_rule='once', shard_size=8388608, fsync=False,"
-        " min_free=67108864, storage_limit=None, user_limit=None, grace=6, patience=60,"
-        " clock=<built-in function time>, announce=None)"
+        " mail_from=None, registration='open', trusted_proxies=(), tls_cert=None, tls_key=None,"
+        " metrics_port=None, metrics_token=None, nonce_rule='once', shard_size=8388608,"
+        " fsync=False, min_free=67108864, storage_limit=None, user_limit=None, grace=6,"
+        " patience=60, clock=<built-in function time>, announce=None)"
     )
 
 

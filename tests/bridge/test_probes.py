@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import sqlite3
@@ -64,11 +65,11 @@ def test_probe_is_answered(bridge: Bridge, path: str) -> None:
 
 
 def test_probes_are_answered_while_everything_is_busy(alice: User, data: Path) -> None:
-    password = "Authorization: " + basic(alice.email, PASSWORD)["Authorization"]
+    body = json.dumps({"email": "bob@example.com", "password": PASSWORD}).encode()
     with closing(sqlite3.connect(data / "metadata.sqlite")) as busy, ExitStack() as waiting:
         busy.execute("BEGIN IMMEDIATE")
         for line in (
-            *10 * [head("POST /buckets", password, "Content-Length: 2") + b"{}"],
+            *10 * [head("POST /users", f"Content-Length: {len(body)}") + body],
             *10 * [head("PUT /buckets/x/files", "x-token: x")],
         ):
             wire = waiting.enter_context(socket.create_connection(address(alice.bridge)))

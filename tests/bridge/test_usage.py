@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from plain_client import DATA, Clock, Count, Reply, Rows, User, address, form, pull
@@ -62,6 +65,28 @@ def test_uploads_side_by_side_count(alice: User, rows: Rows) -> None:
         wire.sendall(body)
         assert wire.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert rows("uploads") == 0
+
+
+@pytest.mark.parametrize("limit", ["storage", "user_limit", "storage_limit"])
+@pytest.mark.parametrize("size", [900, 2500], ids=["one shard", "three shards"])
+def test_simultaneous_uploads_never_exceed_a_limit(data: Path, limit: str, size: int) -> None:
+    room = 5 * size / 1e9
+    limits: dict[str, Any] = {} if limit == "storage" else {limit: room}
+    with Bridge(data, shard_size=1000, **limits) as bridge, ThreadPoolExecutor(12) as threads:
+        users = [User(bridge, name) for name in ("alice", "bob")]
+        users = [users[0]] if limit != "storage_limit" else users
+        buckets = [(user, user.bucket()) for user in users]
+        if limit == "user_limit":
+            buckets.append((users[0], users[0].bucket()))
+        elif limit == "storage":
+            buckets = [(users[0], users[0].bucket(storage=room))]
+
+        def upload(number: int) -> int:
+            user, bucket = buckets[number % len(buckets)]
+            return user.upload(bucket, random.Random(number).randbytes(size)).status
+
+        statuses = [*threads.map(upload, range(12))]
+        assert sorted(statuses) == 5 * [200] + 7 * [413]
 
 
 def test_same_content_counts_once(alice: User, objects: Count) -> None:

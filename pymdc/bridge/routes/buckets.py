@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -68,7 +69,8 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         this = sa.update(buckets).where(buckets.c.id == bucket)
         connection.execute(this.values(removed=context.now()))
-    finish_removal(context.database, context.objects, bucket)
+    finish = partial(finish_removal, context.database, context.objects, bucket)
+    context.load.run(finish, share=1)  # here: the bucket would not be found again
     return Response(status=204)
 
 

@@ -58,7 +58,7 @@ class Channels:
         self._sending.add(asyncio.current_task())
         try:
             redeem = partial(_redeem_pointer, self._context, message, entry)
-            shard = await self._context.threads.run_db_only(redeem)
+            shard = await self._context.threads.run_db_only(self._context.load.run, redeem)
             for start in range(0, shard["size"], _BLOCK):
                 entry.sent += await self._send_block(socket, shard["object"], start)
         except Refused as refused:
@@ -96,7 +96,7 @@ def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> sa.
     fields = parsed if isinstance(parsed, dict) else {}
     if not fields.get("token"):
         raise Refused(400, "You did not supply a token")
-    with context.database.write() as connection:
+    with context.database.write(durable=False) as connection:
         token = str(fields["token"]).encode("ascii", "replace").decode()
         pointer = redeem_token(connection, pointers, token, context.now())
         statement = sa.select(shards).where(shards.c.hash == (pointer["shard"] if pointer else ""))

@@ -75,7 +75,9 @@ def list_pointers(context: Context, request: Request, identity: Identity) -> Res
     month, expires = iso_time(now)[:7], now + TOKEN_LIFETIME
     rest = {"operation": "PULL", "channel": request.channel_url}
     with context.database.write(durable=False) as connection:
-        bucket = check_token(connection, identity, request.bucket, "PULL")
+        bucket = find_bucket(connection, request.bucket)
+        if not is_for(identity, request.bucket, "PULL"):
+            raise not_authorized("PULL")
         found = _find_file(connection, request.bucket, file_hash)
         if found is None:
             raise Refused(404, "The requested file was not found")
@@ -102,19 +104,19 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         if _find_file(connection, bucket, file_hash) is None:
             raise Refused(404, "File not found")
-        objects = remove_files(connection, bucket, [file_hash])
+        objects = remove_files(connection, bucket, [file_hash], context.now())
     context.objects.delete(objects)
     return Response(status=204)
 
 
-def check_token(
-    connection: sa.Connection, identity: Identity, bucket: str, operation: str
-) -> sa.RowMapping:
-    """Return the bucket; refuse unless it exists and the token was for this operation on it."""
-    row = find_bucket(connection, bucket)
-    if (identity.bucket, identity.operation) != (bucket, operation):
-        raise Refused(401, _REFUSALS[operation])
-    return row
+def is_for(identity: Identity, bucket: str, operation: str) -> bool:
+    """Say whether a token was for this operation on *bucket*."""
+    return (identity.bucket, identity.operation) == (bucket, operation)
+
+
+def not_authorized(operation: str) -> Refused:
+    """Return the refusal of a token that was for something else."""
+    return Refused(401, _REFUSALS[operation])
 
 
 def _find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping | None:

@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable
 from functools import partial
-from typing import Any
 
 import sqlalchemy as sa
 
 from pymdc._crypto.file_hash import FileHash
-from pymdc.bridge.auth import Identity
+from pymdc.bridge.auth import Identity, present_token
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number
-from pymdc.bridge.routes.files import check_token
+from pymdc.bridge.routes.files import is_for, not_authorized
 from pymdc.bridge.routes.multipart import FilePart
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.storage.database import INSERTS, insert_new
-from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.tables import (
-    batches,
-    file_shards,
-    files,
-    find_bucket,
-    objects_in_use,
-    shards,
-)
-from pymdc.bridge.storage.usage import add_used, check_storage, has_file_of_size, release, reserve
+from pymdc.bridge.settings import MAX_FILE
+from pymdc.bridge.storage.objects import new_upload, object_name
+from pymdc.bridge.storage.tables import find_bucket
+from pymdc.bridge.storage.uploads import Part, insert_file, release, reserve
 
 
-async def upload(
-    context: Context, request: Request, identity: Identity, body: AsyncIterable[bytes]
-) -> Response:
+async def upload(context: Context, request: Request, body: AsyncIterable[bytes]) -> Response:
     """Spend a PUSH token on storing the first file in a multipart/form-data body."""
-    declared = _declared_size(request)
-    part = FilePart(request.headers.get("content-type", ""))
     async with context.load.uploads:
-        begin = partial(_begin, context, request, identity, declared)
-        incoming = IncomingFile(context, declared, await context.threads.run_db_only(begin))
+        begin = partial(_begin, context, request)
+        begun = await context.threads.run_db_only(partial(context.load.run, begin, share=0))
+        incoming = IncomingFile(context, *begun)
         try:
+            part = FilePart(request.headers.get("content-type", ""))
             async for chunk in body:
                 for piece in part.feed(chunk):
                     await incoming.write(piece)
@@ -49,20 +38,21 @@ async def upload(
         except BaseException:
             await incoming.discard()
             raise
-        return await context.threads.run(_insert_file, context, request.bucket, part, incoming)
+        finish = partial(_finish, context, request.bucket, part, incoming)
+        return await context.threads.run(partial(context.load.run, finish, share=0))
 
 
 class IncomingFile:
     """The bytes of a file, cut into shards; one shard is stored while the next one arrives.
 
-    *upload* is the id under which the declared bytes are reserved.
+    *upload* is the id under which the *declared* bytes are reserved.
     *objects* are the names of all objects that are stored or are being stored.
     """
 
-    def __init__(self, context: Context, declared: int, upload: str) -> None:
+    def __init__(self, context: Context, upload: str, declared: int) -> None:
         self.size = 0
         self.upload = upload
-        self.shards: list[dict[str, Any]] = []
+        self.parts: list[Part] = []
         self.objects: list[str] = []
         self._context = context
         self._declared = declared
@@ -76,141 +66,147 @@ class IncomingFile:
         if self.size > self._declared:
             raise Refused(400, "File size exceeds declared size")
         while piece:
+            if len(self._buffer) == self._context.shard_size:
+                await self._start_storing()
             count = self._context.shard_size - len(self._buffer)
             self._buffer += piece[:count]
             piece = piece[count:]
-            if len(self._buffer) == self._context.shard_size:
-                await self._start_storing()
 
     async def finish(self) -> None:
-        """Store the last shard; refuse a file that is shorter than declared."""
+        """Wait until the shards but the last are stored; refuse a file shorter than declared."""
         if self.size != self._declared:
             raise Refused(400, "File does not match the declared size")
-        await self._start_storing()
         await self._wait_stored()
+
+    def store_last(self) -> None:
+        """Store the last shard; blocks."""
+        if self._buffer:
+            data, name = memoryview(self._buffer), self._new_object()
+            self._put(name, data)
+            if self.parts:  # else the shard is the file, and has its hash
+                self._hash.update(data)
+            self._add_part(name, data, _hash(data))
 
     def hash(self) -> str:
         """Return the hash of the file."""
-        return self.shards[0]["hash"] if len(self.shards) == 1 else self._hash.hexdigest()
+        return self.parts[0].hash if len(self.parts) == 1 else self._hash.hexdigest()
 
     async def discard(self) -> None:
         """Delete all objects, also the one that is being stored."""
         storing, self._storing = self._storing, None  # breaks a cycle with the task's exception
         if storing is not None:
             await asyncio.gather(storing, return_exceptions=True)
-        await self._context.threads.run(_give_up, self._context, self.upload, self.objects)
+        await self._context.threads.run(_give_up, self._context, self)
 
     async def _start_storing(self) -> None:
         """Store the buffer in a task, after the shard before it, and go on with a new buffer."""
         await self._wait_stored()
         data, self._buffer = memoryview(self._buffer), bytearray()
-        if data:
-            self._storing = asyncio.create_task(self._context.threads.run(self._store, data))
+        self._storing = asyncio.create_task(self._store(data))
 
     async def _wait_stored(self) -> None:
         if self._storing is not None:
             await asyncio.shield(self._storing)
 
-    def _store(self, data: memoryview) -> None:
-        name, shard_hash = secrets.token_hex(16), FileHash()
-        shard_hash.update(data)
-        if self._declared > len(data):  # else the shard is the file, and has its hash
-            self._hash.update(data)
-        self.objects.append(name)
-        self._context.objects.put(name, data)
-        self.shards.append({"hash": shard_hash.hexdigest(), "object": name, "size": len(data)})
+    async def _store(self, data: memoryview) -> None:
+        run, name = self._context.threads.run, self._new_object()
+        shard_hash, *_ = await asyncio.gather(
+            run(_hash, data), run(self._hash.update, data), run(self._put, name, data)
+        )
+        self._add_part(name, data, shard_hash)
+
+    def _new_object(self) -> str:
+        self.objects.append(object_name(self.upload, len(self.objects)))
+        return self.objects[-1]
+
+    def _put(self, name: str, data: memoryview) -> None:
+        with self._context.load.room_for(len(data)):
+            self._context.objects.put(name, data)
+
+    def _add_part(self, name: str, data: memoryview, shard_hash: str) -> None:
+        self.parts.append(Part(shard_hash, name, len(data)))
 
 
-def _declared_size(request: Request) -> int:
+def _hash(data: memoryview) -> str:
+    found = FileHash()
+    found.update(data)
+    return found.hexdigest()
+
+
+def _declared_size(request: Request) -> int | None:
+    """Return the size of the file in bytes; None if the request says none."""
     try:
         size = js_number(request.headers["x-filesize"])
     except (KeyError, ValueError):
-        size = -1
-    if size < 0 or not size.is_integer():
-        raise Refused(400, "Missing or invalid x-filesize header sent")
-    return int(size)
+        return None
+    return int(size) if 0 <= size <= MAX_FILE and size.is_integer() else None
 
 
-def _begin(context: Context, request: Request, identity: Identity, declared: int) -> str:
-    """Reserve the declared bytes in the bucket; return the id of the upload."""
-    upload = secrets.token_hex(16)
-    context.load.check_room(min(declared, context.shard_size))
-    with context.database.write(durable=False) as connection:
-        bucket = check_token(connection, identity, request.bucket, "PUSH")
+def _begin(context: Context, request: Request) -> tuple[str, int]:
+    """Spend the token and reserve the declared bytes; return the upload's id and the bytes."""
+    upload, refusal, declared = new_upload(), None, _declared_size(request)
+    # After a power cut, the reservation tells whose the shards are that are stored meanwhile.
+    durable = declared is not None and declared > context.shard_size
+    with context.database.write(durable=durable) as connection:
+        identity = present_token(context, connection, request)
         try:
-            check_storage(connection, context.limits, bucket, declared)
-        except Refused:
-            # Content that the bucket has already takes no room: whether it is that content is
-            # known at the end.
-            if not has_file_of_size(connection, request.bucket, declared):
-                raise
-            declared = 0
-        reserve(connection, upload, request.bucket, declared, context.now())
-    return upload
-
-
-def _give_up(context: Context, upload: str, objects: Iterable[str]) -> None:
-    context.objects.delete(objects)
-    with context.database.write(durable=False) as connection:
-        release(connection, upload)
-
-
-def _insert_file(context: Context, bucket: str, part: FilePart, incoming: IncomingFile) -> Response:
-    """Insert the file's row, and delete the objects that it does not need."""
-    file_hash, unneeded = incoming.hash(), {*incoming.objects}
-    entry = {"mimetype": part.mimetype, "filename": part.filename or file_hash}
-    row = {"bucket": bucket, "hash": file_hash, "size": incoming.size} | entry
+            if declared is None:
+                raise Refused(400, "Missing or invalid x-filesize header sent")
+            _reserve(context, connection, request.bucket, identity, upload, declared)
+        except Refused as refused:  # the token is spent all the same
+            refusal = refused
     try:
-        context.objects.sync()
-        with context.database.write() as connection:
+        if refusal is not None:
+            raise refusal
+    finally:
+        del refusal  # else a cycle: its traceback has this frame
+    assert declared is not None
+    return upload, declared
+
+
+def _reserve(
+    context: Context,
+    connection: sa.Connection,
+    bucket: str,
+    identity: Identity,
+    upload: str,
+    size: int,
+) -> None:
+    if not is_for(identity, bucket, "PUSH"):
+        find_bucket(connection, bucket)
+        raise not_authorized("PUSH")
+    context.load.check_room(min(size, context.shard_size))
+    reserve(connection, context.limits, upload, bucket, size, context.now())
+
+
+def _give_up(context: Context, incoming: IncomingFile) -> None:
+    def end() -> None:
+        with context.database.write(durable=False) as connection:
             release(connection, incoming.upload)
-            holder = find_bucket(connection, bucket)
-            if insert_new(connection, files, **row, created=context.now()):
-                check_storage(connection, context.limits, holder, incoming.size)
-                add_used(connection, bucket, incoming.size)
-                _insert_shards(connection, bucket, file_hash, incoming.shards)
-            else:  # the same content is stored already: it gets the new name
-                this = (files.c.bucket == bucket, files.c.hash == file_hash)
-                connection.execute(sa.update(files).where(*this).values(**entry))
-            unneeded |= _replace_damaged(connection, context.objects, incoming.shards)
-            unneeded -= objects_in_use(connection, incoming.objects)
+
+    context.objects.delete(incoming.objects)
+    context.load.run(end, share=1)
+
+
+def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFile) -> Response:
+    """Store the last shard, insert the rows of the file, and delete unneeded objects."""
+    try:
+        incoming.store_last()
+        file_hash = incoming.hash()
+        entry = {"mimetype": part.mimetype, "filename": part.filename or file_hash}
+        file = {"bucket": bucket, "hash": file_hash, "size": incoming.size} | entry
+        insert = partial(
+            insert_file,
+            objects=context.objects,
+            limits=context.limits,
+            upload=incoming.upload,
+            file=file,
+            parts=incoming.parts,
+            now=context.now(),
+        )
+        unneeded = context.commits.run(insert)
     except BaseException:
-        _give_up(context, incoming.upload, incoming.objects)
+        _give_up(context, incoming)
         raise
     context.objects.delete(unneeded)
-    return Response(row)
-
-
-def _insert_shards(
-    connection: sa.Connection, bucket: str, file_hash: str, parts: list[dict[str, Any]]
-) -> None:
-    """Insert the shards of a new file."""
-    this = sa.and_(files.c.bucket == bucket, files.c.hash == file_hash)
-    file = connection.execute(sa.select(files.c.number).where(this)).scalar_one()
-    rows = [
-        {"file": file, "position": position, "shard": part["hash"]}
-        for position, part in enumerate(parts)
-    ]
-    if parts:
-        insert = INSERTS[connection.dialect.name](shards)
-        connection.execute(insert.on_conflict_do_nothing(), parts)
-        connection.execute(sa.insert(file_shards), rows)
-
-
-def _replace_damaged(
-    connection: sa.Connection, objects: ObjectStore, parts: list[dict[str, Any]]
-) -> set[str]:
-    """Use the new objects for shards whose stored ones are missing or of another size.
-
-    Return the objects that are replaced.
-    """
-    new, replaced = {part["hash"]: part["object"] for part in parts}, set[str]()
-    for batch in batches([*new]):
-        statement = sa.select(shards).where(shards.c.hash.in_(batch))
-        for shard in connection.execute(statement).mappings().all():
-            object_ = shard["object"]
-            if object_ != new[shard["hash"]] and objects.size(object_) != shard["size"]:
-                this = sa.update(shards).where(shards.c.hash == shard["hash"])
-                connection.execute(this.values(object=new[shard["hash"]]))
-                replaced.add(object_)
-    return replaced
+    return Response(file)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
-import sqlalchemy as sa
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -17,7 +17,6 @@ from starlette.websockets import WebSocket
 from pymdc.bridge.auth import Identity
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.load import no_space
 from pymdc.bridge.logs import Entry
 from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
@@ -25,7 +24,6 @@ from pymdc.bridge.serving.proxies import Origin, Proxies
 from pymdc.bridge.serving.request import Request, Response, to_json
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.settings import DRAIN_SECONDS, MAX_BODY
-from pymdc.bridge.storage.database import is_full
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
 _METHODS = (("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"),)
@@ -90,6 +88,8 @@ class App:
         self._routes = routes
         self._proxies = proxies or Proxies(())
         self._url = url
+        self._afterwards: list[Callable[[], None]] = []
+        self._running_afterwards = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or a channel; a channel is a WebSocket at the path /."""
@@ -145,6 +145,17 @@ class App:
             if scope["method"] == "HEAD":
                 entry.sent = 0
             entry.finish(response.status)
+        if response.afterwards is not None:
+            await self._run_afterwards(response.afterwards)
+
+    async def _run_afterwards(self, function: Callable[[], None]) -> None:
+        """Run *function* on a thread, with those of other requests: there may be many."""
+        self._afterwards.append(function)
+        with contextlib.suppress(asyncio.CancelledError):  # the grace is over
+            async with self._running_afterwards:
+                functions, self._afterwards = self._afterwards, []
+                if functions:
+                    await self._context.threads.run(_run_all, functions)
 
     async def _respond(
         self, scope: Scope, headers: Headers, body: Body, channel_url: str, entry: Entry
@@ -166,13 +177,16 @@ class App:
             return await route.handler(context, request, identity)  # type: ignore[no-any-return]
         if not route.streamed:
             request = replace(request, body=await body.read())
-            if "authorization" in headers or route.hashes_password:
+            known = None
+            if request.credentials or route.hashes_password:
                 async with context.load.passwords:
-                    return await context.threads.run(_handle, route, context, request)
+                    if route.hashes_password:
+                        return await context.threads.run(_handle, route, context, request)
+                    # A removal, which may take long, must not hold up other passwords.
+                    known = await context.threads.run(_authenticate, route, context, request)
             run = context.threads.run_db_only if route.db_only else context.threads.run
-            return await run(_handle, route, context, request)
-        identity = await context.threads.run_db_only(_authenticate, route, context, request)
-        response: Response = await route.handler(context, request, identity, body)
+            return await run(_handle, route, context, request, known)
+        response: Response = await route.handler(context, request, body)
         return response
 
     def _channel_url(self, origin: Origin) -> str:
@@ -183,19 +197,24 @@ class App:
         return f"{'wss' if scheme == 'https' else 'ws'}://{host}"
 
 
-def _handle(route: Route, context: Context, request: Request) -> Response:
-    try:
-        return _handle_once(route, context, request)
-    except sa.exc.OperationalError as error:
-        if not is_full(error):
-            raise
-        if context.load.use_reserve():
-            return _handle_once(route, context, request)
-        raise no_space() from error
+def _run_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        try:
+            function()
+        except Exception:  # noqa: BLE001  # every error is logged
+            _log.exception("what follows the answer to a request failed")
 
 
-def _handle_once(route: Route, context: Context, request: Request) -> Response:
-    response: Response = route.handler(context, request, _authenticate(route, context, request))
+def _handle(
+    route: Route, context: Context, request: Request, known: Identity | None = None
+) -> Response:
+    """Call the handler; *known* is the identity if it is authenticated already."""
+    share = 1 if request.method == "DELETE" else 0.5
+    authenticate = partial(_authenticate, route, context, request)
+    identity = known or context.load.run(authenticate, share=share)
+    response: Response = context.load.run(
+        partial(route.handler, context, request, identity), share=share
+    )
     return response
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -81,6 +81,8 @@ class Response:
 
     *pages* are sent instead of a value: lists, which are read as they are sent, as one list.
     *content* is sent instead as it is.
+    *afterwards* is called on a thread when the response is sent, so that neither its value nor
+    its time says what is done.
     """
 
     value: object = None
@@ -88,6 +90,7 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
     pages: Iterator[list[Any]] | None = None
     content: bytes = b""
+    afterwards: Callable[[], None] | None = None
 
     def encode(self) -> bytes:
         """Return the body."""

@@ -1,7 +1,8 @@
-"""What a bridge that was killed has left: objects without a row, uploads and removals.
+"""What a bridge that was killed has left: objects without a row, uploads, removals and mails.
 
-Objects without a row that are younger than the last word of the database are not deleted: if an
-older database was put back, they may belong to a newer one.
+Objects without a row that are younger than the last word of the database are not deleted, unless
+the database knows the upload that stored them: if an older database was put back, they may belong
+to a newer one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +18,8 @@ import sqlalchemy as sa
 
 from pymdc.bridge.settings import TOKEN_LIFETIME
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.disk import Reserve
+from pymdc.bridge.storage.objects import ObjectStore, upload_of
 from pymdc.bridge.storage.removal import finish_removals
 from pymdc.bridge.storage.tables import (
     buckets,
@@ -36,8 +39,13 @@ except ImportError:  # Windows has no such lock
 
 # When something was written last, in milliseconds.
 _WORDS = (
-    *(sa.select(sa.func.max(table.c.created)) for table in (users, buckets, files)),
-    sa.select(sa.func.max(uploads.c.started)),
+    *(
+        sa.select(sa.func.max(column))
+        for column in (
+            *(table.c.created for table in (users, buckets, files)),
+            *(buckets.c.changed, buckets.c.removed, users.c.removed, uploads.c.started),
+        )
+    ),
     *(sa.select(sa.func.max(table.c.expires) - TOKEN_LIFETIME) for table in (tokens, pointers)),
 )
 _log = logging.getLogger("pymdc.bridge")
@@ -52,7 +60,8 @@ def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -
     """
     with open(folder / "serving", "wb") as file:
         if _try_lock(file):
-            _clean(database, objects)
+            Reserve(folder).run(partial(_clean, database, objects), share=1)
+            _delete_half_written_mails(folder)
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_SH)
         yield
@@ -68,18 +77,29 @@ def _try_lock(file: IO[bytes]) -> bool:
     return True
 
 
+def _delete_half_written_mails(folder: Path) -> None:
+    for path in (folder / "outbox").glob("*.part"):
+        path.unlink()
+
+
 def _clean(database: Database, objects: ObjectStore) -> None:
-    finish_removals(database, objects)
-    objects.delete_half_written()
     with database.read() as connection:
         last_word = max(connection.execute(word).scalar() or 0 for word in _WORDS)
+        broken_off = {*connection.execute(sa.select(uploads.c.id)).scalars()}
+    finish_removals(database, objects)
+    objects.delete_half_written()
     young: list[str] = []
     for names in objects.names():
         with database.read() as connection:
             orphans = {*names} - objects_in_use(connection, names)
-        young += (name for name in orphans if objects.stored_at(name) > last_word)
+        young += (
+            name
+            for name in orphans
+            if objects.stored_at(name) > last_word and upload_of(name) not in broken_off
+        )
         objects.delete(orphans.difference(young))
-    with database.write() as connection:
+    objects.sync()
+    with database.write(durable=False) as connection:
         connection.execute(sa.delete(uploads))
     if young:
         _log.warning(

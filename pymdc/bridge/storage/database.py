@@ -42,10 +42,16 @@ class Database:
         self._writer = self._engine.connect()
         self._durable_writer = self._writer
         self._idle_readers: list[sa.Connection] = []
-        self._prepare_schema()
-        if fsync:
-            self._durable_writer = self._engine.connect()
-            _on_sqlite(self._durable_writer, "PRAGMA synchronous=FULL")
+        try:
+            self._prepare_schema()
+            if fsync:
+                self._durable_writer = self._engine.connect()
+                _on_sqlite(self._durable_writer, "PRAGMA synchronous=FULL")
+                # What a bridge that was killed has committed is shown from now on: it must last.
+                _on_sqlite(self._durable_writer, "PRAGMA wal_checkpoint")
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -92,26 +98,17 @@ class Database:
 
     def _prepare_schema(self) -> None:
         path = self._engine.url.database
-        try:
-            # A step may replace a table, whose rows must not take others with them.
-            _on_sqlite(self._writer, "PRAGMA foreign_keys=OFF")
-            with self.write() as connection:
-                prepare_schema(connection, Path(path) if path else None)
-            _on_sqlite(self._writer, "PRAGMA foreign_keys=ON")
-        except BaseException:
-            self.close()
-            raise
+        # A step may replace a table, whose rows must not take others with them.
+        _on_sqlite(self._writer, "PRAGMA foreign_keys=OFF")
+        with self.write() as connection:
+            prepare_schema(connection, Path(path) if path else None)
+        _on_sqlite(self._writer, "PRAGMA foreign_keys=ON")
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, **values: object) -> bool:
     """Insert a row unless a unique key forbids it; return whether it was inserted."""
     statement = INSERTS[connection.dialect.name](table).values(**values).on_conflict_do_nothing()
     return bool(connection.execute(statement).rowcount == 1)
-
-
-def is_full(error: sa.exc.OperationalError) -> bool:
-    """Say whether the disk had no room for a transaction."""
-    return "database or disk is full" in str(error.orig)
 
 
 def _is_not_debug(record: logging.LogRecord) -> bool:

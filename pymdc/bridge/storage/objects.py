@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.storage.disk import FULL, sync_folder, sync_path
 
 _NAME = re.compile(r"[0-9a-f]{32}")
+_UPLOAD_DIGITS = 24  # of a name; the others are its place in the upload
 _HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")
 _BATCH = 1000
-FULL = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger("pymdc.bridge")
+
+
+def new_upload() -> str:
+    """Return the id of a new upload."""
+    return secrets.token_hex(_UPLOAD_DIGITS // 2)
+
+
+def object_name(upload: str, position: int) -> str:
+    """Return the name of an object of *upload*."""
+    return f"{upload}{position:08x}"
+
+
+def upload_of(name: str) -> str:
+    """Return the id of the upload that stored an object."""
+    return name[:_UPLOAD_DIGITS]
 
 
 class ObjectStore:
@@ -51,9 +67,9 @@ class ObjectStore:
             return (self._folder / name).stat().st_size
         return None
 
-    def stored_at(self, name: str) -> float:
-        """Return when an object was stored, in milliseconds since 1970."""
-        return (self._folder / name).stat().st_mtime * 1000
+    def stored_at(self, name: str) -> int:
+        """Return when an object was stored, in whole milliseconds since 1970."""
+        return (self._folder / name).stat().st_mtime_ns // 1_000_000
 
     def put(self, name: str, data: memoryview) -> None:
         """Store *data*; refuse with 507 if the disk is full."""
@@ -76,11 +92,7 @@ class ObjectStore:
     def sync(self) -> None:
         """Wait until the names of all objects that are stored are on the disk."""
         if self._fsync:
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self._folder)
 
     def read(self, name: str, start: int, size: int) -> memoryview:
         """Return *size* bytes of an object from *start* on, or fewer at its end."""
@@ -107,4 +119,6 @@ class ObjectStore:
         self._set_aside.mkdir(mode=0o700, exist_ok=True)
         for name in names:
             (self._folder / name).replace(self._set_aside / name)
+        if self._fsync:
+            sync_path(self._set_aside)
         return self._set_aside

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from pymdc.bridge.storage.disk import sync_folder
 from pymdc.bridge.storage.tables import metadata
 
 NEWEST = "0002"
@@ -24,11 +25,16 @@ class NewerSchemaError(Exception):
     """The database was written by a newer version of the bridge."""
 
 
+class MigrationError(Exception):
+    """The database could not be brought forward, and is as it was."""
+
+
 def prepare_schema(connection: sa.Connection, path: Path | None) -> None:
     """Create the tables, or bring those of an older version forward.
 
     A database in a file is copied first, to ``NAME.before-NUMBER`` beside *path*.
-    Raises `NewerSchemaError`, and changes nothing, if a newer version wrote the database.
+    Raises `NewerSchemaError` if a newer version wrote the database, and `MigrationError` if a step
+    fails; the caller then rolls back.
     """
     version = _version(connection)
     if version is None:
@@ -40,9 +46,15 @@ def prepare_schema(connection: sa.Connection, path: Path | None) -> None:
             f"it has schema {version}, and this version of the bridge knows none above {NEWEST}"
         )
     elif version < NEWEST:
-        if path is not None:
-            _copy(path)
-        _upgrade(connection)
+        try:
+            if path is not None:
+                _copy(path)
+            _upgrade(connection)
+        except Exception as error:  # also a row that an older version should not have accepted
+            reason = str(getattr(error, "orig", error)).partition("\n")[0]
+            raise MigrationError(
+                f"it can't be brought from schema {version} to {NEWEST}: {reason}"
+            ) from error
         _log.warning("the database was brought from schema %s to %s", version, NEWEST)
 
 
@@ -56,14 +68,21 @@ def _version(connection: sa.Connection) -> str | None:
 
 def _copy(path: Path) -> None:
     copy = path.with_name(f"{path.name}.before-{NEWEST}")
-    copy.unlink(missing_ok=True)
-    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
+    part = copy.with_name(f"{copy.name}.part")
+    part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
+            source.backup(target)
+        part.replace(copy)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(path.parent)
     _log.warning("the database is copied to %s before it is brought forward", copy)
 
 
 def _upgrade(connection: sa.Connection) -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # else it logs its plugins
     # Imported here: it takes 0.1 s, and hardly a start needs it.
     from alembic import command
     from alembic.config import Config

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -22,8 +23,12 @@ _flag = partial(sa.Column, type_=sa.Boolean, nullable=False, server_default=sa.f
 _numbered = partial(sa.Column, "number", sa.Integer, primary_key=True)  # keeps the order
 
 
-def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
-    return sa.Table(name, metadata, *columns)
+def _table(name: str, *columns: sa.schema.SchemaItem, **options: Any) -> sa.Table:
+    return sa.Table(name, metadata, *columns, **options)
+
+
+# Without row numbers a table is its own index: half as many pages are written.
+_keyed_table = partial(_table, sqlite_with_rowid=False)
 
 
 users = _table(
@@ -34,9 +39,15 @@ users = _table(
     sa.Column("activation", sa.String, unique=True),  # NULL once it is used
     _flag("disabled"),
     sa.Column("storage", sa.Float),  # GB for all buckets together; NULL is the bridge's setting
-    sa.Column("reset", sa.String),  # a token for setting a new password
-    sa.Column("reset_expires", sa.BigInteger),
-    sa.UniqueConstraint("reset", name="users_reset"),
+    sa.Column("mailed", sa.BigInteger),  # when the last mail to this address was written
+    sa.Column("removed", sa.BigInteger),  # when; its buckets are being removed
+)
+# Tokens for setting a new password; the token itself is only in the mail.
+resets = _table(
+    "resets",
+    _key("token", sa.String),  # SHA-256 of the token
+    _column("user", sa.ForeignKey("users.email"), index=True),
+    _column("expires", sa.BigInteger, index=True),
 )
 public_keys = _table(
     "public_keys",
@@ -47,7 +58,7 @@ public_keys = _table(
     _flag("proven"),  # whether the key itself signed its registration
 )
 # The owner of a nonce is a user's e-mail address, or the point of a key.
-used_nonces = _table(
+used_nonces = _keyed_table(
     "used_nonces", _key("owner", sa.String), _key("nonce", sa.Float), _key("r", sa.String)
 )
 # Written by earlier versions, which refused a used nonce whatever was signed with it.
@@ -64,17 +75,18 @@ buckets = _table(
     sa.Column("transfer", sa.Float),
     _column("pubkeys", sa.JSON),
     _column("used", sa.BigInteger, server_default="0"),  # bytes of its files
+    sa.Column("changed", sa.BigInteger),  # when a file was added or removed last
     sa.Column("removed", sa.BigInteger),  # when; its files are being removed
 )
 # Bytes that were pulled out of a bucket in a calendar month (UTC), such as 2026-11.
-transfers = _table(
+transfers = _keyed_table(
     "transfers", _key("bucket", sa.String), _key("month", sa.String), _column("size", sa.BigInteger)
 )
 # Uploads that have begun: their bytes count as used until they end.
-uploads = _table(
+uploads = _keyed_table(
     "uploads",
     _key("id", sa.String),
-    _column("bucket", sa.String, index=True),
+    _column("bucket", sa.String),  # no index: there are few
     _column("size", sa.BigInteger),
     _column("started", sa.BigInteger),
 )
@@ -84,14 +96,14 @@ invitations = _table(
     _column("created", sa.BigInteger),
     sa.Column("email", sa.String),  # who used it
 )
-tokens = _table(
+tokens = _keyed_table(
     "tokens",
     _key("token", sa.String),
     _column("bucket", sa.String),  # no foreign key: a token may outlive its bucket
     _column("operation", sa.String),
     _column("expires", sa.BigInteger, index=True),
 )
-pointers = _table(
+pointers = _keyed_table(
     "pointers",
     _key("token", sa.String),
     _column("shard", sa.String),
@@ -112,13 +124,13 @@ files = _table(
     sa.Column("created", sa.BigInteger),  # NULL if an earlier version stored it
     sa.UniqueConstraint("bucket", "hash"),
 )
-shards = _table(
+shards = _keyed_table(
     "shards",
     _key("hash", sa.String),
     _column("object", sa.String, index=True),
     _column("size", sa.BigInteger),
 )
-file_shards = _table(
+file_shards = _keyed_table(
     "file_shards",
     _key("file", sa.ForeignKey("files.number", ondelete="CASCADE")),
     _key("position", sa.Integer),

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.storage.database import INSERTS
-from pymdc.bridge.storage.tables import (
-    buckets,
-    delete_expired,
-    files,
-    pointers,
-    transfers,
-    uploads,
-    users,
-)
+from pymdc.bridge.storage.tables import buckets, delete_expired, pointers, transfers, uploads, users
 
 _GB = 10**9
-_USED = sa.func.coalesce(sa.func.sum(buckets.c.used), 0)
-_RESERVED = sa.func.coalesce(sa.func.sum(uploads.c.size), 0)
-_OF_BUCKET = buckets.c.id == sa.bindparam("bucket")
-_OF_USER = buckets.c.user == sa.bindparam("user")
+_BUCKET = sa.bindparam("bucket", type_=sa.String)
+_UPLOAD = sa.bindparam("upload", type_=sa.String)
+_SIZE = sa.bindparam("size", type_=sa.BigInteger)
+_NOW = sa.bindparam("now", type_=sa.BigInteger)
 
 
 class Limits(NamedTuple):
@@ -34,42 +26,73 @@ class Limits(NamedTuple):
 
 def stored_bytes(connection: sa.Connection) -> int:
     """Return how many bytes the files in all buckets have."""
-    return int(connection.execute(sa.select(_USED)).scalar_one())
+    used = sa.select(sa.func.coalesce(sa.func.sum(buckets.c.used), 0))
+    return int(connection.execute(used).scalar_one())
 
 
-def check_storage(
-    connection: sa.Connection, limits: Limits, bucket: sa.RowMapping, size: int
-) -> None:
-    """Refuse with 413 if *size* more bytes are too many for the bucket, its user or the bridge."""
-    values = {"bucket": bucket["id"], "user": bucket["user"]}
-    _check(connection, _OF_BUCKET, values, bucket["storage"], size, "The bucket")
-    own = sa.select(users.c.storage).where(users.c.email == bucket["user"])
-    limit = connection.execute(own).scalar()
-    _check(connection, _OF_USER, values, limit or limits.each_user, size, "The account")
-    _check(connection, sa.true(), values, limits.everybody, size, "The bridge")
+def _taken(other: Any, which: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    """Return the bytes in *which* buckets, with those that other uploads have reserved."""
+    used = sa.select(sa.func.coalesce(sa.func.sum(other.c.used), 0)).where(which)
+    reserved = sa.select(sa.func.coalesce(sa.func.sum(uploads.c.size), 0)).where(
+        uploads.c.bucket == other.c.id, uploads.c.id != _UPLOAD, which
+    )
+    return used.scalar_subquery() + reserved.scalar_subquery()
 
 
-def reserve(connection: sa.Connection, upload: str, bucket: str, size: int, now: int) -> None:
-    """Count *size* bytes as used until the *upload* ends."""
-    row = {"id": upload, "bucket": bucket, "size": size, "started": now}
-    connection.execute(sa.insert(uploads).values(**row))
+def _limits() -> dict[str, tuple[sa.ColumnElement[Any], sa.ColumnElement[int]]]:
+    """Return, by whose it is, each limit in GB and the bytes that are taken of it."""
+    other = buckets.alias()
+    of_user = sa.func.coalesce(users.c.storage, sa.bindparam("each_user", type_=sa.Float))
+    of_all = sa.bindparam("everybody", type_=sa.Float)
+    return {
+        "The bucket": (buckets.c.storage, _taken(other, other.c.id == buckets.c.id)),
+        "The account": (of_user, _taken(other, other.c.user == buckets.c.user)),
+        "The bridge": (of_all, _taken(other, sa.true())),
+    }
 
 
-def release(connection: sa.Connection, upload: str) -> None:
-    """End what `reserve` did."""
-    connection.execute(sa.delete(uploads).where(uploads.c.id == upload))
+_LIMITS = _limits()
+_FITS = sa.and_(
+    *(
+        # In this order: what is taken need not be added up where there is no limit.
+        sa.or_(limit.is_(None), taken + _SIZE <= limit * _GB)
+        for limit, taken in _LIMITS.values()
+    )
+)
+_THERE = sa.and_(buckets.c.id == _BUCKET, buckets.c.removed.is_(None))
+_EXPLANATION = (
+    sa.select(*(column for pair in _LIMITS.values() for column in pair)).join(users).where(_THERE)
+)
+_ADD_USED = (
+    sa.update(buckets)
+    .where(buckets.c.id == _BUCKET)
+    .values(used=buckets.c.used + _SIZE, changed=sa.func.coalesce(_NOW, buckets.c.changed))
+)
 
 
-def add_used(connection: sa.Connection, bucket: str, size: int) -> None:
+def where_it_fits(*columns: Any) -> sa.Select[Any]:
+    """Return a query for *columns* of a bucket, if it is there and has room for an upload.
+
+    It has the parameters *bucket*, *upload*, *size*, *everybody* and *each_user*.
+    """
+    return sa.select(*columns).select_from(buckets.join(users)).where(_THERE, _FITS)
+
+
+def no_room(connection: sa.Connection, values: dict[str, Any]) -> Refused:
+    """Return the refusal of an upload that does not fit, given the parameters above."""
+    size, columns = values["size"], iter(connection.execute(_EXPLANATION, values).one())
+    whose, limit, used = next(
+        (whose, limit, used)
+        for whose, limit, used in zip(_LIMITS, columns, columns, strict=True)
+        if limit is not None and used + size > limit * _GB
+    )
+    text = f"{used} of {round(limit * _GB)} are used"
+    return Refused(413, f"{whose} has no room for {size} bytes more: {text}")
+
+
+def add_used(connection: sa.Connection, bucket: str, size: int, now: int | None) -> None:
     """Count *size* bytes more, or less if negative, in *bucket*."""
-    statement = sa.update(buckets).where(buckets.c.id == bucket)
-    connection.execute(statement.values(used=buckets.c.used + size))
-
-
-def has_file_of_size(connection: sa.Connection, bucket: str, size: int) -> bool:
-    """Say whether *bucket* has a file of *size* bytes, whose upload again would take no room."""
-    this = sa.exists().where(files.c.bucket == bucket, files.c.size == size)
-    return bool(connection.execute(sa.select(this)).scalar())
+    connection.execute(_ADD_USED, {"bucket": bucket, "size": size, "now": now})
 
 
 def spend_transfer(connection: sa.Connection, bucket: sa.RowMapping, month: str, size: int) -> None:
@@ -100,20 +123,8 @@ def give_back_transfer(connection: sa.Connection, now: int) -> None:
         connection.execute(this.values(size=transfers.c.size - size))
 
 
-def _check(
-    connection: sa.Connection,
-    which: sa.ColumnElement[bool],
-    values: dict[str, str],
-    limit: float | None,
-    size: int,
-    whose: str,
-) -> None:
-    if limit is None:
-        return
-    stored = sa.select(_USED).where(which).scalar_subquery()
-    coming = sa.select(_RESERVED).where(uploads.c.bucket == buckets.c.id, which).scalar_subquery()
-    used = connection.execute(sa.select(stored + coming), values).scalar_one()
-    if used + size > limit * _GB:
+def _check(whose: str, used: int, limit: float | None, size: int) -> None:
+    if limit is not None and used + size > limit * _GB:
         raise Refused(
             413,
             f"{whose} has no room for {size} bytes more: {used} of {round(limit * _GB)} are used",

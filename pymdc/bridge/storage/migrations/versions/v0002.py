@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,12 +13,16 @@ revision = "0002"
 down_revision = "0001"
 
 _FALSE = sa.false()
+_KEYED: dict[str, Any] = {"sqlite_with_rowid": False}
 
 
 def upgrade() -> None:
     """Add the columns and tables, and fill in what follows from the older ones."""
     _users_and_keys()
     _usage()
+    for table in ("used_nonces", "tokens", "shards", "file_shards"):
+        with op.batch_alter_table(table, recreate="always", table_kwargs=_KEYED):
+            pass  # it is only stored in another way
     op.create_table(
         "invitations",
         sa.Column("code", sa.String, primary_key=True),
@@ -29,9 +35,14 @@ def _users_and_keys() -> None:
     with op.batch_alter_table("users") as users:
         users.add_column(sa.Column("disabled", sa.Boolean, nullable=False, server_default=_FALSE))
         users.add_column(sa.Column("storage", sa.Float))
-        users.add_column(sa.Column("reset", sa.String))
-        users.add_column(sa.Column("reset_expires", sa.BigInteger))
-        users.create_unique_constraint("users_reset", ["reset"])
+        users.add_column(sa.Column("mailed", sa.BigInteger))
+        users.add_column(sa.Column("removed", sa.BigInteger))
+    op.create_table(
+        "resets",
+        sa.Column("token", sa.String, primary_key=True),
+        sa.Column("user", sa.String, sa.ForeignKey("users.email"), nullable=False, index=True),
+        sa.Column("expires", sa.BigInteger, nullable=False, index=True),
+    )
     keys = sa.table("public_keys", sa.column("number"), sa.column("key"), sa.column("point"))
     op.add_column("public_keys", sa.Column("point", sa.String))
     op.add_column(
@@ -49,6 +60,7 @@ def _users_and_keys() -> None:
 def _usage() -> None:
     op.add_column("files", sa.Column("created", sa.BigInteger))
     op.add_column("buckets", sa.Column("used", sa.BigInteger, nullable=False, server_default="0"))
+    op.add_column("buckets", sa.Column("changed", sa.BigInteger))
     op.add_column("buckets", sa.Column("removed", sa.BigInteger))
     op.execute(
         "UPDATE buckets SET used ="
@@ -59,13 +71,15 @@ def _usage() -> None:
         sa.Column("bucket", sa.String, primary_key=True),
         sa.Column("month", sa.String, primary_key=True),
         sa.Column("size", sa.BigInteger, nullable=False),
+        **_KEYED,
     )
     op.create_table(
         "uploads",
         sa.Column("id", sa.String, primary_key=True),
-        sa.Column("bucket", sa.String, nullable=False, index=True),
+        sa.Column("bucket", sa.String, nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("started", sa.BigInteger, nullable=False),
+        **_KEYED,
     )
     op.drop_table("pointers")  # they are good for five minutes
     op.create_table(
@@ -76,4 +90,5 @@ def _usage() -> None:
         sa.Column("bucket", sa.String, nullable=False),
         sa.Column("month", sa.String, nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
+        **_KEYED,
     )

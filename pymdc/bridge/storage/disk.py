@@ -1,0 +1,107 @@
+"""The disk: what a power cut leaves on it, and how much room it has."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from pymdc.bridge.settings import RESERVE
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_INDEX_PIECE = 32 * 1024  # bytes by which SQLite extends the index of its log
+_CANNOT_SYNC = (errno.EINVAL, errno.EBADF)  # some file systems do not sync folders
+
+T = TypeVar("T")
+
+
+class DiskFullError(OSError):
+    """The disk is full to the last byte, and so is the reserve."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in *folder* are on the disk; do nothing where that can't be asked."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder of another user; and Windows opens none
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_path(folder: Path) -> None:
+    """Wait until *folder* itself, and the names in it, are on the disk."""
+    for place in (folder, *folder.absolute().parents):
+        sync_folder(place)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how many bytes the disk has left for files in *folder*."""
+    return shutil.disk_usage(folder).free
+
+
+class Reserve:
+    """A file in *folder* that is cut, piece by piece, when the disk is full to the last byte.
+
+    So there is room for the transactions that make room, whoever filled the disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "reserve"
+
+    def run(self, function: Callable[[], T], share: float) -> T:
+        """Run *function*; while the disk is too full for its transactions, with more room.
+
+        *share* is how much of the reserve may be used up for that. Raises `DiskFullError` if that
+        does not suffice.
+        """
+        while True:
+            try:
+                return function()
+            except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
+                if not self._is_full(error):
+                    raise
+                if not self._give(share):
+                    raise DiskFullError("the disk is full") from error
+
+    def fill(self) -> None:
+        """Make the file as large as it should be, if the disk has room for it."""
+        size = self._size()
+        if size == RESERVE or free_bytes(self._path.parent) < 2 * RESERVE:
+            return
+        with suppress(OSError):
+            with open(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, RESERVE)
+                else:
+                    file.write(bytes(RESERVE))
+
+    def _give(self, share: float) -> bool:
+        size, least = self._size(), round((1 - share) * RESERVE)
+        if size <= least:
+            return False
+        os.truncate(self._path, max(least, size - RESERVE // 8))
+        return True
+
+    def _is_full(self, error: Exception) -> bool:
+        # SQLite says the second where it can't extend the index of its log.
+        text, free = str(error), free_bytes(self._path.parent)
+        return "disk is full" in text or ("disk I/O error" in text and free < _INDEX_PIECE)
+
+    def _size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
