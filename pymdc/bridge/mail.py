@@ -68,7 +68,7 @@ class Mailer:
         self, outbox: Path, smtp: str | None, password: str | None, announce: Announce | None
     ) -> None:
         self._outbox = outbox
-        self._server = None if smtp is None else _parse_url(smtp, password)
+        self._server = None if smtp is None else parse_url(smtp, password)
         self._announce = announce
         self._wake = threading.Event()
         self._stopping = False
@@ -90,9 +90,17 @@ class Mailer:
         try:
             yield
         finally:
-            self._stopping = True
-            self._wake.set()
+            self.stop()
             thread.join(MAIL_STOP_SECONDS)
+
+    def stop(self) -> None:
+        """Begin no other delivery; what is not sent is sent after the next start."""
+        self._stopping = True
+        self._wake.set()
+
+    def waiting(self) -> int:
+        """Return how many mails are in the outbox."""
+        return sum(1 for _ in self._outbox.glob("*.eml"))
 
     def send(self, purpose: Purpose, email: str, link: str) -> None:
         """Send *link* to *email*; if the mail cannot even be kept, that is logged."""
@@ -158,7 +166,8 @@ class Mailer:
         return True
 
 
-def _parse_url(url: str, password: str | None) -> _Server:
+def parse_url(url: str, password: str | None) -> _Server:
+    """Return the mail server at *url*, an SMTP URL; *password* counts before one in it."""
     with suppress(ValueError):  # its text may contain a part of the password
         parts = urlsplit(url)
         if parts.scheme in _PORTS and parts.hostname and parts.port != 0:

@@ -17,7 +17,7 @@ from processes import MINUTE, ROOT, python
 from reverse_proxies import DEPLOY, free_port
 
 from pymdc.bridge.options import OPTIONS, PREFIX
-from pymdc.bridge.settings import DESCRIPTORS_KEPT, MAX_CONNECTIONS, Settings
+from pymdc.bridge.settings import DESCRIPTORS_KEPT, MAX_CONNECTIONS, STOP_RESERVE, Settings
 
 EXPOSURE = 1.5  # of 10, as systemd-analyze counts what a unit may do
 PORT = next(option.default for option in OPTIONS if option.name == "port")
@@ -72,7 +72,7 @@ def test_services_may_do_little(units: list[Path]) -> None:
 
 
 def test_unit_gives_the_bridge_time_and_descriptors() -> None:
-    assert float(unit_values("TimeoutStopSec")[0]) > Settings.grace
+    assert float(unit_values("TimeoutStopSec")[0]) > Settings.grace + STOP_RESERVE
     assert int(unit_values("LimitNOFILE")[0]) >= MAX_CONNECTIONS + DESCRIPTORS_KEPT
 
 
@@ -115,7 +115,7 @@ def test_compose_file_refers_to_what_there_is() -> None:
 def test_compose_file_puts_caddy_before_the_bridge() -> None:
     bridge, caddy = (COMPOSE["services"][name] for name in ("bridge", "caddy"))
     exposed = dict(instructions(CONTAINERFILE))["EXPOSE"]
-    assert exposed == str(PORT)
+    assert exposed == PORT
     assert caddy["environment"]["BRIDGE"] == f"bridge:{exposed}"
     assert "ports" not in bridge
     named = {*re.findall(r"{\$(\w+)", (DEPLOY / "Caddyfile").read_text(encoding="utf-8"))}
@@ -127,7 +127,7 @@ def test_compose_file_puts_caddy_before_the_bridge() -> None:
 
 def test_compose_file_gives_the_bridge_time_and_descriptors() -> None:
     bridge = COMPOSE["services"]["bridge"]
-    assert float(bridge["stop_grace_period"].rstrip("s")) > Settings.grace
+    assert float(bridge["stop_grace_period"].rstrip("s")) > Settings.grace + STOP_RESERVE
     assert bridge["ulimits"]["nofile"] >= MAX_CONNECTIONS + DESCRIPTORS_KEPT
 
 
@@ -187,7 +187,7 @@ def test_container_is_built_and_serves(tmp_path: Path) -> None:
         folder=folder,
         root=last.root,
         entrypoint=last.command(last.entrypoint, PYMDC_BRIDGE_PORT=port),
-        health=last.command([part.replace(str(PORT), port) for part in last.health]),
+        health=last.command([part.replace(PORT, port) for part in last.health]),
     )
     lines = [
         "set -eu",

@@ -32,6 +32,11 @@ class Limits(NamedTuple):
     each_user: float | None = None
 
 
+def stored_bytes(connection: sa.Connection) -> int:
+    """Return how many bytes the files in all buckets have."""
+    return int(connection.execute(sa.select(_USED)).scalar_one())
+
+
 def check_storage(
     connection: sa.Connection, limits: Limits, bucket: sa.RowMapping, size: int
 ) -> None:
