@@ -98,6 +98,14 @@ def test_file_comes_back_through_the_proxy(
     assert (tmp_path / "back").read_bytes() == content
 
 
+def test_chunked_upload_passes_the_proxy(alice: User) -> None:
+    bucket, body = alice.bucket(), form(b"abc")
+    headers = upload_headers(alice.token(bucket, "PUSH"), 3)
+    pieces = (body[index : index + 1] for index in range(len(body)))
+    reply = plain_client.ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", pieces, headers)
+    assert (reply.status, reply.json["size"]) == (200, 3)
+
+
 def test_refusal_of_a_large_upload_is_read(
     ask: Ask, files: pymdc.api.Files, account: Account, client: pymdc.Client
 ) -> None:
