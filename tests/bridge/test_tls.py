@@ -200,6 +200,7 @@ def test_failed_handshake_is_a_line(bridge: Bridge, caplog: pytest.LogCaptureFix
     with socket.create_connection(address(bridge), timeout=PATIENCE) as wire:
         wire.sendall(head("GET /"))
         assert wire.recv(1000) == b""
+    bridge.close()
     assert re.search(r"the TLS handshake with 127\.0\.0\.1 failed: .*http request", caplog.text)
 
 

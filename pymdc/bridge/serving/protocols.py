@@ -92,6 +92,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._next_check.cancel()
         self._unparsed = memoryview(b"")
         super().connection_lost(exc)
+        self.transport.close()  # else TLS of Python 3.10 warns that it was not closed
 
     def data_received(self, data: bytes) -> None:
         self._last_used = self.loop.time()
@@ -282,6 +283,7 @@ class ChannelProtocol(WebSocketsSansIOProtocol):
         self._cancel_abort()
         self.connections.add(self)  # uvicorn removes it, but it may have made room already
         super().connection_lost(exc)
+        self.transport.close()  # as above
 
     def pause_writing(self) -> None:
         super().pause_writing()
