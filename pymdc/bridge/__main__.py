@@ -23,6 +23,7 @@ except ImportError:  # Windows has no such limit
 
 _RELOAD = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_TELL_SECONDS = 0.5
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -53,8 +54,8 @@ def main() -> int:
                     _log.warning("there is no certificate to read again")
                 else:
                     bridge.reload_certificate()
-            _log.info("stopping")
             _end_after(options["grace"] + STOP_RESERVE)
+            _log.info("stopping")
     return 0
 
 
@@ -101,9 +102,13 @@ def _raise_descriptor_limit() -> None:
 def _end_after(seconds: float) -> None:
     """End the program after so many *seconds*, whatever hangs: a disk, perhaps."""
 
-    def end() -> None:
+    def tell() -> None:
         _log.error("the bridge did not stop in %g seconds, and is ended", seconds)
-        logging.shutdown()
+
+    def end() -> None:
+        teller = threading.Thread(target=tell, daemon=True)  # whoever reads the log may hang
+        teller.start()
+        teller.join(_TELL_SECONDS)
         os._exit(1)
 
     timer = threading.Timer(seconds, end)

@@ -69,6 +69,7 @@ class HTTPProtocol(HttpToolsProtocol):
     _unsent = math.inf  # bytes at the last check, unless all were sent since then
     _idle_checks = 0  # checks in a row that found the client stalled
     _last_used = 0.0
+    _is_channel = False
     _closing = False  # whether the last check has found that it awaits a farewell
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -101,10 +102,8 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if (
-            self._between_requests() and self.cycle.more_body
-        ):  # it is still sending what was refused
-            self.transport.close()
+        if self._between_requests() and self.cycle.more_body:
+            self.transport.close()  # it is still sending what was refused
         self._parse()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -142,6 +141,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         if not self.transport.is_closing():
             self._next_check.cancel()
+            self._is_channel = True  # another protocol has the transport from now on
             super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
@@ -179,7 +179,7 @@ class HTTPProtocol(HttpToolsProtocol):
             super().data_received(piece)  # type: ignore[arg-type]  # the parser takes any buffer
             if self._head_size > MAX_HEAD and not self.transport.is_closing():
                 self.send_400_response("Request head is too large")
-        if self.transport.get_protocol() is not self:  # it is a channel now
+        if self._is_channel:
             return
         was_held, self.flow.held = self.flow.held, bool(self._unparsed)
         if self.flow.held:
@@ -188,7 +188,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def _may_parse(self) -> bool:
-        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+        if self.transport.is_closing() or self._is_channel:
             return False
         return not self.pipeline and (self._between_requests() or self.cycle.more_body)
 
