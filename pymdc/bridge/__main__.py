@@ -45,7 +45,8 @@ def main() -> int:
             return _fail(str(error))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
-            return _fail(f"{error}{'; --port says another one, and 0 any' if taken else ''}")
+            remedy = "; --port and --metrics-port choose others, and 0 is any" if taken else ""
+            return _fail(f"{error}{remedy}")
         with closing(bridge):
             print(f"Bridge at {bridge.endpoint}", flush=True)
             if bridge.metrics_endpoint:

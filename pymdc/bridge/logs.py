@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Any, TextIO
+from typing import Any
 
 from pymdc.bridge.settings import MAX_LOGGED
 
@@ -122,7 +122,7 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
-class LineHandler(logging.StreamHandler[TextIO]):
+class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not before Python 3.11
     """Writes to stderr; the lines of one round of an event loop together.
 
     Python lets another thread run during each write, and then has to wait for it.

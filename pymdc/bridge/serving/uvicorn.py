@@ -108,7 +108,7 @@ class Server(uvicorn.Server):
         thread.start()
         self._ready.wait()
         try:
-            if not self.started:
+            if self._failure or not self.started:
                 raise RuntimeError("the bridge did not start") from self._failure
             yield
         finally:
