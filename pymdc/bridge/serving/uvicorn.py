@@ -150,12 +150,21 @@ class Server(uvicorn.Server):
         deadline = max(deadline, time.monotonic() + CLOSE_SECONDS / 2)
         while (state.connections or state.tasks) and time.monotonic() < deadline:
             await asyncio.sleep(_STOP_CHECK)
-        if tasks := [*state.tasks]:
-            _log.warning("%d requests took longer than the grace, and were ended", len(tasks))
+        if state.tasks:
+            _log.warning("%d requests took longer than the grace, and are ended", len(state.tasks))
+            await self._end_requests()
+        self._end_connections()
+        await asyncio.sleep(_STOP_CHECK)  # for requests that see that their connection has ended
+
+    async def _end_requests(self) -> None:
+        for connection in self.server_state.connections:
+            if isinstance(connection, HTTPProtocol) and connection.flow.write_paused:
+                connection.transport.abort()  # no answer can be sent
+        await asyncio.sleep(_STOP_CHECK)
+        if tasks := [*self.server_state.tasks]:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=CLEANUP_SECONDS)
-        self._end_connections()
 
     def _end_connections(self) -> None:
         """End those that are left: a client reads nothing, or a scraper asks for the metrics."""
