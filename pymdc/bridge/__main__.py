@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
+from pymdc.bridge import missing
 from pymdc.bridge.logs import configure
 from pymdc.bridge.options import parse
 
@@ -17,6 +18,8 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit status."""
+    if sys.argv[1:2] == ["admin"]:
+        return _administer(sys.argv[2:])
     options = parse(sys.argv[1:])
     configure(options.pop("log_level"), options.pop("log_format"))
     with _stop_signals() as wait_for_signal:
@@ -59,6 +62,14 @@ def _stop_signals() -> Iterator[Callable[[], None]]:
             yield wait
         finally:
             signal.set_wakeup_fd(-1)
+
+
+def _administer(arguments: list[str]) -> int:
+    try:
+        from pymdc.bridge.admin.program import main
+    except ImportError as error:
+        return _fail(missing(error))
+    return main(arguments)
 
 
 def _print_link(email: str, link: str) -> None:

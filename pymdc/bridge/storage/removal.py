@@ -8,7 +8,20 @@ import sqlalchemy as sa
 
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.tables import BATCH, batches, buckets, file_shards, files, shards
+from pymdc.bridge.storage.tables import (
+    BATCH,
+    batches,
+    buckets,
+    file_shards,
+    files,
+    invitations,
+    nonce_floors,
+    old_nonces,
+    public_keys,
+    shards,
+    used_nonces,
+    users,
+)
 from pymdc.bridge.storage.usage import add_used
 
 
@@ -56,6 +69,36 @@ def finish_removals(database: Database, objects: ObjectStore) -> None:
         pending = connection.execute(removed).scalars().all()
     for bucket in pending:
         finish_removal(database, objects, bucket)
+
+
+def remove_user(database: Database, objects: ObjectStore, email: str, now: int) -> bool:
+    """Remove a user with all keys, buckets and files; return False if there is no such user.
+
+    The user is disabled first. If the removal is broken off, the next bridge finishes that of the
+    buckets, and the user stays disabled.
+    """
+    mine, owned = users.c.email == email, buckets.c.user == email
+    while True:
+        with database.write() as connection:
+            if not connection.execute(sa.update(users).where(mine).values(disabled=True)).rowcount:
+                return False
+            connection.execute(sa.update(buckets).where(owned).values(removed=now))
+        finish_removals(database, objects)
+        with database.write() as connection:
+            # A request that was accepted before may have added a bucket.
+            if not connection.execute(sa.select(sa.exists().where(owned))).scalar():
+                _delete_user(connection, email)
+                return True
+
+
+def _delete_user(connection: sa.Connection, email: str) -> None:
+    # The nonces of the user's keys are kept: a recorded request must not work if the user returns.
+    for nonces in (used_nonces, old_nonces, nonce_floors):
+        connection.execute(sa.delete(nonces).where(nonces.c.owner == email))
+    used = sa.update(invitations).where(invitations.c.email == email)
+    connection.execute(used.values(email=""))
+    connection.execute(sa.delete(public_keys).where(public_keys.c.user == email))
+    connection.execute(sa.delete(users).where(users.c.email == email))
 
 
 def file_parts(connection: sa.Connection, bucket: str, file_hash: str) -> Sequence[sa.RowMapping]:

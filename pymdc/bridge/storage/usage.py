@@ -10,6 +10,7 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.storage.database import INSERTS
 from pymdc.bridge.storage.tables import (
     buckets,
+    check_bucket,
     delete_expired,
     files,
     pointers,
@@ -28,6 +29,7 @@ _HOLDER = (
     sa.select(
         buckets,
         users.c.storage.label("own_limit"),
+        users.c.disabled,
         sa.select(_RESERVED)
         .where(uploads.c.bucket == buckets.c.id, _OTHERS)
         .correlate(buckets)
@@ -66,11 +68,9 @@ class Limits(NamedTuple):
 
 
 def find_holder(connection: sa.Connection, bucket: str, upload: str) -> sa.RowMapping:
-    """Return a bucket, with what `check_storage` needs for *upload*; 404 if there is none."""
+    """Return a bucket, with what `check_storage` needs for *upload*; refuse as `find_bucket`."""
     row = connection.execute(_HOLDER, {"bucket": bucket, "upload": upload}).mappings().first()
-    if row is None:
-        raise Refused(404, "Bucket not found")
-    return row
+    return check_bucket(row)
 
 
 def check_storage(
