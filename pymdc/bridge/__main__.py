@@ -73,7 +73,8 @@ def _administer(arguments: list[str]) -> int:
 
 
 def _print_link(email: str, link: str) -> None:
-    print(f"Activate {email}: {link}", flush=True)
+    is_link = "/activations/" in link  # else it is a token
+    print(f"{'Activate' if is_link else 'New password for'} {email}: {link}", flush=True)
 
 
 def _fail(message: str) -> int:

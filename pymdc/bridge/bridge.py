@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from pymdc.bridge.context import Context
 from pymdc.bridge.load import Load
-from pymdc.bridge.mail import Mailer
+from pymdc.bridge.mail import Mailer, Outbox
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.serving.app import App
 from pymdc.bridge.serving.threads import Threads
@@ -39,8 +39,10 @@ class Bridge:
     *data* is the folder in which the bridge stores everything; by default, a temporary folder.
     *host* and *port* are the address to listen on; port 0 means any free port.
     *url* is the address for the links in mails, if users do not reach the bridge at `endpoint`.
-    *smtp* is the URL of a mail server. Without *smtp*, activation messages are written to the
-    folder ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
+    *smtp* is the URL of a mail server, and *mail_from* the sender of the bridge's mails.
+    Without *smtp*, mails are written to the folder ``outbox`` in *data*, and *announce* is called
+    with the e-mail address and the activation link, or the token for a new password.
+    *registration* is "open", "closed", or "invite" if it takes an invitation.
     *nonce_rule* is "once" or "2016". *shard_size* is in bytes. *clock* returns seconds.
     With *fsync*, what was acknowledged outlasts a power cut.
     Uploads are refused when the disk has fewer than *min_free* bytes left.
@@ -62,6 +64,7 @@ class Bridge:
         url: str | None = Settings.url,
         smtp: str | None = Settings.smtp,
         smtp_password: str | None = Settings.smtp_password,
+        mail_from: str | None = Settings.mail_from,
         registration: str = Settings.registration,
         trusted_proxies: tuple[str, ...] = Settings.trusted_proxies,
         tls_cert: str | os.PathLike[str] | None = Settings.tls_cert,
@@ -86,6 +89,7 @@ class Bridge:
             url=url,
             smtp=smtp,
             smtp_password=smtp_password,
+            mail_from=mail_from,
             registration=registration,
             trusted_proxies=trusted_proxies,
             tls_cert=tls_cert,
@@ -119,9 +123,8 @@ class Bridge:
             if settings.fsync:  # the names of the folders, and of the files of the database
                 sync_path(folder)
             undo.enter_context(cleaned_and_locked(folder, self._database, objects))
-            mailer = Mailer(
-                folder / "outbox", settings.smtp, settings.smtp_password, settings.announce
-            )
+            outbox = Outbox(folder / "outbox", fsync=settings.fsync)
+            mailer = Mailer(outbox, settings)
             undo.enter_context(mailer.delivering())
             context = Context(
                 endpoint=(settings.url or self.endpoint).rstrip("/"),

@@ -58,6 +58,7 @@ OPTIONS = (
     Option("tls-key", "tls_key", None, "the private key of the certificate"),
     Option("smtp", "smtp", None, "the mail server: smtp[s]://[USER@]HOST[:PORT]"),
     Option("smtp-password", "smtp_password", None, "the password of its user", secret=True),
+    Option("mail-from", "mail_from", None, "the sender of its mails, if not the user at --smtp"),
     Option("registration", "registration", "open", "who may register", choices=REGISTRATIONS),
     Option("user-limit", "user_limit", None, "GB that a user may store", float),
     Option("storage-limit", "storage_limit", None, "GB that all users may store", float),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ MiB = 1024 * 1024
 Announce = Callable[[str, str], object]
 NONCE_RULES = ("once", "2016")
 REGISTRATIONS = ("open", "closed", "invite")
+ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
 # Requests
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
@@ -37,6 +39,7 @@ FIRST_MESSAGE_SECONDS = 10.0
 CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
 
 # Accounts
+MAX_ADDRESS = 254  # characters of an e-mail address, as RFC 5321 says
 TOKEN_LIFETIME = 300_000  # milliseconds; for the tokens of pointers too
 NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key
 MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB
@@ -44,14 +47,15 @@ FREE_FAILURES = {"account": 5, "address": 20}  # wrong passwords before the next
 LONGEST_DELAY = 60.0  # seconds, after wrong passwords
 FORGOTTEN = 900.0  # seconds after which a wrong password is forgotten
 MAX_REMEMBERED_FAILURES = 10_000  # accounts and addresses
-RESET_LIFETIME = 3_600_000  # milliseconds; for a token with which a new password is set
-MAIL_PAUSE = 60  # seconds between two mails to one address
+RESET_LIFETIME = 3_600_000  # milliseconds, for a token with which a new password is set
+MAIL_PAUSE = 60_000  # milliseconds between two mails to one address
 
 # Mails
-SMTP_SECONDS = 10.0
+SMTP_SECONDS = 10.0  # for each answer of the mail server
 FIRST_RETRY = 30.0  # seconds after a mail that was not sent; then twice as long each time
-LAST_RETRY = 3600.0
-MAIL_STOP_SECONDS = 2.0  # for the mail that is being sent when the bridge stops
+LAST_RETRY = 900.0  # seconds; so a mail is sent soon after the mail server works again
+MAIL_LIFETIME = 432_000_000  # milliseconds, five days (RFC 5321, 4.5.4.1), for a mail not sent
+MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 
 # Load
 MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
@@ -76,6 +80,7 @@ class Settings:
     url: str | None = None
     smtp: str | None = None
     smtp_password: str | None = None
+    mail_from: str | None = None
     registration: str = "open"
     trusted_proxies: tuple[str, ...] = ()
     tls_cert: str | os.PathLike[str] | None = None
@@ -102,6 +107,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value!r}; expected zero or more")
+        if self.mail_from is not None and not ADDRESS.fullmatch(self.mail_from):
+            raise ValueError(f"mail_from is {self.mail_from!r}; expected an address, as a@b.com")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("TLS takes both a certificate and its key")
         if type(self.port) is not int or not 0 <= self.port <= 65535:

@@ -142,13 +142,17 @@ def test_upload_that_ends_after_its_user_is_disabled_is_refused(
     assert objects() == 0
 
 
-def test_password_is_read_from_stdin(alice: User, data: Path) -> None:
+def test_password_is_read_from_stdin(alice: User, bucket: str, data: Path) -> None:
+    push = upload_headers(alice.token(bucket, "PUSH"), 3)
     command = [sys.executable, *PROGRAM, "--data", str(data), "users", "password", alice.email]
     done = subprocess.run(
         command, input="né w\r\n".encode(), capture_output=True, timeout=MINUTE, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == b"alice@example.com has the new password.\n"
+    assert alice.ask("GET", "/keys").status == 200, "keys stay"
+    stolen = ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", form(b"abc"), push)
+    assert stolen.error == (401, "Invalid or expired token")
     for password, status in (PASSWORD, 401), (sha256("né w".encode()).hexdigest(), 200):
         headers = basic(alice.email, password)
         assert ask(alice.bridge, "GET", "/keys", headers=headers).status == status
@@ -211,6 +215,17 @@ def test_deleted_user_is_gone_with_everything(
     again = User(alice.bridge, "alice")
     assert again.ask("GET", "/buckets").json == []
     assert "no user alic@example.com" in failed(admin("users", "delete", "alic@example.com"))
+
+
+def test_deletion_that_was_broken_off_is_finished_by_the_next(
+    alice: User, bucket: str, admin: Admin, data: Path, objects: Count, rows: Rows
+) -> None:
+    alice.upload(bucket, DATA)
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        connection.execute("UPDATE users SET removed = 1")
+    assert listed(admin) == {alice.email: "being deleted"}
+    assert admin("users", "delete", alice.email, "--yes").status == 0
+    assert (rows("users"), rows("buckets"), objects()) == (0, 0, 0)
 
 
 def test_user_is_deleted_only_if_somebody_says_yes(alice: User, data: Path) -> None:

@@ -20,6 +20,8 @@ from pymdc.bridge.storage.nonces import RULES
         ({"port": 65536}, "port is 65536; expected 0 to 65535"),
         ({"port": "80"}, "port is '80'; expected 0 to 65535"),
         ({"nonce_rule": "2017"}, "nonce_rule is '2017'; expected one of once, 2016"),
+        ({"mail_from": "me"}, "mail_from is 'me'; expected an address, as a@b.com"),
+        ({"mail_from": "a@b.com\nTo: c@d.com"}, "expected an address"),
         ({"shard_size": 0}, "shard_size is 0; expected bytes, one or more"),
     ],
 )

@@ -6,8 +6,8 @@ import os
 
 import sqlalchemy as sa
 
-from pymdc.bridge.admin.accounts import bucket_rows, find_user, month, user_rows
 from pymdc.bridge.admin.folder import DATABASE, CommandError, DataFolder
+from pymdc.bridge.admin.lists import bucket_rows, find_user, month, user_rows
 from pymdc.bridge.admin.output import Report, quota_text, size_text, table, time_text
 from pymdc.bridge.context import iso_time
 from pymdc.bridge.js_number import json_number

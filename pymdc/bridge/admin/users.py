@@ -11,8 +11,8 @@ from hashlib import sha256
 
 import sqlalchemy as sa
 
-from pymdc.bridge.admin.accounts import find_user, user_rows
 from pymdc.bridge.admin.folder import CommandError, DataFolder
+from pymdc.bridge.admin.lists import find_user, user_rows
 from pymdc.bridge.admin.output import (
     Report,
     count_text,
@@ -25,8 +25,9 @@ from pymdc.bridge.admin.output import (
 from pymdc.bridge.context import iso_time
 from pymdc.bridge.js_number import json_number
 from pymdc.bridge.passwords import Passwords
+from pymdc.bridge.storage.accounts import mark_account_removed, void_tokens
 from pymdc.bridge.storage.disk import Reserve
-from pymdc.bridge.storage.removal import remove_user
+from pymdc.bridge.storage.removal import finish_account_removal
 from pymdc.bridge.storage.tables import buckets, invitations, pointers, users
 
 _HEAD = ("user", "state", "registered (UTC)", ">keys", ">buckets", ">files", ">stored", ">limit")
@@ -80,9 +81,7 @@ def set_password(folder: DataFolder, email: str) -> Report:
     with folder.database.read() as connection:
         find_user(connection, email)
     hashed = Passwords().hash(sha256(_read_password(email)).hexdigest())
-    return _change(
-        folder, email, "has the new password", password=hashed, reset=None, reset_expires=None
-    )
+    return _change(folder, email, "has the new password", password=hashed)
 
 
 def set_limit(folder: DataFolder, email: str, limit: float | None) -> Report:
@@ -103,10 +102,7 @@ def delete(folder: DataFolder, email: str, yes: bool) -> Report:
     what = f"{row['email']} with {' and '.join(has)} ({size_text(row['used'])})"
     if not yes:
         _confirm(f"Delete {what}?")
-    now = int(time.time() * 1000)
-    remove = partial(remove_user, folder.database, folder.objects, row["email"], now)
-    if not Reserve(folder.path).run(remove, share=1):
-        raise CommandError(f"there is no user {email}; users list shows all")
+    Reserve(folder.path).run(partial(_remove, folder, row["email"]), share=1)
     return Report(_user_json(row), f"Deleted {what}.")
 
 
@@ -124,11 +120,19 @@ def _change(folder: DataFolder, email: str, is_now: str, **values: object) -> Re
     with folder.database.write() as connection:
         email = find_user(connection, email)["email"]
         connection.execute(sa.update(users).where(users.c.email == email).values(**values))
+        if "password" in values:
+            void_tokens(connection, email)
         if values.get("disabled"):
             owned = sa.select(buckets.c.id).where(buckets.c.user == email)
             connection.execute(sa.delete(pointers).where(pointers.c.bucket.in_(owned)))
         row = find_user(connection, email)
     return Report(_user_json(row), f"{email} {is_now}.")
+
+
+def _remove(folder: DataFolder, email: str) -> None:
+    with folder.database.write() as connection:
+        mark_account_removed(connection, email, int(time.time() * 1000))
+    finish_account_removal(folder.database, folder.objects, email)
 
 
 def _read_password(email: str) -> bytes:
@@ -162,6 +166,8 @@ def _confirm(question: str) -> None:
 
 
 def _state(row: sa.RowMapping) -> str:
+    if row["removed"] is not None:
+        return "being deleted"
     if row["disabled"]:
         return "disabled"
     return "active" if row["activated"] else "not activated"

@@ -12,10 +12,17 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-from pymdc.bridge.auth import Identity, anybody, token_holder, user, user_or_listed_key
+from pymdc.bridge.auth import (
+    Identity,
+    account_holder,
+    anybody,
+    token_holder,
+    user,
+    user_or_listed_key,
+)
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.routes import buckets, files, keys, uploads, users
+from pymdc.bridge.routes import accounts, buckets, files, keys, uploads, users
 from pymdc.bridge.serving.request import Request, Response
 
 _API_VERSION = "0.3.0"  # of the bridge of 2016, whose protocol this is
@@ -25,6 +32,7 @@ _SECURITY = {
     anybody: [],
     user: _BASIC_OR_KEY,
     user_or_listed_key: _BASIC_OR_KEY,
+    account_holder: [{"basic": []}],
     token_holder: [{"x-token": []}],
 }
 
@@ -96,6 +104,10 @@ ROUTES = (
     Route("GET", "/", describe, anybody),
     Route("POST", "/users", users.register, anybody, hashes_password=True),
     Route("GET", "/activations/{token}", users.activate, anybody),
+    Route("PATCH", "/users/{email}", accounts.change, account_holder, hashes_password=True),
+    Route("DELETE", "/users/{email}", accounts.remove, account_holder, db_only=False),
+    Route("POST", "/users/{email}/reset", accounts.request_reset, anybody),
+    Route("PUT", "/users/{email}/reset", accounts.reset, anybody, hashes_password=True),
     Route("GET", "/keys", keys.list_keys, user),
     Route("POST", "/keys", keys.register_key, user),
     Route("DELETE", "/keys/{key}", keys.remove_key, user),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -74,6 +75,8 @@ class App:
     def __init__(self, context: Context) -> None:
         self.channels = Channels(context)
         self._context = context
+        self._afterwards: list[Callable[[], None]] = []
+        self._running_afterwards = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or a channel; a channel is a WebSocket at the path /."""
@@ -111,6 +114,17 @@ class App:
                     entry.sent = await _send_pages(response, headers, self._context.threads, send)
         finally:
             entry.finish(response.status, body.size)
+        if response.afterwards is not None:
+            await self._run_afterwards(response.afterwards)
+
+    async def _run_afterwards(self, function: Callable[[], None]) -> None:
+        """Run *function* on a thread, with those of other requests: there may be many."""
+        self._afterwards.append(function)
+        with contextlib.suppress(asyncio.CancelledError):  # the grace is over
+            async with self._running_afterwards:
+                functions, self._afterwards = self._afterwards, []
+                if functions:
+                    await self._context.threads.run(_run_all, functions)
 
     async def _respond(self, scope: Scope, headers: Headers, body: Body, entry: Entry) -> Response:
         if scope["method"] == "OPTIONS":
@@ -125,11 +139,15 @@ class App:
         request = Request(scope["method"], path, query, headers, parameters, channel_url, entry)
         if not route.streamed:
             request = replace(request, body=await body.read())
-            if "authorization" in headers or route.hashes_password:
+            known = None
+            if request.credentials or route.hashes_password:
                 async with context.load.passwords:
-                    return await context.threads.run(_handle, route, context, request)
+                    if route.hashes_password:
+                        return await context.threads.run(_handle, route, context, request)
+                    # A removal, which may take long, must not hold up other passwords.
+                    known = await context.threads.run(_authenticate, route, context, request)
             run = context.threads.run_db_only if route.db_only else context.threads.run
-            return await run(_handle, route, context, request)
+            return await run(_handle, route, context, request, known)
         response: Response = await route.handler(context, request, body)
         return response
 
@@ -139,10 +157,20 @@ class App:
         return f"{scheme}://{host}"
 
 
-def _handle(route: Route, context: Context, request: Request) -> Response:
+def _run_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        try:
+            function()
+        except Exception:  # noqa: BLE001  # every error is logged
+            _log.exception("what follows the answer to a request failed")
+
+
+def _handle(
+    route: Route, context: Context, request: Request, known: Identity | None = None
+) -> Response:
     share = 1 if request.method == "DELETE" else 0.5
     authenticate = partial(_authenticate, route, context, request)
-    identity = context.load.run(authenticate, share=share)
+    identity = known or context.load.run(authenticate, share=share)
     response: Response = context.load.run(
         partial(route.handler, context, request, identity), share=share
     )

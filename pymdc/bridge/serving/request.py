@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -80,12 +80,15 @@ class Response:
     """A status, and a value to send as JSON; None is an empty body.
 
     *pages* are sent instead of a value: lists, which are read as they are sent, as one list.
+    *afterwards* is called on a thread when the response is sent, so that neither its value nor
+    its time says what is done.
     """
 
     value: object = None
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     pages: Iterator[list[Any]] | None = None
+    afterwards: Callable[[], None] | None = None
 
     def encode(self) -> bytes:
         """Return the body."""

@@ -19,7 +19,7 @@ def user_rows(connection: sa.Connection, email: str | None = None) -> Sequence[s
     keys = sa.select(sa.func.count()).where(public_keys.c.user == users.c.email)
     inside = sa.select(sa.func.count()).select_from(files.join(buckets)).where(owned)
     statement = sa.select(
-        *users.c["email", "created", "disabled", "storage"],
+        *users.c["email", "created", "disabled", "removed", "storage"],
         users.c.activation.is_(None).label("activated"),
         keys.scalar_subquery().label("keys"),
         sa.select(sa.func.count()).where(owned).scalar_subquery().label("buckets"),
