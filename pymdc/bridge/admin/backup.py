@@ -61,50 +61,58 @@ def backup(folder: DataFolder, directory: Path) -> Report:
             with folder.database.write():
                 locked = time.monotonic()
                 # The snapshot of *connection* begins here, with its first statement.
-                copying.bring(lambda: nullcontext(connection), last=True)
+                copying.bring(lambda: nullcontext(connection))
                 held = time.monotonic() - locked
             copying.sync()
             _save_database(connection, directory)
-            copying.damage.find_files(connection)
+            damage = copying.damage(connection)
             value = _counts(connection)
             value["deleted"] = copying.delete_unneeded(connection)
     value |= {"copied": copying.copied, "copied_size": copying.size}
     value |= {"lock_seconds": round(held, 3), "seconds": round(time.monotonic() - begun, 3)}
-    text = _text(folder, directory, value, copying.damage)
-    return Report(value | {"damaged": copying.damage.json()}, text, not copying.damage)
+    text = _text(folder, directory, value, damage)
+    return Report(value | {"damaged": damage.json()}, text, not damage)
 
 
 class _Copying:
-    """Copies objects into a backup; *damage* are those that the store does not have whole."""
+    """Copies objects into a backup."""
 
     def __init__(self, folder: DataFolder, directory: Path) -> None:
         self.copied = self.size = 0  # objects, bytes
-        self.damage = Damage()
-        self._faults: dict[Shard, DamagedError] = {}  # read once: the last round is to be short
         self._source = folder.objects
         self._target = ObjectStore(directory / SHARDS, fsync=True)
         self._target.delete_half_written()
-        self._have = {name for names in self._target.names() for name in names}
+        # The names of the objects that are copied, or cannot be.
+        self._done = {name for names in self._target.names() for name in names}
+        self._faults: dict[Shard, DamagedError] = {}
         self._progress = Progress("Copied")
         with folder.database.read() as connection:
             self._whole = whole_size(connection)
 
-    def bring(self, read: Read, *, last: bool = False) -> bool:
-        """Copy the objects that the backup does not have; say whether they were few.
-
-        What is missing or damaged before the *last* round may be deleted or replaced meanwhile.
-        """
+    def bring(self, read: Read) -> bool:
+        """Copy the objects that the backup does not have; say whether they were few."""
         copied, size = self.copied, self.size
         with read() as connection:
-            missing = [name for name in object_names(connection) if name not in self._have]
+            missing = [name for name in object_names(connection) if name not in self._done]
         for names in batches(missing):
             with read() as connection:
                 found = find_shards(connection, names)
-            self._copy([shard for shard in found if shard not in self._faults], last)
-            for shard in found:
-                if last and shard in self._faults:
-                    self.damage.add(shard, self._faults[shard])
+            faults = self._copy(found)
+            # An object that is deleted or replaced has lost its row before.
+            with read() as connection:
+                found = find_shards(connection, [shard.object for shard in faults])
+            self._faults |= {shard: faults[shard] for shard in found}
+            self._done.update(shard.object for shard in found)
         return self.copied - copied <= _FEW and self.size - size <= _SMALL
+
+    def damage(self, connection: sa.Connection) -> Damage:
+        """Return the objects that could not be copied, if the database names them still."""
+        damage = Damage()
+        for names in batches([shard.object for shard in self._faults]):
+            for shard in find_shards(connection, names):
+                damage.add(shard, self._faults[shard])
+        damage.find_files(connection)
+        return damage
 
     def sync(self) -> None:
         """Wait until the names of the objects are on the disk; their bytes are already."""
@@ -123,20 +131,23 @@ class _Copying:
         """End the display of the progress."""
         self._progress.close()
 
-    def _copy(self, found: Sequence[Shard], last: bool) -> None:
+    def _copy(self, found: Sequence[Shard]) -> dict[Shard, DamagedError]:
+        """Copy objects; return those that could not be copied."""
+        faults: dict[Shard, DamagedError] = {}
         try:
             for shard, fault in copy_objects(self._source, self._target, found):
-                if fault is None:
-                    self._have.add(shard.object)
-                    self.copied += 1
-                    self.size += shard.size
-                    self._progress.show(self.size, self._whole)
-                elif last or not fault.missing:
-                    self._faults[shard] = fault
+                if fault is not None:
+                    faults[shard] = fault
+                    continue
+                self._done.add(shard.object)
+                self.copied += 1
+                self.size += shard.size
+                self._progress.show(self.size, self._whole)
         except Refused:
             raise CommandError(
                 "the disk of the backup is full; the backup before is kept"
             ) from None
+        return faults
 
 
 def _counts(connection: sa.Connection) -> dict[str, Any]:

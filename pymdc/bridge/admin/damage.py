@@ -22,9 +22,6 @@ class Damage:
     def __len__(self) -> int:
         return len(self._faults)
 
-    def __contains__(self, shard: Shard) -> bool:
-        return shard in self._faults
-
     def add(self, shard: Shard, fault: object) -> None:
         """Note a damaged object."""
         self._faults[shard] = str(fault)

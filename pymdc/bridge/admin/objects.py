@@ -27,11 +27,7 @@ class Shard(NamedTuple):
 
 
 class DamagedError(Exception):
-    """An object is not what the database says; *missing* is true if there is none."""
-
-    def __init__(self, fault: str, *, missing: bool = False) -> None:
-        super().__init__(fault)
-        self.missing = missing
+    """An object is not what the database says."""
 
 
 def read_object(store: ObjectStore, shard: Shard) -> memoryview:
@@ -39,7 +35,7 @@ def read_object(store: ObjectStore, shard: Shard) -> memoryview:
     try:
         data = store.read(shard.object, 0, shard.size + 1)
     except FileNotFoundError:
-        raise DamagedError("missing", missing=True) from None
+        raise DamagedError("missing") from None
     except OSError as error:
         raise DamagedError(f"unreadable: {error.strerror}") from error
     if len(data) != shard.size:
