@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from administration import Admin, admin_of
 from plain_client import DATA, Count, User, ask, form, upload_headers
+from processes import ROOT
+from terminal import SHELL, Terminal
 
 from pymdc.bridge.admin import verify
 from pymdc.bridge.admin.objects import read_object
@@ -176,6 +179,15 @@ def test_faults_of_the_database_are_told(
     assert f"the shards of a.bin ({stored}) in {bucket} do not add up to 2,500 bytes" in done.text
     assert "row 1 of public_keys refers to a row of users that is missing" in done.text
     assert done.text.endswith("The database is not repaired: restore a backup.\n")
+
+
+def test_progress_is_shown_on_a_terminal_and_removed(alice: User, bucket: str, data: Path) -> None:
+    alice.upload(bucket, DATA)
+    command = f"{sys.executable} -m pymdc.bridge admin --data {data} verify"
+    with Terminal(data, {"PYTHONPATH": str(ROOT)}) as terminal:
+        printed = terminal.type(command, SHELL)
+    assert "Verified: 2.5 KB of 2.5 KB" in printed
+    assert printed.endswith("Everything is whole.\n")
 
 
 def test_long_report_is_cut_and_json_is_not(

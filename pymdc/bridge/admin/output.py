@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
-_BAR_WIDTH = 100  # characters; more than a line of progress has
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,16 @@ class Progress:
         """Show that *size* of *whole* bytes are done."""
         text = f"{self._doing}: {size_text(size)} of {size_text(whole)}"
         if text != self._shown and sys.stderr.isatty():
-            self._shown = text
-            print(f"\r{text:{_BAR_WIDTH}}\r", end="", file=sys.stderr, flush=True)
+            self._print(text)
 
     def close(self) -> None:
         """Remove what was shown."""
         if self._shown:
-            print(f"\r{'':{_BAR_WIDTH}}\r", end="", file=sys.stderr, flush=True)
+            self._print("")
+
+    def _print(self, text: str) -> None:
+        print(f"\r{text:{len(self._shown)}}\r", end="", file=sys.stderr, flush=True)
+        self._shown = text
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
