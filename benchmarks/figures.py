@@ -108,6 +108,13 @@ def speed(size: int, work: Callable[[], object]) -> float:
     return size / 1e6 / (time.perf_counter() - start)
 
 
+def rate(count: int, work: Callable[[], object]) -> float:
+    """Return how often a second *work* does something that it does *count* times."""
+    start = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - start)
+
+
 def result(row: Row, scale: Scale) -> Result:
     """Measure *row*; if that fails, the table shows the reason."""
     bar = "none" if row.bar is None else f"{row.bar:,g} {row.unit}".strip()

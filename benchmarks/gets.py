@@ -24,8 +24,8 @@ def signed(scale: Scale) -> Figures:
     """Return the answers a second, over 16 connections that are kept alive."""
     with bridge(scale.folder) as account:
         server = address(account.client.endpoint)
-        _rate(server, _requests(account, CONNECTIONS))
-        rates = [_rate(server, _requests(account, scale.calls)) for _ in range(scale.pairs)]
+        rate(server, _requests(account, CONNECTIONS))
+        rates = [rate(server, _requests(account, scale.calls)) for _ in range(scale.pairs)]
     median = statistics.median(rates)
     return Figures(median, spread(rates), f"{number(median)} /s", "none")
 
@@ -43,7 +43,7 @@ def _requests(account: Account, count: int) -> list[bytes]:
     return requests
 
 
-def _rate(server: tuple[str, int], requests: list[bytes]) -> float:
+def rate(server: tuple[str, int], requests: list[bytes]) -> float:
     """Send *requests* and return the number of answers a second."""
     remaining = iter(requests)
     with ExitStack() as stack, selectors.DefaultSelector() as selector:

@@ -55,7 +55,13 @@ ROWS = (
         0.85,
         uploads.to_sink_verified,
     ),
-    Row("bridge-upload", "upload ÷ SHA-256 and a written file", 0.35, uploads.to_bridge),
+    Row("bridge-upload", "upload ÷ SHA-256 and a written file", 0.6, uploads.to_bridge),
+    Row(
+        "bridge-small",
+        "uploads of 1 KB ÷ an inserted row and a written file",
+        0.5,
+        uploads.small_to_bridge,
+    ),
     Row("bridge-curl", "upload ÷ curl -F to the same bridge", None, uploads.to_bridge_by_curl),
     Row(
         "bridge-download",

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import sqlite3
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 
-from figures import MIB, Figures, Scale, compared, pairs, speed
-from parts import Account, bridge, delete_files, random_file, renew, sha256
+import gets
+from figures import MIB, Figures, Scale, compared, pairs, rate, speed
+from parts import Account, address, bridge, delete_files, random_file, renew, sha256
 from programs import curl, nginx
 
 import pymdc
 from pymdc._crypto.file_hash import FileHash
 
 BUCKET = "6b02b0fd5a7c8c5a831850a5"
+SMALL = 1000  # bytes
 TOKEN = "0" * 64  # given, so that the upload is the only request
 
 
@@ -108,3 +114,59 @@ def _written(path: str, folder: str) -> float:
 
     with open(path, "rb") as source, tempfile.TemporaryFile(dir=folder, buffering=0) as target:
         return speed(os.path.getsize(path), work)
+
+
+def small_to_bridge(scale: Scale) -> Figures:
+    """Compare uploads of 1 KB with inserted rows and written files, all of them on the disk."""
+    count = scale.calls
+    with bridge(scale.folder) as account:
+        server = address(account.client.endpoint)
+        gets.rate(server, _small_uploads(account, gets.CONNECTIONS))
+
+        def ours() -> float:
+            return gets.rate(server, _small_uploads(account, count))
+
+        theirs = partial(_rows_and_files, scale.folder, count)
+        return compared(pairs(ours, theirs, scale.pairs), "/s")
+
+
+def _small_uploads(account: Account, count: int) -> list[bytes]:
+    """Return *count* uploads, encoded, each with a token and content of its own."""
+    calls: list[pymdc.Call] = [
+        account.files.token("PUSH", lambda _answer: None) for _ in range(count)
+    ]
+    return [_small_upload(account.bucket, pymdc.unwrap(call.result())["token"]) for call in calls]
+
+
+def _small_upload(bucket: str, token: str) -> bytes:
+    disposition = 'Content-Disposition: form-data; name="file"; filename="small"'
+    part = f"--limit\r\n{disposition}\r\n\r\n".encode()
+    body = part + secrets.token_bytes(SMALL) + b"\r\n--limit--\r\n"
+    lines = (
+        f"PUT /buckets/{bucket}/files HTTP/1.1",
+        "Host: localhost",
+        f"x-token: {token}",
+        f"x-filesize: {SMALL}",
+        "Content-Type: multipart/form-data; boundary=limit",
+        f"Content-Length: {len(body)}",
+    )
+    return "\r\n".join((*lines, "", "")).encode() + body
+
+
+def _rows_and_files(folder: str, count: int) -> float:
+    """Return how many files of 1 KB a second are written, each with a row in a database."""
+    with tempfile.TemporaryDirectory(dir=folder) as data:
+        with closing(sqlite3.connect(Path(data, "db"), isolation_level=None)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=FULL")
+            database.execute("CREATE TABLE files (hash TEXT PRIMARY KEY, name TEXT, size INTEGER)")
+
+            def work() -> None:
+                for number in range(count):
+                    with open(Path(data, str(number)), "wb", 0) as file:
+                        file.write(secrets.token_bytes(SMALL))
+                        os.fsync(file.fileno())
+                    row = secrets.token_hex(20), "small", SMALL
+                    database.execute("INSERT INTO files VALUES (?, ?, ?)", row)
+
+            return rate(count, work)

@@ -8,9 +8,11 @@ from datetime import datetime, timezone
 
 from pymdc.bridge.load import Load
 from pymdc.bridge.mail import Mailer
+from pymdc.bridge.metrics import Metrics
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.nonces import NonceRule
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.usage import Limits
@@ -23,11 +25,13 @@ class Context:
     endpoint: str
     database: Database
     objects: ObjectStore
+    commits: GroupCommit
     mailer: Mailer
     passwords: Passwords
     nonce_rule: NonceRule
     threads: Threads
     load: Load
+    metrics: Metrics
     limits: Limits
     registration: str
     shard_size: int

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
 from plain_client import Count, Rows, User, address, form
 from processes import MINUTE, bridge_process
 
@@ -68,27 +68,48 @@ def test_removal_that_was_broken_off_is_finished(data: Path, objects: Count, row
         assert user.download(kept, stored) == bytes(2)
 
 
-def test_older_database_put_back_loses_no_newer_shard(
-    data: Path, objects: Count, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_older_database_put_back_loses_no_newer_shard(data: Path, objects: Count) -> None:
     with Bridge(data) as bridge:
         user = User(bridge, "alice")
         bucket = user.bucket()
-        first = user.upload(bucket, b"first").json["hash"]
+        kept, removed = (user.upload(bucket, name).json["hash"] for name in (b"kept", b"removed"))
     database, newer = data / "metadata.sqlite", data / "newer.sqlite"
-    older = database.read_bytes()
-    with Bridge(data) as user.bridge:
+    older, aside = database.read_bytes(), data / "set-aside"
+    with bridge_process(data) as (bridge.endpoint, _):
         second = user.upload(bucket, b"second").json["hash"]
+        assert user.ask("DELETE", f"/buckets/{bucket}/files/{removed}").status == 204
     database.rename(newer)
     database.write_bytes(older)
-    with Bridge(data) as user.bridge:
-        assert user.download(bucket, first) == b"first"
+    with bridge_process(data) as (bridge.endpoint, process):
+        assert process.stderr
+        told = process.stderr.readline()
+        assert "1 objects in the store are newer than the database" in told
+        assert f"they are set aside in {aside}" in told
+        assert user.download(bucket, kept) == b"kept"
         assert objects() == 1
-    told = "1 objects in the store are newer than the database"
-    assert told in caplog.text
-    assert str(data / "set-aside") in caplog.text
+        assert user.upload(bucket, b"third").status == 200
+    assert len([*aside.iterdir()]) == 1
     newer.replace(database)
-    for path in (data / "set-aside").iterdir():
+    for path in aside.iterdir():
         path.rename(data / "shards" / path.name)
-    with Bridge(data) as user.bridge:
+    with bridge_process(data) as (bridge.endpoint, _):
+        assert user.download(bucket, kept) == b"kept"
         assert user.download(bucket, second) == b"second"
+
+
+def test_objects_of_uploads_that_the_database_knows_are_no_newer_ones(
+    data: Path, objects: Count
+) -> None:
+    with Bridge(data, shard_size=1000) as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        with upload_in_flight(user, bucket, form(bytes(range(250)) * 10)[:-20], 2500):
+            while objects() < 2:
+                pass
+            copy = data.with_name("killed")  # as a kill leaves it
+            shutil.copytree(data, copy)
+    bridge = Bridge(copy)
+    with bridge:
+        assert User(bridge, "alice", known=True).ask("GET", f"/buckets/{bucket}/files").json == []
+    assert [*(copy / "shards").iterdir()] == []
+    assert not (copy / "set-aside").exists()

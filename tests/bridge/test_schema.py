@@ -69,6 +69,7 @@ def shape(data: Path) -> dict[str, Any]:
                 "foreign keys": sorted(row[2:] for row in rows("foreign_key_list", name)),
                 "indexes": sorted(map(index, rows("index_list", name))),
                 "checks": sql.count("CHECK"),
+                "without row numbers": "WITHOUT ROWID" in sql,
             }
             for name, sql in connection.execute(statement).fetchall()
         }

@@ -11,6 +11,7 @@ import random
 import sqlite3
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
 from http.client import HTTPException
@@ -34,9 +35,11 @@ from pymdc.bridge.__main__ import main
 Bridge.__init__.__kwdefaults__["shard_size"] = 1000
 sys.exit(main())
 """
+STOPPING = 20  # changes that a bridge makes when it stops, and a few that it does not make
 CUTS = os.environ.get("POWER_CUTS", "3")
 SOME = random.Random(7).randbytes(2500)
-FILES = {"first": SOME, "shares shards": SOME[:2000] + b"end", "small": b"small", "empty": b""}
+FILES = {"shares shards": SOME[:2000] + b"end", "small": b"small", "empty": b""}
+AT_ONCE = {f"at once {number}": SOME[number : number + 1500] for number in range(3)}
 # Which of the changes that were not synced a power cut leaves.
 LEFT: dict[str, Callable[[random.Random], bool]] = {
     "nothing": lambda _: False,
@@ -45,7 +48,7 @@ LEFT: dict[str, Callable[[random.Random], bool]] = {
 }
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def supervision() -> None:
     if reason := power_cut.missing():
         pytest.skip(reason)
@@ -69,7 +72,7 @@ class Journey:
         self.bridge = Bridge()  # for its address alone
         self.user = User(self.bridge, "alice", known=True)
 
-    def run(self, do: Callable[[IO[str]], None], kill_at: int | None = None) -> None:
+    def run(self, do: Callable[[IO[str]], object], kill_at: int | None = None) -> None:
         """Run the program, *do* something with it, and kill it: before change *kill_at*, if given.
 
         A program that did more changes than that is stopped first.
@@ -89,15 +92,23 @@ class Journey:
             running.process.kill()
             self.changes = [*running.changes]
 
-    def go(self, output: IO[str]) -> None:
-        """Register, upload, upload again, and remove."""
+    def begin(self, output: IO[str]) -> str:
+        """Register, and upload a file; return the bucket."""
         fields = {"email": self.user.email, "password": PASSWORD, "pubkey": Key("alice").public}
         assert ask(self.bridge, "POST", "/users", json.dumps(fields)).status == 200
         link = output.readline().split()[-1].partition("/activations")[2]
         self.activated = ask(self.bridge, "GET", f"/activations{link}").status == 200
-        first, second = self._create(), self._create()
+        bucket = self._create()
+        self._upload(bucket, SOME, "first")
+        return bucket
+
+    def go(self, output: IO[str]) -> None:
+        """Begin, then upload and remove in every way."""
+        first, second = self.begin(output), self._create()
         for name, data in FILES.items():
             self._upload(first, data, name)
+        with ThreadPoolExecutor(len(AT_ONCE)) as threads:
+            [*threads.map(partial(self._upload, first), AT_ONCE.values(), AT_ONCE)]
         self._upload(first, SOME, "again")
         self._upload(second, FILES["small"], "elsewhere")
         self._upload(second, SOME[::-1], "reversed")
@@ -151,7 +162,7 @@ class Journey:
         assert files <= self.may[bucket].keys()
         for name in files:
             assert self.user.download(bucket, name) == self.may[bucket][name]
-        for content in FILES.values():  # the shards that are left are good to share
+        for content in (SOME, *FILES.values()):  # the shards that are left are good to share
             assert self.user.upload(bucket, content).status == 200
             assert self.user.download(bucket, file_hash(content)) == content
 
@@ -168,11 +179,17 @@ def check_folder(data: Path) -> None:
     assert uploads == 0
 
 
-def test_acknowledged_outlasts_a_kill_and_a_power_cut(tmp_path: Path) -> None:
-    whole = Journey(tmp_path / "whole")
-    whole.run(whole.go, kill_at=10_000)
-    count = len(whole.changes)
-    assert len(whole.must) == 1, "it has come to the end"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Journey:
+    """Give a journey that has come to its end."""
+    journey = Journey(tmp_path_factory.mktemp("whole") / "root")
+    journey.run(journey.go)
+    assert len(journey.must) == 1
+    return journey
+
+
+def test_acknowledged_outlasts_a_kill_and_a_power_cut(whole: Journey, tmp_path: Path) -> None:
+    count = len(whole.changes) + STOPPING
     cuts = range(count) if CUTS == "all" else random.Random().sample(range(count), int(CUTS))
     for kill_at in cuts:
         journey = Journey(tmp_path / str(kill_at))
@@ -188,11 +205,11 @@ def test_acknowledged_outlasts_a_kill_and_a_power_cut(tmp_path: Path) -> None:
 
 def test_what_a_killed_bridge_had_written_lasts_once_it_is_shown(tmp_path: Path) -> None:
     whole, journey = Journey(tmp_path / "whole"), Journey(tmp_path / "killed")
-    whole.run(whole.go)
+    whole.run(whole.begin)
     last_sync = max(index for index, name in enumerate(whole.changes) if name == "fdatasync")
-    journey.run(journey.go, last_sync)
-    shown = sum(map(len, journey.must.values()))
+    journey.run(journey.begin, last_sync)
+    assert [*journey.must.values()] == [{}]
     journey.run(journey.look)
-    assert sum(map(len, journey.must.values())) == shown + 1
+    assert [*journey.must.values()] == [{file_hash(SOME): SOME}]
     journey.disk.leave(tmp_path / "left", lambda: False)
     journey.check(tmp_path / "left" / "data")

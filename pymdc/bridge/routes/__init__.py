@@ -6,7 +6,7 @@ This package knows nothing of sockets, of the server or of SQLite.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -43,7 +43,9 @@ class Route:
 
     *handler* is called on a thread with the context, the request and the identity that
     *authenticate* returned. The handler of a *streamed* route is a coroutine function, which is
-    given the context, the request and the body as it arrives, and authenticates by itself.
+    given the context, the request and the body as it arrives, and authenticates by itself. That of
+    a *direct* route is one too, which the event loop runs at once, whatever waits; *authenticate*
+    must not block then.
     A *db_only* route only queries the database. *hashes_password* is true if it hashes one, which
     takes long, also where no password is checked.
     """
@@ -53,6 +55,7 @@ class Route:
     handler: Callable[..., Any]
     authenticate: Callable[[Context, Request], Identity]
     streamed: bool = False
+    direct: bool = False
     db_only: bool = True
     hashes_password: bool = False
 
@@ -124,9 +127,11 @@ ROUTES = (
 )
 
 
-def find_route(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
+def find_route(
+    method: str, path: str, routes: Sequence[Route] = ROUTES
+) -> tuple[Route, Mapping[str, str]]:
     """Return the route of *path*, as sent, and the parameters in it; refuse if there is none."""
-    matches = [(route, match) for route in ROUTES if (match := route.pattern.fullmatch(path))]
+    matches = [(route, match) for route in routes if (match := route.pattern.fullmatch(path))]
     for route, match in matches:
         if method in route.methods:
             return route, {name: unquote(text) for name, text in match.groupdict().items()}

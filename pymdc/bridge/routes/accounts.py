@@ -45,14 +45,16 @@ def remove(context: Context, _request: Request, identity: Identity) -> Response:
     with context.database.write() as connection:
         if not mark_account_removed(connection, email, context.now(), ACTIVE, unchanged):
             raise _wrong_password()
-    finish_account_removal(context.database, context.objects, email)
+    finish = partial(finish_account_removal, context.database, context.objects, email)
+    context.load.run(finish, share=1)  # here: the account is marked only once
     return Response(status=204)
 
 
 def request_reset(context: Context, request: Request, _identity: Identity) -> Response:
     """Mail a token for a new password; the answer is the same if there is no such account."""
     email = address(request.path_parameters["email"])
-    return Response({"email": email}, afterwards=partial(_mail_token, context, email))
+    mail_token = partial(_mail_token, context, email)
+    return Response({"email": email}, afterwards=partial(context.load.run, mail_token))
 
 
 def reset(context: Context, request: Request, _identity: Identity) -> Response:

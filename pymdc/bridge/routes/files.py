@@ -76,7 +76,8 @@ def list_pointers(context: Context, request: Request, identity: Identity) -> Res
     rest = {"operation": "PULL", "channel": request.channel_url}
     with context.database.write(durable=False) as connection:
         bucket = find_bucket(connection, request.bucket)
-        check_token(identity, request.bucket, "PULL")
+        if not is_for(identity, request.bucket, "PULL"):
+            raise not_authorized("PULL")
         found = _find_file(connection, request.bucket, file_hash)
         if found is None:
             raise Refused(404, "The requested file was not found")
@@ -108,10 +109,14 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
     return Response(status=204)
 
 
-def check_token(identity: Identity, bucket: str, operation: str) -> None:
-    """Refuse unless the token was for this operation on *bucket*."""
-    if (identity.bucket, identity.operation) != (bucket, operation):
-        raise Refused(401, _REFUSALS[operation])
+def is_for(identity: Identity, bucket: str, operation: str) -> bool:
+    """Say whether a token was for this operation on *bucket*."""
+    return (identity.bucket, identity.operation) == (bucket, operation)
+
+
+def not_authorized(operation: str) -> Refused:
+    """Return the refusal of a token that was for something else."""
+    return Refused(401, _REFUSALS[operation])
 
 
 def _find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable
 from functools import partial
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -14,32 +13,13 @@ from pymdc.bridge.auth import Identity, present_token
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number
-from pymdc.bridge.routes.files import check_token
+from pymdc.bridge.routes.files import is_for, not_authorized
 from pymdc.bridge.routes.multipart import FilePart
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.storage.database import INSERTS
-from pymdc.bridge.storage.objects import ObjectStore, new_upload, object_name
-from pymdc.bridge.storage.tables import batches, file_shards, files, shards
-from pymdc.bridge.storage.usage import (
-    add_used,
-    check_storage,
-    find_holder,
-    has_file_of_size,
-    release,
-    reserve,
-)
-
-_INSERT = {
-    name: insert(files).on_conflict_do_nothing().returning(files.c.number)
-    for name, insert in INSERTS.items()
-}
-_INSERT_SHARDS = {name: insert(shards).on_conflict_do_nothing() for name, insert in INSERTS.items()}
-_INSERT_PARTS = sa.insert(file_shards)
-_RENAME = (
-    sa.update(files)
-    .where(files.c.bucket == sa.bindparam("its_bucket"), files.c.hash == sa.bindparam("its_hash"))
-    .values(filename=sa.bindparam("its_filename"), mimetype=sa.bindparam("its_mimetype"))
-)
+from pymdc.bridge.settings import MAX_FILE
+from pymdc.bridge.storage.objects import new_upload, object_name
+from pymdc.bridge.storage.tables import find_bucket
+from pymdc.bridge.storage.uploads import Part, insert_file, release, reserve
 
 
 async def upload(context: Context, request: Request, body: AsyncIterable[bytes]) -> Response:
@@ -72,7 +52,7 @@ class IncomingFile:
     def __init__(self, context: Context, upload: str, declared: int) -> None:
         self.size = 0
         self.upload = upload
-        self.shards: list[dict[str, Any]] = []
+        self.parts: list[Part] = []
         self.objects: list[str] = []
         self._context = context
         self._declared = declared
@@ -103,13 +83,13 @@ class IncomingFile:
         if self._buffer:
             data, name = memoryview(self._buffer), self._new_object()
             self._put(name, data)
-            if self.shards:  # else the shard is the file, and has its hash
+            if self.parts:  # else the shard is the file, and has its hash
                 self._hash.update(data)
-            self._add_shard(name, data, _hash(data))
+            self._add_part(name, data, _hash(data))
 
     def hash(self) -> str:
         """Return the hash of the file."""
-        return self.shards[0]["hash"] if len(self.shards) == 1 else self._hash.hexdigest()
+        return self.parts[0].hash if len(self.parts) == 1 else self._hash.hexdigest()
 
     async def discard(self) -> None:
         """Delete all objects, also the one that is being stored."""
@@ -133,7 +113,7 @@ class IncomingFile:
         shard_hash, *_ = await asyncio.gather(
             run(_hash, data), run(self._hash.update, data), run(self._put, name, data)
         )
-        self._add_shard(name, data, shard_hash)
+        self._add_part(name, data, shard_hash)
 
     def _new_object(self) -> str:
         self.objects.append(object_name(self.upload, len(self.objects)))
@@ -143,8 +123,8 @@ class IncomingFile:
         with self._context.load.room_for(len(data)):
             self._context.objects.put(name, data)
 
-    def _add_shard(self, name: str, data: memoryview, shard_hash: str) -> None:
-        self.shards.append({"hash": shard_hash, "object": name, "size": len(data)})
+    def _add_part(self, name: str, data: memoryview, shard_hash: str) -> None:
+        self.parts.append(Part(shard_hash, name, len(data)))
 
 
 def _hash(data: memoryview) -> str:
@@ -159,7 +139,7 @@ def _declared_size(request: Request) -> int | None:
         size = js_number(request.headers["x-filesize"])
     except (KeyError, ValueError):
         return None
-    return int(size) if size >= 0 and size.is_integer() else None
+    return int(size) if 0 <= size <= MAX_FILE and size.is_integer() else None
 
 
 def _begin(context: Context, request: Request) -> tuple[str, int]:
@@ -192,18 +172,11 @@ def _reserve(
     upload: str,
     size: int,
 ) -> None:
-    holder = find_holder(connection, bucket, upload)
-    check_token(identity, bucket, "PUSH")
+    if not is_for(identity, bucket, "PUSH"):
+        find_bucket(connection, bucket)
+        raise not_authorized("PUSH")
     context.load.check_room(min(size, context.shard_size))
-    try:
-        check_storage(connection, context.limits, holder, upload, size)
-    except Refused:
-        # Content that the bucket has already takes no room: whether it is that content is known
-        # at the end.
-        if not has_file_of_size(connection, bucket, size):
-            raise
-        size = 0
-    reserve(connection, upload, bucket, size, context.now())
+    reserve(connection, context.limits, upload, bucket, size, context.now())
 
 
 def _give_up(context: Context, incoming: IncomingFile) -> None:
@@ -216,67 +189,24 @@ def _give_up(context: Context, incoming: IncomingFile) -> None:
 
 
 def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFile) -> Response:
-    """Store the last shard, insert the file's row, and delete the objects that it does not need."""
+    """Store the last shard, insert the rows of the file, and delete unneeded objects."""
     try:
         incoming.store_last()
-        context.objects.sync()
         file_hash = incoming.hash()
         entry = {"mimetype": part.mimetype, "filename": part.filename or file_hash}
-        row = {"bucket": bucket, "hash": file_hash, "size": incoming.size} | entry
-        with context.database.write() as connection:
-            unneeded = _insert_file(context, connection, row, incoming)
+        file = {"bucket": bucket, "hash": file_hash, "size": incoming.size} | entry
+        insert = partial(
+            insert_file,
+            objects=context.objects,
+            limits=context.limits,
+            upload=incoming.upload,
+            file=file,
+            parts=incoming.parts,
+            now=context.now(),
+        )
+        unneeded = context.commits.run(insert)
     except BaseException:
         _give_up(context, incoming)
         raise
     context.objects.delete(unneeded)
-    return Response(row)
-
-
-def _insert_file(
-    context: Context, connection: sa.Connection, row: dict[str, Any], incoming: IncomingFile
-) -> set[str]:
-    """Insert the row of a file, or give its new name to a stored one; return unneeded objects."""
-    bucket, now = row["bucket"], context.now()
-    holder = find_holder(connection, bucket, incoming.upload)
-    release(connection, incoming.upload)
-    file = connection.execute(_INSERT[connection.dialect.name], row | {"created": now}).scalar()
-    parts = incoming.shards
-    if file is None:  # the same content is stored already
-        connection.execute(_RENAME, {f"its_{name}": value for name, value in row.items()})
-    else:
-        check_storage(connection, context.limits, holder, incoming.upload, incoming.size)
-        add_used(connection, bucket, incoming.size, now)
-    if file is not None and parts:
-        new = connection.execute(_INSERT_SHARDS[connection.dialect.name], parts).rowcount
-        connection.execute(
-            _INSERT_PARTS,
-            [
-                {"file": file, "position": position, "shard": part["hash"]}
-                for position, part in enumerate(parts)
-            ],
-        )
-        if new == len(parts):
-            return set()
-    return _replace_damaged(connection, context.objects, parts)
-
-
-def _replace_damaged(
-    connection: sa.Connection, objects: ObjectStore, parts: list[dict[str, Any]]
-) -> set[str]:
-    """Use the new objects for shards whose stored ones are missing or of another size.
-
-    Return the objects that no shard needs: the new ones of the other shards, and the replaced ones.
-    """
-    new = {part["hash"]: part["object"] for part in parts}
-    unneeded = {part["object"] for part in parts}
-    for batch in batches([*new]):
-        statement = sa.select(shards).where(shards.c.hash.in_(batch))
-        for shard in connection.execute(statement).mappings().all():
-            stored, replacement = shard["object"], new[shard["hash"]]
-            if stored not in unneeded and objects.size(stored) != shard["size"]:
-                this = sa.update(shards).where(shards.c.hash == shard["hash"])
-                connection.execute(this.values(object=replacement))
-                unneeded.add(stored)
-                stored = replacement
-            unneeded.discard(stored)
-    return unneeded
+    return Response(file)

@@ -43,7 +43,7 @@ _WORDS = (
         sa.select(sa.func.max(column))
         for column in (
             *(table.c.created for table in (users, buckets, files)),
-            *(buckets.c.changed, buckets.c.removed, uploads.c.started),
+            *(buckets.c.changed, buckets.c.removed, users.c.removed, uploads.c.started),
         )
     ),
     *(sa.select(sa.func.max(table.c.expires) - TOKEN_LIFETIME) for table in (tokens, pointers)),

@@ -49,6 +49,11 @@ class ObjectStore:
         self._fsync = fsync
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def check(self) -> None:
+        """Raise OSError if no object can be stored."""
+        if not os.access(self._folder, os.W_OK | os.X_OK):
+            raise OSError(f"{self._folder} can't be written")
+
     def names(self) -> Iterator[list[str]]:
         """Yield the names of all objects, in batches."""
         with os.scandir(self._folder) as entries:
@@ -62,9 +67,9 @@ class ObjectStore:
             return (self._folder / name).stat().st_size
         return None
 
-    def stored_at(self, name: str) -> float:
-        """Return when an object was stored, in milliseconds since 1970."""
-        return (self._folder / name).stat().st_mtime * 1000
+    def stored_at(self, name: str) -> int:
+        """Return when an object was stored, in whole milliseconds since 1970."""
+        return (self._folder / name).stat().st_mtime_ns // 1_000_000
 
     def put(self, name: str, data: memoryview) -> None:
         """Store *data*; refuse with 507 if the disk is full."""

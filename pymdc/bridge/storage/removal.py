@@ -54,7 +54,7 @@ def finish_account_removal(database: Database, objects: ObjectStore, email: str)
     """Delete the buckets of an account that is marked as removed, and then the account."""
     owned = sa.select(buckets.c.id).where(buckets.c.user == email).limit(1)
     while True:
-        with database.write() as connection:
+        with database.write(durable=False) as connection:
             bucket = connection.execute(owned).scalar()
             if bucket is None:
                 forget_account(connection, email)

@@ -8,56 +8,13 @@ import sqlalchemy as sa
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.storage.database import INSERTS
-from pymdc.bridge.storage.tables import (
-    buckets,
-    check_bucket,
-    delete_expired,
-    files,
-    pointers,
-    transfers,
-    uploads,
-    users,
-)
+from pymdc.bridge.storage.tables import buckets, delete_expired, pointers, transfers, uploads, users
 
 _GB = 10**9
-_USED = sa.func.coalesce(sa.func.sum(buckets.c.used), 0)
-_RESERVED = sa.func.coalesce(sa.func.sum(uploads.c.size), 0)
-_OTHERS = uploads.c.id != sa.bindparam("upload")
-_OF_USER = buckets.c.user == sa.bindparam("user")
-# A bucket, its user's own limit, and what the other uploads to the bucket have reserved.
-_HOLDER = (
-    sa.select(
-        buckets,
-        users.c.storage.label("own_limit"),
-        users.c.disabled,
-        sa.select(_RESERVED)
-        .where(uploads.c.bucket == buckets.c.id, _OTHERS)
-        .correlate(buckets)
-        .scalar_subquery()
-        .label("reserved"),
-    )
-    .join(users)
-    .where(buckets.c.id == sa.bindparam("bucket"), buckets.c.removed.is_(None))
-)
-
-
-def _taken(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """Return a query for the bytes in *which* buckets, with those that uploads have reserved."""
-    reserved = sa.select(_RESERVED).where(uploads.c.bucket == buckets.c.id, which, _OTHERS)
-    return sa.select(sa.select(_USED).where(which).scalar_subquery() + reserved.scalar_subquery())
-
-
-_TAKEN_BY_USER, _TAKEN_BY_ALL = _taken(_OF_USER), _taken(sa.true())
-_RESERVE = sa.insert(uploads)
-_RELEASE = sa.delete(uploads).where(uploads.c.id == sa.bindparam("upload"))
-_ADD_USED = (
-    sa.update(buckets)
-    .where(buckets.c.id == sa.bindparam("bucket"))
-    .values(
-        used=buckets.c.used + sa.bindparam("size"),
-        changed=sa.func.coalesce(sa.bindparam("now"), buckets.c.changed),
-    )
-)
+_BUCKET = sa.bindparam("bucket", type_=sa.String)
+_UPLOAD = sa.bindparam("upload", type_=sa.String)
+_SIZE = sa.bindparam("size", type_=sa.BigInteger)
+_NOW = sa.bindparam("now", type_=sa.BigInteger)
 
 
 class Limits(NamedTuple):
@@ -67,45 +24,77 @@ class Limits(NamedTuple):
     each_user: float | None = None
 
 
-def find_holder(connection: sa.Connection, bucket: str, upload: str) -> sa.RowMapping:
-    """Return a bucket, with what `check_storage` needs for *upload*; refuse as `find_bucket`."""
-    row = connection.execute(_HOLDER, {"bucket": bucket, "upload": upload}).mappings().first()
-    return check_bucket(row)
+def stored_bytes(connection: sa.Connection) -> int:
+    """Return how many bytes the files in all buckets have."""
+    used = sa.select(sa.func.coalesce(sa.func.sum(buckets.c.used), 0))
+    return int(connection.execute(used).scalar_one())
 
 
-def check_storage(
-    connection: sa.Connection, limits: Limits, holder: sa.RowMapping, upload: str, size: int
-) -> None:
-    """Refuse with 413 if *size* bytes are too many for the bucket, its user or the bridge."""
-    _check("The bucket", holder["used"] + holder["reserved"], holder["storage"], size)
-    own, values = holder["own_limit"], {"user": holder["user"], "upload": upload}
-    for whose, limit, taken in (
-        ("The account", limits.each_user if own is None else own, _TAKEN_BY_USER),
-        ("The bridge", limits.everybody, _TAKEN_BY_ALL),
-    ):
-        if limit is not None:
-            _check(whose, connection.execute(taken, values).scalar_one(), limit, size)
+def _taken(other: Any, which: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    """Return the bytes in *which* buckets, with those that other uploads have reserved."""
+    used = sa.select(sa.func.coalesce(sa.func.sum(other.c.used), 0)).where(which)
+    reserved = sa.select(sa.func.coalesce(sa.func.sum(uploads.c.size), 0)).where(
+        uploads.c.bucket == other.c.id, uploads.c.id != _UPLOAD, which
+    )
+    return used.scalar_subquery() + reserved.scalar_subquery()
 
 
-def reserve(connection: sa.Connection, upload: str, bucket: str, size: int, now: int) -> None:
-    """Count *size* bytes as used until the *upload* ends."""
-    connection.execute(_RESERVE, {"id": upload, "bucket": bucket, "size": size, "started": now})
+def _limits() -> dict[str, tuple[sa.ColumnElement[Any], sa.ColumnElement[int]]]:
+    """Return, by whose it is, each limit in GB and the bytes that are taken of it."""
+    other = buckets.alias()
+    of_user = sa.func.coalesce(users.c.storage, sa.bindparam("each_user", type_=sa.Float))
+    of_all = sa.bindparam("everybody", type_=sa.Float)
+    return {
+        "The bucket": (buckets.c.storage, _taken(other, other.c.id == buckets.c.id)),
+        "The account": (of_user, _taken(other, other.c.user == buckets.c.user)),
+        "The bridge": (of_all, _taken(other, sa.true())),
+    }
 
 
-def release(connection: sa.Connection, upload: str) -> None:
-    """End what `reserve` did."""
-    connection.execute(_RELEASE, {"upload": upload})
+_LIMITS = _limits()
+_FITS = sa.and_(
+    *(
+        # In this order: what is taken need not be added up where there is no limit.
+        sa.or_(limit.is_(None), taken + _SIZE <= limit * _GB)
+        for limit, taken in _LIMITS.values()
+    )
+)
+_THERE = sa.and_(buckets.c.id == _BUCKET, buckets.c.removed.is_(None))
+_EXPLANATION = (
+    sa.select(*(column for pair in _LIMITS.values() for column in pair)).join(users).where(_THERE)
+)
+_ADD_USED = (
+    sa.update(buckets)
+    .where(buckets.c.id == _BUCKET)
+    .values(used=buckets.c.used + _SIZE, changed=sa.func.coalesce(_NOW, buckets.c.changed))
+)
+
+
+def where_it_fits(*columns: Any) -> sa.Select[Any]:
+    """Return a query for *columns* of a bucket that may be used and has room for an upload.
+
+    It has the parameters *bucket*, *upload*, *size*, *everybody* and *each_user*.
+    """
+    return (
+        sa.select(*columns).select_from(buckets.join(users)).where(_THERE, ~users.c.disabled, _FITS)
+    )
+
+
+def no_room(connection: sa.Connection, values: dict[str, Any]) -> Refused:
+    """Return the refusal of an upload that does not fit, given the parameters above."""
+    size, columns = values["size"], iter(connection.execute(_EXPLANATION, values).one())
+    whose, limit, used = next(
+        (whose, limit, used)
+        for whose, limit, used in zip(_LIMITS, columns, columns, strict=True)
+        if limit is not None and used + size > limit * _GB
+    )
+    text = f"{used} of {round(limit * _GB)} are used"
+    return Refused(413, f"{whose} has no room for {size} bytes more: {text}")
 
 
 def add_used(connection: sa.Connection, bucket: str, size: int, now: int | None) -> None:
     """Count *size* bytes more, or less if negative, in *bucket*."""
     connection.execute(_ADD_USED, {"bucket": bucket, "size": size, "now": now})
-
-
-def has_file_of_size(connection: sa.Connection, bucket: str, size: int) -> bool:
-    """Say whether *bucket* has a file of *size* bytes, whose upload again would take no room."""
-    this = sa.exists().where(files.c.bucket == bucket, files.c.size == size)
-    return bool(connection.execute(sa.select(this)).scalar())
 
 
 def spend_transfer(connection: sa.Connection, bucket: sa.RowMapping, month: str, size: int) -> None:

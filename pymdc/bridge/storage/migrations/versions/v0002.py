@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,12 +13,16 @@ revision = "0002"
 down_revision = "0001"
 
 _FALSE = sa.false()
+_KEYED: dict[str, Any] = {"sqlite_with_rowid": False}
 
 
 def upgrade() -> None:
     """Add the columns and tables, and fill in what follows from the older ones."""
     _users_and_keys()
     _usage()
+    for table in ("used_nonces", "tokens", "shards", "file_shards"):
+        with op.batch_alter_table(table, recreate="always", table_kwargs=_KEYED):
+            pass  # it is only stored in another way
     op.create_table(
         "invitations",
         sa.Column("code", sa.String, primary_key=True),
@@ -65,13 +71,15 @@ def _usage() -> None:
         sa.Column("bucket", sa.String, primary_key=True),
         sa.Column("month", sa.String, primary_key=True),
         sa.Column("size", sa.BigInteger, nullable=False),
+        **_KEYED,
     )
     op.create_table(
         "uploads",
         sa.Column("id", sa.String, primary_key=True),
-        sa.Column("bucket", sa.String, nullable=False, index=True),
+        sa.Column("bucket", sa.String, nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("started", sa.BigInteger, nullable=False),
+        **_KEYED,
     )
     op.drop_table("pointers")  # they are good for five minutes
     op.create_table(
@@ -82,4 +90,5 @@ def _usage() -> None:
         sa.Column("bucket", sa.String, nullable=False),
         sa.Column("month", sa.String, nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
+        **_KEYED,
     )
