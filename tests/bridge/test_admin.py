@@ -360,6 +360,10 @@ def test_every_command_is_documented() -> None:
     assert set(COMMANDS) <= set(documented)
 
 
+def test_help_of_the_bridge_names_the_commands() -> None:
+    assert "python -m pymdc.bridge admin" in " ".join(python(*PROGRAM[:2], "--help").stdout.split())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_says_what_it_does(admin: Admin, command: str) -> None:
     with pytest.raises(SystemExit) as ended:
