@@ -21,8 +21,12 @@ def __getattr__(name: str) -> object:
     try:
         from pymdc.bridge.bridge import Bridge
     except ImportError as error:
-        # Not by the name of the distribution: on the index that may be somebody else's.
-        install = f"{sys.executable} -m pip install '.[bridge]'"
-        message = f"{error.name} is missing: {install} in a clone of the project"
-        raise ImportError(message, name=error.name) from error
+        raise ImportError(missing(error), name=error.name) from error
     return Bridge
+
+
+def missing(error: ImportError) -> str:
+    """Return a line that says how to install the package that is missing."""
+    # Not by the name of the distribution: on the index that may be somebody else's.
+    install = f"{sys.executable} -m pip install '.[bridge]'"
+    return f"{error.name} is missing: {install} in a clone of the project"

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 
+from pymdc.bridge import missing
 from pymdc.bridge.logs import configure
 from pymdc.bridge.options import parse, unknown_variables
 from pymdc.bridge.settings import DESCRIPTORS_KEPT, MAX_CONNECTIONS, STOP_RESERVE
@@ -29,6 +30,8 @@ _log = logging.getLogger("pymdc.bridge")
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit status."""
+    if sys.argv[1:2] == ["admin"]:
+        return _administer(sys.argv[2:])
     options = parse(sys.argv[1:])
     configure(options.pop("log_level"), options.pop("log_format"))
     for name in unknown_variables():
@@ -86,6 +89,14 @@ def _signals() -> Iterator[Callable[[], int]]:
             yield wait
         finally:
             signal.set_wakeup_fd(-1)
+
+
+def _administer(arguments: list[str]) -> int:
+    try:
+        from pymdc.bridge.admin.program import main
+    except ImportError as error:
+        return _fail(missing(error))
+    return main(arguments)
 
 
 def _is_hung_up(terminal: int) -> bool:

@@ -14,7 +14,14 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number
 from pymdc.bridge.serving.request import Request
 from pymdc.bridge.settings import MAX_SIGNATURE
-from pymdc.bridge.storage.tables import find_bucket, public_keys, redeem_token, tokens, users
+from pymdc.bridge.storage.tables import (
+    disabled,
+    find_bucket,
+    public_keys,
+    redeem_token,
+    tokens,
+    users,
+)
 
 _HEX = re.compile(r"([0-9a-fA-F]{2})+")
 _MAX_KEY = 130  # hexadecimal digits
@@ -178,7 +185,7 @@ def _active_email(row: sa.RowMapping) -> str:
     if row["activation"] is not None:
         raise Refused(401, "User account has not been activated")
     if row["disabled"]:
-        raise Refused(403, "User account is disabled")
+        raise disabled()
     return str(row["email"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+
+import sqlalchemy as sa
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import (
@@ -25,6 +28,7 @@ from pymdc.bridge.settings import (
     MAX_WAITING,
     WAIT_SECONDS,
 )
+from pymdc.bridge.storage.database import is_locked
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, free_bytes
 
 T = TypeVar("T")
@@ -154,12 +158,16 @@ class Load:
         """Run *function*, which may use up this *share* of the reserve if the disk is full.
 
         Uploads may use nothing of it, and what removes something may use everything. Refuses with
-        507 if that does not suffice.
+        507 if that does not suffice, and with 503 if another process held the database too long.
         """
         try:
             return self._reserve.run(function, share)
         except DiskFullError:
             raise no_space() from None
+        except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
+            if is_locked(error):
+                raise _busy() from error
+            raise
 
 
 def no_space() -> Refused:

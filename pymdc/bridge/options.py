@@ -156,7 +156,7 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     """Return the text of each option that was given, by the name of its setting."""
     parser = _Parser(
         "python -m pymdc.bridge",
-        description="Run a bridge.",
+        description="Run a bridge; python -m pymdc.bridge admin looks after one.",
         epilog=f"The variable for --SOME-NAME is {PREFIX}SOME_NAME. "
         + " and ".join(option.variable for option in OPTIONS if option.secret)
         + " are secret: they have no option, but a variable ending in _FILE, which names a file.",

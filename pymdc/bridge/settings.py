@@ -85,6 +85,7 @@ MAX_LISTS = 4  # at the same time
 MAX_WAITING = 64  # requests of a kind that wait for their turn; the others get 503
 WAIT_SECONDS = 30  # for that turn
 PAGE = 250  # files that a list reads at a time; others come in between
+BUSY_SECONDS = 60  # that a transaction waits while another process, such as vacuum, is writing
 RESERVE = 16 * MiB  # bytes on the disk for transactions when it is full; half of them for removals
 
 # Threads

@@ -57,10 +57,12 @@ def test_lost_object_is_an_error_and_not_an_empty_shard(
     alice: User, bucket: str, data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     [pointer] = alice.pointers(bucket, alice.upload(bucket, b"abc").json["hash"]).json
-    for path in (data / "shards").iterdir():
-        path.unlink()
-    with pytest.raises(AssertionError, match='"code":500'):
+    [path] = (data / "shards").iterdir()
+    path.unlink()
+    with pytest.raises(AssertionError, match='"code":500,"message":"The shard is lost"'):
         pull(pointer)
+    assert f"{path} is missing; admin verify says which files need it" in caplog.text
+    assert "Traceback" not in caplog.text
     assert pointer["token"] not in caplog.text
 
 

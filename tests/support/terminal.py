@@ -59,9 +59,13 @@ class Terminal:
         echo, _, rest = printed.partition("\n")
         return rest if echo.strip() == line.strip() else printed
 
+    def send(self, keys: bytes) -> None:
+        """Send what keys do."""
+        os.write(self._master, keys)
+
     def press_ctrl_c(self) -> None:
         """Press Ctrl-C."""
-        os.write(self._master, b"\x03")
+        self.send(b"\x03")
 
     def read_to(self, *ends: str, patience: float = 60) -> str:
         """Wait until the output ends with one of *ends*; return the output before it."""

@@ -65,6 +65,10 @@ class Channels:
             entry.note = refused.message
             await socket.send_json({"code": refused.status, "message": refused.message})
             return refused.status
+        except FileNotFoundError as error:
+            _log.error("%s is missing; admin verify says which files need it", error.filename)
+            await socket.send_json({"code": 500, "message": "The shard is lost"})
+            return 500
         except WebSocketDisconnect:
             raise
         except Exception:  # noqa: BLE001  # every error is logged and answered

@@ -32,7 +32,7 @@ def set_password(
     changed = this.values(password=hashed).returning(users)
     row = connection.execute(changed).mappings().first()
     if row is not None:
-        _void_tokens(connection, email)
+        void_tokens(connection, email)
     return row
 
 
@@ -46,7 +46,7 @@ def mark_account_removed(
     this = sa.update(users).where(users.c.email == email, users.c.removed.is_(None), *conditions)
     if connection.execute(this.values(removed=now, activation=None)).rowcount != 1:
         return False
-    _void_tokens(connection, email)
+    void_tokens(connection, email)
     connection.execute(sa.delete(public_keys).where(public_keys.c.user == email))
     owned = sa.update(buckets).where(buckets.c.user == email, buckets.c.removed.is_(None))
     connection.execute(owned.values(removed=now))
@@ -91,7 +91,8 @@ def unlist(connection: sa.Connection, email: str, removed: set[str]) -> None:
             connection.execute(sa.update(buckets).where(this).values(pubkeys=kept))
 
 
-def _void_tokens(connection: sa.Connection, email: str) -> None:
+def void_tokens(connection: sa.Connection, email: str) -> None:
+    """Delete the tokens for the buckets of a user, and those for a new password."""
     connection.execute(sa.delete(resets).where(resets.c.user == email))
     owned = sa.select(buckets.c.id).where(buckets.c.user == email)
     connection.execute(sa.delete(tokens).where(tokens.c.bucket.in_(owned)))

@@ -59,7 +59,7 @@ def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -
     yet.
     """
     with open(folder / "serving", "wb") as file:
-        if _try_lock(file):
+        if try_lock(file):
             Reserve(folder).run(partial(_clean, database, objects), share=1)
             _delete_half_written_mails(folder)
         if fcntl is not None:
@@ -67,7 +67,8 @@ def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -
         yield
 
 
-def _try_lock(file: IO[bytes]) -> bool:
+def try_lock(file: IO[bytes]) -> bool:
+    """Lock *file* until it is closed; return False if another process has locked it."""
     if fcntl is None:
         return False
     try:

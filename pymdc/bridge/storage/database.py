@@ -13,7 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pymdc.bridge.storage.schema import prepare_schema
+from pymdc.bridge.settings import BUSY_SECONDS
+from pymdc.bridge.storage.schema import check_schema, prepare_schema
 
 # By dialect: an INSERT with ``on_conflict_do_nothing`` and ``on_conflict_do_update``.
 INSERTS: dict[str, Callable[[sa.Table], Any]] = {
@@ -27,9 +28,11 @@ class Database:
     """Transactions on the database at *url*; its tables are created or brought forward.
 
     With *fsync*, what a durable transaction wrote outlasts a power cut.
+    An *existing* database is neither created nor brought forward, but refused with
+    `OtherSchemaError` if it is not of this version: a bridge of another one may be using it.
     """
 
-    def __init__(self, url: str | sa.URL, *, fsync: bool = False) -> None:
+    def __init__(self, url: str | sa.URL, *, fsync: bool = False, existing: bool = False) -> None:
         # Neither parameters nor rows are logged: they contain passwords and tokens.
         self._engine = sa.create_engine(
             url, hide_parameters=True, logging_name="pymdc", max_overflow=-1
@@ -43,7 +46,11 @@ class Database:
         self._durable_writer = self._writer
         self._idle_readers: list[sa.Connection] = []
         try:
-            self._prepare_schema()
+            if existing:
+                with self.read() as connection:
+                    check_schema(connection)
+            else:
+                self._prepare_schema()
             if fsync:
                 self._durable_writer = self._engine.connect()
                 _on_sqlite(self._durable_writer, "PRAGMA synchronous=FULL")
@@ -111,13 +118,19 @@ def insert_new(connection: sa.Connection, table: sa.Table, **values: object) -> 
     return bool(connection.execute(statement).rowcount == 1)
 
 
+def is_locked(error: Exception) -> bool:
+    """Say whether another process wrote to the database for longer than a transaction waits."""
+    return "database is locked" in str(error)
+
+
 def _is_not_debug(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # else sqlite3 begins transactions by itself
-    for setting in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    busy = f"busy_timeout={round(BUSY_SECONDS * 1000)}"  # first: the next setting may have to wait
+    for setting in (busy, "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {setting}").close()
 
 

@@ -41,6 +41,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Wait until the bytes of a file are on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_path(folder: Path) -> None:
     """Wait until *folder* itself, and the names in it, are on the disk."""
     for place in (folder, *folder.absolute().parents):

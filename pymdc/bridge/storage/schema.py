@@ -21,7 +21,11 @@ _VERSIONS = sa.Table(
 _log = logging.getLogger("pymdc.bridge")
 
 
-class NewerSchemaError(Exception):
+class OtherSchemaError(Exception):
+    """The database was written by another version of the bridge."""
+
+
+class NewerSchemaError(OtherSchemaError):
     """The database was written by a newer version of the bridge."""
 
 
@@ -42,9 +46,7 @@ def prepare_schema(connection: sa.Connection, path: Path | None) -> None:
         _VERSIONS.create(connection)
         connection.execute(sa.insert(_VERSIONS).values(version_num=NEWEST))
     elif version > NEWEST:
-        raise NewerSchemaError(
-            f"it has schema {version}, and this version of the bridge knows none above {NEWEST}"
-        )
+        raise _newer(version)
     elif version < NEWEST:
         try:
             if path is not None:
@@ -56,6 +58,25 @@ def prepare_schema(connection: sa.Connection, path: Path | None) -> None:
                 f"it can't be brought from schema {version} to {NEWEST}: {reason}"
             ) from error
         _log.warning("the database was brought from schema %s to %s", version, NEWEST)
+
+
+def check_schema(connection: sa.Connection, *, older: bool = False) -> None:
+    """Raise `OtherSchemaError` if another version wrote the database; *older* ones may have."""
+    version = _version(connection)
+    if version is None:
+        raise OtherSchemaError("it is empty")
+    if version > NEWEST:
+        raise _newer(version)
+    if version < NEWEST and not older:
+        raise OtherSchemaError(
+            f"it has schema {version}; start the bridge, which brings it to {NEWEST}"
+        )
+
+
+def _newer(version: str) -> NewerSchemaError:
+    return NewerSchemaError(
+        f"it has schema {version}, and this version of the bridge knows none above {NEWEST}"
+    )
 
 
 def _version(connection: sa.Connection) -> str | None:

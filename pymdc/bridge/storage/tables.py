@@ -138,17 +138,31 @@ file_shards = _keyed_table(
 )
 
 # Statements that many requests need are built once: building one costs as much as running it.
-_BUCKET = sa.select(buckets).where(buckets.c.id == sa.bindparam("id"), buckets.c.removed.is_(None))
+_BUCKET = (
+    sa.select(buckets, users.c.disabled)
+    .join(users)
+    .where(buckets.c.id == sa.bindparam("id"), buckets.c.removed.is_(None))
+)
 _USERS_BUCKET = _BUCKET.where(buckets.c.user == sa.bindparam("user"))
 
 
 def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.RowMapping:
-    """Return a bucket, of *user* if given; refuse with 404 if there is none."""
+    """Return a bucket, of *user* if given; refuse with 404 if there is none.
+
+    Refuses with 403 if the bucket's user is disabled, whoever asks for it.
+    """
     statement, values = _USERS_BUCKET if user else _BUCKET, {"id": bucket, "user": user}
     row = connection.execute(statement, values).mappings().first()
     if row is None:
         raise Refused(404, "Bucket not found")
+    if row["disabled"]:
+        raise disabled()
     return row
+
+
+def disabled() -> Refused:
+    """Return the refusal of everything that a disabled user owns or asks for."""
+    return Refused(403, "User account is disabled")
 
 
 def objects_in_use(connection: sa.Connection, objects: Sequence[str]) -> set[str]:

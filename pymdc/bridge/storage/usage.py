@@ -71,11 +71,13 @@ _ADD_USED = (
 
 
 def where_it_fits(*columns: Any) -> sa.Select[Any]:
-    """Return a query for *columns* of a bucket, if it is there and has room for an upload.
+    """Return a query for *columns* of a bucket that may be used and has room for an upload.
 
     It has the parameters *bucket*, *upload*, *size*, *everybody* and *each_user*.
     """
-    return sa.select(*columns).select_from(buckets.join(users)).where(_THERE, _FITS)
+    return (
+        sa.select(*columns).select_from(buckets.join(users)).where(_THERE, ~users.c.disabled, _FITS)
+    )
 
 
 def no_room(connection: sa.Connection, values: dict[str, Any]) -> Refused:

@@ -1,0 +1,4 @@
+"""The commands of an operator: ``python -m pymdc.bridge admin``, also while a bridge runs.
+
+This package knows nothing of HTTP: it works on the data folder, as the bridge does.
+"""

@@ -1,0 +1,244 @@
+"""``backup``: the database and its objects, consistent, while a bridge runs.
+
+A bridge deletes an object after the transaction that deletes its row. While the backup holds the
+database's write lock, no row is deleted, and so every object stays that a snapshot taken under the
+lock names. Most objects are copied before, without the lock; under the lock only those that have
+come meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from pymdc.bridge.admin.damage import Damage
+from pymdc.bridge.admin.folder import DATABASE, LOCK, SHARDS, CommandError, DataFolder
+from pymdc.bridge.admin.objects import (
+    DamagedError,
+    Read,
+    Shard,
+    copy_objects,
+    find_shards,
+    object_names,
+    whole_size,
+)
+from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
+from pymdc.bridge.errors import Refused
+from pymdc.bridge.settings import MiB
+from pymdc.bridge.storage.cleanup import try_lock
+from pymdc.bridge.storage.disk import sync_file, sync_folder
+from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.tables import batches, files, objects_in_use, shards, users
+
+BACKUP_LOCK = "backup.lock"
+_NEW = "new"
+_OURS = {DATABASE, _NEW, SHARDS, BACKUP_LOCK, "lost+found"}
+_ROUNDS = 10  # at most, before the one under the lock
+_FEW, _SMALL = 50, 16 * MiB  # objects and their bytes: as much may be left for that one
+
+
+def backup(folder: DataFolder, directory: Path) -> Report:
+    """Bring the backup in a folder up to date, also while the bridge serves.
+
+    The first backup copies everything, each further one only what is new. The backup before stays
+    valid until this one is complete.
+    """
+    begun = time.monotonic()
+    _check_directory(folder, directory)
+    with _locked(directory), closing(_Copying(folder, directory)) as copying:
+        for _ in range(_ROUNDS):
+            if copying.bring(folder.database.read):
+                break
+        with folder.database.read() as connection:
+            with folder.database.write():
+                locked = time.monotonic()
+                # The snapshot of *connection* begins here, with its first statement.
+                copying.bring(lambda: nullcontext(connection))
+                held = time.monotonic() - locked
+            copying.sync()
+            _save_database(connection, directory)
+            damage = copying.damage(connection)
+            value = _counts(connection)
+            value["deleted"] = copying.delete_unneeded(connection)
+    value |= {"copied": copying.copied, "copied_size": copying.size}
+    value |= {"lock_seconds": round(held, 3), "seconds": round(time.monotonic() - begun, 3)}
+    text = _text(folder, directory, value, damage)
+    return Report(value | {"damaged": damage.json()}, text, not damage)
+
+
+class _Copying:
+    """Copies objects into a backup."""
+
+    def __init__(self, folder: DataFolder, directory: Path) -> None:
+        self.copied = self.size = 0  # objects, bytes
+        self._source = folder.objects
+        self._target = ObjectStore(directory / SHARDS, fsync=True)
+        self._target.delete_half_written()
+        # The names of the objects that are copied, or cannot be.
+        self._done = {name for names in self._target.names() for name in names}
+        self._faults: dict[Shard, DamagedError] = {}
+        self._progress = Progress("Copied")
+        with folder.database.read() as connection:
+            self._whole = whole_size(connection)
+
+    def bring(self, read: Read) -> bool:
+        """Copy the objects that the backup does not have; say whether they were few."""
+        copied, size = self.copied, self.size
+        with read() as connection:
+            missing = [name for name in object_names(connection) if name not in self._done]
+        for names in batches(missing):
+            with read() as connection:
+                found = find_shards(connection, names)
+            faults = self._copy(found)
+            # An object that is deleted or replaced has lost its row before.
+            with read() as connection:
+                found = find_shards(connection, [shard.object for shard in faults])
+            self._faults |= {shard: faults[shard] for shard in found}
+            self._done.update(shard.object for shard in found)
+        return self.copied - copied <= _FEW and self.size - size <= _SMALL
+
+    def damage(self, connection: sa.Connection) -> Damage:
+        """Return the objects that could not be copied, if the database names them still."""
+        damage = Damage()
+        for names in batches([shard.object for shard in self._faults]):
+            for shard in find_shards(connection, names):
+                damage.add(shard, self._faults[shard])
+        damage.find_files(connection)
+        return damage
+
+    def sync(self) -> None:
+        """Wait until the names of the objects are on the disk; their bytes are already."""
+        self._target.sync()
+
+    def delete_unneeded(self, connection: sa.Connection) -> int:
+        """Delete the objects that only an earlier backup needed; return their number."""
+        number = 0
+        for names in self._target.names():
+            unneeded = {*names} - objects_in_use(connection, names)
+            self._target.delete(unneeded)
+            number += len(unneeded)
+        return number
+
+    def close(self) -> None:
+        """End the display of the progress."""
+        self._progress.close()
+
+    def _copy(self, found: Sequence[Shard]) -> dict[Shard, DamagedError]:
+        """Copy objects; return those that could not be copied."""
+        faults: dict[Shard, DamagedError] = {}
+        try:
+            for shard, fault in copy_objects(self._source, self._target, found):
+                if fault is not None:
+                    faults[shard] = fault
+                    continue
+                self._done.add(shard.object)
+                self.copied += 1
+                self.size += shard.size
+                self._progress.show(self.size, self._whole)
+        except Refused:
+            raise CommandError(
+                "the disk of the backup is full; the backup before is kept"
+            ) from None
+        return faults
+
+
+def _counts(connection: sa.Connection) -> dict[str, Any]:
+    count = sa.select(sa.func.count())
+    return {
+        "files": connection.execute(count.select_from(files)).scalar_one(),
+        "objects": connection.execute(count.select_from(shards)).scalar_one(),
+        "size": whole_size(connection),
+    }
+
+
+def _check_directory(folder: DataFolder, directory: Path) -> None:
+    """Create *directory*; refuse one that is not for backups of this bridge."""
+    assert folder.database  # else there is nothing to back up
+    ours, theirs = folder.path.resolve(), directory.resolve()
+    if ours == theirs or ours in theirs.parents or theirs in ours.parents:
+        raise CommandError(f"{directory} and the data folder have to be apart")
+    directory.mkdir(mode=0o700, exist_ok=True)  # not its parents: its disk may not be mounted
+    names = set(os.listdir(directory))
+    if LOCK in names or (DATABASE not in names and names - _OURS):
+        kind = "the data folder of a bridge" if LOCK in names else "neither empty nor a backup"
+        raise CommandError(f"{directory} is {kind}; a backup needs a folder of its own")
+    if DATABASE in names and not _have_users_in_common(folder, directory / DATABASE):
+        raise CommandError(
+            f"{directory} is a backup of other users, and would be replaced:"
+            " use another folder, or move that backup away"
+        )
+
+
+def _have_users_in_common(folder: DataFolder, earlier: Path) -> bool:
+    """Say whether the bridge has a user of an *earlier* backup, or the backup has no users.
+
+    If not, it is the backup of another bridge, or this bridge has lost its data.
+    """
+    # Immutable, else SQLite would create files beside it.
+    url = f"{earlier.resolve().as_uri()}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(url, uri=True)) as backed_up:
+            had = set(backed_up.execute("SELECT email, created FROM users"))
+    except sqlite3.DatabaseError as error:
+        raise CommandError(f"{earlier} can't be read: {error}") from error
+    with folder.database.read() as connection:
+        has = connection.execute(sa.select(*users.c["email", "created"])).all()
+    return not had or any(tuple(row) in had for row in has)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keep other backups out of *directory* while the block runs."""
+    with open(os.open(directory / BACKUP_LOCK, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        if not try_lock(file):
+            raise CommandError(f"another backup or restore is using {directory}")
+        yield
+
+
+def _save_database(connection: sa.Connection, directory: Path) -> None:
+    """Put the snapshot of *connection* into *directory*, in place of the one before."""
+    staging = directory / _NEW
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(mode=0o700)
+    new = staging / DATABASE
+    try:
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        source: Any = connection.connection.driver_connection
+        with closing(sqlite3.connect(new)) as target:
+            source.backup(target)
+            target.execute("PRAGMA journal_mode=DELETE")  # else it is not one file
+            fault = str(target.execute("PRAGMA quick_check(1)").fetchone()[0])
+        if fault != "ok":
+            fault = " ".join(fault.split())
+            raise CommandError(f"the database is damaged: {fault}; the backup before is kept")
+        sync_file(new)
+        for end in ("-wal", "-shm", "-journal"):  # of a command that was killed there
+            (directory / f"{DATABASE}{end}").unlink(missing_ok=True)
+        new.replace(directory / DATABASE)
+    except sqlite3.OperationalError as error:
+        raise CommandError(f"{new} can't be written: {error}; the backup before is kept") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    sync_folder(directory)
+
+
+def _text(folder: DataFolder, directory: Path, value: dict[str, Any], damage: Damage) -> str:
+    lines = [
+        f"Backup of {folder.path} in {directory}: {count_text(value['files'], 'file')},"
+        f" {count_text(value['objects'], 'object')}, {size_text(value['size'])}.",
+        f"Copied {count_text(value['copied'], 'new object')}, {size_text(value['copied_size'])},"
+        f" and deleted {value['deleted']:,}, in {value['seconds']:.1f} s;"
+        f" requests waited for {value['lock_seconds']:.2f} s.",
+    ]
+    if damage:
+        lines.append(f"{count_text(len(damage), 'object')} could not be copied:")
+        lines += damage.lines()
+    return "\n".join(lines)

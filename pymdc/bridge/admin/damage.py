@@ -1,0 +1,62 @@
+"""Damaged objects and the files that they spoil, for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from pymdc.bridge.admin.objects import Shard, files_with
+from pymdc.bridge.admin.output import printable, size_text
+
+_SHOWN = 50  # objects in a text; JSON has all
+
+
+class Damage:
+    """The damaged objects that a command has found."""
+
+    def __init__(self) -> None:
+        self._faults: dict[Shard, str] = {}
+        self._files: Mapping[str, Sequence[sa.RowMapping]] = {}
+
+    def __len__(self) -> int:
+        return len(self._faults)
+
+    def add(self, shard: Shard, fault: object) -> None:
+        """Note a damaged object."""
+        self._faults[shard] = str(fault)
+
+    def objects(self) -> list[str]:
+        """Return the names of the objects."""
+        return [shard.object for shard in self._faults]
+
+    def find_files(self, connection: sa.Connection) -> None:
+        """Find the files that the objects spoil."""
+        self._files = files_with(connection, [shard.hash for shard in self._faults])
+
+    def json(self) -> list[dict[str, object]]:
+        """Return the objects, each with its fault and its files."""
+        names = ("user", "bucket", "bucket_name", "filename", "hash", "size")
+        return [
+            {
+                **{"object": shard.object, "size": shard.size, "fault": fault},
+                "files": [
+                    {name: row[name] for name in names} for row in self._files.get(shard.hash, ())
+                ],
+            }
+            for shard, fault in self._faults.items()
+        ]
+
+    def lines(self) -> list[str]:
+        """Return a line for each object, and one for each of its files."""
+        lines: list[str] = []
+        for shard, fault in list(self._faults.items())[:_SHOWN]:
+            lines.append(f"  {shard.object}  {fault}")
+            lines += (f"    {_file_text(row)}" for row in self._files.get(shard.hash, ()))
+        more = len(self) - _SHOWN
+        return lines + ([f"  and {more:,} more, which --json shows"] if more > 0 else [])
+
+
+def _file_text(row: sa.RowMapping) -> str:
+    name, bucket = printable(row["filename"]), printable(str(row["bucket_name"]))
+    return f"{name} ({size_text(row['size'])}) in {row['bucket']} ({bucket}) of {row['user']}"

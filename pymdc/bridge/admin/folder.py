@@ -1,0 +1,86 @@
+"""The data folder of a bridge, whether a bridge runs on it or not."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from functools import cached_property
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from pymdc.bridge.storage.cleanup import try_lock
+from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.schema import OtherSchemaError
+
+DATABASE = "metadata.sqlite"
+SHARDS = "shards"
+LOCK = "serving"
+
+
+class CommandError(Exception):
+    """Why a command could not be done, in one line; *status* is the exit status."""
+
+    def __init__(self, message: str, *, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class DataFolder:
+    """The folder *path*: its database and its objects, which are opened when they are needed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def database(self) -> Database:
+        """The database, which has to exist."""
+        path = self.path / DATABASE
+        check_user(self.path)
+        if not path.is_file():
+            raise CommandError(
+                f"{path} is missing: --data or PYMDC_BRIDGE_DATA says where the bridge stores"
+            )
+        try:
+            return Database(sa.URL.create("sqlite", database=str(path)), fsync=True, existing=True)
+        except OtherSchemaError as error:
+            raise CommandError(f"{path} can't be used: {error}") from None
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+            raise CommandError(f"{path} can't be used as a database") from error
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        """The objects."""
+        return ObjectStore(self.path / SHARDS, fsync=True)
+
+    def is_served(self) -> bool:
+        """Say whether a bridge runs on the folder."""
+        try:
+            with open(self.path / LOCK, "rb") as file:
+                return not try_lock(file)
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Close the database if it is open."""
+        if "database" in vars(self):
+            vars(self).pop("database").close()
+
+
+def told(error: Exception) -> str:
+    """Return what SQLite says about an error, in one line."""
+    return " ".join(str(getattr(error, "orig", error)).split())
+
+
+def check_user(folder: Path) -> None:
+    """Refuse to work as root on the folder of another user, whose bridge could not use the files.
+
+    Other users are refused by the system.
+    """
+    try:
+        owner = folder.stat().st_uid
+    except FileNotFoundError:
+        return
+    if os.geteuid() == 0 and owner != 0:
+        raise CommandError(f"{folder} belongs to user {owner}: run this as that user, not as root")

@@ -1,0 +1,116 @@
+"""The objects that the database names, each checked against its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from pymdc._crypto.file_hash import FileHash
+from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.tables import BATCH, batches, buckets, file_shards, files, shards
+
+_AT_ONCE = 16  # objects that are copied; each takes up to 8 MiB of memory
+_COLUMNS = shards.c["hash", "object", "size"]
+Read = Callable[[], AbstractContextManager[sa.Connection]]
+
+
+class Shard(NamedTuple):
+    """A shard's hash, the name of its object, and its size in bytes."""
+
+    hash: str
+    object: str
+    size: int
+
+
+class DamagedError(Exception):
+    """An object is not what the database says."""
+
+
+def read_object(store: ObjectStore, shard: Shard) -> memoryview:
+    """Return the bytes of an object; `DamagedError` unless they are those of *shard*."""
+    try:
+        data = store.read(shard.object, 0, shard.size + 1)
+    except FileNotFoundError:
+        raise DamagedError("missing") from None
+    except OSError as error:
+        raise DamagedError(f"unreadable: {error.strerror}") from error
+    if len(data) != shard.size:
+        found = "more" if len(data) > shard.size else f"{len(data):,}"
+        raise DamagedError(f"wrong size: {found} instead of {shard.size:,} bytes")
+    shard_hash = FileHash()
+    shard_hash.update(data)
+    if shard_hash.hexdigest() != shard.hash:
+        raise DamagedError("wrong hash")
+    return data
+
+
+def copy_objects(
+    source: ObjectStore, target: ObjectStore, copied: Sequence[Shard]
+) -> Iterator[tuple[Shard, DamagedError | None]]:
+    """Copy objects; yield each with what is wrong with it, so that it was not copied."""
+
+    def copy(shard: Shard) -> DamagedError | None:
+        try:
+            target.put(shard.object, read_object(source, shard))
+        except DamagedError as damaged:
+            return damaged
+        return None
+
+    # Several at a time: while one waits for the disk, others are read.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from zip(copied, pool.map(copy, copied), strict=True)
+
+
+def shard_pages(read: Read) -> Iterator[list[Shard]]:
+    """Yield all shards in pieces, each read in a transaction of its own that *read* begins."""
+    page = sa.select(*_COLUMNS).order_by(shards.c.hash).limit(BATCH)
+    last = ""
+    while True:
+        with read() as connection:
+            found = connection.execute(page.where(shards.c.hash > last)).all()
+        if not found:
+            return
+        yield [Shard(*row) for row in found]
+        last = found[-1][0]
+
+
+def object_names(connection: sa.Connection) -> Iterable[str]:
+    """Return the names of all objects."""
+    return connection.execute(sa.select(shards.c.object)).scalars()
+
+
+def find_shards(connection: sa.Connection, objects: Sequence[str]) -> list[Shard]:
+    """Return the shards of at most `BATCH` objects."""
+    these = sa.select(*_COLUMNS).where(shards.c.object.in_(objects))
+    return [Shard(*row) for row in connection.execute(these).all()]
+
+
+def whole_size(connection: sa.Connection) -> int:
+    """Return the bytes of all shards."""
+    return int(connection.execute(sa.select(sa.func.sum(shards.c.size))).scalar() or 0)
+
+
+def files_with(connection: sa.Connection, hashes: Sequence[str]) -> dict[str, list[sa.RowMapping]]:
+    """Return the files that have the shards *hashes*, by shard."""
+    found: dict[str, list[sa.RowMapping]] = {}
+    statement = (
+        sa.select(
+            file_shards.c.shard,
+            *files.c["bucket", "filename", "hash", "size"],
+            buckets.c.user,
+            buckets.c.name.label("bucket_name"),
+            buckets.c.number,  # for the order
+            files.c.number.label("file_number"),
+        )
+        .select_from(file_shards.join(files).join(buckets))
+        .distinct()
+        .order_by(buckets.c.user, buckets.c.number, files.c.number)
+    )
+    for batch in batches(hashes):
+        for row in connection.execute(statement.where(file_shards.c.shard.in_(batch))).mappings():
+            found.setdefault(row["shard"], []).append(row)
+    return found

@@ -1,0 +1,103 @@
+"""What commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a command did: *value* for programs, *text* for people.
+
+    *sound* is false if the command found something wrong.
+    """
+
+    value: object
+    text: str
+    sound: bool = field(default=True)
+
+    def print(self, *, as_json: bool) -> None:
+        """Print the report to stdout; what the terminal cannot show is escaped."""
+        text = json.dumps(self.value, indent=2) if as_json else self.text
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+class Progress:
+    """Shows on stderr, if that is a terminal, how much of a long command is done."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._shown = ""
+
+    def show(self, size: int, whole: int) -> None:
+        """Show that *size* of *whole* bytes are done."""
+        text = f"{self._doing}: {size_text(size)} of {size_text(whole)}"
+        if text != self._shown and sys.stderr.isatty():
+            self._print(text)
+
+    def close(self) -> None:
+        """Remove what was shown."""
+        if self._shown:
+            self._print("")
+
+    def _print(self, text: str) -> None:
+        print(f"\r{text:{len(self._shown)}}\r", end="", file=sys.stderr, flush=True)
+        self._shown = text
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return *rows* as text in columns; a column whose name begins with ``>`` is right-aligned."""
+    names = [name.lstrip(">") for name in head]
+    cells = [names, *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    marks = [">" if name.startswith(">") else "<" for name in head]
+    return "\n".join(
+        "  ".join(
+            f"{cell:{mark}{width}}" for cell, mark, width in zip(row, marks, widths, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+
+
+def size_text(size: float) -> str:
+    """Return a number of bytes with its unit: ``12.5 GB`` is 12,500,000,000 bytes."""
+    for unit in _UNITS:
+        digits = 0 if unit == "B" else 1
+        if round(size, digits) < 1000 or unit == _UNITS[-1]:
+            break
+        size /= 1000
+    return f"{size:.{digits}f} {unit}"
+
+
+def quota_text(gigabytes: float | None, none: str = "no limit") -> str:
+    """Return a quota in GB, or *none*."""
+    return none if gigabytes is None else f"{gigabytes:.12g} GB"
+
+
+def count_text(number: int, noun: str) -> str:
+    """Return a number of things, ``1 file`` or ``2 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def time_text(milliseconds: int) -> str:
+    """Return a time in UTC, ``2026-11-22 07:54``."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    return moment.strftime("%Y-%m-%d %H:%M")
+
+
+def printable(text: str) -> str:
+    """Return *text* with escapes for what could change the terminal, such as colours."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else printable(str(value))

@@ -1,0 +1,166 @@
+"""The program: its commands, their arguments, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from pymdc.bridge.admin import backup, buckets, restore, users, vacuum, verify
+from pymdc.bridge.admin.folder import CommandError, DataFolder, told
+from pymdc.bridge.admin.output import Report
+from pymdc.bridge.options import OPTIONS
+from pymdc.bridge.settings import BUSY_SECONDS
+
+_DATA = next(option for option in OPTIONS if option.name == "data")
+_NONE, _DEFAULT = "none", "default"
+
+
+class Command(NamedTuple):
+    """A row of the table: *run* is called with the data folder and the *arguments*.
+
+    Its docstring is the help.
+    """
+
+    run: Callable[..., Report]
+    arguments: Sequence[tuple[str, Mapping[str, Any]]] = ()
+
+
+def _gigabytes(word: str) -> Callable[[str], float | None]:
+    def parse(text: str) -> float | None:
+        try:
+            limit = None if text.lower() == word else float(text)
+        except ValueError:
+            limit = -1
+        if limit is not None and not 0 <= limit < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is neither a number of GB nor {word!r}")
+        return limit
+
+    return parse
+
+
+_EMAIL = ("email", {"help": "the user's e-mail address"})
+_GB = {"metavar": "GB", "type": _gigabytes(_NONE), "default": argparse.SUPPRESS}
+_DIRECTORY = ("directory", {"metavar": "DIR", "type": Path, "help": "the folder of the backup"})
+_FLAG = {"action": "store_true"}
+
+COMMANDS: Mapping[str, Command] = {
+    "users list": Command(users.list_users),
+    "users activate": Command(users.activate, [_EMAIL]),
+    "users disable": Command(users.disable, [_EMAIL]),
+    "users enable": Command(users.enable, [_EMAIL]),
+    "users password": Command(users.set_password, [_EMAIL]),
+    "users limit": Command(
+        users.set_limit,
+        [
+            _EMAIL,
+            (
+                "limit",
+                {
+                    "metavar": "GB",
+                    "type": _gigabytes(_DEFAULT),
+                    "help": f"a number of GB (10^9 bytes), or {_DEFAULT}",
+                },
+            ),
+        ],
+    ),
+    "users delete": Command(users.delete, [_EMAIL, ("--yes", _FLAG | {"help": "do not ask"})]),
+    "users invite": Command(users.invite),
+    "buckets list": Command(
+        buckets.list_buckets,
+        [("--user", {"metavar": "EMAIL", "help": "only the buckets of this user"})],
+    ),
+    "buckets quota": Command(
+        buckets.set_quota,
+        [
+            ("bucket", {"help": "the id of the bucket"}),
+            ("--storage", _GB | {"help": f"what it may store: GB, or {_NONE}"}),
+            ("--transfer", _GB | {"help": f"what it may send in a month: GB, or {_NONE}"}),
+        ],
+    ),
+    "usage": Command(buckets.show_usage),
+    "backup": Command(backup.backup, [_DIRECTORY]),
+    "restore": Command(
+        restore.restore,
+        [_DIRECTORY, ("--force", _FLAG | {"help": "also if objects of the backup are damaged"})],
+    ),
+    "verify": Command(verify.verify, [("--repair", _FLAG | {"help": "set aside what is wrong"})]),
+    "vacuum": Command(vacuum.vacuum),
+}
+_GROUPS = {"users": "Accounts.", "buckets": "Buckets: what they hold, and what they may."}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command in *arguments*; return the exit status."""
+    values = vars(_parser().parse_args(arguments))
+    run, as_json = values.pop("run"), values.pop("json", False)
+    path = values.pop("data", None) or Path(os.environ.get(_DATA.variable) or str(_DATA.default))
+    try:
+        with closing(DataFolder(path)) as folder:
+            report: Report = run(folder, **values)
+        report.print(as_json=as_json)
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, EOFError):
+        return _fail("interrupted")
+    except CommandError as error:
+        return _fail(str(error), error.status)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}")
+    except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+        return _fail(_database_error(error))
+    return 0 if report.sound else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help=f"the folder of the bridge; else ${_DATA.variable}, else ./{_DATA.default}",
+    )
+    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    parser = argparse.ArgumentParser(
+        "python -m pymdc.bridge admin",
+        description="Look after a bridge, also while it runs.",
+        epilog="The exit status is 0 if all is well, 1 if something is wrong or has failed, and 2"
+        " if the command is not understood.",
+        parents=[common],
+    )
+    groups = {"": parser.add_subparsers(metavar="COMMAND", required=True)}
+    for group, text in _GROUPS.items():
+        inner = groups[""].add_parser(group, help=text, description=text)
+        groups[group] = inner.add_subparsers(metavar="COMMAND", required=True)
+    for words, command in COMMANDS.items():
+        group, _, name = words.rpartition(" ")
+        text = command.run.__doc__ or ""
+        one = groups[group].add_parser(
+            name, help=text.partition("\n")[0], description=text, parents=[common]
+        )
+        one.set_defaults(run=command.run)
+        for argument, details in command.arguments:
+            one.add_argument(argument, **details)
+    return parser
+
+
+def _database_error(error: Exception) -> str:
+    if "locked" in told(error):
+        return f"the database was locked for {BUSY_SECONDS} s: try again"
+    return f"the database: {told(error)}"
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"pymdc.bridge admin: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,38 @@
+"""The commands of an operator, run in the process of the test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from pymdc.bridge.admin.program import main
+
+
+class Done(NamedTuple):
+    """What a command printed, and its exit status."""
+
+    status: int
+    text: str
+    errors: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+Admin = Callable[..., Done]
+
+
+def admin_of(data: Path, capsys: pytest.CaptureFixture[str]) -> Admin:
+    """Return a function that runs a command on the folder *data*."""
+
+    def run(*arguments: object) -> Done:
+        capsys.readouterr()
+        status = main(["--data", str(data), *map(str, arguments)])
+        return Done(status, *capsys.readouterr())
+
+    return run
