@@ -22,6 +22,7 @@ ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
 MAX_HEADERS = 100  # fields of a head; browsers and proxies send about 30
 PARSED_AT_ONCE = 4096  # bytes of requests; whole requests wait there, in 20 times as much memory
+MAX_PARAMETERS = 100  # of a query
 MAX_BODY = 64 * 1024  # bytes, for a list of almost 500 public keys; a file may be larger
 MAX_FILE = 2**50  # bytes; sums of sizes have to fit into 63 bits
 MAX_NUMBER = 400  # characters; the largest number without an exponent has 309 digits
@@ -66,9 +67,11 @@ TOKEN_LIFETIME = 300_000  # milliseconds; for the tokens of pointers too
 NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key
 MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB
 FREE_FAILURES = {"account": 5, "address": 20}  # wrong passwords before the next has to wait
-LONGEST_DELAY = 60.0  # seconds, after wrong passwords
-FORGOTTEN = 900.0  # seconds after which a wrong password is forgotten
-MAX_REMEMBERED_FAILURES = 10_000  # accounts and addresses
+FREE_REGISTRATIONS = {"address": 100}  # a class behind one address registers at the same time
+LONGEST_DELAY = 60.0  # seconds, after wrong passwords or registrations
+FORGOTTEN = 900.0  # seconds after which the one before is forgotten
+MAX_REMEMBERED_TRIES = 10_000  # accounts and addresses
+REGISTRATION_LIFETIME = 30 * 86_400_000  # milliseconds for its activation; then it is deleted
 RESET_LIFETIME = 3_600_000  # milliseconds, for a token with which a new password is set
 MAIL_PAUSE = 60_000  # milliseconds between two mails to one address
 

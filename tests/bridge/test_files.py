@@ -54,3 +54,29 @@ def test_one_of_simultaneous_requests_with_a_token_succeeds(
 
     with ThreadPoolExecutor(8) as threads:
         assert sorted(threads.map(present, range(8))) == [200] + 7 * [401]
+
+
+def names(user: User, bucket: str, query: str) -> list[str]:
+    reply = user.ask("GET", f"/buckets/{bucket}/files", query=query)
+    return [file["filename"] for file in reply.json]
+
+
+def test_name_in_a_list_is_no_pattern(alice: User, bucket: str) -> None:
+    for name in ("a", "%", "_", "A"):
+        alice.upload(bucket, name.encode(), name)
+    for wanted, found in (("a", ["a"]), ("%25", ["%"]), ("_", ["_"]), ("%2A", [])):
+        assert names(alice, bucket, f"name={wanted}") == found
+
+
+@pytest.mark.parametrize("limit", ["-1", "%2B1", "1_0", "1.0", "%D9%A3", "%201", "1" * 19, "x"])
+def test_limit_of_a_list_is_a_number_in_digits(alice: User, bucket: str, limit: str) -> None:
+    reply = alice.ask("GET", f"/buckets/{bucket}/files", query=f"limit={limit}")
+    assert reply.status == 400
+    assert reply.json["error"].endswith("expected a number of files")
+
+
+def test_query_has_at_most_100_parameters(alice: User, bucket: str) -> None:
+    path = f"/buckets/{bucket}/files"
+    assert alice.ask("GET", path, query="&".join(99 * ["a=b"])).status == 200
+    reply = alice.ask("GET", path, query="&".join(100 * ["a=b"]))
+    assert reply.error == (400, "The query has too many parameters")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from plain_client import PASSWORD, Clock, Reply, User, ask, basic
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.load import Lane, Throttle
-from pymdc.bridge.settings import MAX_REMEMBERED_FAILURES, MAX_WAITING
+from pymdc.bridge.load import Delays, Lane, Throttle
+from pymdc.bridge.settings import MAX_REMEMBERED_TRIES, MAX_WAITING
 
 WRONG = (401, "Invalid email or password")
 TOO_MANY = (429, "Too many wrong passwords")
@@ -68,11 +69,54 @@ def test_addresses_of_one_ipv6_network_are_one(clock: Clock) -> None:
     assert not refused(throttle, "new@example.com", "192.0.2.1")
 
 
-def test_number_of_remembered_failures_is_bounded(clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("address", "same", "other"),
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1", "::ffff:192.0.2.2"),
+        ("fe80::1%eth0", "fe80::2%eth1", "fe81::1%eth0"),
+    ],
+)
+def test_address_is_one_however_it_is_written(
+    clock: Clock, address: str, same: str, other: str
+) -> None:
     throttle = Throttle(clock)
-    for number in range(MAX_REMEMBERED_FAILURES):
-        throttle.failed(f"{number}@example.com", str(number))
-    assert len(throttle._failures) == MAX_REMEMBERED_FAILURES
+    for number in range(21):
+        throttle.failed(f"{number}@example.com", address)
+    assert refused(throttle, "new@example.com", same)
+    assert not refused(throttle, "new@example.com", other)
+
+
+def test_remembered_tries_are_few_and_short(clock: Clock) -> None:
+    delays = Delays(clock, "Too many", {"account": 1, "address": 1})
+    for number in range(MAX_REMEMBERED_TRIES):
+        delays.add(account=f"{number}{1000 * 'x'}", address=str(number))
+    assert len(delays._tries) == MAX_REMEMBERED_TRIES
+    assert max(len(name) for _, name in delays._tries) < 256
+
+
+def test_clock_that_is_set_back_locks_nobody_out(alice: User, clock: Clock) -> None:
+    for _ in range(5):
+        assert sign_in(alice.bridge, alice.email).error == WRONG
+    clock.seconds -= 86_400
+    assert sign_in(alice.bridge, alice.email, PASSWORD).headers["retry-after"] == "1"
+    clock.seconds += 1
+    assert sign_in(alice.bridge, alice.email, PASSWORD).status == 200
+
+
+def test_registrations_from_an_address_are_slowed_down(bridge: Bridge, clock: Clock) -> None:
+    def register(number: int) -> Reply:
+        fields = {"email": f"{number}@example.com", "password": PASSWORD}
+        return ask(bridge, "POST", "/users", json.dumps(fields))
+
+    assert [register(number).status for number in range(100)] == 100 * [200]
+    for seconds in (1, 2):
+        reply = register(100)
+        assert (*reply.error, reply.headers["retry-after"]) == (
+            *(429, "Too many registrations"),
+            str(seconds),
+        )
+        clock.seconds += seconds
+        assert register(100 + seconds).status == 200
 
 
 def test_lane_lets_so_many_run_and_some_wait() -> None:

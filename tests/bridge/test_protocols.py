@@ -109,6 +109,29 @@ def test_head_has_so_many_fields(bridge: Bridge, fields: int, status: bytes) -> 
         assert wire.recv(100).split()[1] == status
 
 
+@pytest.mark.parametrize(
+    ("hosts", "status"),
+    [
+        ((), b"404"),
+        (("",), b"404"),
+        (("x.example:80",), b"404"),
+        (("[fe80::1%25eth0]:80",), b"404"),
+        (("x", "x"), b"400"),
+        (("x/y",), b"400"),
+        (("a@x",), b"400"),
+        (("x:y",), b"400"),
+        (('x" y',), b"400"),
+        (("\xe9",), b"400"),
+        ((2000 * "x",), b"400"),
+    ],
+    ids=str,
+)
+def test_host_is_one_name_and_a_port(bridge: Bridge, hosts: tuple[str, ...], status: bytes) -> None:
+    lines = ["GET /x HTTP/1.1", *(f"Host: {host}" for host in hosts), "Connection: close", "", ""]
+    with connect(bridge, "\r\n".join(lines).encode("latin-1")) as wire:
+        assert read_all(wire).split()[1] == status
+
+
 def test_channel_that_begins_before_the_last_answer_is_refused(bridge: Bridge) -> None:
     with connect(bridge, head("GET /") + upgrade()) as wire:
         assert b" 101 " not in read_all(wire)

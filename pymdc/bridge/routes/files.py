@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from itertools import chain
@@ -18,6 +19,7 @@ from pymdc.bridge.storage.removal import file_parts, remove_files
 from pymdc.bridge.storage.tables import files, find_bucket, pointers
 from pymdc.bridge.storage.usage import give_back_transfer, spend_transfer
 
+_LIMIT = re.compile(r"[0-9]{1,18}")
 _REFUSALS = {
     "PUSH": "Not authorized to store in bucket",
     "PULL": "Not authorized to retrieve from bucket",
@@ -60,13 +62,9 @@ def _pages(context: Context, statement: sa.Select[Any], limit: int | None) -> It
 
 
 def _limit(text: str | None) -> int | None:
-    try:
-        limit = None if text is None else int(text[:20])
-    except ValueError:
-        limit = -1
-    if limit is not None and limit < 0:
-        raise Refused(400, f"The limit is {str(text)[:20]}; expected a number of files")
-    return limit
+    if text is not None and not _LIMIT.fullmatch(text):
+        raise Refused(400, f"The limit is {text[:20]}; expected a number of files")
+    return None if text is None else int(text)
 
 
 def list_pointers(context: Context, request: Request, identity: Identity) -> Response:

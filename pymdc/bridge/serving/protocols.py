@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import logging
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pymdc.bridge.serving.app import App
+from pymdc.bridge.serving.proxies import is_host
 from pymdc.bridge.settings import (
     CHANNEL_PATIENCE_FACTOR,
     CLOSE_SECONDS,
@@ -70,6 +71,7 @@ class HTTPProtocol(HttpToolsProtocol):
     _idle_checks = 0  # checks in a row that found the client stalled
     _last_used = 0.0
     _is_channel = False
+    _refusal = ""  # what is wrong with a head that could be parsed
     _closing = False  # whether the last check has found that it awaits a farewell
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -108,7 +110,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) == MAX_HEADERS:
-            raise ValueError("too many header fields")
+            self._refuse("The head has too many fields")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -116,13 +118,14 @@ class HTTPProtocol(HttpToolsProtocol):
         self._received = self.config.min_received  # the next check is too early to judge the body
         is_websocket = self._get_upgrade() == b"websocket"
         if is_websocket and self.parser.get_method() != b"GET":
-            self.send_400_response("A WebSocket begins with GET")
-        elif is_websocket and not self._between_requests():
-            self.send_400_response("A WebSocket begins after the last answer")
-        else:
-            lengths = [value for name, value in self.headers if name == b"content-length"]
-            self._body_left = int(lengths[0]) if lengths else 0
-            super().on_headers_complete()
+            self._refuse("A WebSocket begins with GET")
+        if is_websocket and not self._between_requests():
+            self._refuse("A WebSocket begins after the last answer")
+        hosts = self._values(b"host")
+        if len(hosts) > 1 or any(host and not is_host(host.decode("latin-1")) for host in hosts):
+            self._refuse("The header Host is wrong")
+        self._body_left = sum(map(int, self._values(b"content-length")))
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._head_size = 0
@@ -145,6 +148,7 @@ class HTTPProtocol(HttpToolsProtocol):
             super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
+        msg = self._refusal or msg
         super().send_400_response(msg)
         self.config.app.refuse_head(self.client[0] if self.client else "-", msg)
 
@@ -191,6 +195,14 @@ class HTTPProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self._is_channel:
             return False
         return not self.pipeline and (self._between_requests() or self.cycle.more_body)
+
+    def _refuse(self, message: str) -> NoReturn:
+        """Let the parser give up, whereupon 400 is sent with *message*."""
+        self._refusal = message
+        raise ValueError(message)
+
+    def _values(self, wanted: bytes) -> list[bytes]:
+        return [value for name, value in self.headers if name == wanted]
 
     def _make_room(self) -> None:
         """Close the connections that are idle longest if there are too many."""

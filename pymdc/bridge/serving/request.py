@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.logs import Entry
+from pymdc.bridge.settings import MAX_PARAMETERS
 
 _ID = re.compile(r"[0-9a-fA-F]{24}")
 
@@ -48,8 +49,11 @@ class Request:
 
     @cached_property
     def query_parameters(self) -> Mapping[str, str]:
-        """The parameters in the query string."""
-        return dict(parse_qsl(self.query))
+        """The parameters in the query string; refuse too many, which take long to parse."""
+        try:
+            return dict(parse_qsl(self.query, max_num_fields=MAX_PARAMETERS))
+        except ValueError:
+            raise Refused(400, "The query has too many parameters") from None
 
     @property
     def expects_body(self) -> bool:
