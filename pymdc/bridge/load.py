@@ -33,10 +33,17 @@ T = TypeVar("T")
 
 
 class Lane:
-    """Lets *at_once* requests of a kind run at the same time; the others wait, or get 503."""
+    """Lets *at_once* requests of a kind run at the same time; the others wait, or get 503.
 
-    def __init__(self, at_once: int) -> None:
+    At most *most_waiting* wait, for at most *seconds*; None is for ever.
+    """
+
+    def __init__(
+        self, at_once: int, most_waiting: float = MAX_WAITING, seconds: float | None = WAIT_SECONDS
+    ) -> None:
         self._slots = asyncio.Semaphore(at_once)
+        self._most_waiting = most_waiting
+        self._seconds = seconds
         self.running = self.waiting = 0
         self.waits = 0  # how many have waited
         self.waited = 0.0  # seconds, all together
@@ -53,13 +60,13 @@ class Lane:
         self._slots.release()
 
     async def _wait(self) -> None:
-        if self.waiting >= MAX_WAITING:
+        if self.waiting >= self._most_waiting:
             raise _busy()
         self.waiting += 1
         self.waits += 1
         begun = time.monotonic()
         try:
-            await asyncio.wait_for(self._slots.acquire(), WAIT_SECONDS)
+            await asyncio.wait_for(self._slots.acquire(), self._seconds)
         except asyncio.TimeoutError:
             raise _busy() from None
         finally:
@@ -148,7 +155,8 @@ class Load:
     def __init__(self, folder: Path, min_free: int, clock: Callable[[], float]) -> None:
         self.uploads = Lane(MAX_UPLOADS)
         self.passwords = Lane(MAX_PASSWORD_HASHES)
-        self.lists = Lane(MAX_LISTS)
+        # A list that has begun cannot be refused any more.
+        self.lists = Lane(MAX_LISTS, math.inf, None)
         self.lanes = {"uploads": self.uploads, "passwords": self.passwords, "lists": self.lists}
         self.throttle = Throttle(clock)
         self.registrations = Delays(clock, "Too many registrations", FREE_REGISTRATIONS)

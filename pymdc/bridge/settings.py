@@ -70,6 +70,8 @@ FREE_FAILURES = {"account": 5, "address": 20}  # wrong passwords before the next
 FREE_REGISTRATIONS = {"address": 100}  # a class behind one address registers at the same time
 LONGEST_DELAY = 60.0  # seconds, after wrong passwords or registrations
 FORGOTTEN = 900.0  # seconds after which the one before is forgotten
+MAX_BUCKETS = 1000  # of a user; each may list as many keys as a body has room for
+MAX_KEYS = 1000  # of a user
 MAX_REMEMBERED_TRIES = 10_000  # accounts and addresses
 REGISTRATION_LIFETIME = 30 * 86_400_000  # milliseconds for its activation; then it is deleted
 RESET_LIFETIME = 3_600_000  # milliseconds, for a token with which a new password is set
@@ -84,10 +86,11 @@ MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 
 # Load
 MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
-MAX_LISTS = 4  # at the same time
+MAX_LISTS = 4  # of which a page is read at the same time
 MAX_WAITING = 64  # requests of a kind that wait for their turn; the others get 503
 WAIT_SECONDS = 30  # for that turn
 PAGE = 250  # files that a list reads at a time; others come in between
+BUCKETS_PAGE = 20  # buckets that a list reads at a time; they may be as large as many files
 RESERVE = 16 * MiB  # bytes on the disk for transactions when it is full; half of them for removals
 
 # Threads

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import socket
+import sqlite3
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
-from plain_client import DATA, Count, Rows, User, ask, form, upload_headers
+from plain_client import DATA, Count, Rows, User, address, ask, form, head, upload_headers
+from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
+from pymdc.bridge.settings import MAX_LISTS
 
 
 def test_channel_address_has_the_requested_host(alice: User) -> None:
@@ -80,3 +88,48 @@ def test_query_has_at_most_100_parameters(alice: User, bucket: str) -> None:
     assert alice.ask("GET", path, query="&".join(99 * ["a=b"])).status == 200
     reply = alice.ask("GET", path, query="&".join(100 * ["a=b"]))
     assert reply.error == (400, "The query has too many parameters")
+
+
+FILES = 6_000  # whose list is larger than the buffers of a socket
+
+
+@pytest.fixture
+def long_list(alice: User, bucket: str, data: Path) -> Iterator[Callable[[], socket.socket]]:
+    """Give a function that asks for a long list, and returns the connection."""
+    rows = [(bucket, f"{number:040x}", 1000 * "n", "text/css") for number in range(FILES)]
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        columns = "(bucket, hash, filename, mimetype, size)"
+        connection.executemany(f"INSERT INTO files {columns} VALUES (?, ?, ?, ?, 1)", rows)
+    with ExitStack() as connections:
+
+        def ask_for_list() -> socket.socket:
+            path, nonce = f"/buckets/{bucket}/files", next(alice.nonces)
+            signature = alice.key.sign(f"GET\n{path}\n__nonce={nonce}")
+            fields = f"x-pubkey: {alice.key.public}", f"x-signature: {signature}"
+            wire = connections.enter_context(socket.create_connection(address(alice.bridge)))
+            wire.settimeout(MINUTE)
+            wire.sendall(head(f"GET {path}?__nonce={nonce}", *fields))
+            assert wire.recv(15) == b"HTTP/1.1 200 OK"
+            return wire
+
+        yield ask_for_list
+
+
+def test_clients_that_read_no_list_hold_up_no_other_list(
+    alice: User, bucket: str, long_list: Callable[[], socket.socket]
+) -> None:
+    for _ in range(MAX_LISTS):
+        long_list()
+    assert len(alice.ask("GET", f"/buckets/{bucket}/files").json) == FILES
+
+
+def test_list_ends_when_its_client_has_gone(
+    alice: User, long_list: Callable[[], socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pymdc.bridge.requests")
+    long_list().close()
+    alice.bridge.close()
+    [line] = (text for text in caplog.messages if "/files 200 " in text)
+    sent = re.search(r" out=(\d+) ", line)
+    assert sent
+    assert int(sent[1]) < 1000 * FILES

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
-from itertools import chain
-from typing import Any
 
 import sqlalchemy as sa
 
 from pymdc.bridge.auth import Identity
 from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import PAGE, TOKEN_LIFETIME
 from pymdc.bridge.storage.removal import file_parts, remove_files
@@ -30,7 +28,7 @@ def list_files(context: Context, request: Request, identity: Identity) -> Respon
     """List the files in a bucket: all, those with a *name*, or *limit* of them *after* a hash."""
     wanted = request.query_parameters
     limit = _limit(wanted.get("limit"))
-    statement = sa.select(files).where(files.c.bucket == request.bucket).order_by(files.c.number)
+    statement = sa.select(files).where(files.c.bucket == request.bucket)
     with context.database.read() as connection:
         find_bucket(connection, request.bucket, identity.email)
         if "after" in wanted:
@@ -40,25 +38,7 @@ def list_files(context: Context, request: Request, identity: Identity) -> Respon
             statement = statement.where(files.c.number > last["number"])
     if "name" in wanted:
         statement = statement.where(files.c.filename == wanted["name"])
-    pages = _pages(context, statement, limit)
-    first = next(pages, [])
-    return Response(first) if len(first) < PAGE else Response(pages=chain([first], pages))
-
-
-def _pages(context: Context, statement: sa.Select[Any], limit: int | None) -> Iterator[list[Any]]:
-    """Yield the files in pieces, each read in a transaction of its own."""
-    last = 0
-    while limit is None or limit > 0:
-        size = PAGE if limit is None else min(PAGE, limit)
-        with context.database.read() as connection:
-            page = statement.where(files.c.number > last).limit(size)
-            rows = connection.execute(page).mappings().all()
-        if rows:
-            yield [_file_json(row) for row in rows]
-            last = rows[-1]["number"]
-        if len(rows) < size:
-            return
-        limit = None if limit is None else limit - size
+    return listed(context, statement, files.c.number, PAGE, _file_json, limit)
 
 
 def _limit(text: str | None) -> int | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -22,7 +23,6 @@ from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
 from pymdc.bridge.serving.proxies import Origin, Proxies
 from pymdc.bridge.serving.request import Request, Response, to_json
-from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.settings import DRAIN_SECONDS, MAX_BODY
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
@@ -63,6 +63,11 @@ class Body:
             if len(whole) > MAX_BODY:
                 raise Refused(413, "Request body is too large")
         return bytes(whole)
+
+    async def disconnect(self) -> None:
+        """Wait until the client has gone; the body has to be read already."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def drain(self) -> None:
         """Read the rest and discard it."""
@@ -138,8 +143,7 @@ class App:
             if response.pages is None:
                 entry.sent = await _send(response, headers, body, send)
             else:
-                async with self._context.load.lists:
-                    entry.sent = await _send_pages(response, headers, self._context.threads, send)
+                entry.sent = await self._send_pages(response, headers, body, send)
         finally:
             entry.received = body.size
             if scope["method"] == "HEAD":
@@ -189,6 +193,28 @@ class App:
         response: Response = await route.handler(context, request, body)
         return response
 
+    async def _send_pages(
+        self, response: Response, headers: Headers, body: Body, send: Send
+    ) -> int:
+        """Send the pages of *response* as one JSON list, each when it has been read."""
+        context, sent, mark = self._context, 0, b"["
+        assert response.pages is not None
+        gone = asyncio.create_task(body.disconnect())
+        await _start(response.status, _fields(response, headers), send)
+        try:
+            while not gone.done():
+                async with context.load.lists:  # not while a slow client reads the page
+                    page = await context.threads.run_db_only(_next_page, response.pages)
+                if page is None:
+                    break
+                await send({"type": "http.response.body", "body": mark + page, "more_body": True})
+                mark, sent = b",", sent + len(mark + page)
+        finally:
+            gone.cancel()
+        end = b"[]" if mark == b"[" else b"]"
+        await send({"type": "http.response.body", "body": end, "more_body": False})
+        return sent + len(end)
+
     def _channel_url(self, origin: Origin) -> str:
         if self._url is not None:
             scheme, _, host = self._url.rstrip("/").partition("://")
@@ -215,7 +241,14 @@ def _handle(
     response: Response = context.load.run(
         partial(route.handler, context, request, identity), share=share
     )
+    _ = response.body  # encoded here, so that the event loop goes on meanwhile
     return response
+
+
+def _next_page(pages: Iterator[list[Any]]) -> bytes | None:
+    """Return the next page as JSON, without its brackets; None if there is none."""
+    page = next(pages, None)
+    return None if page is None else to_json(page)[1:-1]
 
 
 def _authenticate(route: Route, context: Context, request: Request) -> Identity:
@@ -230,7 +263,7 @@ async def _send(response: Response, headers: Headers, body: Body, send: Send) ->
     So a client that is still sending can read the response, and use the connection again.
     Return the number of bytes sent.
     """
-    content, unread = response.encode(), not body.ended
+    content, unread = response.body, not body.ended
     fields = _fields(response, headers)
     if response.status != 204:
         fields.append(("Content-Length", str(len(content))))
@@ -246,21 +279,6 @@ async def _send(response: Response, headers: Headers, body: Body, send: Send) ->
             await asyncio.wait_for(body.drain(), DRAIN_SECONDS)
         await send({"type": "http.response.body", "more_body": False})
     return len(content)
-
-
-async def _send_pages(response: Response, headers: Headers, threads: Threads, send: Send) -> int:
-    """Send the pages of *response* as one JSON list, each when it has been read."""
-    sent = 0
-    pages, mark = response.pages, b"["
-    assert pages is not None
-    await _start(response.status, _fields(response, headers), send)
-    while (page := await threads.run_db_only(next, pages, None)) is not None:
-        piece = mark + to_json(page)[1:-1]
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-        mark, sent = b",", sent + len(piece)
-    end = b"[]" if mark == b"[" else b"]"
-    await send({"type": "http.response.body", "body": end, "more_body": False})
-    return sent + len(end)
 
 
 def _fields(response: Response, headers: Headers) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pymdc.bridge.serving.app import App
@@ -71,6 +71,7 @@ class HTTPProtocol(HttpToolsProtocol):
     _idle_checks = 0  # checks in a row that found the client stalled
     _last_used = 0.0
     _is_channel = False
+    _running: RequestResponseCycle | None = None
     _refusal = ""  # what is wrong with a head that could be parsed
     _closing = False  # whether the last check has found that it awaits a farewell
 
@@ -94,6 +95,9 @@ class HTTPProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._next_check.cancel()
         self._unparsed = memoryview(b"")
+        if self._running is not None:  # uvicorn tells only the last request
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
         self.transport.close()  # else TLS of Python 3.10 warns that it was not closed
 
@@ -107,6 +111,10 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._between_requests() and self.cycle.more_body:
             self.transport.close()  # it is still sending what was refused
         self._parse()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) == MAX_HEADERS:

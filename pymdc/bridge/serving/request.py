@@ -84,6 +84,7 @@ class Response:
     """A status, and a value to send as JSON; None is an empty body.
 
     *pages* are sent instead of a value: lists, which are read as they are sent, as one list.
+    Iterating over *pages* blocks.
     *content* is sent instead as it is.
     *afterwards* is called on a thread when the response is sent, so that neither its value nor
     its time says what is done.
@@ -96,8 +97,9 @@ class Response:
     content: bytes = b""
     afterwards: Callable[[], None] | None = None
 
-    def encode(self) -> bytes:
-        """Return the body."""
+    @cached_property
+    def body(self) -> bytes:
+        """The body; to encode a large value takes long."""
         return self.content if self.value is None else to_json(self.value)
 
 
