@@ -23,6 +23,7 @@ from pymdc.bridge.settings import (
     MAX_LISTS,
     MAX_PASSWORD_HASHES,
     MAX_REMEMBERED_TRIES,
+    MAX_REMOVALS,
     MAX_UPLOADS,
     MAX_WAITING,
     WAIT_SECONDS,
@@ -157,7 +158,9 @@ class Load:
         self.passwords = Lane(MAX_PASSWORD_HASHES)
         # A list that has begun cannot be refused any more.
         self.lists = Lane(MAX_LISTS, math.inf, None)
-        self.lanes = {"uploads": self.uploads, "passwords": self.passwords, "lists": self.lists}
+        self.removals = Lane(MAX_REMOVALS, math.inf, None)
+        names = "uploads", "passwords", "lists", "removals"
+        self.lanes: dict[str, Lane] = {name: getattr(self, name) for name in names}
         self.throttle = Throttle(clock)
         self.registrations = Delays(clock, "Too many registrations", FREE_REGISTRATIONS)
         self.stopping = False

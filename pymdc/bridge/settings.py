@@ -86,6 +86,7 @@ MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 
 # Load
 MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
+MAX_REMOVALS = 8  # at the same time; the others wait as long as it takes
 MAX_LISTS = 4  # of which a page is read at the same time
 MAX_WAITING = 64  # requests of a kind that wait for their turn; the others get 503
 WAIT_SECONDS = 30  # for that turn
@@ -95,6 +96,7 @@ RESERVE = 16 * MiB  # bytes on the disk for transactions when it is full; half o
 
 # Threads
 MAX_IDLE_THREADS = 16
+MAX_THREADS = 64  # for three of each upload, for passwords, removals, and shards that are read
 
 
 class WrongSetting(ValueError):

@@ -188,8 +188,11 @@ class App:
                         return await context.threads.run(_handle, route, context, request)
                     # A removal, which may take long, must not hold up other passwords.
                     known = await context.threads.run(_authenticate, route, context, request)
-            run = context.threads.run_db_only if route.db_only else context.threads.run
-            return await run(_handle, route, context, request, known)
+            handle = partial(_handle, route, context, request, known)
+            if route.db_only:
+                return await context.threads.run_db_only(handle)
+            async with context.load.removals:
+                return await context.threads.run(handle)
         response: Response = await route.handler(context, request, body)
         return response
 
