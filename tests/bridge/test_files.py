@@ -12,10 +12,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from plain_client import DATA, Count, Rows, User, address, ask, form, head, upload_headers
+from plain_client import DATA, Count, Rows, User, address, ask, form, head, pull, upload_headers
 from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
+from pymdc.bridge import Bridge
 from pymdc.bridge.settings import MAX_LISTS
 
 
@@ -133,3 +134,59 @@ def test_list_ends_when_its_client_has_gone(
     sent = re.search(r" out=(\d+) ", line)
     assert sent
     assert int(sent[1]) < 1000 * FILES
+
+
+@pytest.fixture
+def shards(data: Path) -> Iterator[tuple[User, str, str]]:
+    """Give a user, a bucket and a file in it that has 1,200 shards of two bytes."""
+    content = bytes(byte for number in range(1200) for byte in divmod(number, 256))
+    with Bridge(data, shard_size=2) as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        yield user, bucket, user.upload(bucket, content).json["hash"]
+
+
+def transferred(data: Path) -> int:
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
+        return int(connection.execute("SELECT sum(size) FROM transfers").fetchone()[0])
+
+
+def test_pointers_to_many_shards_are_made_in_pages(
+    shards: tuple[User, str, str], data: Path, rows: Rows
+) -> None:
+    user, bucket, name = shards
+    answer = user.pointers(bucket, name).json
+    hashes = [file_hash(bytes(divmod(number, 256))) for number in range(1200)]
+    assert [pointer["hash"] for pointer in answer] == hashes
+    assert len({pointer["token"] for pointer in answer}) == rows("pointers") == 1200
+    assert pull(answer[1199]) == bytes(divmod(1199, 256))
+    assert transferred(data) == 2400
+
+
+def test_pointers_that_are_not_made_take_no_transfer(
+    shards: tuple[User, str, str], data: Path, rows: Rows
+) -> None:
+    user, bucket, name = shards
+    token = user.token(bucket, "PULL")
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as busy:
+        with socket.create_connection(address(user.bridge)) as wire:
+            wire.sendall(head(f"GET /buckets/{bucket}/files/{name}", f"x-token: {token}"))
+            while not rows("pointers"):
+                pass
+            busy.execute("BEGIN IMMEDIATE")
+        busy.rollback()
+    user.bridge.close()
+    assert rows("pointers") < 1200
+    assert transferred(data) == 2 * rows("pointers")
+
+
+def test_expired_tokens_are_deleted_a_few_at_a_time(
+    alice: User, bucket: str, data: Path, rows: Rows
+) -> None:
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        old = [(str(number), bucket, "PULL", 1) for number in range(2500)]
+        columns = "(token, bucket, operation, expires)"
+        connection.executemany(f"INSERT INTO tokens {columns} VALUES (?, ?, ?, ?)", old)
+    for left in (1501, 502, 3, 4):
+        alice.token(bucket, "PULL")
+        assert rows("tokens") == left

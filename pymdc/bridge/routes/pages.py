@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import chain
 from typing import Any
 
@@ -24,10 +24,14 @@ def listed(
 
     The first page of *size* rows is read now, and the others when they are sent.
     """
-    pages = _pages(context, statement.order_by(number), number, size, limit)
-    shown = ([to_json(row) for row in page] for page in pages)
-    first = next(shown, [])
-    return Response(first) if len(first) < size else Response(pages=chain([first], shown))
+    read = _pages(context, statement.order_by(number), number, size, limit)
+    first = next(read, [])
+
+    def pages() -> Generator[list[dict[str, object]]]:
+        for page in chain([first], read):
+            yield [to_json(row) for row in page]
+
+    return Response(next(pages())) if len(first) < size else Response(pages=pages())
 
 
 def _pages(

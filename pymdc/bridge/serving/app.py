@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -143,7 +143,9 @@ class App:
             if response.pages is None:
                 entry.sent = await _send(response, headers, body, send)
             else:
-                entry.sent = await self._send_pages(response, headers, body, send)
+                await self._send_pages(response, headers, body, send, entry)
+        except (Refused, asyncio.CancelledError) as error:  # in the middle of the pages
+            entry.note = str(error) or "The bridge is stopping"
         finally:
             entry.received = body.size
             if scope["method"] == "HEAD":
@@ -197,10 +199,10 @@ class App:
         return response
 
     async def _send_pages(
-        self, response: Response, headers: Headers, body: Body, send: Send
-    ) -> int:
+        self, response: Response, headers: Headers, body: Body, send: Send, entry: Entry
+    ) -> None:
         """Send the pages of *response* as one JSON list, each when it has been read."""
-        context, sent, mark = self._context, 0, b"["
+        context, mark = self._context, b"["
         assert response.pages is not None
         gone = asyncio.create_task(body.disconnect())
         await _start(response.status, _fields(response, headers), send)
@@ -210,13 +212,14 @@ class App:
                     page = await context.threads.run_db_only(_next_page, response.pages)
                 if page is None:
                     break
+                entry.sent += len(mark + page)
                 await send({"type": "http.response.body", "body": mark + page, "more_body": True})
-                mark, sent = b",", sent + len(mark + page)
+                mark = b","
         finally:
             gone.cancel()
-        end = b"[]" if mark == b"[" else b"]"
-        await send({"type": "http.response.body", "body": end, "more_body": False})
-        return sent + len(end)
+            await context.threads.run_db_only(response.pages.close)
+        await send({"type": "http.response.body", "body": b"]", "more_body": False})
+        entry.sent += 1
 
     def _channel_url(self, origin: Origin) -> str:
         if self._url is not None:
@@ -248,7 +251,7 @@ def _handle(
     return response
 
 
-def _next_page(pages: Iterator[list[Any]]) -> bytes | None:
+def _next_page(pages: Generator[list[Any]]) -> bytes | None:
     """Return the next page as JSON, without its brackets; None if there is none."""
     page = next(pages, None)
     return None if page is None else to_json(page)[1:-1]

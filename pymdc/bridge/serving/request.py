@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,7 +84,7 @@ class Response:
     """A status, and a value to send as JSON; None is an empty body.
 
     *pages* are sent instead of a value: lists, which are read as they are sent, as one list.
-    Iterating over *pages* blocks.
+    To read or close them blocks; if one is refused, the connection is closed.
     *content* is sent instead as it is.
     *afterwards* is called on a thread when the response is sent, so that neither its value nor
     its time says what is done.
@@ -93,7 +93,7 @@ class Response:
     value: object = None
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
-    pages: Iterator[list[Any]] | None = None
+    pages: Generator[list[Any]] | None = None
     content: bytes = b""
     afterwards: Callable[[], None] | None = None
 
