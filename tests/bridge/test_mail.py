@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from email import message_from_bytes, policy
@@ -265,13 +266,19 @@ def test_mail_is_not_sent_when_it_is_too_old(
     assert "the mail to alice@example.com was not sent in time; it is set aside" in log()
 
 
+@pytest.mark.usefixtures("_soon")
 def test_mail_is_sent_once_although_two_bridges_have_one_folder(data: Path, outbox: Path) -> None:
     with Bridge(data, smtp=CLOSED_PORT) as bridge:
         register(bridge)
-    with MailServer() as server, Bridge(data, smtp=server.url), Bridge(data, smtp=server.url):
-        wait_until(lambda: endings(outbox) == [])
-        receive(server)
-    assert server.mails.empty()
+    [first] = outbox.iterdir()
+    for number in range(20):
+        shutil.copy(first, outbox / f"{number}.eml")
+    with MailServer() as server:
+        port = server.port
+    with Bridge(data, smtp=server.url), Bridge(data, smtp=server.url):
+        with MailServer(port=port) as server:  # now both send
+            wait_until(lambda: endings(outbox) == [])
+    assert server.mails.qsize() == 21
 
 
 def test_half_written_mail_of_a_killed_bridge_is_deleted(data: Path, outbox: Path) -> None:
