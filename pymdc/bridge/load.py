@@ -26,6 +26,8 @@ from pymdc.bridge.settings import (
     MAX_REMOVALS,
     MAX_UPLOADS,
     MAX_WAITING,
+    MIN_UPLOAD_RATE,
+    PACE_SECONDS,
     WAIT_SECONDS,
 )
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, free_bytes
@@ -73,6 +75,24 @@ class Lane:
         finally:
             self.waiting -= 1
             self.waited += time.monotonic() - begun
+
+
+class Pace:
+    """Lets a client who sends slowly in *lane* give way if others wait there."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._begun = time.monotonic()
+        self._size = 0
+
+    def add(self, size: int) -> None:
+        """Count *size* bytes; refuse with 503 if there were too few lately and others wait."""
+        self._size += size
+        seconds = time.monotonic() - self._begun
+        if seconds > PACE_SECONDS:
+            if self._lane.waiting and self._size < MIN_UPLOAD_RATE * seconds:
+                raise _busy()
+            self._begun, self._size = self._begun + seconds, 0
 
 
 class _Tries(NamedTuple):

@@ -31,6 +31,7 @@ MAX_KIND = 255  # characters of a MIME type, twice 127 and a slash, as RFC 6838 
 MAX_REDIRECT = 2048  # characters of the address to which an activation redirects
 MAX_SIGNATURE = 160  # hexadecimal digits; the longest DER of a signature has 144
 DRAIN_SECONDS = 60.0  # for the rest of a body after an early answer
+EXPECT_SECONDS = 1.0  # the same, if the client has not been told to send it
 KEEP_ALIVE_SECONDS = 75  # for a connection between two requests
 IDLE_CHECKS = 4  # how often a connection is checked within the patience
 MIN_BODY_RATE = 100  # bytes a second; a client that sends its body more slowly stalls
@@ -59,6 +60,7 @@ HISTOGRAM = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 # Channels
 MAX_CHANNEL_MESSAGE = 64 * 1024  # bytes that a client may send
 FIRST_MESSAGE_SECONDS = 10.0
+MANY_CHANNELS = 64  # that send; then each holds one frame in memory, and not eight
 CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
 
 # Accounts
@@ -86,6 +88,8 @@ MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 
 # Load
 MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
+MIN_UPLOAD_RATE = 10_000  # bytes a second; slower uploads give way if others wait
+PACE_SECONDS = 10.0  # in which that is measured
 MAX_REMOVALS = 8  # at the same time; the others wait as long as it takes
 MAX_LISTS = 4  # of which a page is read at the same time
 MAX_WAITING = 64  # requests of a kind that wait for their turn; the others get 503

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
+import socket
+import threading
+from pathlib import Path
 
 import pytest
-from plain_client import PASSWORD, Clock, Reply, User, ask, basic
+from plain_client import PASSWORD, Clock, Reply, User, address, ask, basic, form
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.load import Delays, Lane, Throttle
 from pymdc.bridge.settings import FREE_REGISTRATIONS, MAX_REMEMBERED_TRIES, MAX_WAITING
 
+MiB = 1024 * 1024
 WRONG = (401, "Invalid email or password")
 TOO_MANY = (429, "Too many wrong passwords")
 
@@ -50,6 +55,27 @@ def test_wrong_passwords_from_an_address_are_slowed_down(alice: User, clock: Clo
     clock.seconds += 901
     assert sign_in(alice.bridge, "other@example.com").error == WRONG
     assert sign_in(alice.bridge, "other@example.com").error == WRONG, "the others are forgotten"
+
+
+def test_slow_upload_gives_way_when_others_wait(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.load.MAX_UPLOADS", 1)
+    monkeypatch.setattr("pymdc.bridge.load.PACE_SECONDS", 0.1)
+    with Bridge(data) as bridge, socket.socket() as slow:
+        user = User(bridge, "alice")
+        bucket, body, replies = user.bucket(), form(bytes(MiB)), list[Reply]()
+        other = threading.Thread(target=lambda: replies.append(user.upload(bucket, b"waits")))
+        slow.connect(address(bridge))
+        slow.sendall(user.upload_head(bucket, MiB, len(body), "Expect: 100-continue"))
+        assert slow.recv(100).startswith(b"HTTP/1.1 100 ")
+        slow.sendall(body[:100])
+        other.start()
+        while not select.select([slow], [], [], 0.05)[0]:
+            slow.sendall(b"x")
+        assert slow.recv(100).startswith(b"HTTP/1.1 503 ")
+        other.join()
+    assert [reply.status for reply in replies] == [200]
 
 
 def refused(throttle: Throttle, email: str, address: str) -> bool:

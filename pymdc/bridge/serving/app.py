@@ -23,7 +23,7 @@ from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
 from pymdc.bridge.serving.proxies import Origin, Proxies
 from pymdc.bridge.serving.request import Request, Response, to_json
-from pymdc.bridge.settings import DRAIN_SECONDS, MAX_BODY
+from pymdc.bridge.settings import DRAIN_SECONDS, EXPECT_SECONDS, MAX_BODY
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
 _METHODS = (("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"),)
@@ -273,16 +273,18 @@ async def _send(response: Response, headers: Headers, body: Body, send: Send) ->
     fields = _fields(response, headers)
     if response.status != 204:
         fields.append(("Content-Length", str(len(content))))
-    if not body.begun and "expect" in headers:
-        fields.append(("Connection", "close"))  # the client waits for a 100, and sends no body
-        unread = False
+    seconds = DRAIN_SECONDS
+    if not body.begun and headers.get("expect", "").lower() == "100-continue":
+        # The client waits for a 100, and sends no body; but some do not wait for long.
+        fields.append(("Connection", "close"))
+        seconds = EXPECT_SECONDS
     await _start(response.status, fields, send)
     await send({"type": "http.response.body", "body": content, "more_body": unread})
     if unread:
         # CancelledError: the grace is over.
         over = asyncio.TimeoutError, ClientDisconnect, Refused, asyncio.CancelledError
         with contextlib.suppress(*over):
-            await asyncio.wait_for(body.drain(), DRAIN_SECONDS)
+            await asyncio.wait_for(body.drain(), seconds)
         await send({"type": "http.response.body", "more_body": False})
     return len(content)
 

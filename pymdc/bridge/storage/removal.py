@@ -9,7 +9,16 @@ import sqlalchemy as sa
 from pymdc.bridge.storage.accounts import forget_account
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.tables import BATCH, batches, buckets, file_shards, files, shards, users
+from pymdc.bridge.storage.tables import (
+    BATCH,
+    batches,
+    buckets,
+    file_shards,
+    files,
+    shards,
+    transfers,
+    users,
+)
 from pymdc.bridge.storage.usage import add_used
 
 
@@ -47,6 +56,7 @@ def finish_removal(database: Database, objects: ObjectStore, bucket: str) -> Non
         objects.delete(unneeded)
     objects.sync()
     with database.write(durable=False) as connection:
+        connection.execute(sa.delete(transfers).where(transfers.c.bucket == bucket))
         connection.execute(sa.delete(buckets).where(this))
 
 
