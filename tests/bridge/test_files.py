@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from plain_client import DATA, Count, Rows, User, address, ask, form, head, pull, upload_headers
@@ -17,6 +18,7 @@ from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
+from pymdc.bridge.routes.files import _Pointers
 from pymdc.bridge.settings import MAX_LISTS
 
 
@@ -164,17 +166,24 @@ def test_pointers_to_many_shards_are_made_in_pages(
 
 
 def test_pointers_that_are_not_made_take_no_transfer(
-    shards: tuple[User, str, str], data: Path, rows: Rows
+    shards: tuple[User, str, str], data: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user, bucket, name = shards
+    gone, make = threading.Event(), _Pointers.add
+
+    def make_when_the_client_has_gone(*arguments: Any) -> list[dict[str, Any]]:
+        if rows("pointers"):
+            gone.wait(MINUTE)
+        return make(*arguments)
+
+    monkeypatch.setattr(_Pointers, "add", make_when_the_client_has_gone)
     token = user.token(bucket, "PULL")
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as busy:
-        with socket.create_connection(address(user.bridge)) as wire:
-            wire.sendall(head(f"GET /buckets/{bucket}/files/{name}", f"x-token: {token}"))
-            while not rows("pointers"):
-                pass
-            busy.execute("BEGIN IMMEDIATE")
-        busy.rollback()
+    with socket.create_connection(address(user.bridge)) as wire:
+        wire.sendall(head(f"GET /buckets/{bucket}/files/{name}", f"x-token: {token}"))
+        while not rows("pointers"):
+            pass
+    assert ask(user.bridge, "OPTIONS", "/").status == 204, "the bridge has seen that end by now"
+    gone.set()
     user.bridge.close()
     assert rows("pointers") < 1200
     assert transferred(data) == 2 * rows("pointers")

@@ -16,7 +16,7 @@ from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import PAGE, TOKEN_LIFETIME
 from pymdc.bridge.storage.removal import file_parts, remove_files
-from pymdc.bridge.storage.tables import files, find_bucket, pointers
+from pymdc.bridge.storage.tables import BATCH, files, find_bucket, pointers
 from pymdc.bridge.storage.usage import add_transfer, give_back_transfer, spend_transfer
 
 _LIMIT = re.compile(r"[0-9]{1,18}")
@@ -63,7 +63,9 @@ def list_pointers(context: Context, request: Request, identity: Identity) -> Res
         made = _Pointers(request.channel_url, found, now)
         spend_transfer(connection, bucket, made.month, found["size"])
         first = made.add(connection, now)
-    return Response(pages=made.pages(context, first)) if made.left else Response(first)
+    if len(first) < BATCH:
+        return Response(first)
+    return Response(pages=made.pages(context, first))
 
 
 class _Pointers:
