@@ -22,6 +22,9 @@ ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
 MAX_HEADERS = 100  # fields of a head; browsers and proxies send about 30
 PARSED_AT_ONCE = 4096  # bytes of requests; whole requests wait there, in 20 times as much memory
+PARSED_IN_TURN = 4 * PARSED_AT_ONCE  # bytes of heads and chunks, before others have their turn
+FREE_CHUNKS = 1000  # of a body; to parse one takes long
+MIN_CHUNK = 32  # bytes of the others on the average
 MAX_PARAMETERS = 100  # of a query
 MAX_BODY = 64 * 1024  # bytes, for a list of almost 500 public keys; a file may be larger
 MAX_FILE = 2**40  # bytes; the rows of its shards take a second to write, in which others wait
@@ -59,6 +62,8 @@ HISTOGRAM = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 
 # Channels
 MAX_CHANNEL_MESSAGE = 64 * 1024  # bytes that a client may send
+FRAMES_IN_TURN = 1024  # bytes of them; each frame takes long to parse, even if it is empty
+MAX_FRAMES = 1000  # that a client may send: one message, and some pings
 FIRST_MESSAGE_SECONDS = 10.0
 MANY_CHANNELS = 64  # that send; then each holds one frame in memory, and not eight
 CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one

@@ -240,12 +240,34 @@ def pings(target: Target) -> None:
 
 
 def requests(target: Target) -> None:
+    flood(target, b"", 5000 * head("GET /"))
+
+
+def chunks(target: Target) -> None:
+    begun = head("POST /users", "Transfer-Encoding: chunked")
+    together(8, lambda _: flood(target, begun, 100_000 * b"1\r\nx\r\n"))
+
+
+def frames(target: Target) -> None:
+    fields = "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"
+    begun = head("GET /", *fields, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+    pongs = 100_000 * Frame(Opcode.PONG, b"").serialize(mask=True)
+    together(8, lambda _: flood(target, begun, pongs))
+
+
+def bodies(target: Target) -> None:
+    begun = head("POST /users", f"Content-Length: {10**15}")
+    together(8, lambda _: flood(target, begun, MB * b"x"))
+
+
+def flood(target: Target, first: bytes, more: bytes) -> None:
+    """Connect and send *first*, then *more* again and again, reading nothing."""
     host, _, port = target.host.partition(":")
-    flood = 5000 * head("GET /")
     while True:
         with suppress(OSError), socket.create_connection((host, int(port)), 5) as wire:
+            wire.sendall(first)
             while True:
-                wire.sendall(flood)
+                wire.sendall(more)
 
 
 def idle(target: Target) -> None:
@@ -275,6 +297,9 @@ ROWS = {
     "removal": Row(removal, files=True),
     "pings": Row(pings),
     "requests": Row(requests, 15),
+    "chunks": Row(chunks, 10),
+    "frames": Row(frames, 10),
+    "bodies": Row(bodies, 10),
     "idle": Row(idle, limit=256),
 }
 

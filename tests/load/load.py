@@ -173,6 +173,7 @@ def test_what_was_acknowledged_outlasts_kills(seed: int, tmp_path: Path) -> None
     with program.running():
         program.check()
     report(load, kills)
+    print(*load.faults, *program.wrong_lines()[:100], sep="\n")
     assert load.faults == []
     assert program.wrong_lines() == []
 
