@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -20,12 +20,17 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import (
     FORGOTTEN,
     FREE_FAILURES,
+    FREE_REGISTRATIONS,
     LONGEST_DELAY,
+    MAX_ADDRESS,
     MAX_LISTS,
     MAX_PASSWORD_HASHES,
-    MAX_REMEMBERED_FAILURES,
+    MAX_REMEMBERED_TRIES,
+    MAX_REMOVALS,
     MAX_UPLOADS,
     MAX_WAITING,
+    MIN_UPLOAD_RATE,
+    PACE_SECONDS,
     WAIT_SECONDS,
 )
 from pymdc.bridge.storage.database import is_locked
@@ -35,10 +40,17 @@ T = TypeVar("T")
 
 
 class Lane:
-    """Lets *at_once* requests of a kind run at the same time; the others wait, or get 503."""
+    """Lets *at_once* requests of a kind run at the same time; the others wait, or get 503.
 
-    def __init__(self, at_once: int) -> None:
+    At most *most_waiting* wait, for at most *seconds*; None is for ever.
+    """
+
+    def __init__(
+        self, at_once: int, most_waiting: float = MAX_WAITING, seconds: float | None = WAIT_SECONDS
+    ) -> None:
         self._slots = asyncio.Semaphore(at_once)
+        self._most_waiting = most_waiting
+        self._seconds = seconds
         self.running = self.waiting = 0
         self.waits = 0  # how many have waited
         self.waited = 0.0  # seconds, all together
@@ -55,13 +67,13 @@ class Lane:
         self._slots.release()
 
     async def _wait(self) -> None:
-        if self.waiting >= MAX_WAITING:
+        if self.waiting >= self._most_waiting:
             raise _busy()
         self.waiting += 1
         self.waits += 1
         begun = time.monotonic()
         try:
-            await asyncio.wait_for(self._slots.acquire(), WAIT_SECONDS)
+            await asyncio.wait_for(self._slots.acquire(), self._seconds)
         except asyncio.TimeoutError:
             raise _busy() from None
         finally:
@@ -69,46 +81,97 @@ class Lane:
             self.waited += time.monotonic() - begun
 
 
-class _Failures(NamedTuple):
+class Pace:
+    """Lets a client who sends slowly in *lane* give way if others wait there."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._begun = time.monotonic()
+        self._size = 0
+
+    def add(self, size: int) -> None:
+        """Count *size* bytes; refuse with 503 if there were too few lately and others wait."""
+        self._size += size
+        seconds = time.monotonic() - self._begun
+        if seconds > PACE_SECONDS:
+            if self._lane.waiting and self._size < MIN_UPLOAD_RATE * seconds:
+                raise _busy()
+            self._begun, self._size = self._begun + seconds, 0
+
+
+class _Tries(NamedTuple):
     number: int
     last: float  # seconds, of the clock
 
 
-class Throttle:
-    """Slows down whoever tries passwords: for one account, and from one address.
+class Delays:
+    """Slows down whoever does something too often.
 
-    The first failures are free. After each further one the next try has to wait twice as long.
+    Tries count under names; each has a kind, such as "address". *free* says for each kind how many
+    tries are free. After each further one the next has to wait twice as long. *refusal* is what is
+    told then.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], refusal: str, free: Mapping[str, int]) -> None:
         self._clock = clock
-        self._failures: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
+        self._refusal = refusal
+        self._free = free
+        self._lock = threading.Lock()
+        self._tries: OrderedDict[tuple[str, str], _Tries] = OrderedDict()
+
+    def check(self, **names: str) -> None:
+        """Refuse with 429 if the next try has to wait."""
+        with self._lock:
+            wait = max(self._wait(kind, _name(kind, name)) for kind, name in names.items())
+        if wait > 0:
+            raise Refused(429, self._refusal, Retry_After=str(math.ceil(wait)))
+
+    def add(self, **names: str) -> None:
+        """Count a try."""
+        now = self._clock()
+        with self._lock:
+            for kind, name in names.items():
+                key = kind, _name(kind, name)
+                number, last = self._tries.pop(key, _Tries(0, now))
+                self._tries[key] = _Tries(1 if now - last > FORGOTTEN else number + 1, now)
+            while len(self._tries) > MAX_REMEMBERED_TRIES:
+                self._tries.popitem(last=False)
+
+    def forget(self, **names: str) -> None:
+        """Forget the tries under *names*."""
+        with self._lock:
+            for kind, name in names.items():
+                self._tries.pop((kind, _name(kind, name)), None)
+
+    def _wait(self, kind: str, name: str) -> float:
+        now = self._clock()
+        number, last = self._tries.get((kind, name), _Tries(0, 0))
+        exceeding = number - self._free[kind]
+        if exceeding < 0:
+            return 0
+        if last > now:  # the clock was set back: it must not be waited until it is there again
+            self._tries[kind, name] = _Tries(number, now)
+            last = now
+        return last + min(2.0 ** min(exceeding, 30), LONGEST_DELAY) - now
+
+
+class Throttle:
+    """Slows down whoever tries passwords: for one account, and from one address."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._delays = Delays(clock, "Too many wrong passwords", FREE_FAILURES)
 
     def check(self, email: str, address: str) -> None:
         """Refuse with 429 if the next try has to wait."""
-        wait = max(self._wait(*name) for name in _names(email, address))
-        if wait > 0:
-            raise Refused(429, "Too many wrong passwords", Retry_After=str(math.ceil(wait)))
+        self._delays.check(account=email, address=address)
 
     def failed(self, email: str, address: str) -> None:
         """Record a wrong password."""
-        now = self._clock()
-        for name in _names(email, address):
-            number, last = self._failures.pop(name, _Failures(0, now))
-            self._failures[name] = _Failures(1 if now - last > FORGOTTEN else number + 1, now)
-        while len(self._failures) > MAX_REMEMBERED_FAILURES:
-            self._failures.popitem(last=False)
+        self._delays.add(account=email, address=address)
 
     def succeeded(self, email: str) -> None:
         """Forget the failures of the account; those of an address could hide behind another."""
-        self._failures.pop(("account", email.lower()), None)
-
-    def _wait(self, kind: str, name: str) -> float:
-        number, last = self._failures.get((kind, name), _Failures(0, 0))
-        exceeding = number - FREE_FAILURES[kind]
-        if exceeding < 0:
-            return 0
-        return last + min(2.0 ** min(exceeding, 30), LONGEST_DELAY) - self._clock()
+        self._delays.forget(account=email)
 
 
 class Load:
@@ -117,9 +180,13 @@ class Load:
     def __init__(self, folder: Path, min_free: int, clock: Callable[[], float]) -> None:
         self.uploads = Lane(MAX_UPLOADS)
         self.passwords = Lane(MAX_PASSWORD_HASHES)
-        self.lists = Lane(MAX_LISTS)
-        self.lanes = {"uploads": self.uploads, "passwords": self.passwords, "lists": self.lists}
+        # A list that has begun cannot be refused any more.
+        self.lists = Lane(MAX_LISTS, math.inf, None)
+        self.removals = Lane(MAX_REMOVALS, math.inf, None)
+        names = "uploads", "passwords", "lists", "removals"
+        self.lanes: dict[str, Lane] = {name: getattr(self, name) for name in names}
         self.throttle = Throttle(clock)
+        self.registrations = Delays(clock, "Too many registrations", FREE_REGISTRATIONS)
         self.stopping = False
         self._folder = folder
         self._min_free = min_free
@@ -179,10 +246,13 @@ def _busy() -> Refused:
     return Refused(503, "The bridge is busy", Retry_After=str(WAIT_SECONDS))
 
 
-def _names(email: str, address: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    """Return the names under which failures count; IPv6 addresses of one network are one."""
+def _name(kind: str, name: str) -> str:
+    """Return the name under which tries count; IPv6 addresses of one network are one."""
+    if kind == "account":
+        return name.lower()[: MAX_ADDRESS + 1]  # a longer one is nobody's
     with suppress(ValueError):
-        parsed = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(name)
         if isinstance(parsed, ipaddress.IPv6Address):
-            address = str(ipaddress.ip_network((parsed, 64), strict=False))
-    return ("account", email.lower()), ("address", address)
+            mapped = parsed.ipv4_mapped
+            return str(mapped or ipaddress.ip_network((parsed, 64), strict=False))
+    return name

@@ -22,14 +22,19 @@ ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
 MAX_HEADERS = 100  # fields of a head; browsers and proxies send about 30
 PARSED_AT_ONCE = 4096  # bytes of requests; whole requests wait there, in 20 times as much memory
+PARSED_IN_TURN = 4 * PARSED_AT_ONCE  # bytes of heads and chunks, before others have their turn
+FREE_CHUNKS = 1000  # of a body; to parse one takes long
+MIN_CHUNK = 32  # bytes of the others on the average
+MAX_PARAMETERS = 100  # of a query
 MAX_BODY = 64 * 1024  # bytes, for a list of almost 500 public keys; a file may be larger
-MAX_FILE = 2**50  # bytes; sums of sizes have to fit into 63 bits
+MAX_FILE = 2**40  # bytes; the rows of its shards take a second to write, in which others wait
 MAX_NUMBER = 400  # characters; the largest number without an exponent has 309 digits
 MAX_NAME = 1024  # characters of the name of a bucket or of a file, as of an object in S3
 MAX_KIND = 255  # characters of a MIME type, twice 127 and a slash, as RFC 6838 says
 MAX_REDIRECT = 2048  # characters of the address to which an activation redirects
 MAX_SIGNATURE = 160  # hexadecimal digits; the longest DER of a signature has 144
 DRAIN_SECONDS = 60.0  # for the rest of a body after an early answer
+EXPECT_SECONDS = 1.0  # the same, if the client has not been told to send it
 KEEP_ALIVE_SECONDS = 75  # for a connection between two requests
 IDLE_CHECKS = 4  # how often a connection is checked within the patience
 MIN_BODY_RATE = 100  # bytes a second; a client that sends its body more slowly stalls
@@ -57,7 +62,10 @@ HISTOGRAM = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 
 # Channels
 MAX_CHANNEL_MESSAGE = 64 * 1024  # bytes that a client may send
+FRAMES_IN_TURN = 1024  # bytes of them; each frame takes long to parse, even if it is empty
+MAX_FRAMES = 1000  # that a client may send: one message, and some pings
 FIRST_MESSAGE_SECONDS = 10.0
+MANY_CHANNELS = 64  # that send; then each holds one frame in memory, and not eight
 CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
 
 # Accounts
@@ -66,9 +74,13 @@ TOKEN_LIFETIME = 300_000  # milliseconds; for the tokens of pointers too
 NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key
 MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB
 FREE_FAILURES = {"account": 5, "address": 20}  # wrong passwords before the next has to wait
-LONGEST_DELAY = 60.0  # seconds, after wrong passwords
-FORGOTTEN = 900.0  # seconds after which a wrong password is forgotten
-MAX_REMEMBERED_FAILURES = 10_000  # accounts and addresses
+FREE_REGISTRATIONS = {"address": 100}  # a class behind one address registers at the same time
+LONGEST_DELAY = 60.0  # seconds, after wrong passwords or registrations
+FORGOTTEN = 900.0  # seconds after which the one before is forgotten
+MAX_BUCKETS = 1000  # of a user; each may list as many keys as a body has room for
+MAX_KEYS = 1000  # of a user
+MAX_REMEMBERED_TRIES = 10_000  # accounts and addresses
+REGISTRATION_LIFETIME = 30 * 86_400_000  # milliseconds for its activation; then it is deleted
 RESET_LIFETIME = 3_600_000  # milliseconds, for a token with which a new password is set
 MAIL_PAUSE = 60_000  # milliseconds between two mails to one address
 
@@ -81,15 +93,20 @@ MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 
 # Load
 MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
-MAX_LISTS = 4  # at the same time
+MIN_UPLOAD_RATE = 10_000  # bytes a second; slower uploads give way if others wait
+PACE_SECONDS = 10.0  # in which that is measured
+MAX_REMOVALS = 8  # at the same time; the others wait as long as it takes
+MAX_LISTS = 4  # of which a page is read at the same time
 MAX_WAITING = 64  # requests of a kind that wait for their turn; the others get 503
 WAIT_SECONDS = 30  # for that turn
 PAGE = 250  # files that a list reads at a time; others come in between
 BUSY_SECONDS = 60  # that a transaction waits while another process, such as vacuum, is writing
+BUCKETS_PAGE = 20  # buckets that a list reads at a time; they may be as large as many files
 RESERVE = 16 * MiB  # bytes on the disk for transactions when it is full; half of them for removals
 
 # Threads
 MAX_IDLE_THREADS = 16
+MAX_THREADS = 64  # for three of each upload, for passwords, removals, and shards that are read
 
 
 class WrongSetting(ValueError):

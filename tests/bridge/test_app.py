@@ -83,6 +83,13 @@ def test_refused_request_waits_for_no_body_after_expect(wire: socket.socket) -> 
     assert wire.recv(1) == b""
 
 
+def test_refused_client_that_awaits_no_100_can_read_the_answer(bridge: Bridge) -> None:
+    fields = f"Content-Length: {8 * MiB}", "Expect: 100-continue"
+    with socket.create_connection(address(bridge), timeout=20) as wire:
+        wire.sendall(head("PUT /buckets/1/files", *fields) + bytes(8 * MiB))
+        assert read_reply(wire)[0] == 401
+
+
 def test_accepted_request_asks_for_the_body_after_expect(alice: User, wire: socket.socket) -> None:
     bucket = alice.bucket()
     body = form(b"abc")

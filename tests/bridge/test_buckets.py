@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 from plain_client import User
+
+from pymdc.bridge.settings import BUCKETS_PAGE
 
 
 def test_null_as_a_list_of_keys_is_refused(alice: User) -> None:
@@ -15,3 +21,31 @@ def test_null_as_a_list_of_keys_is_refused(alice: User) -> None:
         assert alice.ask("PATCH", path, {"pubkeys": dropped}).json == shown
     assert alice.ask("PATCH", path, {"pubkeys": []}).json["pubkeys"] == []
     assert alice.ask("POST", "/buckets", {"pubkeys": None}).json["pubkeys"] == [alice.key.public]
+
+
+def test_list_of_buckets_is_read_in_pages(alice: User, data: Path) -> None:
+    first = alice.bucket(name="first")
+    copy_bucket(data, first, 2 * BUCKETS_PAGE)
+    listed = alice.ask("GET", "/buckets").json
+    assert [bucket["name"] for bucket in listed] == ["first"] + 2 * BUCKETS_PAGE * ["copy"]
+    assert len({bucket["id"] for bucket in listed}) == 1 + 2 * BUCKETS_PAGE
+
+
+def test_account_has_at_most_1000_buckets(alice: User, data: Path) -> None:
+    first = alice.bucket()
+    copy_bucket(data, first, 998)
+    assert alice.ask("POST", "/buckets", {}).status == 200
+    assert alice.ask("POST", "/buckets", {}).error == (403, "An account has at most 1000 buckets")
+    assert User(alice.bridge, "bob").ask("POST", "/buckets", {}).status == 200
+    assert alice.ask("DELETE", f"/buckets/{first}").status == 204
+    assert alice.ask("POST", "/buckets", {}).status == 200
+
+
+def copy_bucket(data: Path, bucket: str, count: int) -> None:
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        for number in range(count):
+            connection.execute(
+                "INSERT INTO buckets (id, user, created, name, pubkeys)"
+                " SELECT ?, user, created, 'copy', pubkeys FROM buckets WHERE id = ?",
+                [f"{number:024x}", bucket],
+            )

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import socket
+import sqlite3
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
 
 import pytest
-from plain_client import DATA, Count, Rows, User, ask, form, upload_headers
+from plain_client import DATA, Count, Rows, User, address, ask, form, head, pull, upload_headers
+from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
+from pymdc.bridge import Bridge
+from pymdc.bridge.routes.files import _Pointers
+from pymdc.bridge.settings import MAX_LISTS
 
 
 def test_channel_address_has_the_requested_host(alice: User) -> None:
@@ -54,3 +65,137 @@ def test_one_of_simultaneous_requests_with_a_token_succeeds(
 
     with ThreadPoolExecutor(8) as threads:
         assert sorted(threads.map(present, range(8))) == [200] + 7 * [401]
+
+
+def names(user: User, bucket: str, query: str) -> list[str]:
+    reply = user.ask("GET", f"/buckets/{bucket}/files", query=query)
+    return [file["filename"] for file in reply.json]
+
+
+def test_name_in_a_list_is_no_pattern(alice: User, bucket: str) -> None:
+    for name in ("a", "%", "_", "A"):
+        alice.upload(bucket, name.encode(), name)
+    for wanted, found in (("a", ["a"]), ("%25", ["%"]), ("_", ["_"]), ("%2A", [])):
+        assert names(alice, bucket, f"name={wanted}") == found
+
+
+@pytest.mark.parametrize("limit", ["-1", "%2B1", "1_0", "1.0", "%D9%A3", "%201", "1" * 19, "x"])
+def test_limit_of_a_list_is_a_number_in_digits(alice: User, bucket: str, limit: str) -> None:
+    reply = alice.ask("GET", f"/buckets/{bucket}/files", query=f"limit={limit}")
+    assert reply.status == 400
+    assert reply.json["error"].endswith("expected a number of files")
+
+
+def test_query_has_at_most_100_parameters(alice: User, bucket: str) -> None:
+    path = f"/buckets/{bucket}/files"
+    assert alice.ask("GET", path, query="&".join(99 * ["a=b"])).status == 200
+    reply = alice.ask("GET", path, query="&".join(100 * ["a=b"]))
+    assert reply.error == (400, "The query has too many parameters")
+
+
+FILES = 6_000  # whose list is larger than the buffers of a socket
+
+
+@pytest.fixture
+def long_list(alice: User, bucket: str, data: Path) -> Iterator[Callable[[], socket.socket]]:
+    """Give a function that asks for a long list, and returns the connection."""
+    rows = [(bucket, f"{number:040x}", 1000 * "n", "text/css") for number in range(FILES)]
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        columns = "(bucket, hash, filename, mimetype, size)"
+        connection.executemany(f"INSERT INTO files {columns} VALUES (?, ?, ?, ?, 1)", rows)
+    with ExitStack() as connections:
+
+        def ask_for_list() -> socket.socket:
+            path, nonce = f"/buckets/{bucket}/files", next(alice.nonces)
+            signature = alice.key.sign(f"GET\n{path}\n__nonce={nonce}")
+            fields = f"x-pubkey: {alice.key.public}", f"x-signature: {signature}"
+            wire = connections.enter_context(socket.create_connection(address(alice.bridge)))
+            wire.settimeout(MINUTE)
+            wire.sendall(head(f"GET {path}?__nonce={nonce}", *fields))
+            assert wire.recv(15) == b"HTTP/1.1 200 OK"
+            return wire
+
+        yield ask_for_list
+
+
+def test_clients_that_read_no_list_hold_up_no_other_list(
+    alice: User, bucket: str, long_list: Callable[[], socket.socket]
+) -> None:
+    for _ in range(MAX_LISTS):
+        long_list()
+    assert len(alice.ask("GET", f"/buckets/{bucket}/files").json) == FILES
+
+
+def test_list_ends_when_its_client_has_gone(
+    alice: User, long_list: Callable[[], socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pymdc.bridge.requests")
+    long_list().close()
+    alice.bridge.close()
+    [line] = (text for text in caplog.messages if "/files 200 " in text)
+    sent = re.search(r" out=(\d+) ", line)
+    assert sent
+    assert int(sent[1]) < 1000 * FILES
+
+
+@pytest.fixture
+def shards(data: Path) -> Iterator[tuple[User, str, str]]:
+    """Give a user, a bucket and a file in it that has 1,200 shards of two bytes."""
+    content = bytes(byte for number in range(1200) for byte in divmod(number, 256))
+    with Bridge(data, shard_size=2) as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        yield user, bucket, user.upload(bucket, content).json["hash"]
+
+
+def transferred(data: Path) -> int:
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
+        return int(connection.execute("SELECT sum(size) FROM transfers").fetchone()[0])
+
+
+def test_pointers_to_many_shards_are_made_in_pages(
+    shards: tuple[User, str, str], data: Path, rows: Rows
+) -> None:
+    user, bucket, name = shards
+    answer = user.pointers(bucket, name).json
+    hashes = [file_hash(bytes(divmod(number, 256))) for number in range(1200)]
+    assert [pointer["hash"] for pointer in answer] == hashes
+    assert len({pointer["token"] for pointer in answer}) == rows("pointers") == 1200
+    assert pull(answer[1199]) == bytes(divmod(1199, 256))
+    assert transferred(data) == 2400
+
+
+def test_pointers_that_are_not_made_take_no_transfer(
+    shards: tuple[User, str, str], data: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, bucket, name = shards
+    gone, make = threading.Event(), _Pointers.add
+
+    def make_when_the_client_has_gone(*arguments: Any) -> list[dict[str, Any]]:
+        if rows("pointers"):
+            gone.wait(MINUTE)
+        return make(*arguments)
+
+    monkeypatch.setattr(_Pointers, "add", make_when_the_client_has_gone)
+    token = user.token(bucket, "PULL")
+    with socket.create_connection(address(user.bridge)) as wire:
+        wire.sendall(head(f"GET /buckets/{bucket}/files/{name}", f"x-token: {token}"))
+        while not rows("pointers"):
+            pass
+    assert ask(user.bridge, "OPTIONS", "/").status == 204, "the bridge has seen that end by now"
+    gone.set()
+    user.bridge.close()
+    assert rows("pointers") < 1200
+    assert transferred(data) == 2 * rows("pointers")
+
+
+def test_expired_tokens_are_deleted_a_few_at_a_time(
+    alice: User, bucket: str, data: Path, rows: Rows
+) -> None:
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        old = [(str(number), bucket, "PULL", 1) for number in range(2500)]
+        columns = "(token, bucket, operation, expires)"
+        connection.executemany(f"INSERT INTO tokens {columns} VALUES (?, ?, ?, ?)", old)
+    for left in (1501, 502, 3, 4):
+        alice.token(bucket, "PULL")
+        assert rows("tokens") == left

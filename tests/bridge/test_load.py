@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import select
+import socket
+import threading
+from pathlib import Path
 
 import pytest
-from plain_client import PASSWORD, Clock, Reply, User, ask, basic
+from plain_client import PASSWORD, Clock, Reply, User, address, ask, basic, form
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.load import Lane, Throttle
-from pymdc.bridge.settings import MAX_REMEMBERED_FAILURES, MAX_WAITING
+from pymdc.bridge.load import Delays, Lane, Throttle
+from pymdc.bridge.settings import FREE_REGISTRATIONS, MAX_REMEMBERED_TRIES, MAX_WAITING
 
+MiB = 1024 * 1024
 WRONG = (401, "Invalid email or password")
 TOO_MANY = (429, "Too many wrong passwords")
 
@@ -51,6 +57,27 @@ def test_wrong_passwords_from_an_address_are_slowed_down(alice: User, clock: Clo
     assert sign_in(alice.bridge, "other@example.com").error == WRONG, "the others are forgotten"
 
 
+def test_slow_upload_gives_way_when_others_wait(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.load.MAX_UPLOADS", 1)
+    monkeypatch.setattr("pymdc.bridge.load.PACE_SECONDS", 0.1)
+    with Bridge(data) as bridge, socket.socket() as slow:
+        user = User(bridge, "alice")
+        bucket, body, replies = user.bucket(), form(bytes(MiB)), list[Reply]()
+        other = threading.Thread(target=lambda: replies.append(user.upload(bucket, b"waits")))
+        slow.connect(address(bridge))
+        slow.sendall(user.upload_head(bucket, MiB, len(body), "Expect: 100-continue"))
+        assert slow.recv(100).startswith(b"HTTP/1.1 100 ")
+        slow.sendall(body[:100])
+        other.start()
+        while not select.select([slow], [], [], 0.05)[0]:
+            slow.sendall(b"x")
+        assert slow.recv(100).startswith(b"HTTP/1.1 503 ")
+        other.join()
+    assert [reply.status for reply in replies] == [200]
+
+
 def refused(throttle: Throttle, email: str, address: str) -> bool:
     try:
         throttle.check(email, address)
@@ -68,11 +95,58 @@ def test_addresses_of_one_ipv6_network_are_one(clock: Clock) -> None:
     assert not refused(throttle, "new@example.com", "192.0.2.1")
 
 
-def test_number_of_remembered_failures_is_bounded(clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("address", "same", "other"),
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1", "::ffff:192.0.2.2"),
+        ("fe80::1%eth0", "fe80::2%eth1", "fe81::1%eth0"),
+    ],
+)
+def test_address_is_one_however_it_is_written(
+    clock: Clock, address: str, same: str, other: str
+) -> None:
     throttle = Throttle(clock)
-    for number in range(MAX_REMEMBERED_FAILURES):
-        throttle.failed(f"{number}@example.com", str(number))
-    assert len(throttle._failures) == MAX_REMEMBERED_FAILURES
+    for number in range(21):
+        throttle.failed(f"{number}@example.com", address)
+    assert refused(throttle, "new@example.com", same)
+    assert not refused(throttle, "new@example.com", other)
+
+
+def test_remembered_tries_are_few_and_short(clock: Clock) -> None:
+    delays = Delays(clock, "Too many", {"account": 1, "address": 1})
+    for number in range(MAX_REMEMBERED_TRIES):
+        delays.add(account=f"{number}{1000 * 'x'}", address=str(number))
+    assert len(delays._tries) == MAX_REMEMBERED_TRIES
+    assert max(len(name) for _, name in delays._tries) < 256
+
+
+def test_clock_that_is_set_back_locks_nobody_out(alice: User, clock: Clock) -> None:
+    for _ in range(5):
+        assert sign_in(alice.bridge, alice.email).error == WRONG
+    clock.seconds -= 86_400
+    assert sign_in(alice.bridge, alice.email, PASSWORD).headers["retry-after"] == "1"
+    clock.seconds += 1
+    assert sign_in(alice.bridge, alice.email, PASSWORD).status == 200
+
+
+def test_registrations_from_an_address_are_slowed_down(
+    bridge: Bridge, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FREE_REGISTRATIONS, "address", 3)
+
+    def register(number: int) -> Reply:
+        fields = {"email": f"{number}@example.com", "password": PASSWORD}
+        return ask(bridge, "POST", "/users", json.dumps(fields))
+
+    assert [register(number).status for number in range(3)] == 3 * [200]
+    for seconds in (1, 2):
+        reply = register(3)
+        assert (*reply.error, reply.headers["retry-after"]) == (
+            *(429, "Too many registrations"),
+            str(seconds),
+        )
+        clock.seconds += seconds
+        assert register(3 + seconds).status == 200
 
 
 def test_lane_lets_so_many_run_and_some_wait() -> None:
@@ -101,12 +175,9 @@ def test_lane_lets_so_many_run_and_some_wait() -> None:
     assert results.count(None) == 2 + MAX_WAITING
 
 
-@pytest.mark.parametrize("seconds", [0.01])
-def test_lane_gives_up_waiting(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr("pymdc.bridge.load.WAIT_SECONDS", seconds)
-
+def test_lane_gives_up_waiting() -> None:
     async def run() -> None:
-        lane = Lane(1)
+        lane = Lane(1, seconds=0.01)
         async with lane:
             with pytest.raises(Refused, match="busy"):
                 async with lane:

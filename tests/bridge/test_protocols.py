@@ -109,6 +109,29 @@ def test_head_has_so_many_fields(bridge: Bridge, fields: int, status: bytes) -> 
         assert wire.recv(100).split()[1] == status
 
 
+@pytest.mark.parametrize(
+    ("hosts", "status"),
+    [
+        ((), b"404"),
+        (("",), b"404"),
+        (("x.example:80",), b"404"),
+        (("[fe80::1%25eth0]:80",), b"404"),
+        (("x", "x"), b"400"),
+        (("x/y",), b"400"),
+        (("a@x",), b"400"),
+        (("x:y",), b"400"),
+        (('x" y',), b"400"),
+        (("\xe9",), b"400"),
+        ((2000 * "x",), b"400"),
+    ],
+    ids=str,
+)
+def test_host_is_one_name_and_a_port(bridge: Bridge, hosts: tuple[str, ...], status: bytes) -> None:
+    lines = ["GET /x HTTP/1.1", *(f"Host: {host}" for host in hosts), "Connection: close", "", ""]
+    with connect(bridge, "\r\n".join(lines).encode("latin-1")) as wire:
+        assert read_all(wire).split()[1] == status
+
+
 def test_channel_that_begins_before_the_last_answer_is_refused(bridge: Bridge) -> None:
     with connect(bridge, head("GET /") + upgrade()) as wire:
         assert b" 101 " not in read_all(wire)
@@ -124,7 +147,7 @@ def test_pings_around_a_message_take_no_memory(bridge: Bridge, message: bytes) -
 
 
 def test_messages_after_the_first_are_dropped(bridge: Bridge) -> None:
-    refusal, more = frame(Opcode.TEXT, b"{}"), 50_000 * frame(Opcode.BINARY, b"")
+    refusal, more = frame(Opcode.TEXT, b"{}"), 900 * frame(Opcode.BINARY, b"")
     with connect(bridge, upgrade()) as wire:
         assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
         wire.sendall(refusal + more)
@@ -132,6 +155,28 @@ def test_messages_after_the_first_are_dropped(bridge: Bridge) -> None:
         while b"\x88\x02\x03\xe8" not in got:  # a close frame with 1000
             got += wire.recv(1000)
         assert got.count(b"You did not supply a token") == 1
+
+
+@pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG, Opcode.CONT, Opcode.BINARY])
+def test_channel_takes_so_many_frames(bridge: Bridge, opcode: Opcode) -> None:
+    first = Frame(Opcode.BINARY, b"", fin=False).serialize(mask=True)
+    empty = Frame(opcode, b"", fin=opcode is not Opcode.CONT).serialize(mask=True)
+    with connect(bridge, upgrade()) as wire:
+        assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
+        with pytest.raises(ConnectionError):
+            wire.sendall((first if opcode is Opcode.CONT else b"") + 10**6 * empty)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "status"), [(1000, 1, b"404"), (1001, 1, b"400"), (5000, 64, b"404")]
+)
+def test_many_chunks_are_not_small(bridge: Bridge, count: int, size: int, status: bytes) -> None:
+    body = count * (b"%x\r\n%s\r\n" % (size, size * b"x")) + b"0\r\n\r\n"
+    fields = "Transfer-Encoding: chunked", "Connection: close"
+    with connect(bridge, head("POST /x", *fields)) as wire:
+        wire.sendall(body)
+        replies = read_all(wire)
+    assert replies.rpartition(b"HTTP/1.1 ")[2].startswith(status)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pymdc.bridge.serving.threads import Threads
-from pymdc.bridge.settings import MAX_IDLE_THREADS
+from pymdc.bridge.settings import MAX_IDLE_THREADS, MAX_THREADS
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -83,6 +83,26 @@ def test_functions_have_a_thread_each(threads: Threads) -> None:
 
     asyncio.run(meet())
     assert len(threads._threads) == together.parties
+
+
+def test_functions_beyond_a_number_wait_but_not_those_of_the_database(threads: Threads) -> None:
+    release, begun = threading.Event(), threading.Semaphore(0)
+
+    def block() -> bool:
+        begun.release()
+        return release.wait(20)
+
+    async def run_many() -> list[bool]:
+        tasks = [asyncio.create_task(threads.run(block)) for _ in range(MAX_THREADS + 20)]
+        await asyncio.sleep(0)
+        for _ in range(MAX_THREADS):
+            begun.acquire()
+        assert await threads.run_db_only(begun.acquire, False) is False
+        assert len(threads._threads) == MAX_THREADS + 1
+        release.set()
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(run_many()) == (MAX_THREADS + 20) * [True]
 
 
 def test_threads_beyond_a_number_end_when_they_are_idle(threads: Threads) -> None:

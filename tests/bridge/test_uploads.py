@@ -117,7 +117,7 @@ def test_declared_size_takes_no_memory(data: Path) -> None:
         user = User(bridge, "alice")
         bucket, before = user.bucket(storage=None), resident()
         for _ in range(10):
-            head = user.upload_head(bucket, 10**15, 10**15 - 1, "Expect: 100-continue")
+            head = user.upload_head(bucket, 10**12, 10**12 - 1, "Expect: 100-continue")
             wire = wires.enter_context(socket.create_connection(address(bridge), timeout=20))
             wire.sendall(head)
             assert wire.recv(1000).startswith(b"HTTP/1.1 100 "), "the body is not waited for"

@@ -178,6 +178,13 @@ def test_pointers_that_expire_unused_do_not_count(
     assert alice.pointers(*pulled).status == 403
 
 
+def test_removed_bucket_leaves_no_row(alice: User, pulled: tuple[str, str], rows: Rows) -> None:
+    assert alice.download(*pulled) == DATA
+    assert rows("transfers") == 1
+    assert alice.ask("DELETE", f"/buckets/{pulled[0]}").status == 204
+    assert [rows(table) for table in ("transfers", "buckets", "files", "shards")] == [0, 0, 0, 0]
+
+
 def test_empty_file_takes_no_transfer(alice: User) -> None:
     bucket = alice.bucket(transfer=0)
     name = alice.upload(bucket, b"").json["hash"]

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from plain_client import PASSWORD, Clock, Key, Reply, User, ask, basic
+from plain_client import PASSWORD, Clock, Key, Reply, Rows, User, ask, basic
 
 from pymdc.bridge import Bridge
 
@@ -64,6 +64,27 @@ def test_taken_key_undoes_the_registration(alice: User) -> None:
     assert reply.error == (400, "Public key is already registered")
     with pytest.raises(KeyError):
         alice.bridge.activation_key("bob@example.com")
+
+
+def test_registration_can_be_repeated_after_the_clock_was_set_back(
+    bridge: Bridge, clock: Clock
+) -> None:
+    register(bridge)
+    clock.seconds -= 86_400
+    assert register(bridge).status == 200
+
+
+def test_registration_that_nobody_activates_is_deleted_after_30_days(
+    bridge: Bridge, clock: Clock, links: list[str], rows: Rows
+) -> None:
+    key = Key("alice").public
+    register(bridge, pubkey=key)
+    clock.seconds += 30 * 86_400
+    assert register(bridge, "bob@example.com", pubkey=key).status == 400
+    clock.seconds += 0.001
+    assert register(bridge, "bob@example.com", pubkey=key).status == 200
+    assert follow(bridge, links[0]).error == (400, "Invalid activation token")
+    assert (rows("users"), rows("public_keys")) == (1, 1)
 
 
 def test_registration_that_waits_can_be_repeated_after_a_minute(

@@ -1,7 +1,8 @@
-"""How long other users wait while somebody attacks a bridge, and what the bridge holds meanwhile.
+"""How long another user waits while somebody attacks a bridge, and what the bridge holds meanwhile.
 
-Run it as ``PYTHONPATH=CLONE:CLONE/tests/support python tests/fuzz/attacks.py [ROW...]``, on Linux.
-Each row is one attack on a fresh bridge, of which *others* send signed GETs one after the other.
+``PYTHONPATH=.:tests/support python tests/fuzz/attacks.py [ROW...]``, in the folder of the project,
+on Linux; it takes five minutes. Each row is one attack on a fresh bridge, to which another user
+sends signed GETs one after the other.
 """
 
 from __future__ import annotations
@@ -137,23 +138,16 @@ def others(
     answers.put(seconds)
 
 
-def measured(
-    target: Target, process: Any, attack: Callable[[Target, threading.Event], None], seconds: float
-) -> str:
+def measured(target: Target, process: Any, attack: Callable[[Target], None], seconds: float) -> str:
     """Return the figures of others while *attack* runs, for at most *seconds*."""
     fork = multiprocessing.get_context("fork")
     answers, stop = fork.Queue(), fork.Event()
     signed = [target.sign("GET", "buckets") for _ in range(8000)]
-    watch, over = Watch(process.pid), threading.Event()
+    watch = Watch(process.pid)
     victim = fork.Process(target=others, args=[target, signed, answers, stop])
     victim.start()
     began = time.monotonic()
-
-    def run() -> None:
-        attack(target, over)
-        over.set()
-
-    attacker = fork.Process(target=run)
+    attacker = fork.Process(target=attack, args=[target])
     attacker.start()
     while attacker.is_alive() and time.monotonic() < began + seconds:
         watch.look()
@@ -189,7 +183,7 @@ def ask(target: Target, method: str, path: str, body: Any = None, headers: Any =
     return 0
 
 
-def nested(target: Target, _over: threading.Event) -> None:
+def nested(target: Target) -> None:
     body = (b'{"a":' + 490_000 * b"[" + 490_000 * b"]" + b"}").ljust(MB)
 
     def send(_number: int) -> None:
@@ -199,7 +193,7 @@ def nested(target: Target, _over: threading.Event) -> None:
     together(8, send)
 
 
-def flat(target: Target, _over: threading.Event) -> None:
+def flat(target: Target) -> None:
     body = json.dumps({"a": [[{"b": 1}]] * 80_000}).encode()[:MB]
 
     def send(_number: int) -> None:
@@ -209,14 +203,14 @@ def flat(target: Target, _over: threading.Event) -> None:
     together(8, send)
 
 
-def logins(target: Target, _over: threading.Event) -> None:
+def logins(target: Target) -> None:
     def send(number: int) -> None:
         ask(target, "GET", "/keys", None, basic(f"attack{number}@example.com", "0" * 64))
 
     together(300, send)
 
 
-def lists(target: Target, _over: threading.Event) -> None:
+def lists(target: Target) -> None:
     signed = [target.sign("GET", f"buckets/{target.large_bucket}/files") for _ in range(800)]
 
     def send(number: int) -> None:
@@ -226,14 +220,14 @@ def lists(target: Target, _over: threading.Event) -> None:
     together(8, send)
 
 
-def removal(target: Target, _over: threading.Event) -> None:
+def removal(target: Target) -> None:
     path, headers = target.sign("DELETE", f"buckets/{target.large_bucket}")
     began = time.monotonic()
     status = ask(target, "DELETE", path, None, headers)
     print(f"removed with {status} in {time.monotonic() - began:.1f} s")
 
 
-def pings(target: Target, _over: threading.Event) -> None:
+def pings(target: Target) -> None:
     host, _, port = target.host.partition(":")
     fields = "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"
     flood = 100 * Frame(Opcode.PING, 125 * b"x").serialize(mask=True)
@@ -245,16 +239,38 @@ def pings(target: Target, _over: threading.Event) -> None:
                 wire.sendall(flood)
 
 
-def requests(target: Target, _over: threading.Event) -> None:
+def requests(target: Target) -> None:
+    flood(target, b"", 5000 * head("GET /"))
+
+
+def chunks(target: Target) -> None:
+    begun = head("POST /users", "Transfer-Encoding: chunked")
+    together(8, lambda _: flood(target, begun, 100_000 * b"1\r\nx\r\n"))
+
+
+def frames(target: Target) -> None:
+    fields = "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"
+    begun = head("GET /", *fields, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+    pongs = 100_000 * Frame(Opcode.PONG, b"").serialize(mask=True)
+    together(8, lambda _: flood(target, begun, pongs))
+
+
+def bodies(target: Target) -> None:
+    begun = head("POST /users", f"Content-Length: {10**15}")
+    together(8, lambda _: flood(target, begun, MB * b"x"))
+
+
+def flood(target: Target, first: bytes, more: bytes) -> None:
+    """Connect and send *first*, then *more* again and again, reading nothing."""
     host, _, port = target.host.partition(":")
-    flood = 5000 * head("GET /")
     while True:
         with suppress(OSError), socket.create_connection((host, int(port)), 5) as wire:
+            wire.sendall(first)
             while True:
-                wire.sendall(flood)
+                wire.sendall(more)
 
 
-def idle(target: Target, over: threading.Event) -> None:
+def idle(target: Target) -> None:
     host, _, port = target.host.partition(":")
     with ExitStack() as stack:
         for _ in range(300):
@@ -266,14 +282,14 @@ def idle(target: Target, over: threading.Event) -> None:
 class Row(NamedTuple):
     """A row of the table; *seconds* is how long the attack may last."""
 
-    attack: Callable[[Target, threading.Event], None]
+    attack: Callable[[Target], None]
     seconds: float = 60
     files: bool = False
     limit: int = 0
 
 
 ROWS = {
-    "nothing": Row(lambda _target, _over: time.sleep(5)),
+    "nothing": Row(lambda _target: time.sleep(5)),
     "nested": Row(nested, 8),
     "flat": Row(flat, 8),
     "logins": Row(logins),
@@ -281,6 +297,9 @@ ROWS = {
     "removal": Row(removal, files=True),
     "pings": Row(pings),
     "requests": Row(requests, 15),
+    "chunks": Row(chunks, 10),
+    "frames": Row(frames, 10),
+    "bodies": Row(bodies, 10),
     "idle": Row(idle, limit=256),
 }
 

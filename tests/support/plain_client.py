@@ -156,13 +156,17 @@ class User:
         key: Key | None = None,
         high_s: bool = False,
         k: int | None = None,
+        query: str = "",
     ) -> Reply:
         """Send a request with a new nonce or *nonce*, signed by the user's key or *key*.
+
+        *query* is what follows the nonce, for a request without *fields*.
 
         Sending the same request with the same nonce twice is a replay.
         """
         key, nonce = key or self.key, next(self.nonces) if nonce is None else nonce
-        body, query, target = None, f"__nonce={nonce}", f"{path}?__nonce={nonce}"
+        query = "&".join([f"__nonce={nonce}", *([query] if query else [])])
+        body, target = None, f"{path}?{query}"
         if fields is not None:
             body, query, target = json.dumps({**fields, "__nonce": nonce}), "", path
         contract = f"{method}\n{path}\n{body or query}"

@@ -13,23 +13,19 @@ from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number, json_number
 from pymdc.bridge.routes.keys import public_key
+from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.settings import MAX_NAME, TOKEN_LIFETIME
+from pymdc.bridge.settings import BUCKETS_PAGE, MAX_BUCKETS, MAX_NAME, TOKEN_LIFETIME
 from pymdc.bridge.storage.removal import finish_removal
 from pymdc.bridge.storage.tables import buckets, delete_expired, find_bucket, tokens
 
-_OWNED = buckets.c.user == sa.bindparam("user")
-_USERS_BUCKETS = (
-    sa.select(buckets).where(_OWNED, buckets.c.removed.is_(None)).order_by(buckets.c.number)
-)
 _DEFAULTS: dict[str, Any] = {"name": "New Bucket", "storage": 10, "transfer": 30, "pubkeys": []}
 
 
 def list_buckets(context: Context, _request: Request, identity: Identity) -> Response:
     """List the user's buckets."""
-    with context.database.read() as connection:
-        rows = connection.execute(_USERS_BUCKETS, {"user": identity.email}).mappings()
-        return Response([_bucket_json(row) for row in rows])
+    statement = sa.select(buckets).where(*_owned_by(identity.email))
+    return listed(context, statement, buckets.c.number, BUCKETS_PAGE, _bucket_json)
 
 
 def create(context: Context, request: Request, identity: Identity) -> Response:
@@ -40,8 +36,12 @@ def create(context: Context, request: Request, identity: Identity) -> Response:
     # As MongoDB makes ids: 8 digits of the time, and 16 random ones.
     bucket = f"{int(context.clock()) & 0xFFFFFFFF:08x}{secrets.token_hex(8)}"
     values |= {"id": bucket, "user": identity.email, "created": context.now()}
+    count = sa.select(sa.func.count()).where(*_owned_by(identity.email)).scalar_subquery()
+    row = [sa.literal(value, buckets.c[name].type) for name, value in values.items()]
+    insert = sa.insert(buckets).from_select([*values], sa.select(*row).where(count < MAX_BUCKETS))
     with context.database.write() as connection:
-        connection.execute(sa.insert(buckets).values(**values))
+        if connection.execute(insert).rowcount != 1:
+            raise Refused(403, f"An account has at most {MAX_BUCKETS} buckets")
         return Response(_bucket_json(find_bucket(connection, bucket)))
 
 
@@ -86,6 +86,10 @@ def create_token(context: Context, request: Request, identity: Identity) -> Resp
         row = {"bucket": bucket, "operation": operation, "expires": expires, "token": token}
         connection.execute(sa.insert(tokens).values(**row))
     return Response(row | {"expires": iso_time(expires), "id": token})
+
+
+def _owned_by(email: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return buckets.c.user == email, buckets.c.removed.is_(None)
 
 
 def _changes(request: Request) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.logs import Entry
-from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS
+from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, MANY_CHANNELS
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
 
 _FRAME = 65536  # bytes, the most that the protocol allows
@@ -59,8 +59,11 @@ class Channels:
         try:
             redeem = partial(_redeem_pointer, self._context, message, entry)
             shard = await self._context.threads.run_db_only(self._context.load.run, redeem)
-            for start in range(0, shard["size"], _BLOCK):
-                entry.sent += await self._send_block(socket, shard["object"], start)
+            while entry.sent < shard["size"]:
+                sent = await self._send_block(socket, shard["object"], entry.sent)
+                if not sent:  # the object is shorter, and damaged
+                    break
+                entry.sent += sent
         except Refused as refused:
             entry.note = refused.message
             await socket.send_json({"code": refused.status, "message": refused.message})
@@ -84,7 +87,8 @@ class Channels:
 
     async def _send_block(self, socket: WebSocket, name: str, start: int) -> int:
         """Send one block of an object, wait until the client has read it, return its size."""
-        block = await self._context.threads.run(self._context.objects.read, name, start, _BLOCK)
+        size = _BLOCK if len(self._sending) <= MANY_CHANNELS else _FRAME
+        block = await self._context.threads.run(self._context.objects.read, name, start, size)
         for offset in range(0, len(block), _FRAME):
             frame = block[offset : offset + _FRAME]
             await socket.send({"type": "websocket.send", "bytes": frame})

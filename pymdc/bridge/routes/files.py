@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Generator
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,12 +12,14 @@ import sqlalchemy as sa
 from pymdc.bridge.auth import Identity
 from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import PAGE, TOKEN_LIFETIME
 from pymdc.bridge.storage.removal import file_parts, remove_files
-from pymdc.bridge.storage.tables import files, find_bucket, pointers
-from pymdc.bridge.storage.usage import give_back_transfer, spend_transfer
+from pymdc.bridge.storage.tables import BATCH, files, find_bucket, pointers
+from pymdc.bridge.storage.usage import add_transfer, give_back_transfer, spend_transfer
 
+_LIMIT = re.compile(r"[0-9]{1,18}")
 _REFUSALS = {
     "PUSH": "Not authorized to store in bucket",
     "PULL": "Not authorized to retrieve from bucket",
@@ -28,7 +30,7 @@ def list_files(context: Context, request: Request, identity: Identity) -> Respon
     """List the files in a bucket: all, those with a *name*, or *limit* of them *after* a hash."""
     wanted = request.query_parameters
     limit = _limit(wanted.get("limit"))
-    statement = sa.select(files).where(files.c.bucket == request.bucket).order_by(files.c.number)
+    statement = sa.select(files).where(files.c.bucket == request.bucket)
     with context.database.read() as connection:
         find_bucket(connection, request.bucket, identity.email)
         if "after" in wanted:
@@ -38,42 +40,18 @@ def list_files(context: Context, request: Request, identity: Identity) -> Respon
             statement = statement.where(files.c.number > last["number"])
     if "name" in wanted:
         statement = statement.where(files.c.filename == wanted["name"])
-    pages = _pages(context, statement, limit)
-    first = next(pages, [])
-    return Response(first) if len(first) < PAGE else Response(pages=chain([first], pages))
-
-
-def _pages(context: Context, statement: sa.Select[Any], limit: int | None) -> Iterator[list[Any]]:
-    """Yield the files in pieces, each read in a transaction of its own."""
-    last = 0
-    while limit is None or limit > 0:
-        size = PAGE if limit is None else min(PAGE, limit)
-        with context.database.read() as connection:
-            page = statement.where(files.c.number > last).limit(size)
-            rows = connection.execute(page).mappings().all()
-        if rows:
-            yield [_file_json(row) for row in rows]
-            last = rows[-1]["number"]
-        if len(rows) < size:
-            return
-        limit = None if limit is None else limit - size
+    return listed(context, statement, files.c.number, PAGE, _file_json, limit)
 
 
 def _limit(text: str | None) -> int | None:
-    try:
-        limit = None if text is None else int(text[:20])
-    except ValueError:
-        limit = -1
-    if limit is not None and limit < 0:
-        raise Refused(400, f"The limit is {str(text)[:20]}; expected a number of files")
-    return limit
+    if text is not None and not _LIMIT.fullmatch(text):
+        raise Refused(400, f"The limit is {text[:20]}; expected a number of files")
+    return None if text is None else int(text)
 
 
 def list_pointers(context: Context, request: Request, identity: Identity) -> Response:
     """Spend a PULL token on pointers to the shards of a file, in order; sizes are in bytes."""
     file_hash, now = request.path_parameters["hash"], context.now()
-    month, expires = iso_time(now)[:7], now + TOKEN_LIFETIME
-    rest = {"operation": "PULL", "channel": request.channel_url}
     with context.database.write(durable=False) as connection:
         bucket = find_bucket(connection, request.bucket)
         if not is_for(identity, request.bucket, "PULL"):
@@ -82,19 +60,60 @@ def list_pointers(context: Context, request: Request, identity: Identity) -> Res
         if found is None:
             raise Refused(404, "The requested file was not found")
         give_back_transfer(connection, now)
-        spend_transfer(connection, bucket, month, found["size"])
-        answer = [
-            {"hash": part["hash"], "token": secrets.token_hex(20), "size": part["size"]} | rest
-            for part in file_parts(connection, request.bucket, file_hash)
-        ]
-        spent = {"bucket": request.bucket, "month": month, "expires": expires}
-        rows = [
-            {"token": pointer["token"], "shard": pointer["hash"], "size": pointer["size"]} | spent
-            for pointer in answer
-        ]
+        made = _Pointers(request.channel_url, found, now)
+        spend_transfer(connection, bucket, made.month, found["size"])
+        first = made.add(connection, now)
+    if len(first) < BATCH:
+        return Response(first)
+    return Response(pages=made.pages(context, first))
+
+
+class _Pointers:
+    """The pointers to the shards of a *file*, made `BATCH` at a time.
+
+    *left* is how many bytes there are to which no pointer is made yet.
+    """
+
+    def __init__(self, channel_url: str, file: sa.RowMapping, now: int) -> None:
+        self.left: int = file["size"]
+        self.month = iso_time(now)[:7]
+        self._file = file["bucket"], file["hash"]
+        self._made = 0
+        self._rest = {"operation": "PULL", "channel": channel_url}
+
+    def add(self, connection: sa.Connection, now: int) -> list[dict[str, Any]]:
+        """Make the next ones, and return them."""
+        parts = file_parts(connection, *self._file, self._made)
+        spent = {"bucket": self._file[0], "month": self.month, "expires": now + TOKEN_LIFETIME}
+        answer, rows = [], []
+        for part in parts:
+            token = secrets.token_hex(20)
+            answer.append({"hash": part["hash"], "token": token, "size": part["size"]} | self._rest)
+            rows.append({"token": token, "shard": part["hash"], "size": part["size"]} | spent)
+            self.left -= part["size"]
         if rows:
             connection.execute(sa.insert(pointers), rows)
-    return Response(answer)
+        self._made += len(rows)
+        return answer
+
+    def pages(
+        self, context: Context, first: list[dict[str, Any]]
+    ) -> Generator[list[dict[str, Any]]]:
+        """Yield *first* and the others; each page is made in a transaction of its own."""
+        try:
+            page = first
+            while page:
+                yield page
+                now = context.now()
+                with context.database.write(durable=False) as connection:
+                    give_back_transfer(connection, now)
+                    page = self.add(connection, now)
+            if self.left:
+                raise Refused(404, "The file was removed while its pointers were made")
+        finally:
+            if self.left:
+                with context.database.write(durable=False) as connection:
+                    add_transfer(connection, self._file[0], self.month, -self.left)
 
 
 def remove(context: Context, request: Request, identity: Identity) -> Response:

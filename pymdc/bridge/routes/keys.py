@@ -15,6 +15,7 @@ from pymdc.bridge.auth import Identity, has_proof
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.serving.request import Request, Response
+from pymdc.bridge.settings import MAX_KEYS
 from pymdc.bridge.storage.accounts import unlist
 from pymdc.bridge.storage.database import insert_new
 from pymdc.bridge.storage.tables import public_keys
@@ -48,7 +49,11 @@ def claim_key(connection: sa.Connection, email: str, key: str, *, proven: bool) 
     if proven:
         same = sa.or_(others, public_keys.c.key == key)
         connection.execute(sa.delete(public_keys).where(same, ~public_keys.c.proven))
-    taken = connection.execute(sa.select(sa.exists().where(others))).scalar()
+    mine = sa.select(sa.func.count()).where(public_keys.c.user == email).scalar_subquery()
+    query = sa.select(sa.exists().where(others), mine >= MAX_KEYS)
+    taken, full = connection.execute(query).one()
+    if full:
+        raise Refused(403, f"An account has at most {MAX_KEYS} public keys")
     if taken or not insert_new(connection, public_keys, **row):
         raise Refused(400, "Public key is already registered")
 

@@ -13,6 +13,7 @@ from pymdc.bridge.auth import Identity, present_token
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number
+from pymdc.bridge.load import Pace
 from pymdc.bridge.routes.files import is_for, not_authorized
 from pymdc.bridge.routes.multipart import FilePart
 from pymdc.bridge.serving.request import Request, Response
@@ -30,7 +31,9 @@ async def upload(context: Context, request: Request, body: AsyncIterable[bytes])
         incoming = IncomingFile(context, *begun)
         try:
             part = FilePart(request.headers.get("content-type", ""))
+            pace = Pace(context.load.uploads)
             async for chunk in body:
+                pace.add(len(chunk))
                 for piece in part.feed(chunk):
                     await incoming.write(piece)
             part.finish()

@@ -20,7 +20,14 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.mail import ACTIVATION
 from pymdc.bridge.routes.keys import claim_key, public_key
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.settings import ADDRESS, MAIL_PAUSE, MAX_ADDRESS, MAX_REDIRECT
+from pymdc.bridge.settings import (
+    ADDRESS,
+    MAIL_PAUSE,
+    MAX_ADDRESS,
+    MAX_REDIRECT,
+    REGISTRATION_LIFETIME,
+)
+from pymdc.bridge.storage.accounts import delete_old_registrations
 from pymdc.bridge.storage.database import insert_new
 from pymdc.bridge.storage.tables import invitations, public_keys, users
 
@@ -32,10 +39,13 @@ def register(context: Context, request: Request, _identity: Identity) -> Respons
     password, email = new_password(request), address(request.fields.get("email"))
     key = None if request.fields.get("pubkey") is None else public_key(request.fields["pubkey"])
     invitation = _invitation(context, request)
+    context.load.registrations.check(address=request.entry.address)
+    context.load.registrations.add(address=request.entry.address)
     hashed, activation, now = context.passwords.hash(password), secrets.token_hex(32), context.now()
     row: dict[str, Any] = {"email": email, "password": hashed, "activation": activation}
     row |= {"created": now, "mailed": now}
     with context.database.write() as connection:
+        delete_old_registrations(connection, now - REGISTRATION_LIFETIME)
         if invitation is not None:
             _use_invitation(connection, invitation, email)
         if not insert_new(connection, users, **row) and not _register_again(connection, row, now):
@@ -50,12 +60,19 @@ def register(context: Context, request: Request, _identity: Identity) -> Respons
 
 
 def activate(context: Context, request: Request, _identity: Identity) -> Response:
-    """Activate the user who was sent this token; redirect if the query says where to."""
-    statement = sa.update(users).where(users.c.activation == request.path_parameters["token"])
+    """Activate the user who was sent this token; redirect if the query says where to.
+
+    HEAD activates nobody: programs that check the links in mails send it.
+    """
+    this, shown = (
+        users.c.activation == request.path_parameters["token"],
+        (users.c.email, users.c.created),
+    )
     # Who has read one mail may be sent the next one at once.
-    statement = statement.values(activation=None, mailed=None)
+    changed = sa.update(users).where(this).values(activation=None, mailed=None).returning(*shown)
+    statement = sa.select(*shown).where(this) if request.method == "HEAD" else changed
     with context.database.write() as connection:
-        row = connection.execute(statement.returning(users.c.email, users.c.created)).first()
+        row = connection.execute(statement).first()
     if row is None:
         raise Refused(400, "Invalid activation token")
     target = quote(request.query_parameters.get("redirect", ""), safe=":/%#?=@[]!$&'()*+,;")
@@ -80,8 +97,12 @@ def address(value: object) -> str:
 
 
 def may_mail(now: int) -> sa.ColumnElement[bool]:
-    """Return the condition that a user was sent no mail a short while ago."""
-    return sa.or_(users.c.mailed.is_(None), users.c.mailed <= now - MAIL_PAUSE)
+    """Return the condition that a user was sent no mail a short while ago.
+
+    One that was sent later than *now* does not count: the clock was set back since then.
+    """
+    recent = sa.between(users.c.mailed, now - MAIL_PAUSE + 1, now)
+    return sa.or_(users.c.mailed.is_(None), ~recent)
 
 
 def user_json(email: str, created: int, *, activated: bool) -> dict[str, object]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -22,8 +23,7 @@ from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
 from pymdc.bridge.serving.proxies import Origin, Proxies
 from pymdc.bridge.serving.request import Request, Response, to_json
-from pymdc.bridge.serving.threads import Threads
-from pymdc.bridge.settings import DRAIN_SECONDS, MAX_BODY
+from pymdc.bridge.settings import DRAIN_SECONDS, EXPECT_SECONDS, MAX_BODY
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
 _METHODS = (("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"),)
@@ -63,6 +63,11 @@ class Body:
             if len(whole) > MAX_BODY:
                 raise Refused(413, "Request body is too large")
         return bytes(whole)
+
+    async def disconnect(self) -> None:
+        """Wait until the client has gone; the body has to be read already."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def drain(self) -> None:
         """Read the rest and discard it."""
@@ -138,8 +143,9 @@ class App:
             if response.pages is None:
                 entry.sent = await _send(response, headers, body, send)
             else:
-                async with self._context.load.lists:
-                    entry.sent = await _send_pages(response, headers, self._context.threads, send)
+                await self._send_pages(response, headers, body, send, entry)
+        except (Refused, asyncio.CancelledError) as error:  # in the middle of the pages
+            entry.note = str(error) or "The bridge is stopping"
         finally:
             entry.received = body.size
             if scope["method"] == "HEAD":
@@ -184,10 +190,36 @@ class App:
                         return await context.threads.run(_handle, route, context, request)
                     # A removal, which may take long, must not hold up other passwords.
                     known = await context.threads.run(_authenticate, route, context, request)
-            run = context.threads.run_db_only if route.db_only else context.threads.run
-            return await run(_handle, route, context, request, known)
+            handle = partial(_handle, route, context, request, known)
+            if route.db_only:
+                return await context.threads.run_db_only(handle)
+            async with context.load.removals:
+                return await context.threads.run(handle)
         response: Response = await route.handler(context, request, body)
         return response
+
+    async def _send_pages(
+        self, response: Response, headers: Headers, body: Body, send: Send, entry: Entry
+    ) -> None:
+        """Send the pages of *response* as one JSON list, each when it has been read."""
+        context, mark = self._context, b"["
+        assert response.pages is not None
+        gone = asyncio.create_task(body.disconnect())
+        await _start(response.status, _fields(response, headers), send)
+        try:
+            while not gone.done():
+                async with context.load.lists:  # not while a slow client reads the page
+                    page = await context.threads.run_db_only(_next_page, response.pages)
+                if page is None:
+                    break
+                entry.sent += len(mark + page)
+                await send({"type": "http.response.body", "body": mark + page, "more_body": True})
+                mark = b","
+        finally:
+            gone.cancel()
+            await context.threads.run_db_only(response.pages.close)
+        await send({"type": "http.response.body", "body": b"]", "more_body": False})
+        entry.sent += 1
 
     def _channel_url(self, origin: Origin) -> str:
         if self._url is not None:
@@ -215,7 +247,14 @@ def _handle(
     response: Response = context.load.run(
         partial(route.handler, context, request, identity), share=share
     )
+    _ = response.body  # encoded here, so that the event loop goes on meanwhile
     return response
+
+
+def _next_page(pages: Generator[list[Any]]) -> bytes | None:
+    """Return the next page as JSON, without its brackets; None if there is none."""
+    page = next(pages, None)
+    return None if page is None else to_json(page)[1:-1]
 
 
 def _authenticate(route: Route, context: Context, request: Request) -> Identity:
@@ -230,37 +269,24 @@ async def _send(response: Response, headers: Headers, body: Body, send: Send) ->
     So a client that is still sending can read the response, and use the connection again.
     Return the number of bytes sent.
     """
-    content, unread = response.encode(), not body.ended
+    content, unread = response.body, not body.ended
     fields = _fields(response, headers)
     if response.status != 204:
         fields.append(("Content-Length", str(len(content))))
-    if not body.begun and "expect" in headers:
-        fields.append(("Connection", "close"))  # the client waits for a 100, and sends no body
-        unread = False
+    seconds = DRAIN_SECONDS
+    if not body.begun and headers.get("expect", "").lower() == "100-continue":
+        # The client waits for a 100, and sends no body; but some do not wait for long.
+        fields.append(("Connection", "close"))
+        seconds = EXPECT_SECONDS
     await _start(response.status, fields, send)
     await send({"type": "http.response.body", "body": content, "more_body": unread})
     if unread:
         # CancelledError: the grace is over.
         over = asyncio.TimeoutError, ClientDisconnect, Refused, asyncio.CancelledError
         with contextlib.suppress(*over):
-            await asyncio.wait_for(body.drain(), DRAIN_SECONDS)
+            await asyncio.wait_for(body.drain(), seconds)
         await send({"type": "http.response.body", "more_body": False})
     return len(content)
-
-
-async def _send_pages(response: Response, headers: Headers, threads: Threads, send: Send) -> int:
-    """Send the pages of *response* as one JSON list, each when it has been read."""
-    sent = 0
-    pages, mark = response.pages, b"["
-    assert pages is not None
-    await _start(response.status, _fields(response, headers), send)
-    while (page := await threads.run_db_only(next, pages, None)) is not None:
-        piece = mark + to_json(page)[1:-1]
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-        mark, sent = b",", sent + len(piece)
-    end = b"[]" if mark == b"[" else b"]"
-    await send({"type": "http.response.body", "body": end, "more_body": False})
-    return sent + len(end)
 
 
 def _fields(response: Response, headers: Headers) -> list[tuple[str, str]]:

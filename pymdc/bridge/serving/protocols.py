@@ -10,21 +10,27 @@ import asyncio
 import heapq
 import logging
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pymdc.bridge.serving.app import App
+from pymdc.bridge.serving.proxies import is_host
 from pymdc.bridge.settings import (
     CHANNEL_PATIENCE_FACTOR,
     CLOSE_SECONDS,
+    FRAMES_IN_TURN,
+    FREE_CHUNKS,
     IDLE_CHECKS,
+    MAX_FRAMES,
     MAX_HEAD,
     MAX_HEADERS,
+    MIN_CHUNK,
     PARSED_AT_ONCE,
+    PARSED_IN_TURN,
     ROOM_SECONDS,
 )
 
@@ -62,14 +68,18 @@ class HTTPProtocol(HttpToolsProtocol):
     config: Config
     flow: _Flow
     _unparsed = memoryview(b"")  # received, but not parsed yet
+    _continue: asyncio.Handle | None = None  # of parsing, after other connections
     _head_size = 0  # bytes since the last whole head or piece of a body
     _head_begun = 0.0  # when the first of them was parsed
     _body_left = 0  # bytes of a body whose length is known
+    _chunks = _chunked = 0  # pieces of a body whose length is not known, and their bytes
     _received = 0  # bytes of the body since the last check
     _unsent = math.inf  # bytes at the last check, unless all were sent since then
     _idle_checks = 0  # checks in a row that found the client stalled
     _last_used = 0.0
     _is_channel = False
+    _running: RequestResponseCycle | None = None
+    _refusal = ""  # what is wrong with a head that could be parsed
     _closing = False  # whether the last check has found that it awaits a farewell
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -91,7 +101,11 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._next_check.cancel()
+        self._cancel_continue()
         self._unparsed = memoryview(b"")
+        if self._running is not None:  # uvicorn tells only the last request
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
         self.transport.close()  # else TLS of Python 3.10 warns that it was not closed
 
@@ -106,9 +120,13 @@ class HTTPProtocol(HttpToolsProtocol):
             self.transport.close()  # it is still sending what was refused
         self._parse()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) == MAX_HEADERS:
-            raise ValueError("too many header fields")
+            self._refuse("The head has too many fields")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -116,19 +134,30 @@ class HTTPProtocol(HttpToolsProtocol):
         self._received = self.config.min_received  # the next check is too early to judge the body
         is_websocket = self._get_upgrade() == b"websocket"
         if is_websocket and self.parser.get_method() != b"GET":
-            self.send_400_response("A WebSocket begins with GET")
-        elif is_websocket and not self._between_requests():
-            self.send_400_response("A WebSocket begins after the last answer")
-        else:
-            lengths = [value for name, value in self.headers if name == b"content-length"]
-            self._body_left = int(lengths[0]) if lengths else 0
-            super().on_headers_complete()
+            self._refuse("A WebSocket begins with GET")
+        if is_websocket and not self._between_requests():
+            self._refuse("A WebSocket begins after the last answer")
+        hosts = self._values(b"host")
+        if len(hosts) > 1 or any(host and not is_host(host.decode("latin-1")) for host in hosts):
+            self._refuse("The header Host is wrong")
+        self._body_left = sum(map(int, self._values(b"content-length")))
+        self._chunks = self._chunked = 0
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._head_size = 0
-        self._body_left -= len(body)
         self._received += len(body)
+        if self._body_left:
+            self._body_left -= len(body)
+        else:
+            self._count_chunk(len(body))
         super().on_body(body)
+
+    def _count_chunk(self, size: int) -> None:
+        self._chunks += 1
+        self._chunked += size
+        if self._chunks > FREE_CHUNKS and self._chunked < MIN_CHUNK * self._chunks:
+            self._refuse("The body has too many small chunks")
 
     def on_message_complete(self) -> None:
         self._body_left = 0
@@ -145,6 +174,7 @@ class HTTPProtocol(HttpToolsProtocol):
             super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
+        msg = self._refusal or msg
         super().send_400_response(msg)
         self.config.app.refuse_head(self.client[0] if self.client else "-", msg)
 
@@ -168,9 +198,15 @@ class HTTPProtocol(HttpToolsProtocol):
     def _parse(self) -> None:
         """Parse what was received, up to the end of a request that has to be answered first.
 
-        The parser cannot stop within a piece, so pieces are small unless a body is as long.
+        The parser cannot stop within a piece, so pieces are small unless a body is as long. After a
+        few small ones it is the turn of other connections.
         """
+        end = len(self._unparsed) - PARSED_IN_TURN
         while self._unparsed and self._may_parse():
+            if not self._body_left and len(self._unparsed) <= end:
+                self._cancel_continue()
+                self._continue = self.loop.call_soon(self._parse)
+                break
             if not self._head_size:
                 self._head_begun = self.loop.time()
             size = max(PARSED_AT_ONCE, self._body_left)
@@ -184,13 +220,25 @@ class HTTPProtocol(HttpToolsProtocol):
         was_held, self.flow.held = self.flow.held, bool(self._unparsed)
         if self.flow.held:
             self.flow.pause_reading()
-        elif was_held and len(self.cycle.body) <= HIGH_WATER_LIMIT:
+        elif was_held and (self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT):
             self.flow.resume_reading()
+
+    def _cancel_continue(self) -> None:
+        if self._continue is not None:
+            self._continue.cancel()
 
     def _may_parse(self) -> bool:
         if self.transport.is_closing() or self._is_channel:
             return False
         return not self.pipeline and (self._between_requests() or self.cycle.more_body)
+
+    def _refuse(self, message: str) -> NoReturn:
+        """Let the parser give up, whereupon 400 is sent with *message*."""
+        self._refusal = message
+        raise ValueError(message)
+
+    def _values(self, wanted: bytes) -> list[bytes]:
+        return [value for name, value in self.headers if name == wanted]
 
     def _make_room(self) -> None:
         """Close the connections that are idle longest if there are too many."""
@@ -261,11 +309,14 @@ class ChannelProtocol(WebSocketsSansIOProtocol):
     """A WebSocket that gives up on a client that reads nothing more, or begins nothing.
 
     It reads nothing while the client does not read, so that answers to pings do not pile up.
-    It takes one message. It logs errors, but no frames: the first one contains a token.
+    It takes one message, and a client that sends frames without end is disconnected.
+    It logs errors, but no frames: the first one contains a token.
     """
 
     config: Config
     _has_message = False
+    _frames = 0
+    _unparsed = memoryview(b"")
     _abort_timer: asyncio.TimerHandle | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -285,6 +336,16 @@ class ChannelProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         self.transport.close()  # as above
 
+    def data_received(self, data: bytes) -> None:
+        self._unparsed = memoryview(bytes(self._unparsed) + data if self._unparsed else data)
+        self._parse()
+
+    def handle_events(self) -> None:
+        self._frames += len(self.conn.events)
+        super().handle_events()
+        if self._frames > MAX_FRAMES:
+            self.transport.abort()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self.transport.pause_reading()
@@ -296,8 +357,7 @@ class ChannelProtocol(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         self._cancel_abort()
         super().resume_writing()
-        if not self.read_paused:
-            self.transport.resume_reading()
+        self._parse()
 
     def send_receive_event_to_app(self) -> None:
         """Give the first message to the channel; those after it have no meaning."""
@@ -312,14 +372,25 @@ class ChannelProtocol(WebSocketsSansIOProtocol):
         message = await self.queue.get()
         if self.read_paused and self.queue.empty():
             self.read_paused = False
-            if self.writable.is_set():
-                self.transport.resume_reading()
+            self._parse()
         return message
 
     def room_rank(self) -> tuple[int, float] | None:
         """Return which channel is closed first to make room for another; None if it is busy."""
         waits = not self._has_message and self.loop.time() > self._begun + ROOM_SECONDS
         return (2, self._begun) if waits else None
+
+    def _parse(self) -> None:
+        """Parse a small piece of what was received; the next one when others had their turn."""
+        if self._unparsed and self.writable.is_set() and not self.transport.is_closing():
+            piece, self._unparsed = self._unparsed[:FRAMES_IN_TURN], self._unparsed[FRAMES_IN_TURN:]
+            super().data_received(piece)  # type: ignore[arg-type]  # it is copied
+            if self._unparsed:
+                self.loop.call_soon(self._parse)
+        if self._unparsed:
+            self.transport.pause_reading()
+        elif self.writable.is_set() and not self.read_paused:
+            self.transport.resume_reading()
 
     def shutdown(self) -> None:
         super().shutdown()

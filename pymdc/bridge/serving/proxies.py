@@ -12,7 +12,8 @@ from starlette.types import Scope
 
 from pymdc.bridge.settings import MAX_NAME
 
-_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+_IPV6 = r"\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._~%-]+)?\]"  # with the zone, if there is one
+_HOST = re.compile(rf"([A-Za-z0-9._-]+|{_IPV6})(:[0-9]{{1,5}})?")
 _WITH_PORT = re.compile(r"\[(.+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 
 
@@ -43,7 +44,7 @@ class Proxies:
         return Origin(
             address,
             forwarded if forwarded in ("http", "https") else scheme,
-            named if len(named) <= MAX_NAME and _HOST.fullmatch(named) else host,
+            named if is_host(named) else host,
         )
 
     def _client(self, peer: str, forwarded_for: str) -> str:
@@ -62,6 +63,11 @@ class Proxies:
             return False
         address = _address(peer)
         return address is not None and any(address in network for network in self._trusted)
+
+
+def is_host(text: str) -> bool:
+    """Return whether *text* may stand in the header Host, and in the address of a channel."""
+    return len(text) <= MAX_NAME and _HOST.fullmatch(text) is not None
 
 
 def _first(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.logs import Entry
+from pymdc.bridge.settings import MAX_PARAMETERS
 
 _ID = re.compile(r"[0-9a-fA-F]{24}")
 
@@ -48,8 +49,11 @@ class Request:
 
     @cached_property
     def query_parameters(self) -> Mapping[str, str]:
-        """The parameters in the query string."""
-        return dict(parse_qsl(self.query))
+        """The parameters in the query string; refuse too many, which take long to parse."""
+        try:
+            return dict(parse_qsl(self.query, max_num_fields=MAX_PARAMETERS))
+        except ValueError:
+            raise Refused(400, "The query has too many parameters") from None
 
     @property
     def expects_body(self) -> bool:
@@ -80,6 +84,7 @@ class Response:
     """A status, and a value to send as JSON; None is an empty body.
 
     *pages* are sent instead of a value: lists, which are read as they are sent, as one list.
+    To read or close them blocks; if one is refused, the connection is closed.
     *content* is sent instead as it is.
     *afterwards* is called on a thread when the response is sent, so that neither its value nor
     its time says what is done.
@@ -88,12 +93,13 @@ class Response:
     value: object = None
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
-    pages: Iterator[list[Any]] | None = None
+    pages: Generator[list[Any]] | None = None
     content: bytes = b""
     afterwards: Callable[[], None] | None = None
 
-    def encode(self) -> bytes:
-        """Return the body."""
+    @cached_property
+    def body(self) -> bytes:
+        """The body; to encode a large value takes long."""
         return self.content if self.value is None else to_json(self.value)
 
 

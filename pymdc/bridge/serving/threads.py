@@ -10,7 +10,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
-from pymdc.bridge.settings import MAX_IDLE_THREADS
+from pymdc.bridge.settings import MAX_IDLE_THREADS, MAX_THREADS
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class _Job(NamedTuple):
 class Threads:
     """Runs blocking functions on threads, for one event loop.
 
-    `run` gives each function a thread of its own.
+    `run` gives each function a thread of its own; beyond a number of them, functions wait.
     `run_db_only` is for functions that only query the database. One thread runs all functions that
     wait: with a thread for each, the threads would spend most of their time on waking each other.
 
@@ -39,22 +39,15 @@ class Threads:
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()  # None ends a thread
         self._threads: list[threading.Thread] = []
         self._free = 0  # threads without a job; if negative, jobs without a thread
+        self._slots = asyncio.Semaphore(MAX_THREADS)
         self._db_jobs: list[_Job] = []
         self._db_task: asyncio.Task[None] | None = None
         self._start_thread()
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run *function* on a thread of its own; return or raise what it returns or raises."""
-        if self._free < 1:
-            with suppress(RuntimeError):  # no thread can be started
-                self._start_thread()
-        self._free -= 1
-        job = _job(partial(function, *args, **kwargs))
-        self._queue.put(job)
-        try:
-            return await job.future  # type: ignore[no-any-return]  # the result of *function*
-        finally:
-            del job  # else a cycle: its exception has a traceback, which has this frame
+        async with self._slots:
+            return await self._run(partial(function, *args, **kwargs))
 
     async def run_db_only(
         self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -80,10 +73,22 @@ class Threads:
         for thread in self._threads:
             thread.join()
 
+    async def _run(self, function: Callable[[], T]) -> T:
+        if self._free < 1:
+            with suppress(RuntimeError):  # no thread can be started
+                self._start_thread()
+        self._free -= 1
+        job = _job(function)
+        self._queue.put(job)
+        try:
+            return await job.future  # type: ignore[no-any-return]  # the result of *function*
+        finally:
+            del job  # else a cycle: its exception has a traceback, which has this frame
+
     async def _run_db_jobs(self) -> None:
         while self._db_jobs:
             jobs, self._db_jobs = self._db_jobs, []
-            results = await self.run(_capture_all, [job.function for job in jobs])
+            results = await self._run(partial(_capture_all, [job.function for job in jobs]))
             for job, result in zip(jobs, results, strict=True):
                 _deliver(job.future, result)
         self._db_task = None

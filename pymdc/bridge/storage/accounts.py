@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from pymdc._crypto.secp256k1 import point
 from pymdc.bridge.storage.tables import (
+    batches,
     buckets,
     invitations,
     nonce_floors,
@@ -66,6 +67,15 @@ def forget_account(connection: sa.Connection, email: str) -> None:
     for table in (public_keys, resets):
         connection.execute(sa.delete(table).where(table.c.user == email))
     connection.execute(sa.delete(users).where(users.c.email == email))
+
+
+def delete_old_registrations(connection: sa.Connection, before: int) -> None:
+    """Delete the users who registered *before* a time, and have not activated their account."""
+    old = users.c.activation.is_not(None), users.c.created < before
+    found = connection.execute(sa.select(users.c.email).where(*old)).scalars().all()
+    for batch in batches(found):
+        for column in public_keys.c.user, users.c.email:
+            connection.execute(sa.delete(column.table).where(column.in_(batch)))
 
 
 def remove_all_keys(connection: sa.Connection, email: str) -> None:

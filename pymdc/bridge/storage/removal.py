@@ -9,7 +9,16 @@ import sqlalchemy as sa
 from pymdc.bridge.storage.accounts import forget_account
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.tables import BATCH, batches, buckets, file_shards, files, shards, users
+from pymdc.bridge.storage.tables import (
+    BATCH,
+    batches,
+    buckets,
+    file_shards,
+    files,
+    shards,
+    transfers,
+    users,
+)
 from pymdc.bridge.storage.usage import add_used
 
 
@@ -47,6 +56,7 @@ def finish_removal(database: Database, objects: ObjectStore, bucket: str) -> Non
         objects.delete(unneeded)
     objects.sync()
     with database.write(durable=False) as connection:
+        connection.execute(sa.delete(transfers).where(transfers.c.bucket == bucket))
         connection.execute(sa.delete(buckets).where(this))
 
 
@@ -78,9 +88,12 @@ def finish_removals(database: Database, objects: ObjectStore) -> None:
         finish_account_removal(database, objects, email)
 
 
-def file_parts(connection: sa.Connection, bucket: str, file_hash: str) -> Sequence[sa.RowMapping]:
-    """Return the hash and the size of each shard of a file, in order."""
-    joined = file_shards.join(files).join(shards)
+def file_parts(
+    connection: sa.Connection, bucket: str, file_hash: str, first: int
+) -> Sequence[sa.RowMapping]:
+    """Return the hash and the size of at most `BATCH` shards of a file, from *first* on."""
+    joined, position = file_shards.join(files).join(shards), file_shards.c.position
     statement = sa.select(shards.c.hash, shards.c.size).select_from(joined)
     statement = statement.where(files.c.bucket == bucket, files.c.hash == file_hash)
-    return connection.execute(statement.order_by(file_shards.c.position)).mappings().all()
+    ordered = statement.where(position >= first).order_by(position)
+    return connection.execute(ordered.limit(BATCH)).mappings().all()

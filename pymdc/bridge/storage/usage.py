@@ -121,8 +121,13 @@ def give_back_transfer(connection: sa.Connection, now: int) -> None:
         spent = pointer["bucket"], pointer["month"]
         unsent[spent] = unsent.get(spent, 0) + pointer["size"]
     for (bucket, month), size in unsent.items():
-        this = sa.update(transfers).where(transfers.c.bucket == bucket, transfers.c.month == month)
-        connection.execute(this.values(size=transfers.c.size - size))
+        add_transfer(connection, bucket, month, -size)
+
+
+def add_transfer(connection: sa.Connection, bucket: str, month: str, size: int) -> None:
+    """Count *size* bytes more as pulled in *month*, or less if negative."""
+    this = sa.update(transfers).where(transfers.c.bucket == bucket, transfers.c.month == month)
+    connection.execute(this.values(size=transfers.c.size + size))
 
 
 def _check(whose: str, used: int, limit: float | None, size: int) -> None:
