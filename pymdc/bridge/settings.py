@@ -18,6 +18,7 @@ REGISTRATIONS = ("open", "closed", "invite")
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
 MAX_BODY = 64 * 1024  # bytes, for a list of almost 500 public keys; a file may be larger
 MAX_NUMBER = 400  # characters; the largest number without an exponent has 309 digits
+MAX_FILE = 2**53 - 1  # bytes; above, a number of JavaScript stands for several sizes
 MAX_NAME = 1024  # characters of the name of a bucket or of a file, as of an object in S3
 MAX_KIND = 255  # characters of a MIME type, twice 127 and a slash, as RFC 6838 says
 MAX_REDIRECT = 2048  # characters of the address to which an activation redirects

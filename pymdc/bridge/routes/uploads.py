@@ -16,6 +16,7 @@ from pymdc.bridge.js_number import js_number
 from pymdc.bridge.routes.files import is_for, not_authorized
 from pymdc.bridge.routes.multipart import FilePart
 from pymdc.bridge.serving.request import Request, Response
+from pymdc.bridge.settings import MAX_FILE
 from pymdc.bridge.storage.objects import new_upload, object_name
 from pymdc.bridge.storage.tables import find_bucket
 from pymdc.bridge.storage.uploads import Part, insert_file, release, reserve
@@ -133,12 +134,12 @@ def _hash(data: memoryview) -> str:
 
 
 def _declared_size(request: Request) -> int | None:
-    """Return the size of the file in bytes; None if the request says none."""
+    """Return the size of the file in bytes; None if the request says none that a file can have."""
     try:
         size = js_number(request.headers["x-filesize"])
     except (KeyError, ValueError):
         return None
-    return int(size) if size >= 0 and size.is_integer() else None
+    return int(size) if 0 <= size <= MAX_FILE and size.is_integer() else None
 
 
 def _begin(context: Context, request: Request) -> tuple[str, int]:
