@@ -24,6 +24,7 @@ BRIDGE = [
     "python-multipart>=0.0.32",
     "SQLAlchemy>=2.0.40",
     "alembic>=1.18",
+    "prometheus-client>=0.20",
     LIBSECP256K1,
 ]
 

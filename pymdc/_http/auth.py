@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from pymdc._arguments import Text, text
@@ -59,6 +59,20 @@ class Signature:
         return request.with_headers(
             {"x-pubkey": self.key_pair.get_public_key(), "x-signature": self.key_pair.sign(signed)}
         )
+
+
+@dataclass(repr=False, eq=False)
+class PasswordAndSignature(Signature):
+    """The password of a user, and the signature of a key pair that the user registers.
+
+    The bridge of 2016 checks the password alone.
+    """
+
+    basic: Basic = field(kw_only=True)
+
+    def sign(self, request: Request) -> Request:
+        """Return *request* with the credentials of both."""
+        return self.basic.sign(super().sign(request))
 
 
 @dataclass(repr=False, eq=False)

@@ -14,7 +14,8 @@ a token was refused           a request with a fetched token                    
                               every other request, unless the caller gave its token      no limit
 ============================  =========================================================  ========
 
-A token is spent when it arrives, whatever the response; so is the token of an activation.
+A token is spent when it arrives, whatever the response; so is the token of an activation. The
+password of an account that was deleted is wrong.
 """
 
 from __future__ import annotations
@@ -119,11 +120,13 @@ class RetryState:
         """Whether the request may arrive twice without harm."""
         if isinstance(self.auth, FetchedToken):
             return True
+        path = unquote(self.request.path).lower()
         return (
             isinstance(self.auth, Basic | Signature)
             and self.request.method in ("GET", "DELETE")
             and not self._has_given_token
-            and "/activations/" not in unquote(self.request.path).lower()
+            and "/activations/" not in path
+            and not path.startswith("/users/")
         )
 
     @property

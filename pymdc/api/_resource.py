@@ -8,7 +8,7 @@ from typing import Any
 
 from pymdc._arguments import Callback, check_callback
 from pymdc._default import check_client, default
-from pymdc._http.auth import Identity, identify
+from pymdc._http.auth import Auth, Identity, identify
 from pymdc._http.request import NOTHING, build_request, resource
 from pymdc.client import Client
 
@@ -34,17 +34,16 @@ class Resource:
         *path: str,
         params: Mapping[str, Any] = NOTHING,
     ) -> Any:
-        return self._prepare(callback, identity, method, *path, params=params)()
+        return self._prepare(callback, identify(identity), method, *path, params=params)()
 
     def _prepare(
         self,
         callback: Callback | None,
-        identity: Identity,
+        auth: Auth,
         method: str,
         *path: str,
         params: Mapping[str, Any] = NOTHING,
     ) -> Callable[[], Any]:
         """Return a function that makes the call; wrong arguments raise here."""
-        request = build_request(method, resource(*path), params)
-        auth, client = identify(identity), self._client
+        request, client = build_request(method, resource(*path), params), self._client
         return partial(client.call, request, auth, check_callback(callback))

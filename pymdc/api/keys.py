@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from copy import copy
 
 from pymdc._arguments import Callback
-from pymdc._http.auth import Identity, check_identity
+from pymdc._http.auth import Basic, Identity, PasswordAndSignature, check_identity, identify
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users
 from pymdc.client import Answer, Client
@@ -39,12 +40,17 @@ class Keys(Resource):
     def create(self, key_pair: ECDSA | None = None, callback: Callback | None = None) -> Answer:
         """Register the public key of *key_pair* or of a new key pair. Authenticated as the user.
 
+        If the user authenticates with a password, the key pair signs the request as well, if it
+        has its private key: a key that is proven so belongs to this user alone.
         The key pair is added to ``key_pairs`` at once, whatever the answer is.
         With *callback*, return a `Call` at once.
         """
         pair = ECDSA() if key_pair is None else check_key_pair(key_pair)
-        params = {"key": pair.get_public_key()}
-        call = self._prepare(callback, self.user, "POST", "keys", params=params)
+        auth, params = identify(self.user), {"key": pair.get_public_key()}
+        if isinstance(auth, Basic) and pair.private_key is not None:
+            params["user"] = auth.username  # so that it is no proof for another user
+            auth = PasswordAndSignature(copy(pair), basic=auth)
+        call = self._prepare(callback, auth, "POST", "keys", params=params)
         if pair not in self.key_pairs:
             self.key_pairs.append(pair)
         return call()
@@ -56,7 +62,7 @@ class Keys(Resource):
         With *callback*, return a `Call` at once.
         """
         key = check_key_pair(key_pair).get_public_key()
-        call = self._prepare(callback, self.user, "DELETE", "keys", key)
+        call = self._prepare(callback, identify(self.user), "DELETE", "keys", key)
         with suppress(ValueError):  # it is not in the list
             self.key_pairs.remove(key_pair)
         return call()

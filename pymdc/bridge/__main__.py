@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from pymdc.bridge.logs import configure
-from pymdc.bridge.options import parse
+from pymdc.bridge.options import parse, unknown_variables
+from pymdc.bridge.settings import DESCRIPTORS_KEPT, MAX_CONNECTIONS, STOP_RESERVE
 
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
+
+_RELOAD = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_TELL_SECONDS = 0.5
+_log = logging.getLogger("pymdc.bridge")
 
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit status."""
     options = parse(sys.argv[1:])
     configure(options.pop("log_level"), options.pop("log_format"))
-    with _stop_signals() as wait_for_signal:
+    for name in unknown_variables():
+        _log.warning("the variable %s is none of the bridge's; --help shows them", name)
+    _raise_descriptor_limit()
+    terminals = [number for number in range(3) if os.isatty(number)]
+    with _signals() as wait_for_signal:
         try:
             from pymdc.bridge import Bridge
 
@@ -32,28 +48,38 @@ def main() -> int:
             return _fail(f"{error}{'; --port says another one, and 0 any' if taken else ''}")
         with closing(bridge):
             print(f"Bridge at {bridge.endpoint}", flush=True)
-            wait_for_signal()
+            if bridge.metrics_endpoint:
+                print(f"Metrics at {bridge.metrics_endpoint}", flush=True)
+            while wait_for_signal() == _RELOAD and not any(map(_is_hung_up, terminals)):
+                if options["tls_cert"] is None:
+                    _log.warning("there is no certificate to read again")
+                else:
+                    bridge.reload_certificate()
+            _end_after(options["grace"] + STOP_RESERVE)
+            _log.info("stopping")
     return 0
 
 
 @contextmanager
-def _stop_signals() -> Iterator[Callable[[], None]]:
-    """Give a function that waits for SIGINT or SIGTERM, even if the signal came before the wait.
+def _signals() -> Iterator[Callable[[], int]]:
+    """Give a function that waits for a signal, even if one came before the wait, and returns it.
 
-    Python writes a byte to the socket as soon as a signal arrives. A handler would run only after
-    the wait if the signal arrived just before the wait.
+    Python writes the number of a signal to the socket as soon as it arrives. A handler would run
+    only after the wait if the signal arrived just before the wait.
     """
     reader, writer = socket.socketpair()
 
-    def wait() -> None:
-        reader.recv(1)
-        for number in _STOP_SIGNALS:  # a second signal ends the program at once
-            signal.signal(number, signal.SIG_DFL)
+    def wait() -> int:
+        number = reader.recv(1)[0]
+        if number in _STOP_SIGNALS:
+            for other in _STOP_SIGNALS:  # a second signal ends the program at once
+                signal.signal(other, signal.SIG_DFL)
+        return number
 
     with reader, writer:
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno())
-        for number in _STOP_SIGNALS:
+        for number in (*_STOP_SIGNALS, *([_RELOAD] if _RELOAD else [])):
             signal.signal(number, lambda *_: None)
         try:
             yield wait
@@ -61,8 +87,44 @@ def _stop_signals() -> Iterator[Callable[[], None]]:
             signal.set_wakeup_fd(-1)
 
 
+def _is_hung_up(terminal: int) -> bool:
+    """Say whether a descriptor that was a terminal is none any more: its window was closed."""
+    return not os.isatty(terminal)
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many open files as the bridge has connections at most, if the system lets it."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + DESCRIPTORS_KEPT
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _end_after(seconds: float) -> None:
+    """End the program after so many *seconds*, whatever hangs: a disk, perhaps."""
+
+    def tell() -> None:
+        _log.error("the bridge did not stop in %g seconds, and is ended", seconds)
+
+    def end() -> None:
+        teller = threading.Thread(target=tell, daemon=True)  # whoever reads the log may hang
+        teller.start()
+        teller.join(_TELL_SECONDS)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
 def _print_link(email: str, link: str) -> None:
-    print(f"Activate {email}: {link}", flush=True)
+    is_link = "/activations/" in link  # else it is a token
+    print(f"{'Activate' if is_link else 'New password for'} {email}: {link}", flush=True)
 
 
 def _fail(message: str) -> int:

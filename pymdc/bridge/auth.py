@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
@@ -32,12 +32,14 @@ class Identity:
     A user has an *email*, and a *key* if the request was signed.
     A key that only a bucket lists has no *email*.
     A token has the *bucket* and the *operation* that it is for.
+    If a password was given, *hashed* is its stored hash.
     """
 
     email: str = ""
     key: str = ""
     bucket: str = ""
     operation: str = ""
+    hashed: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         return self.email or self.key or self.bucket or "-"
@@ -56,6 +58,16 @@ def user(context: Context, request: Request) -> Identity:
 def user_or_listed_key(context: Context, request: Request) -> Identity:
     """Accept a user, or the signature of a key that has no user and is listed by the bucket."""
     return _by_password(context, request) or _by_key(context, request, listed=True)
+
+
+def account_holder(context: Context, request: Request) -> Identity:
+    """Accept the password of the account in the path."""
+    identity = _by_password(context, request)
+    if identity is None:
+        raise Refused(401, "No authentication strategy detected")
+    if identity.email != request.path_parameters["email"].lower():
+        raise Refused(403, "Not authorized for this account")
+    return identity
 
 
 def token_holder(context: Context, request: Request) -> Identity:
@@ -82,13 +94,14 @@ def _by_password(context: Context, request: Request) -> Identity | None:
     throttle = context.load.throttle
     throttle.check(email, request.entry.address)
     with context.database.read() as connection:
-        statement = sa.select(users).where(users.c.email == email.lower())
+        this = users.c.email == email.lower(), users.c.removed.is_(None)
+        statement = sa.select(users).where(*this)
         row = connection.execute(statement).mappings().first()
     if not context.passwords.matches(password, row["password"] if row else None) or not row:
         throttle.failed(email, request.entry.address)
         raise Refused(401, "Invalid email or password")
     throttle.succeeded(email)
-    return Identity(_active_email(row))
+    return Identity(_active_email(row), hashed=row["password"])
 
 
 def _by_key(context: Context, request: Request, listed: bool = False) -> Identity:

@@ -17,10 +17,15 @@ import sqlalchemy as sa
 
 from pymdc.bridge.context import Context
 from pymdc.bridge.load import Load
-from pymdc.bridge.mail import Mailer
+from pymdc.bridge.mail import Mailer, Outbox
+from pymdc.bridge.metrics import Metrics
 from pymdc.bridge.passwords import Passwords
+from pymdc.bridge.routes import ROUTES, Route
 from pymdc.bridge.serving.app import App
+from pymdc.bridge.serving.probes import Probes
+from pymdc.bridge.serving.proxies import Proxies
 from pymdc.bridge.serving.threads import Threads
+from pymdc.bridge.serving.tls import Certificate
 from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import Announce, Settings
 from pymdc.bridge.storage.cleanup import cleaned_and_locked
@@ -39,9 +44,15 @@ class Bridge:
 
     *data* is the folder in which the bridge stores everything; by default, a temporary folder.
     *host* and *port* are the address to listen on; port 0 means any free port.
-    *url* is the address for the links in mails, if users do not reach the bridge at `endpoint`.
-    *smtp* is the URL of a mail server. Without *smtp*, activation messages are written to the
-    folder ``outbox`` in *data*, and *announce* is called with the e-mail address and the link.
+    *url* is where users reach the bridge, if not at `endpoint`: for mails, and for channels.
+    *trusted_proxies* are addresses or networks whose X-Forwarded-* headers count.
+    *tls_cert* and *tls_key* are files in PEM; with them, the bridge speaks HTTPS.
+    *metrics_port* is a port of its own for the metrics, at `metrics_endpoint`; *metrics_token* is
+    a token that a request for them has to contain. Without either, there are no metrics.
+    *smtp* is the URL of a mail server, and *mail_from* the sender of the bridge's mails.
+    Without *smtp*, mails are written to the folder ``outbox`` in *data*, and *announce* is called
+    with the e-mail address and the activation link, or the token for a new password.
+    *registration* is "open", "closed", or "invite" if it takes an invitation.
     *nonce_rule* is "once" or "2016". *shard_size* is in bytes. *clock* returns seconds.
     With *fsync*, what was acknowledged outlasts a power cut.
     Uploads are refused when the disk has fewer than *min_free* bytes left.
@@ -63,6 +74,7 @@ class Bridge:
         url: str | None = Settings.url,
         smtp: str | None = Settings.smtp,
         smtp_password: str | None = Settings.smtp_password,
+        mail_from: str | None = Settings.mail_from,
         registration: str = Settings.registration,
         trusted_proxies: tuple[str, ...] = Settings.trusted_proxies,
         tls_cert: str | os.PathLike[str] | None = Settings.tls_cert,
@@ -87,6 +99,7 @@ class Bridge:
             url=url,
             smtp=smtp,
             smtp_password=smtp_password,
+            mail_from=mail_from,
             registration=registration,
             trusted_proxies=trusted_proxies,
             tls_cert=tls_cert,
@@ -104,7 +117,8 @@ class Bridge:
             clock=clock,
             announce=announce,
         )
-        self.endpoint = ""
+        self.endpoint = self.metrics_endpoint = ""
+        self._certificate: Certificate | None = None
         self._closing = threading.Lock()
         self._undo = ExitStack()
 
@@ -112,37 +126,58 @@ class Bridge:
         settings = self._settings
         with ExitStack() as undo:
             folder = _folder(settings.data, undo)
+            if settings.tls_cert is not None and settings.tls_key is not None:
+                self._certificate = Certificate(settings.tls_cert, settings.tls_key)
             listener = undo.enter_context(_listen(settings.host, settings.port))
-            self.endpoint = _url(settings.host, listener.getsockname()[1])
-            objects = ObjectStore(_usable(folder / "shards"), fsync=settings.fsync)
-            database = _open_database(folder, objects, fsync=settings.fsync)
-            self._database = undo.enter_context(closing(database))
-            if settings.fsync:  # the names of the folders, and of the files of the database
-                sync_path(folder)
-            undo.enter_context(cleaned_and_locked(folder, self._database, objects))
-            mailer = Mailer(
-                folder / "outbox", settings.smtp, settings.smtp_password, settings.announce
-            )
-            undo.enter_context(mailer.delivering())
-            context = Context(
-                endpoint=(settings.url or self.endpoint).rstrip("/"),
-                database=self._database,
-                objects=objects,
-                commits=GroupCommit(self._database, objects),
-                mailer=mailer,
-                passwords=Passwords(),
-                nonce_rule=RULES[settings.nonce_rule](),
-                threads=undo.enter_context(closing(Threads())),
-                load=Load(folder, settings.min_free, settings.clock),
-                limits=Limits(settings.storage_limit, settings.user_limit),
-                registration=settings.registration,
-                shard_size=settings.shard_size,
-                clock=settings.clock,
-            )
-            server = Server(App(context), settings.grace, settings.patience)
+            self.endpoint = _url(settings.host, listener, secure=self._certificate is not None)
+            context = self._context(folder, undo)
+            self._database = context.database
+            probes = Probes(context, settings.metrics_token)
+            routes: tuple[Route, ...] = ROUTES + probes.routes
+            own_port = None
+            if settings.metrics_port is not None:
+                port = undo.enter_context(_listen(settings.host, settings.metrics_port))
+                self.metrics_endpoint = f"{_url(settings.host, port)}/metrics"
+                own_port = App(context, (*probes.routes, probes.metrics_route)), port
+            elif settings.metrics_token is not None:
+                self.metrics_endpoint = f"{self.endpoint}/metrics"
+                routes += (probes.metrics_route,)
+            app = App(context, routes, Proxies(settings.trusted_proxies), settings.url)
+            server = Server(app, settings.grace, settings.patience, self._certificate, own_port)
+            context.metrics.connections = server.connections
             undo.enter_context(server.serving(listener))
+            undo.callback(context.mailer.stop)
+            undo.callback(context.load.stop)
             self._undo = undo.pop_all()
         return self
+
+    def _context(self, folder: Path, undo: ExitStack) -> Context:
+        """Open what is in *folder*."""
+        settings = self._settings
+        objects = ObjectStore(_usable(folder / "shards"), fsync=settings.fsync)
+        database = _open_database(folder, objects, fsync=settings.fsync)
+        undo.enter_context(closing(database))
+        if settings.fsync:  # the names of the folders, and of the files of the database
+            sync_path(folder)
+        undo.enter_context(cleaned_and_locked(folder, database, objects))
+        mailer = Mailer(Outbox(folder / "outbox", fsync=settings.fsync), settings)
+        undo.enter_context(mailer.delivering())
+        return Context(
+            endpoint=(settings.url or self.endpoint).rstrip("/"),
+            database=database,
+            objects=objects,
+            commits=GroupCommit(database, objects),
+            mailer=mailer,
+            passwords=Passwords(),
+            nonce_rule=RULES[settings.nonce_rule](),
+            threads=undo.enter_context(closing(Threads())),
+            load=Load(folder, settings.min_free, settings.clock),
+            metrics=Metrics(),
+            limits=Limits(settings.storage_limit, settings.user_limit),
+            registration=settings.registration,
+            shard_size=settings.shard_size,
+            clock=settings.clock,
+        )
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
@@ -154,6 +189,15 @@ class Bridge:
         """
         with self._closing:
             self._undo.close()
+
+    def reload_certificate(self) -> bool:
+        """Read the certificate and its key again, for connections from now on.
+
+        If they can't be used, that is logged, the old ones stay in use, and False is returned.
+        """
+        if self._certificate is None:
+            raise RuntimeError("the bridge has no certificate; it serves without TLS")
+        return self._certificate.reload()
 
     def activation_key(self, email: str) -> str:
         """Return the activation token of *email*; KeyError if there is none."""
@@ -214,5 +258,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _url(host: str, listener: socket.socket, *, secure: bool = False) -> str:
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if secure else 'http'}://{host}:{listener.getsockname()[1]}"

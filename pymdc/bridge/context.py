@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 from pymdc.bridge.load import Load
 from pymdc.bridge.mail import Mailer
+from pymdc.bridge.metrics import Metrics
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.storage.database import Database
@@ -30,6 +31,7 @@ class Context:
     nonce_rule: NonceRule
     threads: Threads
     load: Load
+    metrics: Metrics
     limits: Limits
     registration: str
     shard_size: int

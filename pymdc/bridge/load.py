@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,24 +35,34 @@ class Lane:
 
     def __init__(self, at_once: int) -> None:
         self._slots = asyncio.Semaphore(at_once)
-        self._waiting = 0
+        self.running = self.waiting = 0
+        self.waits = 0  # how many have waited
+        self.waited = 0.0  # seconds, all together
 
     async def __aenter__(self) -> None:
-        if not self._slots.locked():
+        if self._slots.locked():
+            await self._wait()
+        else:
             await self._slots.acquire()
-            return
-        if self._waiting >= MAX_WAITING:
+        self.running += 1
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self.running -= 1
+        self._slots.release()
+
+    async def _wait(self) -> None:
+        if self.waiting >= MAX_WAITING:
             raise _busy()
-        self._waiting += 1
+        self.waiting += 1
+        self.waits += 1
+        begun = time.monotonic()
         try:
             await asyncio.wait_for(self._slots.acquire(), WAIT_SECONDS)
         except asyncio.TimeoutError:
             raise _busy() from None
         finally:
-            self._waiting -= 1
-
-    async def __aexit__(self, *_exception: object) -> None:
-        self._slots.release()
+            self.waiting -= 1
+            self.waited += time.monotonic() - begun
 
 
 class _Failures(NamedTuple):
@@ -103,13 +114,23 @@ class Load:
         self.uploads = Lane(MAX_UPLOADS)
         self.passwords = Lane(MAX_PASSWORD_HASHES)
         self.lists = Lane(MAX_LISTS)
+        self.lanes = {"uploads": self.uploads, "passwords": self.passwords, "lists": self.lists}
         self.throttle = Throttle(clock)
+        self.stopping = False
         self._folder = folder
         self._min_free = min_free
         self._claimed = 0  # bytes that are being written
         self._lock = threading.Lock()
         self._reserve = Reserve(folder)
         self._reserve.fill()
+
+    def stop(self) -> None:
+        """Note that the bridge is stopping."""
+        self.stopping = True
+
+    def free(self) -> int:
+        """Return how many bytes are free on the disk."""
+        return free_bytes(self._folder)
 
     def check_room(self, size: int) -> None:
         """Refuse with 507 unless the disk has room for *size* bytes, and enough besides."""

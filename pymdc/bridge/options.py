@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from pymdc import __version__
-from pymdc.bridge.settings import NONCE_RULES, REGISTRATIONS, MiB, Settings
+from pymdc.bridge.mail import parse_url
+from pymdc.bridge.settings import NONCE_RULES, REGISTRATIONS, MiB, Settings, WrongSetting
 
 PREFIX = "PYMDC_BRIDGE_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -17,30 +19,53 @@ LOG_FORMATS = ("text", "json")
 
 
 class Option(NamedTuple):
-    """A row of the table: ``--NAME``, or its variable, sets *setting*."""
+    """A row of the table: ``--NAME``, or its variable.
+
+    *read* makes a setting of the text; its ValueError says what was expected.
+    A text that is *secret* is never shown, nor read from the command line.
+    """
 
     name: str
-    setting: str
-    default: object
+    default: str  # as one would write it; without one, it is not set
     help: str
-    kind: Callable[[str], Any] = str
-    choices: tuple[str, ...] | None = None
-    secret: bool = False  # then there is no option, but a variable, and one ending in _FILE
+    read: Callable[[str], Any] = str
+    secret: bool = False
+
+    @property
+    def setting(self) -> str:
+        """The name of the setting."""
+        return self.name.replace("-", "_")
 
     @property
     def variable(self) -> str:
         """The environment variable."""
-        return PREFIX + self.name.upper().replace("-", "_")
+        return PREFIX + self.setting.upper()
+
+
+def _whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ValueError("a whole number")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("a number") from None
 
 
 def _megabytes(text: str) -> int:
-    return round(float(text) * MiB)
+    try:
+        return round(_number(text) * MiB)
+    except OverflowError:
+        raise ValueError("a number of MiB") from None
 
 
 def _switch(text: str) -> bool:
     values = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
     if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off")
+        raise ValueError("on or off")
     return values[text.lower()]
 
 
@@ -48,95 +73,175 @@ def _addresses(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (part.strip() for part in text.split(","))))
 
 
+def _smtp(text: str) -> str:
+    try:
+        parse_url(text, None)
+    except ValueError:
+        raise ValueError("smtp[s]://[USER@]HOST[:PORT]") from None
+    return text
+
+
+def _one_of(values: Sequence[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"one of {', '.join(values)}")
+        return text
+
+    return read
+
+
 OPTIONS = (
-    Option("data", "data", "metadisk-data", "the folder in which everything is stored"),
-    Option("host", "host", Settings.host, "the address to listen on"),
-    Option("port", "port", 6382, "the port to listen on; 0 is any", int),
-    Option("url", "url", None, "how users reach the bridge: in mails, and for channels"),
-    Option("trusted-proxies", "trusted_proxies", (), "whose X-Forwarded-* count", _addresses),
-    Option("tls-cert", "tls_cert", None, "the certificate chain in PEM; read again on SIGHUP"),
-    Option("tls-key", "tls_key", None, "the private key of the certificate"),
-    Option("smtp", "smtp", None, "the mail server: smtp[s]://[USER@]HOST[:PORT]"),
-    Option("smtp-password", "smtp_password", None, "the password of its user", secret=True),
-    Option("registration", "registration", "open", "who may register", choices=REGISTRATIONS),
-    Option("user-limit", "user_limit", None, "GB that a user may store", float),
-    Option("storage-limit", "storage_limit", None, "GB that all users may store", float),
-    Option("min-free", "min_free", "64", "MiB on the disk that uploads leave free", _megabytes),
-    Option("fsync", "fsync", "on", "off: a power cut may lose what is acknowledged", _switch),
+    Option("data", "metadisk-data", "the folder in which everything is stored"),
+    Option("host", "127.0.0.1", "the address to listen on; 0.0.0.0 is any"),
+    Option("port", "6382", "the port to listen on; 0 is any", _whole_number),
+    Option("url", "", "where users reach the bridge, if elsewhere: http[s]://HOST[:PORT]"),
     Option(
-        "nonce-rule", "nonce_rule", Settings.nonce_rule, "which nonces are fresh", str, NONCE_RULES
+        "trusted-proxies",
+        "",
+        "addresses or networks, with commas, whose X-Forwarded-* headers count",
+        _addresses,
     ),
-    Option("patience", "patience", Settings.patience, "seconds that a client may stall", float),
-    Option("grace", "grace", Settings.grace, "seconds for requests in flight at the end", float),
-    Option("metrics-port", "metrics_port", None, "a port of its own for /metrics", int),
-    Option("metrics-token", "metrics_token", None, "who has it may ask /metrics", secret=True),
-    Option("log-level", "log_level", "info", "what is logged", str, LOG_LEVELS),
-    Option("log-format", "log_format", "text", "how it is written", str, LOG_FORMATS),
+    Option("tls-cert", "", "the file of the certificate and its chain, in PEM"),
+    Option("tls-key", "", "the file of the certificate's key, in PEM"),
+    Option("smtp", "", "the mail server: smtp[s]://[USER@]HOST[:PORT]", _smtp),
+    Option("smtp-password", "", "the password of the mail server's user", secret=True),
+    Option("mail-from", "", "the sender of mails, if not the mail server's user"),
+    Option(
+        "registration", "open", "who may register: open, closed, invite", _one_of(REGISTRATIONS)
+    ),
+    Option("user-limit", "", "GB (10^9 bytes) that a user may store", _number),
+    Option("storage-limit", "", "GB that all users together may store", _number),
+    Option("min-free", "64", "MiB that uploads leave free on the disk", _megabytes),
+    Option("fsync", "on", "off, or --no-fsync: a power cut may lose what was stored", _switch),
+    Option("nonce-rule", "once", "which nonces are fresh: once, 2016", _one_of(NONCE_RULES)),
+    Option("patience", "60", "seconds that a client may stall", _number),
+    Option("grace", "6", "seconds for requests in flight when the bridge stops", _number),
+    Option("metrics-port", "", "a port of its own for /metrics; 0 is any", _whole_number),
+    Option("metrics-token", "", "the token that /metrics asks for", secret=True),
+    Option("log-level", "info", "what is logged: debug, info, warning, error", _one_of(LOG_LEVELS)),
+    Option("log-format", "text", "how it is written: text, json", _one_of(LOG_FORMATS)),
 )
 
 
-def parse(arguments: list[str] | None, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return the settings by name: from the options, else the variables, else the defaults."""
-    parser = argparse.ArgumentParser(
+def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return the settings by name: from the options, else the variables, else the defaults.
+
+    If one is wrong, print a line that names it, and exit with status 2.
+    """
+    try:
+        return _settings(_options(arguments), environ)
+    except _WrongUse as error:
+        print(f"pymdc.bridge: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+class _WrongUse(Exception):
+    pass
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _WrongUse(message)
+
+
+class _RefuseSecret(argparse.Action):
+    def __call__(
+        self, _parser: object, _namespace: object, _values: object, option: str | None = None
+    ) -> NoReturn:
+        variable = PREFIX + self.dest.upper()
+        raise _WrongUse(f"{option} would be seen by others: set {variable}, or {variable}_FILE")
+
+
+def _options(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the text of each option that was given, by the name of its setting."""
+    parser = _Parser(
         "python -m pymdc.bridge",
-        description="Run a bridge. Each option --SOME-NAME can be the variable"
-        f" {PREFIX}SOME_NAME as well.",
-        epilog="A password or token is never an option: "
-        + ", ".join(f"{option.variable}, or _FILE" for option in OPTIONS if option.secret),
+        description="Run a bridge.",
+        epilog=f"The variable for --SOME-NAME is {PREFIX}SOME_NAME. "
+        + " and ".join(option.variable for option in OPTIONS if option.secret)
+        + " are secret: they have no option, but a variable ending in _FILE, which names a file.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"pymdc.bridge {__version__}")
     parser.add_argument(
-        "--no-fsync",
-        dest="fsync",
-        action="store_false",
-        default=argparse.SUPPRESS,
-        help="the same as --fsync off",
+        "--no-fsync", dest="fsync", action="store_const", const="off", help=argparse.SUPPRESS
     )
-    values: dict[str, Any] = {}
     for option in OPTIONS:
-        if not option.secret:
-            shown = "" if option.default in (None, ()) else f" ({option.default})"
-            parser.add_argument(
-                f"--{option.name}",
-                dest=option.setting,
-                default=argparse.SUPPRESS,
-                type=option.kind,
-                choices=option.choices,
-                help=option.help + shown,
-            )
-        try:
-            values[option.setting] = _from_environment(option, environ)
-        except (ValueError, OSError, argparse.ArgumentTypeError) as error:
-            parser.error(str(error))
-    given = vars(parser.parse_args(arguments))
-    if _has_password(given.get("smtp")):
-        parser.error(f"other users can read options: set {PREFIX}SMTP_PASSWORD to the password")
-    return values | given
+        name, dest = f"--{option.name}", option.setting
+        if option.secret:
+            hidden = argparse.SUPPRESS
+            parser.add_argument(name, dest=dest, action=_RefuseSecret, nargs="?", help=hidden)
+        else:
+            shown = f" ({option.default})" if option.default else ""
+            parser.add_argument(name, dest=dest, metavar="...", help=option.help + shown)
+    given, unknown = parser.parse_known_args(arguments)
+    if unknown:  # without its value, which may be a password
+        name = unknown[0].partition("=")[0]
+        what = (
+            f"{name} is no option" if name.startswith("-") else "a value stands without an option"
+        )
+        raise _WrongUse(f"{what}; --help shows the options")
+    return vars(given)
 
 
-def _from_environment(option: Option, environ: Mapping[str, str]) -> object:
-    """Return the value in the environment, else the default; an empty variable is not set."""
-    text, name = environ.get(option.variable), option.variable
-    if option.secret and (path := environ.get(f"{name}_FILE")):
-        name = f"{name}_FILE"
+def _settings(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    shown: dict[str, str] = {}
+    for option in OPTIONS:
+        source, text = _text(option, given, environ)
+        if option.default and not text:
+            raise _WrongUse(f"{source} is empty; expected {option.help}")
+        shown[option.setting] = _shown(option, source, text)
         try:
-            text = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name}: {error}") from None
-    if not text:
-        default = option.default
-        return option.kind(default) if isinstance(default, str) else default
+            values[option.setting] = option.read(text) if text else None
+        except ValueError as error:
+            raise _WrongUse(f"{shown[option.setting]}; expected {error}") from None
+    if values["trusted_proxies"] is None:
+        values["trusted_proxies"] = ()
     try:
-        value = option.kind(text)
-    except ValueError:
-        raise ValueError(f"{name} is {text!r}; expected {option.help}") from None
-    except argparse.ArgumentTypeError as error:
-        raise ValueError(f"{name}: {error}") from None
-    if option.choices and value not in option.choices:
-        raise ValueError(f"{name} is {text!r}; expected one of {', '.join(option.choices)}")
-    return value
+        Settings(**{name: values[name] for name in values if not name.startswith("log_")})
+    except WrongSetting as error:
+        raise _WrongUse(f"{shown[error.name]}; expected {error.expected}") from None
+    return values
 
 
-def _has_password(url: str | None) -> bool:
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the variables that look like those of the bridge, but are none."""
+    known = {option.variable + end for option in OPTIONS for end in ("", "_FILE")}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def _text(option: Option, given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return where the text of *option* is from, and the text.
+
+    A variable or a file that is empty is not set.
+    """
+    if option.setting in given:
+        if option.name == "smtp" and _has_password(given["smtp"]):
+            raise _WrongUse(
+                "--smtp has a password, which would be seen by others:"
+                f" set {PREFIX}SMTP_PASSWORD, or {PREFIX}SMTP_PASSWORD_FILE"
+            )
+        return f"--{option.name}", given[option.setting]
+    text, file = environ.get(option.variable), environ.get(f"{option.variable}_FILE")
+    if option.secret and file:
+        if text:
+            raise _WrongUse(f"{option.variable} and {option.variable}_FILE are both set")
+        try:
+            text = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            raise _WrongUse(f"{option.variable}_FILE: {error}") from None
+    return (option.variable, text) if text else (f"--{option.name}", option.default)
+
+
+def _shown(option: Option, source: str, text: str) -> str:
+    """Return the beginning of a line that says what is wrong with *text*."""
+    if option.secret or option.name == "smtp":
+        return f"{source} is wrong"
+    return f"{source} is {text!r}" if text else f"{source} is not set"
+
+
+def _has_password(url: str) -> bool:
     # Not urlsplit: a slash in the password would hide it.
-    return ":" in (url or "").rpartition("@")[0].partition("//")[2]
+    return ":" in url.rpartition("@")[0].partition("//")[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import fcntl
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ BRIDGE = "Bridge at http://127.0.0.1:6382\n"
 TOX = "bin/tox"
 WARNING = "; retrying in"  # a log line, which is shown on the terminal
 TOKEN = "The token from the mail: "
+MAILED = re.compile(
+    r"^(?:Activate|New password for) \S+: (?:\S+/)?([0-9a-f]{64})\s*$", re.MULTILINE
+)
 
 OLD_SCRIPT = """
 import pymdc
@@ -113,8 +117,10 @@ class Newcomer:
         if TOKEN not in line:
             return self._terminal.type(line, PYTHON, MORE)
         self._terminal.type(line, "\n" + TOKEN)  # not the prompt in the echo of *line*
-        link = self._bridge_terminal.read_to("\n").splitlines()[-1]
-        return self._terminal.type(link.rpartition("/")[2], PYTHON)
+        mailed = None
+        while mailed is None:  # other lines are of the log
+            mailed = MAILED.search(self._bridge_terminal.read_to("\n"))
+        return self._terminal.type(mailed[1], PYTHON)
 
 
 @pytest.mark.usefixtures("_port")

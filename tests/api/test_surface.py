@@ -14,12 +14,16 @@ from processes import ROOT
 
 import pymdc
 from pymdc.bridge import Bridge
-from pymdc.bridge.settings import parser
+from pymdc.bridge.options import OPTIONS, parse
 
 SURFACE = {
     "pymdc.api.users.Users": "(username, password=None)",
     "pymdc.api.users.Users.register": "(self, callback=None)",
     "pymdc.api.users.Users.activate": "(self, token, callback=None)",
+    "pymdc.api.users.Users.change_password": "(self, password, callback=None)",
+    "pymdc.api.users.Users.forgot_password": "(self, callback=None)",
+    "pymdc.api.users.Users.reset_password": "(self, token, password, callback=None)",
+    "pymdc.api.users.Users.delete": "(self, callback=None)",
     "pymdc.api.users.Users.password_hash": "(self)",
     "pymdc.api.keys.Keys": "(user)",
     "pymdc.api.keys.Keys.list": "(self, callback=None)",
@@ -100,20 +104,30 @@ def test_client_and_bridge_have_these_defaults() -> None:
         " ca_certs=None)"
     )
     assert signature(Bridge) == (
-        "(data=None, *, host='127.0.0.1', port=0, url=None, smtp=None, nonce_rule='once',"
-        " shard_size=8388608, grace=10, patience=60, clock=<built-in function time>, announce=None)"
+        "(data=None, *, host='127.0.0.1', port=0, url=None, smtp=None, smtp_password=None,"
+        " mail_from=None, registration='open', trusted_proxies=(), tls_cert=None, tls_key=None,"
+        " metrics_port=None, metrics_token=None, nonce_rule='once', shard_size=8388608,"
+        " fsync=False, min_free=67108864, storage_limit=None, user_limit=None, grace=6,"
+        " patience=60, clock=<built-in function time>, announce=None)"
     )
 
 
 def test_bridge_command_has_these_defaults() -> None:
-    assert vars(parser().parse_args([])) == {
+    given = {
+        "data": "metadisk-data",
         "host": "127.0.0.1",
         "port": 6382,
-        "url": None,
-        "data": "metadisk-data",
-        "smtp": None,
+        "registration": "open",
+        "min_free": 67108864,
+        "fsync": True,
         "nonce_rule": "once",
+        "patience": 60,
+        "grace": 6,
+        "log_level": "info",
+        "log_format": "text",
     }
+    unset = dict.fromkeys(option.setting for option in OPTIONS)
+    assert parse([], {}) == {**unset, "trusted_proxies": (), **given}
 
 
 def test_help_shows_lesson_and_names_classes_as_public() -> None:

@@ -98,7 +98,10 @@ def test_internal_error_is_logged_and_reveals_nothing(
     with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
         connection.execute("DROP TABLE users")
     fields = json.dumps({"email": "a@example.com", "password": PASSWORD})
-    assert ask(bridge, "POST", "/users", fields).error == (500, "Internal error")
+    status, message = ask(bridge, "POST", "/users", fields).error
+    request = message.removeprefix("Internal error in request ")
+    assert (status, len(request)) == (500, 16)
+    assert f"the POST request {request} failed" in caplog.text
     assert "Traceback" in caplog.text
     assert PASSWORD not in caplog.text
 

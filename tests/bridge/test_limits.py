@@ -136,11 +136,20 @@ def test_limits_of_a_bucket(alice: User, fields: dict[str, object], status: int)
         assert status == 200 or reply.json == {"error": "Bucket validation failed"}
 
 
-def test_declared_size_and_nonce_have_few_digits(alice: User, bucket: str) -> None:
-    digits = "1" * 30_000 + "x"
-    headers = upload_headers(alice.token(bucket, "PUSH"), 4) | {"x-filesize": digits}
+@pytest.mark.parametrize("limit", [10, None])
+@pytest.mark.parametrize("size", ["1" * 30_000 + "x", str(2**50 + 1), str(2**63), "1e300"])
+def test_declared_size_is_at_most_a_pebibyte(alice: User, limit: int | None, size: str) -> None:
+    bucket = alice.bucket(storage=limit)
+    headers = upload_headers(alice.token(bucket, "PUSH"), 4) | {"x-filesize": size}
     reply = ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", form(DATA), headers)
     assert reply.error == (400, "Missing or invalid x-filesize header sent")
+    headers = upload_headers(alice.token(bucket, "PUSH"), 2**50)
+    reply = ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", form(DATA), headers)
+    assert reply.status == (413 if limit else 400)
+
+
+def test_nonce_has_few_digits(alice: User, bucket: str) -> None:
+    digits = "1" * 30_000 + "x"
     assert alice.ask("GET", "/buckets", nonce=digits).error == (400, "User validation failed")
     assert alice.ask("POST", "/buckets", {}, nonce=digits).status == 400
 

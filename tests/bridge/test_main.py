@@ -39,7 +39,7 @@ def test_second_signal_ends_the_program_at_once(data: Path) -> None:
         with refused_upload(bridge):
             process.send_signal(signal.SIGINT)
             assert process.stderr
-            while "Waiting for" not in process.stderr.readline():
+            while "stopping" not in process.stderr.readline():
                 pass
             process.send_signal(signal.SIGINT)
             assert process.wait(5) == -signal.SIGINT
@@ -76,11 +76,11 @@ def test_signal_ends_the_program_with_status_0(data: Path, number: signal.Signal
 
 SIGNAL_BEFORE_WAIT = """
 import signal
-from pymdc.bridge.__main__ import _stop_signals
+from pymdc.bridge.__main__ import _signals
 
-with _stop_signals() as wait_for_signal:
+with _signals() as wait_for_signal:
     signal.raise_signal(signal.SIGTERM)
-    wait_for_signal()
+    assert wait_for_signal() == signal.SIGTERM
 print("done")
 """
 
@@ -93,15 +93,17 @@ def test_signal_before_the_wait_ends_it() -> None:
 def test_startup_error_is_one_line(bridge: Bridge, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     port = str(address(bridge)[1])
-    for arguments in (
-        ("--data", tmp_path / "file"),
-        ("--data", tmp_path / "other", "--port", port),
-        ("--data", tmp_path / "other", "--host", ""),
-        ("--data", tmp_path / "other", "--smtp", "http://user:secret@x"),
-        ("--data", tmp_path / "other", "--smtp", "smtp://user:sec/ret@x"),
-    ):
+    other = "--data", tmp_path / "other"
+    cases: list[tuple[int, tuple[str | Path, ...]]] = [
+        (1, ("--data", tmp_path / "file")),
+        (1, (*other, "--port", port)),
+        (1, (*other, "--tls-cert", tmp_path, "--tls-key", tmp_path)),
+        (2, (*other, "--host", "")),
+        (2, (*other, "--smtp", "smtp://user:sec/ret@x")),
+    ]
+    for status, arguments in cases:
         done = python("-m", "pymdc.bridge", "--port", "0", *arguments)
-        assert (done.returncode, done.stdout) == (1, "")
+        assert (done.returncode, done.stdout) == (status, "")
         assert re.fullmatch(r"pymdc\.bridge: .+\n", done.stderr)
         assert "sec" not in done.stderr
 

@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import sqlalchemy as sa
-from plain_client import DATA, PASSWORD, Key, Reply, User, ask, form, pull, upload_headers
+from modes import PATIENCE
+from plain_client import DATA, PASSWORD, Key, Reply, User, ask, basic, form, pull, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
@@ -20,6 +22,7 @@ from pymdc.bridge.storage.nonces import RULES, Once
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge-internals.rst"
 STATED = dict(re.findall(r"^``(\w+.*?)``.*? (\d+)$", DOCUMENT.read_text("utf-8"), re.MULTILINE))
 FILE = file_hash(DATA)
+MAILED = SimpleQueue[str]()  # links and tokens
 Ask = Callable[[User, str], Reply | bytes]
 
 
@@ -27,7 +30,7 @@ Ask = Callable[[User, str], Reply | bytes]
 def bridge(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
     """Give a bridge that does not delete old nonces, which it does at random."""
     monkeypatch.setitem(RULES, "once", partial(Once, prune_every=10**9))
-    with Bridge(data, shard_size=1000) as running:
+    with Bridge(data, shard_size=1000, announce=lambda _, link: MAILED.put(link)) as running:
         yield running
 
 
@@ -46,6 +49,29 @@ def statements(alice: User) -> Iterator[list[str]]:
 def register(alice: User, _bucket: str) -> Reply:
     fields = {"email": "bob@example.com", "password": PASSWORD, "pubkey": Key("bob").public}
     return ask(alice.bridge, "POST", "/users", json.dumps(fields))
+
+
+def change_password(alice: User, _bucket: str) -> Reply:
+    body, password = json.dumps({"password": PASSWORD}), basic(alice.email, PASSWORD)
+    return ask(alice.bridge, "PATCH", f"/users/{alice.email}", body, password)
+
+
+def request_reset(alice: User, _bucket: str) -> Reply:
+    while not MAILED.empty():
+        MAILED.get()
+    reply = ask(alice.bridge, "POST", f"/users/{alice.email}/reset")
+    MAILED.put(MAILED.get(timeout=PATIENCE))  # the bridge has finished
+    return reply
+
+
+def reset(alice: User, _bucket: str) -> Reply:
+    body = json.dumps({"token": MAILED.get(), "password": PASSWORD})
+    return ask(alice.bridge, "PUT", f"/users/{alice.email}/reset", body)
+
+
+def remove_account(alice: User, _bucket: str) -> Reply:
+    password = basic(alice.email, PASSWORD)
+    return ask(alice.bridge, "DELETE", f"/users/{alice.email}", None, password)
 
 
 def prepared(alice: User, bucket: str) -> dict[str, Ask]:
@@ -86,6 +112,10 @@ def prepared(alice: User, bucket: str) -> dict[str, Ask]:
             "DELETE", f"{files}/{FILE}"
         ),
         "DELETE /buckets/{id}": lambda alice, id: alice.ask("DELETE", f"/buckets/{id}"),
+        "PATCH /users/{email}": change_password,
+        "POST /users/{email}/reset": request_reset,
+        "PUT /users/{email}/reset": reset,
+        "DELETE /users/{email}": remove_account,
     }
 
 

@@ -4,17 +4,50 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
-from plain_client import PASSWORD, User, ask
+from plain_client import PASSWORD, Clock, Key, Reply, User, ask, basic
 
 from pymdc.bridge import Bridge
 
+TAKEN = (400, "Email is already registered")
+OTHER = 64 * "a"  # another password
+ALICE = "alice@example.com"
+
+
+@pytest.fixture
+def links() -> list[str]:
+    """Collect the links in the mails."""
+    return []
+
+
+@pytest.fixture
+def bridge(data: Path, clock: Clock, links: list[str]) -> Iterator[Bridge]:
+    with Bridge(data, clock=clock, announce=lambda _, link: links.append(link)) as running:
+        yield running
+
+
+def register(bridge: Bridge, email: str = ALICE, **more: object) -> Reply:
+    fields = {"email": email, "password": PASSWORD, **more}
+    return ask(bridge, "POST", "/users", json.dumps(fields))
+
+
+def follow(bridge: Bridge, link: str) -> Reply:
+    return ask(bridge, "GET", link.removeprefix(bridge.endpoint))
+
+
+def execute(data: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        connection.execute(statement, values)
+
 
 def test_redirect_cannot_contain_a_line_break(bridge: Bridge) -> None:
-    fields = {"email": "a@example.com", "password": PASSWORD}
-    ask(bridge, "POST", "/users", json.dumps(fields))
-    link = f"/activations/{bridge.activation_key('a@example.com')}"
+    register(bridge)
+    link = f"/activations/{bridge.activation_key(ALICE)}"
     reply = ask(bridge, "GET", f"{link}?redirect=http://x.example/%0d%0aA:%20b")
     assert reply.status == 302
     assert re.fullmatch(r"http://x\.example/%0D%0AA:%20b", reply.headers["location"])
@@ -27,8 +60,105 @@ def test_invalid_email_address_is_refused(bridge: Bridge, email: object) -> None
 
 
 def test_taken_key_undoes_the_registration(alice: User) -> None:
-    fields = {"email": "bob@example.com", "password": PASSWORD, "pubkey": alice.key.public}
-    reply = ask(alice.bridge, "POST", "/users", json.dumps(fields))
+    reply = register(alice.bridge, "bob@example.com", pubkey=alice.key.public)
     assert reply.error == (400, "Public key is already registered")
     with pytest.raises(KeyError):
         alice.bridge.activation_key("bob@example.com")
+
+
+def test_registration_that_waits_can_be_repeated_after_a_minute(
+    bridge: Bridge, clock: Clock, links: list[str]
+) -> None:
+    assert register(bridge).json["created"] == "2016-03-24T12:00:00.000Z"
+    clock.seconds += 59
+    assert register(bridge, "ALICE@example.com").error == TAKEN
+    assert len(links) == 1, "at most one mail a minute"
+    clock.seconds += 1
+    assert register(bridge, "ALICE@example.com").json == {
+        "activated": False,
+        "created": "2016-03-24T12:01:00.000Z",
+        "email": ALICE,
+        "id": ALICE,
+    }
+    assert follow(bridge, links[0]).error == (400, "Invalid activation token")
+    assert follow(bridge, links[1]).json["activated"] is True
+    clock.seconds += 3600
+    assert register(bridge).error == TAKEN
+    assert len(links) == 2
+
+
+def test_later_registration_takes_nothing_of_the_earlier_one(
+    bridge: Bridge, clock: Clock, links: list[str]
+) -> None:
+    key = Key("of the first")
+    assert register(bridge, pubkey=key.public).status == 200
+    clock.seconds += 60
+    assert register(bridge, password=OTHER).status == 200
+    follow(bridge, links[1])
+    wrong = ask(bridge, "GET", "/keys", None, basic(ALICE, PASSWORD))
+    assert wrong.error == (401, "Invalid email or password")
+    assert ask(bridge, "GET", "/keys", None, basic(ALICE, OTHER)).json == []
+    bob = User(bridge, "bob")
+    assert bob.ask("POST", "/keys", {"key": key.public}).status == 200, "nobody has the key"
+
+
+def test_refused_registration_leaves_the_earlier_one_as_it_was(
+    alice: User, clock: Clock, links: list[str]
+) -> None:
+    bridge, key = alice.bridge, Key("of bob")
+    assert register(bridge, "bob@example.com", pubkey=key.public).status == 200
+    clock.seconds += 60
+    assert register(bridge, "bob@example.com", pubkey=alice.key.public).status == 400
+    assert follow(bridge, links[-1]).status == 200
+    keys = ask(bridge, "GET", "/keys", None, basic("bob@example.com", PASSWORD)).json
+    assert [entry["key"] for entry in keys] == [key.public]
+
+
+def test_disabled_account_cannot_be_registered_again(
+    bridge: Bridge, data: Path, clock: Clock
+) -> None:
+    register(bridge)
+    execute(data, "UPDATE users SET disabled = 1")
+    clock.seconds += 60
+    assert register(bridge).error == TAKEN
+
+
+def test_closed_registration_refuses_everybody(data: Path) -> None:
+    with Bridge(data, registration="closed") as bridge:
+        assert register(bridge).error == (403, "Registration is closed")
+        assert register(bridge, invitation="x").error == (403, "Registration is closed")
+
+
+@pytest.fixture
+def inviting(data: Path, clock: Clock, links: list[str]) -> Iterator[Bridge]:
+    """Give a bridge with the invitations ``one`` and ``two``."""
+    announce = lambda _, link: links.append(link)  # noqa: E731
+    with Bridge(data, clock=clock, announce=announce, registration="invite") as running:
+        for code in ("one", "two"):
+            execute(data, "INSERT INTO invitations (code, created) VALUES (?, 0)", code)
+        yield running
+
+
+def test_invitation_is_good_for_one_address(
+    inviting: Bridge, clock: Clock, links: list[str]
+) -> None:
+    needs = (403, "Registration needs an invitation")
+    invalid = (403, "The invitation is not valid")
+    assert register(inviting).error == needs
+    assert register(inviting, invitation=5).error == needs
+    assert register(inviting, invitation="three").error == invalid
+    assert register(inviting, invitation="one").status == 200
+    assert register(inviting, "bob@example.com", invitation="one").error == invalid
+    clock.seconds += 60
+    assert register(inviting).error == needs
+    assert register(inviting, invitation="one").status == 200, "the mail is sent again"
+    assert follow(inviting, links[1]).status == 200
+    clock.seconds += 60
+    assert register(inviting, invitation="one").error == TAKEN
+
+
+def test_refused_registration_uses_no_invitation_up(inviting: Bridge) -> None:
+    assert register(inviting, invitation="one").status == 200
+    assert register(inviting, invitation="two").error == TAKEN
+    assert register(inviting, "bob@example.com", pubkey="x", invitation="two").status == 400
+    assert register(inviting, "bob@example.com", invitation="two").status == 200

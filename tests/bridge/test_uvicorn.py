@@ -228,14 +228,6 @@ def fill(wire: socket.socket, data: bytes) -> int:
     return sent
 
 
-def test_client_that_reads_no_answers_is_disconnected(data: Path) -> None:
-    with Bridge(data, patience=0.5) as bridge:
-        with send(bridge, 5000 * head("GET /")) as wire:
-            ended = select.poll()
-            ended.register(wire, 0)  # its end is reported, whatever there is to read
-            assert ended.poll(1000 * MINUTE)
-
-
 def test_pings_without_reading_take_no_memory(bridge: Bridge) -> None:
     pings = 100 * Frame(Opcode.PING, 125 * b"x").serialize(mask=True)
     with send(bridge, upgrade()) as wire:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -72,6 +73,7 @@ class LeakDetector(logging.Handler):
         self.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
         self.texts: list[str] = []
         self.secrets: dict[str, str] = {}
+        self.mailed = SimpleQueue[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
         self.texts.append(self.format(record))
@@ -132,7 +134,11 @@ def leaks() -> Iterator[LeakDetector]:
 @pytest.fixture
 def watched_bridge(leaks: LeakDetector) -> Iterator[Bridge]:
     """Run a bridge in this process whose whole log is collected."""
-    with Bridge() as running:
+
+    def announce(_email: str, link: str) -> None:
+        leaks.mailed.put(leaks.secret("mailed", link.rpartition("/")[2]))
+
+    with Bridge(announce=announce) as running:
         yield running
 
 
@@ -212,6 +218,14 @@ def test_whole_lesson_with_refusals_leaks_no_secret(
         assert "error" in got(bucket.list)
         got(keys.delete, pair)
         assert "error" in got(buckets.list)
+        assert "error" not in got(user.change_password, new_user(leaks, client, "x").password)
+        leaks.mailed.get(timeout=PATIENCE)  # the activation
+        got(user.forgot_password)
+        mailed, password = leaks.mailed.get(timeout=PATIENCE), new_user(leaks, client, "x").password
+        assert "error" in got(user.reset_password, token(leaks), password)
+        assert "error" not in got(user.reset_password, mailed, password)
+        assert "error" in got(new_user(leaks, client, "somebody").delete)
+        assert got(user.delete) == ""
         for shown in (client, user, keys, pair, buckets, bucket, bucket.files, watched_bridge):
             leaks.value(shown)
     text = "\n".join(leaks.texts)
@@ -287,7 +301,13 @@ def make_every_call(
         make(user.activate, token(leaks))
         for path in ("/%61ctivations/", "/%41CTIV%41tions/", "/activations%2f"):
             make(REST, "GET", path + token(leaks), client=client)
+        make(user.register, invitation=leaks.secret("invitation", secrets.token_hex(16)))
+        make(user.change_password, new_user(leaks, client, "x").password)
+        make(user.forgot_password)
+        make(user.reset_password, token(leaks), new_user(leaks, client, "x").password)
+        make(user.delete)
         make(pymdc.api.Keys(user).list)
+        make(pymdc.api.Keys(user).create, pair)
         make(pymdc.api.Buckets(pair, client=client).list)
         make(files.token, "PUSH")
         make(files.upload, io.BytesIO(b"photo"), token(leaks))

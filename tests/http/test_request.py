@@ -12,7 +12,7 @@ import pytest
 from pymdc import ECDSA
 from pymdc._crypto.nonces import Nonces
 from pymdc._crypto.signing import contract
-from pymdc._http.auth import Basic, NoAuth, Signature, Token, identify
+from pymdc._http.auth import Basic, NoAuth, PasswordAndSignature, Signature, Token, identify
 from pymdc._http.request import build_request, resource
 from pymdc.api import Users
 
@@ -61,6 +61,16 @@ def test_request_signed_twice_has_two_nonces_and_one_identity() -> None:
     assert first.target != second.target
     assert request.headers == {}
     assert Basic("a", "b").sign(request).headers.keys() == {"Authorization"}
+
+
+def test_password_and_signature_are_sent_together() -> None:
+    nonces, basic = Nonces(lambda: 1_500_000_000, lambda: ""), Basic("a", "b")
+    auth, request = PasswordAndSignature(PAIR, nonces, basic=basic), build_request("POST", "/keys")
+    signed = auth.sign(request)
+    assert signed.headers.keys() == {"Authorization", "x-pubkey", "x-signature"}
+    assert signed.headers["Authorization"] == basic.sign(request).headers["Authorization"]
+    assert PAIR.valid_signature(signed.headers["x-signature"], b'POST\n/keys\n{"__nonce":1500.000}')
+    assert auth.sign(request).payload == '{"__nonce":1500.001}'
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,15 @@ import pymdc
 from pymdc import exceptions
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import capture
-from pymdc._http.auth import Auth, Basic, FetchedToken, NoAuth, Signature, Token
+from pymdc._http.auth import (
+    Auth,
+    Basic,
+    FetchedToken,
+    NoAuth,
+    PasswordAndSignature,
+    Signature,
+    Token,
+)
 from pymdc._http.request import build_request
 from pymdc._http.response import Response
 from pymdc._http.retry import MAX_NONCE_REFUSALS, Outcome, RetryState
@@ -39,6 +47,7 @@ NOW = 1_700_000_000
 NO_AUTH: Auth = NoAuth()
 BASIC: Auth = Basic("a", "b")
 SIGNED: Auth = Signature(pymdc.ECDSA())
+PROVING: Auth = PasswordAndSignature(pymdc.ECDSA(), basic=Basic("a", "b"))
 TOKEN: Auth = Token("t")
 FETCHED: Auth = FetchedToken(lambda scope: {"token": "t"}, CancelScope())
 METHODS = ["GET", "DELETE", "POST", "PATCH", "PUT"]
@@ -154,6 +163,13 @@ def test_activation_is_sent_once_with_any_auth(path: str) -> None:
         assert RetryState(build_request("GET", path), auth).next_delay(LOST) is None
 
 
+@pytest.mark.parametrize("path", ["/users/a@b.com", "/Users/a%40b.com", "/%75sers/a"])
+def test_deletion_of_an_account_is_sent_once(path: str) -> None:
+    for auth in (BASIC, SIGNED):
+        assert RetryState(build_request("DELETE", path), auth).next_delay(LOST) is None
+        assert RetryState(build_request("DELETE", path), auth).next_delay(REFUSED) is not None
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(max_codepoint=255)) | st.from_regex(r"\w+, 0?\d \w+ \d+ [0-9:]+ .\d+"))
 def test_retry_after_of_any_text_raises_nothing(retry_after: str) -> None:
@@ -173,6 +189,7 @@ def test_refused_nonce_is_replaced_eight_times(method: str, status: int) -> None
     *waited, last = delays(method, SIGNED, refused, MAX_NONCE_REFUSALS + 1)
     assert waited == [pytest.approx(0.015 * 2**number) for number in range(8)]
     assert last is None
+    assert delays(method, PROVING, refused) == delays(method, SIGNED, refused)
     for auth in (NO_AUTH, BASIC, TOKEN, FETCHED):
         assert delays(method, auth, NONCE_REFUSED) == NEVER
 

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from subprocess import PIPE
+from typing import IO, Any
 
 SUPPORT = Path(__file__).parent
 ROOT = SUPPORT.parents[1]
@@ -31,16 +32,14 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
 
 @contextmanager
 def bridge_process(
-    data: Path, *arguments: str, wrapper: Sequence[str] = ()
+    data: Path, *arguments: str, wrapper: Sequence[str] = (), stderr: int | IO[str] = PIPE
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run ``python -m pymdc.bridge`` on a free port; yield its endpoint and the process.
 
-    A *wrapper* is a command that runs the one in its arguments.
+    A *wrapper* is a command that runs the one in its arguments. *stderr* is for Popen.
     """
     command = [*wrapper, sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", str(data)]
-    with subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([*command, *arguments], stdout=PIPE, stderr=stderr, text=True) as process:
         try:
             assert process.stdout
             yield process.stdout.readline().split()[-1], process

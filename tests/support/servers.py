@@ -85,11 +85,14 @@ def echoing(before: bytes, first: tuple[bytes, ...] = ()) -> Handler:
 
 
 class RawServer:
-    """Listens on a free port; runs *handle* on a thread for each connection, then closes it."""
+    """Listens on a free port, or on *port*.
 
-    def __init__(self, handle: Handler) -> None:
+    Runs *handle* on a thread for each connection, then closes it.
+    """
+
+    def __init__(self, handle: Handler, port: int = 0) -> None:
         self._handle = handle
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self.connections = 0

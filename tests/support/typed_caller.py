@@ -15,6 +15,7 @@ def caller(user: pymdc.api.Users, key_pair: pymdc.ECDSA, bucket: pymdc.api.Bucke
     assert_type(user.register(), Any)
     call: pymdc.Call = user.register(show)
     assert_type(call.result(timeout=1), Any)
+    user.register(show, invitation="code")
     user.activate("token", callback=show)
     pymdc.api.Keys(user).create(callback=show)
     bucket.files.upload("photo.jpg", callback=show)

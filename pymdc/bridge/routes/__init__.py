@@ -6,16 +6,23 @@ This package knows nothing of sockets, of the server or of SQLite.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-from pymdc.bridge.auth import Identity, anybody, token_holder, user, user_or_listed_key
+from pymdc.bridge.auth import (
+    Identity,
+    account_holder,
+    anybody,
+    token_holder,
+    user,
+    user_or_listed_key,
+)
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.routes import buckets, files, keys, uploads, users
+from pymdc.bridge.routes import accounts, buckets, files, keys, uploads, users
 from pymdc.bridge.serving.request import Request, Response
 
 _API_VERSION = "0.3.0"  # of the bridge of 2016, whose protocol this is
@@ -25,6 +32,7 @@ _SECURITY = {
     anybody: [],
     user: _BASIC_OR_KEY,
     user_or_listed_key: _BASIC_OR_KEY,
+    account_holder: [{"basic": []}],
     token_holder: [{"x-token": []}],
 }
 
@@ -35,7 +43,9 @@ class Route:
 
     *handler* is called on a thread with the context, the request and the identity that
     *authenticate* returned. The handler of a *streamed* route is a coroutine function, which is
-    given the context, the request and the body as it arrives, and authenticates by itself.
+    given the context, the request and the body as it arrives, and authenticates by itself. That of
+    a *direct* route is one too, which the event loop runs at once, whatever waits; *authenticate*
+    must not block then.
     A *db_only* route only queries the database. *hashes_password* is true if it hashes one, which
     takes long, also where no password is checked.
     """
@@ -45,6 +55,7 @@ class Route:
     handler: Callable[..., Any]
     authenticate: Callable[[Context, Request], Identity]
     streamed: bool = False
+    direct: bool = False
     db_only: bool = True
     hashes_password: bool = False
 
@@ -96,6 +107,10 @@ ROUTES = (
     Route("GET", "/", describe, anybody),
     Route("POST", "/users", users.register, anybody, hashes_password=True),
     Route("GET", "/activations/{token}", users.activate, anybody),
+    Route("PATCH", "/users/{email}", accounts.change, account_holder, hashes_password=True),
+    Route("DELETE", "/users/{email}", accounts.remove, account_holder, db_only=False),
+    Route("POST", "/users/{email}/reset", accounts.request_reset, anybody),
+    Route("PUT", "/users/{email}/reset", accounts.reset, anybody, hashes_password=True),
     Route("GET", "/keys", keys.list_keys, user),
     Route("POST", "/keys", keys.register_key, user),
     Route("DELETE", "/keys/{key}", keys.remove_key, user),
@@ -112,9 +127,11 @@ ROUTES = (
 )
 
 
-def find_route(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
+def find_route(
+    method: str, path: str, routes: Sequence[Route] = ROUTES
+) -> tuple[Route, Mapping[str, str]]:
     """Return the route of *path*, as sent, and the parameters in it; refuse if there is none."""
-    matches = [(route, match) for route in ROUTES if (match := route.pattern.fullmatch(path))]
+    matches = [(route, match) for route in routes if (match := route.pattern.fullmatch(path))]
     for route, match in matches:
         if method in route.methods:
             return route, {name: unquote(text) for name, text in match.groupdict().items()}

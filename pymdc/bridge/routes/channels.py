@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.logs import Entry, new_entry
+from pymdc.bridge.logs import Entry
 from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
 
@@ -29,15 +29,15 @@ class Channels:
         self._context = context
         self._sending: set[asyncio.Task[Any] | None] = set()
 
-    async def serve(self, socket: WebSocket) -> None:
+    async def serve(self, socket: WebSocket, entry: Entry) -> None:
         """Send the shard that the first message asks for, or an error, and close."""
-        entry = new_entry(socket.scope, "PULL")
         status = 408
         try:
             await socket.accept()
             message = await asyncio.wait_for(socket.receive(), FIRST_MESSAGE_SECONDS)
             if message["type"] == "websocket.receive":
                 given = message.get("text") or message.get("bytes") or b""
+                entry.received = len(given)
                 status = await self._respond(socket, given, entry)
                 await socket.close()
         except asyncio.TimeoutError:
@@ -45,7 +45,7 @@ class Channels:
         except (WebSocketDisconnect, asyncio.CancelledError):
             status = 499  # the client has gone, or the grace is over
         finally:
-            entry.finish(status, 0)
+            entry.finish(status)
 
     async def finish(self, seconds: float) -> None:
         """Wait until no channel is sending, for at most *seconds*."""
@@ -57,7 +57,7 @@ class Channels:
         """Send the shard or the refusal; return its status."""
         self._sending.add(asyncio.current_task())
         try:
-            redeem = partial(_redeem_pointer, self._context, message)
+            redeem = partial(_redeem_pointer, self._context, message, entry)
             shard = await self._context.threads.run_db_only(self._context.load.run, redeem)
             for start in range(0, shard["size"], _BLOCK):
                 entry.sent += await self._send_block(socket, shard["object"], start)
@@ -69,7 +69,9 @@ class Channels:
             raise
         except Exception:  # noqa: BLE001  # every error is logged and answered
             _log.exception("the channel %s failed", entry.request)
-            await socket.send_json({"code": 500, "message": "Internal error"})
+            await socket.send_json(
+                {"code": 500, "message": f"Internal error in request {entry.request}"}
+            )
             return 500
         else:
             return 200
@@ -85,7 +87,7 @@ class Channels:
         return len(block)
 
 
-def _redeem_pointer(context: Context, message: str | bytes) -> sa.RowMapping:
+def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> sa.RowMapping:
     """Use up the token in *message*, and return the row of the shard that it is for."""
     try:
         parsed = json.loads(message)
@@ -101,6 +103,7 @@ def _redeem_pointer(context: Context, message: str | bytes) -> sa.RowMapping:
         shard = connection.execute(statement).mappings().first()
     if shard is None:
         raise Refused(400, "The supplied token is not accepted")
+    entry.who = pointer["bucket"] if pointer else "-"
     if not fields.get("hash"):
         raise Refused(400, "You did not supply the data hash")
     if fields["hash"] != shard["hash"]:

@@ -15,8 +15,9 @@ from pymdc.bridge.auth import Identity, has_proof
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.serving.request import Request, Response
+from pymdc.bridge.storage.accounts import unlist
 from pymdc.bridge.storage.database import insert_new
-from pymdc.bridge.storage.tables import buckets, public_keys
+from pymdc.bridge.storage.tables import public_keys
 
 _KEY = re.compile(r"[0-9a-fA-F]{66}|[0-9a-fA-F]{130}")
 
@@ -62,7 +63,7 @@ def remove_key(context: Context, request: Request, identity: Identity) -> Respon
             raise Refused(404, "Public key was not found")
         other_form = sa.exists().where(mine, public_keys.c.point == removed)
         if not connection.execute(sa.select(other_form)).scalar():
-            _unlist(connection, identity.email, removed)
+            unlist(connection, identity.email, {removed})
     return Response()
 
 
@@ -79,15 +80,6 @@ def public_key(value: object) -> str:
 
 def _point(key: str) -> str:
     return point(bytes.fromhex(key)).hex()
-
-
-def _unlist(connection: sa.Connection, email: str, removed: str) -> None:
-    owned = sa.select(buckets.c.id, buckets.c.pubkeys).where(buckets.c.user == email)
-    for bucket, listed in connection.execute(owned).all():
-        kept = [key for key in listed if _point(key) != removed]
-        if kept != listed:
-            this = buckets.c.id == bucket
-            connection.execute(sa.update(buckets).where(this).values(pubkeys=kept))
 
 
 def _key_json(identity: Identity, key: str) -> dict[str, str]:

@@ -1,9 +1,15 @@
-"""Users: registration and activation."""
+"""Users: registration and activation.
+
+Somebody may register an address that is not theirs, before its owner or after. So a registration
+that nobody has activated is replaced as a whole by a later one, which takes over neither its
+password nor its key nor its link.
+"""
 
 from __future__ import annotations
 
 import re
 import secrets
+from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -14,23 +20,25 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.mail import ACTIVATION
 from pymdc.bridge.routes.keys import claim_key, public_key
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.settings import MAX_REDIRECT
+from pymdc.bridge.settings import ADDRESS, MAIL_PAUSE, MAX_ADDRESS, MAX_REDIRECT
 from pymdc.bridge.storage.database import insert_new
 from pymdc.bridge.storage.tables import invitations, public_keys, users
 
-_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _PASSWORD = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def register(context: Context, request: Request, _identity: Identity) -> Response:
     """Register a user, who is sent an activation link."""
-    email, password = _credentials(request)
+    password, email = new_password(request), address(request.fields.get("email"))
     key = None if request.fields.get("pubkey") is None else public_key(request.fields["pubkey"])
+    invitation = _invitation(context, request)
     hashed, activation, now = context.passwords.hash(password), secrets.token_hex(32), context.now()
-    row = {"email": email, "password": hashed, "activation": activation, "created": now}
+    row: dict[str, Any] = {"email": email, "password": hashed, "activation": activation}
+    row |= {"created": now, "mailed": now}
     with context.database.write() as connection:
-        _check_invited(context, connection, request, email)
-        if not insert_new(connection, users, **row) and not _register_again(connection, row):
+        if invitation is not None:
+            _use_invitation(connection, invitation, email)
+        if not insert_new(connection, users, **row) and not _register_again(connection, row, now):
             raise Refused(400, "Email is already registered")
         if key:
             claim_key(connection, email, key, proven=False)
@@ -38,13 +46,14 @@ def register(context: Context, request: Request, _identity: Identity) -> Respons
     if isinstance(redirect, str) and len(redirect) <= MAX_REDIRECT:
         link += f"?redirect={quote(redirect, safe='')}"
     context.mailer.send(ACTIVATION, email, link)
-    return Response(_user_json(email, now, activated=False) | ({"pubkey": key} if key else {}))
+    return Response(user_json(email, now, activated=False) | ({"pubkey": key} if key else {}))
 
 
 def activate(context: Context, request: Request, _identity: Identity) -> Response:
     """Activate the user who was sent this token; redirect if the query says where to."""
     statement = sa.update(users).where(users.c.activation == request.path_parameters["token"])
-    statement = statement.values(activation=None)
+    # Who has read one mail may be sent the next one at once.
+    statement = statement.values(activation=None, mailed=None)
     with context.database.write() as connection:
         row = connection.execute(statement.returning(users.c.email, users.c.created)).first()
     if row is None:
@@ -52,42 +61,59 @@ def activate(context: Context, request: Request, _identity: Identity) -> Respons
     target = quote(request.query_parameters.get("redirect", ""), safe=":/%#?=@[]!$&'()*+,;")
     if target:
         return Response(status=302, headers=(("Location", target),))
-    return Response(_user_json(*row, activated=True))
+    return Response(user_json(*row, activated=True))
 
 
-def _register_again(connection: sa.Connection, row: dict[str, object]) -> bool:
-    """Replace a registration that nobody has activated, so that its last link alone is good."""
-    waiting = users.c.activation.is_not(None), users.c.email == row["email"]
-    again = connection.execute(sa.update(users).where(*waiting).values(**row)).rowcount == 1
-    if again:
-        mine = public_keys.c.user == row["email"]
-        connection.execute(sa.delete(public_keys).where(mine))
-    return again
-
-
-def _check_invited(
-    context: Context, connection: sa.Connection, request: Request, email: str
-) -> None:
-    """Refuse a registration where it is closed, or where it takes an invitation."""
-    if context.registration == "open":
-        return
-    code = request.fields.get("invitation")
-    if context.registration == "closed" or not isinstance(code, str):
-        raise Refused(403, "Registration is closed")
-    unused = invitations.c.code == code, invitations.c.email.is_(None)
-    used = sa.update(invitations).where(*unused).values(email=email)
-    if connection.execute(used).rowcount != 1:
-        raise Refused(403, "The invitation is not valid")
-
-
-def _credentials(request: Request) -> tuple[str, str]:
-    email, password = request.fields.get("email"), request.fields.get("password")
+def new_password(request: Request) -> str:
+    """Return the password in the body, which is a hash of the user's; refuse what is none."""
+    password = request.fields.get("password")
     if not isinstance(password, str) or not _PASSWORD.fullmatch(password):
         raise Refused(400, "Password must be hex encoded SHA-256 hash")
-    if not isinstance(email, str) or not _EMAIL.fullmatch(email) or len(email) > 254:
+    return password
+
+
+def address(value: object) -> str:
+    """Return *value* in lower case if it is an e-mail address; else refuse it."""
+    if not isinstance(value, str) or not ADDRESS.fullmatch(value) or len(value) > MAX_ADDRESS:
         raise Refused(400, "User validation failed")
-    return email.lower(), password
+    return value.lower()
 
 
-def _user_json(email: str, created: int, *, activated: bool) -> dict[str, object]:
+def may_mail(now: int) -> sa.ColumnElement[bool]:
+    """Return the condition that a user was sent no mail a short while ago."""
+    return sa.or_(users.c.mailed.is_(None), users.c.mailed <= now - MAIL_PAUSE)
+
+
+def user_json(email: str, created: int, *, activated: bool) -> dict[str, object]:
+    """Return a user as the API shows it."""
     return {"activated": activated, "created": iso_time(created), "email": email, "id": email}
+
+
+def _register_again(connection: sa.Connection, row: dict[str, Any], now: int) -> bool:
+    """Replace a registration that waits to be activated; return whether there was one."""
+    waits = sa.and_(users.c.activation.is_not(None), ~users.c.disabled, users.c.removed.is_(None))
+    this = sa.update(users).where(users.c.email == row["email"], waits, may_mail(now))
+    if connection.execute(this.values(**row)).rowcount != 1:
+        return False
+    connection.execute(sa.delete(public_keys).where(public_keys.c.user == row["email"]))
+    return True
+
+
+def _invitation(context: Context, request: Request) -> str | None:
+    """Return the invitation that the registration needs; refuse where there is none."""
+    if context.registration == "open":
+        return None
+    if context.registration == "closed":
+        raise Refused(403, "Registration is closed")
+    invitation = request.fields.get("invitation")
+    if not isinstance(invitation, str):
+        raise Refused(403, "Registration needs an invitation")
+    return invitation
+
+
+def _use_invitation(connection: sa.Connection, invitation: str, email: str) -> None:
+    """Use an invitation up; the same address may use it again while it waits to be activated."""
+    mine = sa.or_(invitations.c.email.is_(None), invitations.c.email == email)
+    this = sa.update(invitations).where(invitations.c.code == invitation, mine)
+    if connection.execute(this.values(email=email)).rowcount != 1:
+        raise Refused(403, "The invitation is not valid")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,9 +17,10 @@ from starlette.websockets import WebSocket
 from pymdc.bridge.auth import Identity
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.logs import Entry, new_entry
+from pymdc.bridge.logs import Entry
 from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
+from pymdc.bridge.serving.proxies import Origin, Proxies
 from pymdc.bridge.serving.request import Request, Response, to_json
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.settings import DRAIN_SECONDS, MAX_BODY
@@ -69,38 +71,67 @@ class Body:
 
 
 class App:
-    """The bridge as an ASGI application."""
+    """The *routes*, and the channels if there are any, as an ASGI application.
 
-    def __init__(self, context: Context) -> None:
+    *url* is where users reach the bridge; by default, where they asked for it.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        routes: Sequence[Route],
+        proxies: Proxies | None = None,
+        url: str | None = None,
+    ) -> None:
         self.channels = Channels(context)
         self._context = context
+        self._routes = routes
+        self._proxies = proxies or Proxies(())
+        self._url = url
+        self._afterwards: list[Callable[[], None]] = []
+        self._running_afterwards = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or a channel; a channel is a WebSocket at the path /."""
+        headers = Headers(scope=scope)
+        origin = self._proxies.origin(scope, headers)
+        # The path as sent: decoded, it could contain the end of a line.
+        path = scope["raw_path"].decode("ascii", "replace")
         if scope["type"] == "http":
-            await self._serve_http(scope, Body(receive), send)
-        elif scope["path"] == "/":
-            await self.channels.serve(WebSocket(scope, receive, send))
+            entry = Entry(origin.address, scope["method"], path, self._context.metrics.count)
+            body, channel_url = Body(receive), self._channel_url(origin)
+            await self._serve_http(scope, headers, body, send, channel_url, entry)
+            return
+        entry = Entry(origin.address, "GET", path, self._context.metrics.count)
+        if scope["path"] == "/":
+            entry.method, entry.route = "PULL", "/"
+            await self.channels.serve(WebSocket(scope, receive, send), entry)
         else:
             await WebSocket(scope, receive, send).close()
+            entry.finish(403)
 
-    async def _serve_http(self, scope: Scope, body: Body, send: Send) -> None:
-        headers = Headers(scope=scope)
-        entry = new_entry(scope, scope["method"])
+    def refuse_head(self, address: str, message: str) -> None:
+        """Log and count a request that was refused before its head could be understood."""
+        Entry(address, "-", "-", self._context.metrics.count).finish(400, note=message)
+
+    async def _serve_http(
+        self, scope: Scope, headers: Headers, body: Body, send: Send, channel_url: str, entry: Entry
+    ) -> None:
         try:
-            response = await self._respond(scope, headers, body, entry)
+            response = await self._respond(scope, headers, body, channel_url, entry)
         except ClientDisconnect:
-            entry.finish(499, body.size, note="The client has gone")
+            entry.received = body.size
+            entry.finish(499, note="The client has gone")
             return
         except asyncio.CancelledError:  # the grace is over
             body.ended = True
             close = (("Connection", "close"),)
             response = Response({"error": "The bridge is stopping"}, 503, close)
         except Refused as refused:
-            entry.note = refused.message
+            entry.note = refused.message if entry.route != "-" else ""  # else the path says it all
             response = Response({"error": refused.message}, refused.status, refused.headers)
         except Exception:  # noqa: BLE001  # every error is logged and answered
-            # The path is not logged: it may contain an activation token.
+            # The line of the request says its path, without an activation token in it.
             _log.exception("the %s request %s failed", scope["method"], entry.request)
             response = Response({"error": f"Internal error in request {entry.request}"}, 500)
         try:
@@ -110,39 +141,77 @@ class App:
                 async with self._context.load.lists:
                     entry.sent = await _send_pages(response, headers, self._context.threads, send)
         finally:
-            entry.finish(response.status, body.size)
+            entry.received = body.size
+            if scope["method"] == "HEAD":
+                entry.sent = 0
+            entry.finish(response.status)
+        if response.afterwards is not None:
+            await self._run_afterwards(response.afterwards)
 
-    async def _respond(self, scope: Scope, headers: Headers, body: Body, entry: Entry) -> Response:
+    async def _run_afterwards(self, function: Callable[[], None]) -> None:
+        """Run *function* on a thread, with those of other requests: there may be many."""
+        self._afterwards.append(function)
+        with contextlib.suppress(asyncio.CancelledError):  # the grace is over
+            async with self._running_afterwards:
+                functions, self._afterwards = self._afterwards, []
+                if functions:
+                    await self._context.threads.run(_run_all, functions)
+
+    async def _respond(
+        self, scope: Scope, headers: Headers, body: Body, channel_url: str, entry: Entry
+    ) -> Response:
         if scope["method"] == "OPTIONS":
             wanted = headers.get("access-control-request-headers")
             allowed = (("Access-Control-Allow-Headers", wanted),) if wanted else ()
             return Response(status=204, headers=_METHODS + allowed)
         context = self._context
         path = scope["raw_path"].decode("ascii")
-        route, parameters = find_route(scope["method"], path)
+        route, parameters = find_route(scope["method"], path, self._routes)
+        entry.route, entry.quiet = route.path, route.direct
+        if "token" in parameters:
+            entry.path = route.path.replace("{token}", "...")
         query = scope["query_string"].decode("latin-1")
-        channel_url = self._channel_url(scope, headers)
         request = Request(scope["method"], path, query, headers, parameters, channel_url, entry)
+        if route.direct:
+            identity = route.authenticate(context, request)
+            return await route.handler(context, request, identity)  # type: ignore[no-any-return]
         if not route.streamed:
             request = replace(request, body=await body.read())
-            if "authorization" in headers or route.hashes_password:
+            known = None
+            if request.credentials or route.hashes_password:
                 async with context.load.passwords:
-                    return await context.threads.run(_handle, route, context, request)
+                    if route.hashes_password:
+                        return await context.threads.run(_handle, route, context, request)
+                    # A removal, which may take long, must not hold up other passwords.
+                    known = await context.threads.run(_authenticate, route, context, request)
             run = context.threads.run_db_only if route.db_only else context.threads.run
-            return await run(_handle, route, context, request)
+            return await run(_handle, route, context, request, known)
         response: Response = await route.handler(context, request, body)
         return response
 
-    def _channel_url(self, scope: Scope, headers: Headers) -> str:
-        scheme = "wss" if scope["scheme"] == "https" else "ws"
-        host = headers.get("host") or self._context.endpoint.partition("//")[2]
-        return f"{scheme}://{host}"
+    def _channel_url(self, origin: Origin) -> str:
+        if self._url is not None:
+            scheme, _, host = self._url.rstrip("/").partition("://")
+        else:
+            scheme, host = origin.scheme, origin.host or self._context.endpoint.partition("//")[2]
+        return f"{'wss' if scheme == 'https' else 'ws'}://{host}"
 
 
-def _handle(route: Route, context: Context, request: Request) -> Response:
+def _run_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        try:
+            function()
+        except Exception:  # noqa: BLE001  # every error is logged
+            _log.exception("what follows the answer to a request failed")
+
+
+def _handle(
+    route: Route, context: Context, request: Request, known: Identity | None = None
+) -> Response:
+    """Call the handler; *known* is the identity if it is authenticated already."""
     share = 1 if request.method == "DELETE" else 0.5
     authenticate = partial(_authenticate, route, context, request)
-    identity = context.load.run(authenticate, share=share)
+    identity = known or context.load.run(authenticate, share=share)
     response: Response = context.load.run(
         partial(route.handler, context, request, identity), share=share
     )

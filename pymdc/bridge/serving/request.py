@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ class Request:
     """A request.
 
     *path* and *query* are as sent; *path_parameters* are unquoted.
-    *channel_url* is the address of the bridge's channels, by the host that the client asked for.
+    *channel_url* is the address of the bridge's channels, as the client reaches the bridge.
     *entry* is its line in the log.
     """
 
@@ -80,16 +80,21 @@ class Response:
     """A status, and a value to send as JSON; None is an empty body.
 
     *pages* are sent instead of a value: lists, which are read as they are sent, as one list.
+    *content* is sent instead as it is.
+    *afterwards* is called on a thread when the response is sent, so that neither its value nor
+    its time says what is done.
     """
 
     value: object = None
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     pages: Iterator[list[Any]] | None = None
+    content: bytes = b""
+    afterwards: Callable[[], None] | None = None
 
     def encode(self) -> bytes:
         """Return the body."""
-        return b"" if self.value is None else to_json(self.value)
+        return self.content if self.value is None else to_json(self.value)
 
 
 def to_json(value: object) -> bytes:

@@ -69,6 +69,10 @@ class Threads:
         finally:
             del job  # as above
 
+    def waiting(self) -> int:
+        """Return how many functions wait for the thread of the database."""
+        return len(self._db_jobs)
+
     def close(self) -> None:
         """Wait until all functions have returned, and end the threads."""
         for _ in self._threads:

@@ -1,4 +1,4 @@
-"""What a bridge that was killed has left: objects without a row, uploads and removals.
+"""What a bridge that was killed has left: objects without a row, uploads, removals and mails.
 
 Objects without a row that are younger than the last word of the database are not deleted, unless
 the database knows the upload that stored them: if an older database was put back, they may belong
@@ -43,7 +43,7 @@ _WORDS = (
         sa.select(sa.func.max(column))
         for column in (
             *(table.c.created for table in (users, buckets, files)),
-            *(buckets.c.changed, buckets.c.removed, uploads.c.started),
+            *(buckets.c.changed, buckets.c.removed, users.c.removed, uploads.c.started),
         )
     ),
     *(sa.select(sa.func.max(table.c.expires) - TOKEN_LIFETIME) for table in (tokens, pointers)),
@@ -61,6 +61,7 @@ def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -
     with open(folder / "serving", "wb") as file:
         if _try_lock(file):
             Reserve(folder).run(partial(_clean, database, objects), share=1)
+            _delete_half_written_mails(folder)
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_SH)
         yield
@@ -74,6 +75,11 @@ def _try_lock(file: IO[bytes]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _delete_half_written_mails(folder: Path) -> None:
+    for path in (folder / "outbox").glob("*.part"):
+        path.unlink()
 
 
 def _clean(database: Database, objects: ObjectStore) -> None:

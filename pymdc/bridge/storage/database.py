@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ INSERTS: dict[str, Callable[[sa.Table], Any]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
 }
+_PROBE = sa.text("SELECT version_num FROM alembic_version")
 
 
 class Database:
@@ -76,6 +78,17 @@ class Database:
         with self._write_lock, writer.begin():
             _on_sqlite(writer, "BEGIN IMMEDIATE")
             yield writer
+
+    def check(self) -> None:
+        """Raise if the database does not answer, or can't be written.
+
+        It does not wait for whoever is writing.
+        """
+        path = self._engine.url.database
+        if path and not os.access(path, os.W_OK):
+            raise OSError(f"{path} can't be written")
+        with self.read() as connection:
+            connection.execute(_PROBE)
 
     def close(self) -> None:
         """Close every connection."""

@@ -49,6 +49,11 @@ class ObjectStore:
         self._fsync = fsync
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def check(self) -> None:
+        """Raise OSError if no object can be stored."""
+        if not os.access(self._folder, os.W_OK | os.X_OK):
+            raise OSError(f"{self._folder} can't be written")
+
     def names(self) -> Iterator[list[str]]:
         """Yield the names of all objects, in batches."""
         with os.scandir(self._folder) as entries:

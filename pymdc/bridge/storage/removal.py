@@ -1,4 +1,4 @@
-"""The removal of files, and of buckets in pieces that let other requests in between."""
+"""The removal of files; that of buckets and accounts is done in pieces, between other requests."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from pymdc.bridge.storage.accounts import forget_account
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.tables import BATCH, batches, buckets, file_shards, files, shards
+from pymdc.bridge.storage.tables import BATCH, batches, buckets, file_shards, files, shards, users
 from pymdc.bridge.storage.usage import add_used
 
 
@@ -49,13 +50,32 @@ def finish_removal(database: Database, objects: ObjectStore, bucket: str) -> Non
         connection.execute(sa.delete(buckets).where(this))
 
 
+def finish_account_removal(database: Database, objects: ObjectStore, email: str) -> None:
+    """Delete the buckets of an account that is marked as removed, and then the account."""
+    owned = sa.select(buckets.c.id).where(buckets.c.user == email).limit(1)
+    while True:
+        with database.write(durable=False) as connection:
+            bucket = connection.execute(owned).scalar()
+            if bucket is None:
+                forget_account(connection, email)
+                return
+            # A request that was under way may have created it after the account was marked.
+            this = sa.update(buckets).where(buckets.c.id == bucket, buckets.c.removed.is_(None))
+            connection.execute(this.values(removed=0))
+        finish_removal(database, objects, bucket)
+
+
 def finish_removals(database: Database, objects: ObjectStore) -> None:
     """Finish the removals that were broken off when the bridge was killed."""
-    removed = sa.select(buckets.c.id).where(buckets.c.removed.is_not(None))
     with database.read() as connection:
-        pending = connection.execute(removed).scalars().all()
-    for bucket in pending:
+        marked = sa.select(buckets.c.id).where(buckets.c.removed.is_not(None))
+        removed_buckets = connection.execute(marked).scalars().all()
+        marked = sa.select(users.c.email).where(users.c.removed.is_not(None))
+        removed_users = connection.execute(marked).scalars().all()
+    for bucket in removed_buckets:
         finish_removal(database, objects, bucket)
+    for email in removed_users:
+        finish_account_removal(database, objects, email)
 
 
 def file_parts(connection: sa.Connection, bucket: str, file_hash: str) -> Sequence[sa.RowMapping]:

@@ -39,9 +39,15 @@ users = _table(
     sa.Column("activation", sa.String, unique=True),  # NULL once it is used
     _flag("disabled"),
     sa.Column("storage", sa.Float),  # GB for all buckets together; NULL is the bridge's setting
-    sa.Column("reset", sa.String),  # a token for setting a new password
-    sa.Column("reset_expires", sa.BigInteger),
-    sa.UniqueConstraint("reset", name="users_reset"),
+    sa.Column("mailed", sa.BigInteger),  # when the last mail to this address was written
+    sa.Column("removed", sa.BigInteger),  # when; its buckets are being removed
+)
+# Tokens for setting a new password; the token itself is only in the mail.
+resets = _table(
+    "resets",
+    _key("token", sa.String),  # SHA-256 of the token
+    _column("user", sa.ForeignKey("users.email"), index=True),
+    _column("expires", sa.BigInteger, index=True),
 )
 public_keys = _table(
     "public_keys",

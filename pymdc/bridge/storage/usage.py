@@ -24,6 +24,12 @@ class Limits(NamedTuple):
     each_user: float | None = None
 
 
+def stored_bytes(connection: sa.Connection) -> int:
+    """Return how many bytes the files in all buckets have."""
+    used = sa.select(sa.func.coalesce(sa.func.sum(buckets.c.used), 0))
+    return int(connection.execute(used).scalar_one())
+
+
 def _taken(other: Any, which: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     """Return the bytes in *which* buckets, with those that other uploads have reserved."""
     used = sa.select(sa.func.coalesce(sa.func.sum(other.c.used), 0)).where(which)

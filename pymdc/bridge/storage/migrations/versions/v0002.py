@@ -35,9 +35,14 @@ def _users_and_keys() -> None:
     with op.batch_alter_table("users") as users:
         users.add_column(sa.Column("disabled", sa.Boolean, nullable=False, server_default=_FALSE))
         users.add_column(sa.Column("storage", sa.Float))
-        users.add_column(sa.Column("reset", sa.String))
-        users.add_column(sa.Column("reset_expires", sa.BigInteger))
-        users.create_unique_constraint("users_reset", ["reset"])
+        users.add_column(sa.Column("mailed", sa.BigInteger))
+        users.add_column(sa.Column("removed", sa.BigInteger))
+    op.create_table(
+        "resets",
+        sa.Column("token", sa.String, primary_key=True),
+        sa.Column("user", sa.String, sa.ForeignKey("users.email"), nullable=False, index=True),
+        sa.Column("expires", sa.BigInteger, nullable=False, index=True),
+    )
     keys = sa.table("public_keys", sa.column("number"), sa.column("key"), sa.column("point"))
     op.add_column("public_keys", sa.Column("point", sa.String))
     op.add_column(

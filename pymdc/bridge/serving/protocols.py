@@ -1,0 +1,340 @@
+"""The protocols: uvicorn's HTTP and WebSockets, with limits on what a client can make them hold.
+
+A connection of HTTP answers one request after the other. What a client sends meanwhile stays
+unparsed, and then unread. A client stalls if it sends or reads nothing, or too slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import math
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from pymdc.bridge.serving.app import App
+from pymdc.bridge.settings import (
+    CHANNEL_PATIENCE_FACTOR,
+    CLOSE_SECONDS,
+    IDLE_CHECKS,
+    MAX_HEAD,
+    MAX_HEADERS,
+    PARSED_AT_ONCE,
+    ROOM_SECONDS,
+)
+
+_log = logging.getLogger("pymdc.bridge.channel")
+_log.setLevel(logging.WARNING)  # at INFO there are three lines for each shard
+_http_log = logging.getLogger("pymdc.bridge.http")
+_http_log.setLevel(logging.ERROR)  # uvicorn's warnings do not say from which address
+# The limits of a buffer that is full as soon as it has something. Not 0: in asyncio's TLS, an empty
+# buffer would be full too.
+FULL_AT_ONCE = 1, 0
+
+
+class Config(uvicorn.Config):
+    """The settings of uvicorn, and those of the protocols."""
+
+    app: App
+    patience: float  # seconds that a client may stall
+    min_received: int  # bytes between two checks of a client that does not stall
+    max_connections: int
+    stopping = False
+    told_full = False  # whether the log says that there are too many connections
+
+
+class _Flow(FlowControl):
+    held = False  # whether something is received that may not be parsed yet
+
+    def resume_reading(self) -> None:
+        if not self.held:
+            super().resume_reading()
+
+
+class HTTPProtocol(HttpToolsProtocol):
+    """HTTP with limits on stalls, on heads, and on requests that wait for their answer."""
+
+    config: Config
+    flow: _Flow
+    _unparsed = memoryview(b"")  # received, but not parsed yet
+    _head_size = 0  # bytes since the last whole head or piece of a body
+    _head_begun = 0.0  # when the first of them was parsed
+    _body_left = 0  # bytes of a body whose length is known
+    _received = 0  # bytes of the body since the last check
+    _unsent = math.inf  # bytes at the last check, unless all were sent since then
+    _idle_checks = 0  # checks in a row that found the client stalled
+    _last_used = 0.0
+    _is_channel = False
+    _closing = False  # whether the last check has found that it awaits a farewell
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _http_log
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._make_room()
+        super().connection_made(transport)
+        self.flow = _Flow(transport)
+        # Writing is then paused until everything is sent, and the check sees what is not.
+        transport.set_write_buffer_limits(*FULL_AT_ONCE)
+        self._last_used = self._head_begun = self.loop.time()
+        self._schedule_check()
+        if self.config.stopping:  # it was accepted too late for uvicorn to close it
+            self.shutdown()
+        elif len(self.connections) > self.config.max_connections:
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._next_check.cancel()
+        self._unparsed = memoryview(b"")
+        super().connection_lost(exc)
+        self.transport.close()  # else TLS of Python 3.10 warns that it was not closed
+
+    def data_received(self, data: bytes) -> None:
+        self._last_used = self.loop.time()
+        self._unparsed = memoryview(bytes(self._unparsed) + data if self._unparsed else data)
+        self._parse()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._between_requests() and self.cycle.more_body:
+            self.transport.close()  # it is still sending what was refused
+        self._parse()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) == MAX_HEADERS:
+            raise ValueError("too many header fields")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head_size = 0
+        self._received = self.config.min_received  # the next check is too early to judge the body
+        is_websocket = self._get_upgrade() == b"websocket"
+        if is_websocket and self.parser.get_method() != b"GET":
+            self.send_400_response("A WebSocket begins with GET")
+        elif is_websocket and not self._between_requests():
+            self.send_400_response("A WebSocket begins after the last answer")
+        else:
+            lengths = [value for name, value in self.headers if name == b"content-length"]
+            self._body_left = int(lengths[0]) if lengths else 0
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_size = 0
+        self._body_left -= len(body)
+        self._received += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._body_left = 0
+        super().on_message_complete()
+
+    def resume_writing(self) -> None:
+        self._unsent = math.inf
+        super().resume_writing()
+
+    def handle_websocket_upgrade(self) -> None:
+        if not self.transport.is_closing():
+            self._next_check.cancel()
+            self._is_channel = True  # another protocol has the transport from now on
+            super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(msg)
+        self.config.app.refuse_head(self.client[0] if self.client else "-", msg)
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._awaits_farewell():
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def room_rank(self) -> tuple[int, float] | None:
+        """Return which connection is closed first to make room for another; None if it is busy.
+
+        First those that are idle, then those whose head is not complete, then those that send
+        nothing of a body; each time the one that has been so for longest.
+        """
+        if not self._between_requests():
+            waits = self._waits_for_client() and self.loop.time() > self._last_used + ROOM_SECONDS
+            return (2, self._last_used) if waits else None
+        is_new = self.cycle is None and self.loop.time() < self._last_used + ROOM_SECONDS
+        return (1, self._head_begun) if self._head_size or is_new else (0, self._last_used)
+
+    def _parse(self) -> None:
+        """Parse what was received, up to the end of a request that has to be answered first.
+
+        The parser cannot stop within a piece, so pieces are small unless a body is as long.
+        """
+        while self._unparsed and self._may_parse():
+            if not self._head_size:
+                self._head_begun = self.loop.time()
+            size = max(PARSED_AT_ONCE, self._body_left)
+            piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+            self._head_size += len(piece)
+            super().data_received(piece)  # type: ignore[arg-type]  # the parser takes any buffer
+            if self._head_size > MAX_HEAD and not self.transport.is_closing():
+                self.send_400_response("Request head is too large")
+        if self._is_channel:
+            return
+        was_held, self.flow.held = self.flow.held, bool(self._unparsed)
+        if self.flow.held:
+            self.flow.pause_reading()
+        elif was_held and len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
+
+    def _may_parse(self) -> bool:
+        if self.transport.is_closing() or self._is_channel:
+            return False
+        return not self.pipeline and (self._between_requests() or self.cycle.more_body)
+
+    def _make_room(self) -> None:
+        """Close the connections that are idle longest if there are too many."""
+        if len(self.connections) < self.config.max_connections:
+            return
+        if not self.config.told_full:
+            _log.warning("there are %d connections, as many as may be", len(self.connections))
+            self.config.told_full = True
+        ranked = [
+            (rank, number, other)
+            for number, other in enumerate(self.connections)
+            if isinstance(other, HTTPProtocol | ChannelProtocol) and (rank := other.room_rank())
+        ]
+        for *_, other in heapq.nsmallest(len(self.connections) // 100 + 1, ranked):
+            self.connections.discard(other)
+            other.transport.abort()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # The request is answered, but the parser reads no other one after it.
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+
+    def _schedule_check(self) -> None:
+        delay = self.config.patience / IDLE_CHECKS
+        self._next_check = self.loop.call_later(delay, self._check_idle)
+
+    def _check_idle(self) -> None:
+        """Give up on a client that stalls; a timer for each piece received would cost more."""
+        if self._awaits_farewell():
+            if self._closing:
+                self.transport.abort()
+            self._closing = True
+        unsent = self.transport.get_write_buffer_size()
+        reads_nothing = unsent > max(0, self._unsent - self.config.min_received)
+        self._unsent = unsent or math.inf
+        enough = self._received >= self.config.min_received
+        sends_nothing = self._waits_for_client() and (self._between_requests() or not enough)
+        self._idle_checks = self._idle_checks + 1 if reads_nothing or sends_nothing else 0
+        self._received = 0
+        late = self._head_size and self.loop.time() > self._head_begun + self.config.patience
+        if self._idle_checks > IDLE_CHECKS and reads_nothing:
+            self.transport.abort()
+        elif self._between_requests() and (late or self._idle_checks > IDLE_CHECKS):
+            self.transport.close()
+        elif self._idle_checks > IDLE_CHECKS:
+            self.cycle.message_event.set()  # gives an empty piece, which `Body` refuses
+        self._schedule_check()
+
+    def _awaits_farewell(self) -> bool:
+        """Return whether the connection is closed except for the last word of a TLS client."""
+        secure = self.scheme == "https"
+        return secure and self.transport.is_closing() and not self.flow.write_paused
+
+    def _waits_for_client(self) -> bool:
+        """Return whether it is the client's turn to send, and the bridge is ready to read."""
+        if self._between_requests():  # uvicorn itself closes a kept connection that is unused
+            return self._head_size > 0 or self.timeout_keep_alive_task is None
+        reading_paused = self.flow.read_paused or self.cycle.waiting_for_100_continue
+        return self.cycle.more_body and not reading_paused
+
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+
+class ChannelProtocol(WebSocketsSansIOProtocol):
+    """A WebSocket that gives up on a client that reads nothing more, or begins nothing.
+
+    It reads nothing while the client does not read, so that answers to pings do not pile up.
+    It takes one message. It logs errors, but no frames: the first one contains a token.
+    """
+
+    config: Config
+    _has_message = False
+    _abort_timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = self.conn.logger = _log
+        self.conn.debug = False
+        self._begun = self.loop.time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # Writing is then paused until everything is sent, the last frame and the close included.
+        self.transport.set_write_buffer_limits(*FULL_AT_ONCE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_abort()
+        self.connections.add(self)  # uvicorn removes it, but it may have made room already
+        super().connection_lost(exc)
+        self.transport.close()  # as above
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.transport.pause_reading()
+        # Not `close`, which waits until everything is sent.
+        patience = CHANNEL_PATIENCE_FACTOR * self.config.patience
+        self._cancel_abort()
+        self._abort_timer = self.loop.call_later(patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._cancel_abort()
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
+
+    def send_receive_event_to_app(self) -> None:
+        """Give the first message to the channel; those after it have no meaning."""
+        if self._has_message:
+            self.frames = []
+            return
+        self._has_message = True
+        super().send_receive_event_to_app()
+
+    async def receive(self) -> Any:
+        """Return the next message, and read on if the client reads."""
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            if self.writable.is_set():
+                self.transport.resume_reading()
+        return message
+
+    def room_rank(self) -> tuple[int, float] | None:
+        """Return which channel is closed first to make room for another; None if it is busy."""
+        waits = not self._has_message and self.loop.time() > self._begun + ROOM_SECONDS
+        return (2, self._begun) if waits else None
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if not self.writable.is_set():  # the grace is over
+            self.transport.abort()
+
+    def _cancel_abort(self) -> None:
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Leave one line of a fault of the client, such as a text that is not UTF-8."""
+    record.exc_info = None
+    return True
+
+
+_log.addFilter(_without_traceback)

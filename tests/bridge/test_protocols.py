@@ -1,0 +1,165 @@
+"""What a client can make one connection hold."""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from plain_client import Clock, User, address, ask, form, head
+from processes import MINUTE
+from websockets.frames import Frame, Opcode
+
+from pymdc.bridge import Bridge
+
+MiB = 1024 * 1024
+
+
+@pytest.fixture
+def bridge(data: Path, clock: Clock) -> Iterator[Bridge]:
+    with Bridge(data, patience=1, clock=clock) as running:
+        yield running
+
+
+def connect(bridge: Bridge, sent: bytes = b"") -> socket.socket:
+    """Connect with a small buffer for answers, and send *sent*."""
+    wire = socket.socket()
+    wire.settimeout(MINUTE)
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    wire.connect(address(bridge))
+    wire.sendall(sent)
+    return wire
+
+
+def fill(wire: socket.socket, data: bytes) -> int:
+    """Send *data* again and again until nothing goes out for a second; return how much did."""
+    wire.setblocking(False)
+    sent = 0
+    while select.select([], [wire], [], 1)[1]:
+        try:
+            sent += wire.send(data)
+        except ConnectionError:
+            break
+    return sent
+
+
+def read_all(wire: socket.socket) -> bytes:
+    with wire.makefile("rb") as received:
+        return received.read()
+
+
+def upgrade(line: str = "GET /") -> bytes:
+    fields = "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"
+    return head(line, *fields, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+
+
+def frame(opcode: Opcode, data: bytes) -> bytes:
+    return Frame(opcode, data).serialize(mask=True)
+
+
+@pytest.mark.parametrize("size", [1, 60_000], ids=["small", "large"])
+def test_client_that_reads_no_answers_is_disconnected(bridge: Bridge, size: int) -> None:
+    ended = select.poll()
+    requests = 1000 * head("GET /x") if size == 1 else head("GET /" + size * "x")
+    with connect(bridge) as wire:
+        assert fill(wire, requests) < 20 * MiB, "more than the buffers of the sockets"
+        ended.register(wire, 0)  # its end is reported, whatever there is to read
+        assert ended.poll(1000 * MINUTE)
+
+
+def test_pipelined_requests_are_answered_in_order(bridge: Bridge) -> None:
+    chunked = head("POST /b", "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n"
+    sized = head("POST /c", "Content-Length: 9000") + 9000 * b"c"
+    wires = b"".join(head(f"GET /a{number}") + chunked + sized for number in range(300))
+    with connect(bridge) as wire, wire.makefile("rb") as received:
+        wire.setblocking(False)
+        got = b""
+        while got.count(b"HTTP/1.1 404 ") < 900 or not got.endswith(b"}"):
+            readable, writable, _ = select.select([wire], [wire] if wires else [], [], MINUTE)
+            assert readable or writable
+            if writable:
+                wires = wires[wire.send(wires) :]
+            if readable:
+                got += received.read1(65536)
+    paths = re.findall(rb"Cannot \w+ /(\w+)", got)
+    assert paths == [path for number in range(300) for path in (b"a%d" % number, b"b", b"c")]
+
+
+def test_request_after_one_that_closes_the_connection_is_not_answered(bridge: Bridge) -> None:
+    with connect(bridge, head("GET /x", "Connection: close") + head("GET /y")) as wire:
+        assert read_all(wire).count(b"HTTP/1.1") == 1
+
+
+def test_upload_that_was_refused_and_goes_on_is_disconnected(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.serving.app.DRAIN_SECONDS", 0.2)
+    with connect(bridge, head("PUT /buckets/x/files", f"Content-Length: {10**12}")) as wire:
+        with pytest.raises(ConnectionError):
+            wire.sendall(1000 * MiB * b"x")
+
+
+@pytest.mark.parametrize(("fields", "status"), [(99, b"404"), (100, b"400")])
+def test_head_has_so_many_fields(bridge: Bridge, fields: int, status: bytes) -> None:
+    with connect(bridge, head("GET /x", *(fields * ["a: b"]))) as wire:
+        assert wire.recv(100).split()[1] == status
+
+
+def test_channel_that_begins_before_the_last_answer_is_refused(bridge: Bridge) -> None:
+    with connect(bridge, head("GET /") + upgrade()) as wire:
+        assert b" 101 " not in read_all(wire)
+
+
+@pytest.mark.parametrize("message", [b"{}", b""], ids=["refused", "none"])
+def test_pings_around_a_message_take_no_memory(bridge: Bridge, message: bytes) -> None:
+    pings = 1000 * frame(Opcode.PING, 125 * b"x")
+    with connect(bridge, upgrade()) as wire:
+        assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
+        sent = fill(wire, 40 * pings + frame(Opcode.TEXT, message) + 100 * pings)
+        assert sent < 20 * MiB, "more than the buffers of the sockets"
+
+
+def test_messages_after_the_first_are_dropped(bridge: Bridge) -> None:
+    refusal, more = frame(Opcode.TEXT, b"{}"), 50_000 * frame(Opcode.BINARY, b"")
+    with connect(bridge, upgrade()) as wire:
+        assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
+        wire.sendall(refusal + more)
+        got = b""
+        while b"\x88\x02\x03\xe8" not in got:  # a close frame with 1000
+            got += wire.recv(1000)
+        assert got.count(b"You did not supply a token") == 1
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"GET / HTTP/1.1\r\n", head("POST /users", "Content-Length: 10"), upgrade()],
+    ids=["idle", "head", "body", "channel"],
+)
+def test_connections_that_stand_still_make_room(
+    data: Path, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.serving.uvicorn.max_connections", lambda: 8)
+    monkeypatch.setattr("pymdc.bridge.serving.protocols.ROOM_SECONDS", 0)
+    with Bridge(data) as bridge, ExitStack() as wires:
+        for _ in range(20):
+            wires.enter_context(connect(bridge, begun))
+        assert ask(bridge, "GET", "/").status == 200
+
+
+def test_transfers_in_progress_make_no_room(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pymdc.bridge.serving.uvicorn.max_connections", lambda: 8)
+    with Bridge(data) as bridge, ExitStack() as wires:
+        user = User(bridge, "alice")
+        body = form(bytes(1000))
+        begun = user.upload_head(user.bucket(), 1000, len(body), "Expect: 100-continue")
+        with connect(bridge, begun) as upload:
+            assert upload.recv(100).startswith(b"HTTP/1.1 100 ")
+            upload.sendall(body[:500])
+            for _ in range(20):
+                wires.enter_context(connect(bridge, b"GET"))
+            upload.sendall(body[500:])
+            assert upload.recv(100).startswith(b"HTTP/1.1 200 ")

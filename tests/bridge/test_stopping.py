@@ -1,0 +1,165 @@
+"""SIGTERM ends the program, whatever its clients hang in; and how many of them there may be."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sqlite3
+import ssl
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+
+from certificates import certificate
+from modes import PATIENCE
+from plain_client import PASSWORD, User, address, ask, form, head, refused_upload
+from processes import MINUTE, bridge_process
+from websockets.frames import Frame, Opcode
+
+from pymdc.bridge import Bridge
+
+MiB = 1024 * 1024
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
+QUIET = "--grace", "0.3", "--log-level", "warning"  # the log would fill the pipe
+Connect = Callable[[], socket.socket]
+
+
+def text(message: str) -> bytes:
+    return Frame(Opcode.TEXT, message.encode()).serialize(mask=True)
+
+
+def hanging_requests() -> list[bytes]:
+    """Return what clients send before they stand still, without an account."""
+    return [
+        b"",
+        b"GET / HT",
+        head("POST /users", "Content-Length: 10") + b"{",
+        head("POST /users", "Transfer-Encoding: chunked") + b"5\r\n{",
+        head("POST /users", "Content-Length: 10", "Expect: 100-continue"),
+        head("PUT /buckets/x/files", "Content-Length: 1000"),
+        1000 * head("GET /"),
+        head("GET /health"),
+        head("GET /", *UPGRADE),
+        head("GET /", *UPGRADE) + text("{}")[:-1],
+        head("GET /", *UPGRADE) + text("{}"),
+    ]
+
+
+def hang(connect: Connect, sent: bytes) -> socket.socket:
+    wire = connect()
+    wire.sendall(sent)
+    return wire
+
+
+def stalled_channel(user: User, connect: Connect) -> socket.socket:
+    """Ask for a shard that is larger than the sockets' buffers, read a frame, and stall."""
+    bucket = user.bucket()
+    [pointer] = user.pointers(bucket, user.upload(bucket, bytes(8 * MiB)).json["hash"]).json
+    fields = {name: pointer[name] for name in ("token", "hash", "operation")}
+    wire = hang(connect, head("GET /", *UPGRADE))
+    assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
+    wire.sendall(text(json.dumps(fields)))
+    assert wire.recv(65536)
+    return wire
+
+
+def stalled_upload(user: User, connect: Connect) -> socket.socket:
+    upload = user.upload_head(user.bucket(), 9 * MiB, 9 * MiB + 200)
+    return hang(connect, upload + form(bytes(8 * MiB + 1000))[:-20])
+
+
+def new_user(bridge: Bridge, output: object) -> User:
+    user = User(bridge, "alice", known=True)
+    fields = {"email": user.email, "password": PASSWORD, "pubkey": user.key.public}
+    assert ask(bridge, "POST", "/users", json.dumps(fields)).status == 200
+    link = output.readline().split()[-1]  # type: ignore[attr-defined]
+    assert ask(bridge, "GET", link.removeprefix(bridge.endpoint)).status == 200
+    return user
+
+
+def test_sigterm_ends_the_program_whatever_its_clients_hang_in(data: Path) -> None:
+    bridge = Bridge()
+
+    def connect() -> socket.socket:
+        wire = socket.socket()
+        wire.settimeout(PATIENCE)
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        wire.connect(address(bridge))
+        return wire
+
+    with bridge_process(data, *QUIET) as (bridge.endpoint, process), ExitStack() as clients:
+        user = new_user(bridge, process.stdout)
+        for sent in hanging_requests():
+            clients.enter_context(hang(connect, sent))
+        clients.enter_context(refused_upload(bridge))
+        clients.enter_context(stalled_channel(user, connect))
+        clients.enter_context(stalled_upload(user, connect))
+        assert ask(bridge, "GET", "/ready").status == 200
+        process.terminate()
+        assert process.wait(MINUTE) == 0
+        assert process.stderr
+        errors = process.stderr.read()
+    assert "Traceback" not in errors
+    assert [path for path in (data / "shards").iterdir() if path.stat().st_size < 8 * MiB] == []
+    assert len([*(data / "shards").iterdir()]) == 1, "nothing of the upload is kept"
+
+
+def test_sigterm_ends_the_program_whatever_its_clients_hang_in_within_tls(
+    data: Path, tmp_path: Path
+) -> None:
+    bridge, pem = Bridge(), certificate(tmp_path, "localhost")
+    trusted = ssl.create_default_context(cafile=pem)
+
+    def connect() -> socket.socket:
+        wire = socket.create_connection(address(bridge), timeout=PATIENCE)
+        return trusted.wrap_socket(wire, server_hostname="localhost")
+
+    options = "--tls-cert", str(pem), "--tls-key", str(pem), "--host", "localhost", *QUIET
+    with bridge_process(data, *options) as (bridge.endpoint, process), ExitStack() as clients:
+        clients.enter_context(socket.create_connection(address(bridge)))
+        for sent in hanging_requests():
+            clients.enter_context(hang(connect, sent))
+        with hang(connect, head("GET /ready")) as wire:
+            assert wire.recv(1000).startswith(b"HTTP/1.1 200 ")
+        process.terminate()
+        assert process.wait(MINUTE) == 0
+        assert process.stderr
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_program_ends_although_its_database_and_its_log_hang(data: Path) -> None:
+    bridge = Bridge()
+    with bridge_process(data, "--grace", "0") as (bridge.endpoint, process), ExitStack() as clients:
+        fields = json.dumps({"email": "a@example.com", "password": PASSWORD}).encode()
+        busy = clients.enter_context(closing(sqlite3.connect(data / "metadata.sqlite")))
+        busy.execute("BEGIN IMMEDIATE")
+        connect = partial(socket.create_connection, address(bridge))
+        post = head("POST /users", f"Content-Length: {len(fields)}") + fields
+        clients.enter_context(hang(connect, post))
+        wire = clients.enter_context(hang(connect, 2000 * head("GET /nope")))
+        while select.select([wire], [], [], 0.5)[0]:  # until the pipe of the log is full
+            assert wire.recv(65536)
+        process.terminate()
+        assert process.wait(MINUTE) == 1
+
+
+def test_limit_on_open_files_is_raised(data: Path) -> None:
+    limited, bridge = ["sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh"], Bridge()
+    with (
+        bridge_process(data, wrapper=limited) as (bridge.endpoint, process),
+        ExitStack() as connections,
+    ):
+        idle = [
+            connections.enter_context(socket.create_connection(address(bridge))) for _ in range(300)
+        ]
+        assert ask(bridge, "GET", "/health").status == 200
+        assert not select.select(idle, [], [], 0)[0], "none is closed"
+        process.terminate()
+        assert process.wait(MINUTE) == 0

@@ -1,0 +1,178 @@
+"""Mixed load on the program, which is killed again and again: what it acknowledged is kept.
+
+The seed is printed. LOAD_SEED repeats what the customers draw, and LOAD_MINUTES says how long the
+load lasts: 60 minutes if it is not set.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import secrets
+import socket
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+from customer import BROKEN, Customer
+from processes import MINUTE, bridge_process
+
+from pymdc.bridge import Bridge
+
+MINUTES = float(os.environ.get("LOAD_MINUTES", "60"))
+PERIODS = 15  # between kills, at least
+CUSTOMERS = 8
+NEW_CUSTOMER = 20.0  # seconds between two registrations
+MOST_CUSTOMERS = 24
+_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING) ")
+
+
+@pytest.fixture
+def seed() -> Iterator[int]:
+    given = os.environ.get("LOAD_SEED")
+    seed = int(given) if given else secrets.randbelow(10**6)
+    print(f"\nLOAD_SEED={seed} LOAD_MINUTES={MINUTES:g}")
+    faulthandler.dump_traceback_later(60 * MINUTES + 600, exit=True)
+    yield seed
+    faulthandler.cancel_dump_traceback_later()
+
+
+class Load:
+    """The customers of one bridge, each on a thread; they pause while the bridge is away."""
+
+    def __init__(self, data: Path, seed: int) -> None:
+        self.bridge = Bridge()
+        self._data = data
+        self._seed = seed
+        self._serving = threading.Event()
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.customers: list[Customer] = []
+        self.faults: list[str] = []
+
+    def add_customer(self) -> None:
+        number = len(self.customers)
+        customer = Customer(self.bridge, self._data, f"customer{number}", self._seed + number)
+        self.customers.append(customer)
+        thread = threading.Thread(target=self._run, args=[customer])
+        self._threads.append(thread)
+        thread.start()
+
+    def resume(self) -> None:
+        self._serving.set()
+
+    def pause(self) -> None:
+        """Let nobody begin anything more; what has begun goes on."""
+        self._serving.clear()
+
+    def end(self) -> None:
+        self._over.set()
+        self._serving.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, customer: Customer) -> None:
+        try:
+            while not self._over.is_set() and not self.faults:
+                self._serving.wait()
+                try:
+                    customer.work()
+                except BROKEN as error:
+                    if self._serving.is_set():
+                        raise
+                    customer.log[f"broken by {type(error).__name__}"] += 1
+                    self._serving.wait()
+                    customer.check()
+        except Exception as error:  # noqa: BLE001  # the test fails with it
+            self.faults.append(repr(error))
+
+
+class Program:
+    """The program, on one port and with one log, also after it was killed."""
+
+    def __init__(self, data: Path, log: Path) -> None:
+        self._data = data
+        self._log = log
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+
+    @contextmanager
+    def running(self) -> Iterator[tuple[str, Popen[str]]]:
+        with open(self._log, "a", encoding="utf-8") as log:
+            options = "--port", str(self._port)
+            with bridge_process(self._data, *options, stderr=log) as (endpoint, process):
+                yield endpoint, process
+
+    def check(self) -> None:
+        """Check the folder: no orphan, nothing lost, and the bytes used are those of the files."""
+        with closing(sqlite3.connect(self._data / "metadata.sqlite")) as database:
+            query = database.execute
+            objects = {name for [name] in query("SELECT object FROM shards")}
+            used = query(
+                "SELECT id, used, (SELECT coalesce(sum(size), 0) FROM files WHERE bucket = id)"
+                " FROM buckets"
+            ).fetchall()
+            unneeded = query("SELECT hash FROM shards EXCEPT SELECT shard FROM file_shards")
+            assert unneeded.fetchall() == []
+            assert query("SELECT * FROM uploads").fetchall() == []
+            assert query("SELECT id FROM buckets WHERE removed IS NOT NULL").fetchall() == []
+        stored = {path.name for path in (self._data / "shards").iterdir()}
+        assert stored - objects == set(), "orphans"
+        assert objects - stored == set(), "lost"
+        assert [row for row in used if row[1] != row[2]] == []
+        assert not (self._data / "set-aside").exists()
+
+    def wrong_lines(self) -> list[str]:
+        """Return the lines of the log that the bridge did not mean to write."""
+        lines = self._log.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if not _LINE.match(line)]
+
+
+def test_what_was_acknowledged_outlasts_kills(seed: int, tmp_path: Path) -> None:
+    program, end = Program(tmp_path / "data", tmp_path / "log"), time.monotonic() + 60 * MINUTES
+    load, kills, joined = Load(tmp_path / "data", seed), 0, 0.0
+    try:
+        while time.monotonic() < end and not load.faults:
+            with program.running() as (load.bridge.endpoint, process):
+                program.check()
+                load.resume()
+                killed = time.monotonic() + min(60, 60 * MINUTES / PERIODS)
+                while time.monotonic() < killed and not load.faults:
+                    if len(load.customers) < CUSTOMERS or (
+                        time.monotonic() > joined + NEW_CUSTOMER
+                        and len(load.customers) < MOST_CUSTOMERS
+                    ):
+                        load.add_customer()
+                        joined = time.monotonic()
+                    time.sleep(0.1)
+                load.pause()
+                process.kill()
+                process.wait(MINUTE)
+                kills += 1
+        with program.running() as (load.bridge.endpoint, _):
+            program.check()
+            load.end()
+            for customer in load.customers if not load.faults else ():
+                customer.check(contents=True)
+    finally:
+        load.end()
+    with program.running():
+        program.check()
+    report(load, kills)
+    assert load.faults == []
+    assert program.wrong_lines() == []
+
+
+def report(load: Load, kills: int) -> None:
+    done: Counter[str] = Counter()
+    for customer in load.customers:
+        done += customer.log
+    print(f"{done.total()} requests of {len(load.customers)} customers, {kills} kills")
+    print(dict(done.most_common()))

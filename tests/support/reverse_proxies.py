@@ -1,0 +1,115 @@
+"""The proxies of deploy/, with other ports, names and paths, as processes."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+from processes import MINUTE, ROOT
+
+DEPLOY = ROOT / "deploy"
+
+# Where nginx keeps pieces of requests and answers; only root can use the places it was built with.
+_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+Proxy = Callable[[Path, int, int, Path], AbstractContextManager[None]]
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def nginx(folder: Path, port: int, bridge_port: int, certificate: Path) -> Iterator[None]:
+    """Run nginx with deploy/nginx.conf on *port*."""
+    text = _replaced(
+        (DEPLOY / "nginx.conf").read_text(encoding="utf-8"),
+        ("listen 443", f"listen {port}"),
+        ("listen [::]:443", f"listen [::]:{port}"),
+        ("/etc/letsencrypt/live/bridge.example.com/fullchain.pem", str(certificate)),
+        ("/etc/letsencrypt/live/bridge.example.com/privkey.pem", str(certificate)),
+        ("bridge.example.com", "localhost"),
+        ("127.0.0.1:6382", "bridge"),
+    )
+    if not socket.has_ipv6:
+        text = _replaced(text, (f"listen [::]:{port} ssl;", ""))
+    # Two servers that are one: a request that fails could be sent to the other one as well.
+    bridge = f"server 127.0.0.1:{bridge_port} max_fails=0;"
+    paths = " ".join(f"{name}_temp_path {folder / name};" for name in _TEMPORARY)
+    file = folder / "nginx.conf"
+    file.write_text(
+        f"user {getpass.getuser()}; daemon off; pid {folder / 'pid'};"
+        f" error_log stderr notice; events {{}} http {{ access_log off; {paths}"
+        f" upstream bridge {{ {bridge} {bridge} }}\n{text}}}"
+    )
+    command = [_program("nginx"), "-e", "stderr", "-p", str(folder), "-c", str(file)]
+    with _running(command, "start worker process", {}):
+        yield
+
+
+@contextmanager
+def caddy(folder: Path, port: int, bridge_port: int, certificate: Path) -> Iterator[None]:
+    """Run Caddy with deploy/Caddyfile on *port*."""
+    site = "{$PYMDC_BRIDGE_URL:https://bridge.example.com} {\n"
+    text = _replaced(
+        (DEPLOY / "Caddyfile").read_text(encoding="utf-8"),
+        (site, f"{site}\ttls {certificate} {certificate}\n"),
+    )
+    file = folder / "Caddyfile"
+    file.write_text(f"{{\n\tadmin off\n\tauto_https off\n}}\n{text}")
+    variables = {
+        "PYMDC_BRIDGE_URL": f"https://localhost:{port}",
+        "BRIDGE": f"127.0.0.1:{bridge_port}",
+        "HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder),
+        "XDG_DATA_HOME": str(folder),
+    }
+    command = [_program("caddy"), "run", "--config", str(file), "--adapter", "caddyfile"]
+    with _running(command, "serving initial configuration", variables):
+        yield
+
+
+PROXIES: dict[str, Proxy] = {"nginx": nginx, "caddy": caddy}
+
+
+def _replaced(text: str, *replacements: tuple[str, str]) -> str:
+    for old, new in replacements:
+        assert old in text, f"{old!r} is not in the file"
+        text = text.replace(old, new)
+    return text
+
+
+def _program(name: str) -> str:
+    # Debian has nginx where only root's PATH leads.
+    path = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+@contextmanager
+def _running(command: Sequence[str], ready: str, variables: dict[str, str]) -> Iterator[None]:
+    """Run *command* from when it writes *ready* to stderr until the end of the block."""
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **variables}
+    ) as process:
+        assert process.stderr
+        try:
+            written = ""
+            while ready not in written:
+                line = process.stderr.readline()
+                assert line, f"{command[0]} ended:\n{written}"
+                written += line
+            yield
+        finally:
+            process.terminate()
+            process.communicate(timeout=MINUTE)
