@@ -176,6 +176,7 @@ def _reserve(
         find_bucket(connection, bucket)
         raise not_authorized("PUSH")
     context.load.check_room(min(size, context.shard_size))
+    context.load.reserve.fill()
     reserve(connection, context.limits, upload, bucket, size, context.now())
 
 
