@@ -192,8 +192,8 @@ class Load:
         self._min_free = min_free
         self._claimed = 0  # bytes that are being written
         self._lock = threading.Lock()
-        self._reserve = Reserve(folder)
-        self._reserve.fill()
+        self.reserve = Reserve(folder)
+        self.reserve.fill()
 
     def stop(self) -> None:
         """Note that the bridge is stopping."""
@@ -205,21 +205,22 @@ class Load:
 
     def check_room(self, size: int) -> None:
         """Refuse with 507 unless the disk has room for *size* bytes, and enough besides."""
-        if free_bytes(self._folder) - self._claimed < size + self._min_free:
+        if self.free() - self._claimed < size + self._min_free:
             raise no_space()
-        self._reserve.fill()
 
     @contextmanager
     def room_for(self, size: int) -> Iterator[None]:
         """Claim room on the disk for *size* bytes while the block writes them."""
-        with self._lock:
-            self.check_room(size)
-            self._claimed += size
+        self._claim(size)
         try:
+            self.check_room(0)
             yield
         finally:
-            with self._lock:
-                self._claimed -= size
+            self._claim(-size)
+
+    def _claim(self, size: int) -> None:
+        with self._lock:
+            self._claimed += size
 
     def run(self, function: Callable[[], T], *, share: float = 0.5) -> T:
         """Run *function*, which may use up this *share* of the reserve if the disk is full.
@@ -228,7 +229,7 @@ class Load:
         507 if that does not suffice, and with 503 if another process held the database too long.
         """
         try:
-            return self._reserve.run(function, share)
+            return self.reserve.run(function, share)
         except DiskFullError:
             raise no_space() from None
         except (sa.exc.OperationalError, sqlite3.OperationalError) as error:

@@ -43,7 +43,7 @@ class Together:
             holding = threads.submit(self._commits.run, hold)
             assert begun.wait(20)
             running = [threads.submit(self._commits.run, work) for work in works]
-            while len(self._commits._jobs) < len(works):
+            while len(self._commits._waiting) < len(works):
                 pass
             self.commits = 0
             go_on.set()

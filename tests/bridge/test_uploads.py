@@ -88,6 +88,14 @@ def test_failed_upload_leaves_nothing(
     assert (objects(), rows("files"), rows("shards")) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("size", [2**50 + 1, 2**64, 10**300, -1])
+def test_size_that_no_file_has_is_refused(alice: User, rows: Rows, size: int) -> None:
+    bucket = alice.bucket(storage=None)
+    refusal = (400, "Missing or invalid x-filesize header sent")
+    assert send(alice, bucket, form(DATA), size).error == refusal
+    assert rows("uploads") == 0
+
+
 def test_body_that_is_not_multipart_is_refused(alice: User, bucket: str) -> None:
     for kind in ("text/plain", "multipart/form-data", f"multipart/form-data; boundary={300 * 'x'}"):
         assert send(alice, bucket, form(DATA), 2500, **{"Content-Type": kind}).status == 400

@@ -137,7 +137,7 @@ def _hash(data: memoryview) -> str:
 
 
 def _declared_size(request: Request) -> int | None:
-    """Return the size of the file in bytes; None if the request says none."""
+    """Return the size of the file in bytes; None if the request says none that a file can have."""
     try:
         size = js_number(request.headers["x-filesize"])
     except (KeyError, ValueError):
@@ -179,6 +179,7 @@ def _reserve(
         find_bucket(connection, bucket)
         raise not_authorized("PUSH")
     context.load.check_room(min(size, context.shard_size))
+    context.load.reserve.fill()
     reserve(connection, context.limits, upload, bucket, size, context.now())
 
 

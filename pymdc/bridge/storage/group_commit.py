@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,11 +16,16 @@ T = TypeVar("T")
 
 
 class _Job:
-    """Work for a transaction, and what came of it."""
+    """Work for a transaction, and what came of it.
+
+    *wake* is released when the work is done, or when its thread has to do the work that waits.
+    """
 
     def __init__(self, work: Callable[[sa.Connection], Any]) -> None:
         self.done = False
         self.error: BaseException | None = None
+        self.wake = threading.Lock()
+        self.wake.acquire()
         self._work = work
         self._value: Any = None
 
@@ -45,15 +49,16 @@ class _Job:
 class GroupCommit:
     """Durable transactions on *database*, each after the names of *objects* are on the disk.
 
-    While one thread waits for the disk, others queue their work; the next one runs all of it in
-    one transaction.
+    While one thread waits for the disk, others queue their work; the first of them then runs all
+    of it in one transaction.
     """
 
     def __init__(self, database: Database, objects: ObjectStore) -> None:
         self._database = database
         self._objects = objects
         self._lock = threading.Lock()
-        self._jobs: deque[_Job] = deque()
+        self._waiting: list[_Job] = []
+        self._busy = False
 
     def run(self, work: Callable[[sa.Connection], T]) -> T:
         """Run *work* in a transaction, and return when it is committed.
@@ -62,14 +67,27 @@ class GroupCommit:
         work is run again without it.
         """
         job = _Job(work)
-        self._jobs.append(job)
         with self._lock:
-            if not job.done:  # else another thread has done it meanwhile
-                self._run_all([self._jobs.popleft() for _ in range(len(self._jobs))])
+            self._waiting.append(job)
+            waits, self._busy = self._busy, True
+        if waits:
+            job.wake.acquire()
+        if not job.done:
+            self._run_waiting()
         value: T = job.result()
         return value
 
-    def _run_all(self, jobs: list[_Job]) -> None:
+    def _run_waiting(self) -> None:
+        with self._lock:
+            jobs, self._waiting = self._waiting, []
+        self._run_together(jobs)
+        with self._lock:
+            self._busy = bool(self._waiting)
+            following = self._waiting[:1]
+        for job in jobs + following:
+            job.wake.release()
+
+    def _run_together(self, jobs: list[_Job]) -> None:
         try:
             self._objects.sync()
             with self._database.write() as connection:
@@ -80,6 +98,6 @@ class GroupCommit:
                 jobs[0].error = error
             else:
                 for job in jobs:
-                    self._run_all([job])
+                    self._run_together([job])
         for job in jobs:
             job.done = True

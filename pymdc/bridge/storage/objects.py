@@ -18,6 +18,7 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 _UPLOAD_DIGITS = 24  # of a name; the others are its place in the upload
 _HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")
 _BATCH = 1000
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -45,6 +46,7 @@ class ObjectStore:
 
     def __init__(self, folder: Path, *, fsync: bool) -> None:
         self._folder = folder
+        self._prefix = os.path.join(folder, "")
         self._set_aside = folder.with_name("set-aside")
         self._fsync = fsync
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,21 +75,27 @@ class ObjectStore:
 
     def put(self, name: str, data: memoryview) -> None:
         """Store *data*; refuse with 507 if the disk is full."""
-        part = self._folder / f"{name}#1"
+        path = f"{self._prefix}{name}"  # a Path takes longer than the system calls
+        part = f"{path}#1"
         try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", 0) as file:
-                rest = data
-                while rest:
-                    rest = rest[file.write(rest) :]
-                if self._fsync:
-                    os.fsync(file.fileno())
-            part.replace(self._folder / name)
+            self._write(part, data)
+            os.replace(part, path)
         except OSError as error:
             with suppress(OSError):
-                part.unlink(missing_ok=True)
+                os.unlink(part)
             if error.errno in FULL:
                 raise Refused(507, "The bridge has no space left") from error
             raise
+
+    def _write(self, path: str, data: memoryview) -> None:
+        descriptor = os.open(path, _NEW, 0o600)
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+            if self._fsync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def sync(self) -> None:
         """Wait until the names of all objects that are stored are on the disk."""

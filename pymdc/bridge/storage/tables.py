@@ -143,6 +143,10 @@ _BUCKET = (
     .join(users)
     .where(buckets.c.id == sa.bindparam("id"), buckets.c.removed.is_(None))
 )
+_REDEEM = {
+    table: sa.delete(table).where(table.c.token == sa.bindparam("its")).returning(table)
+    for table in (tokens, pointers)
+}
 _USERS_BUCKET = _BUCKET.where(buckets.c.user == sa.bindparam("user"))
 
 
@@ -194,6 +198,5 @@ def redeem_token(
     connection: sa.Connection, table: sa.Table, token: str, now: int
 ) -> sa.RowMapping | None:
     """Delete *token* and return its row; None if there is no such token, or if it has expired."""
-    statement = sa.delete(table).where(table.c.token == token).returning(table)
-    row = connection.execute(statement).mappings().first()
+    row = connection.execute(_REDEEM[table], {"its": token}).mappings().first()
     return row if row is not None and row["expires"] > now else None
