@@ -358,22 +358,15 @@ signal.set_wakeup_fd(unused)
 os.close(unused)
 """
 IN_A_CHILD = """
-import multiprocessing, warnings
+import os, threading
+from pymdc._calls.monitor import monitor
 
-warnings.simplefilter("ignore")  # of forks while threads run
-
-def calls():
-    exec(noted_only, globals())
-
-def fork(value):
-    threading.main_thread().join()
-    child = multiprocessing.get_context("fork").Process(target=calls)
-    child.start()
-    child.join()
-    say(type(value).__name__)
-
-noted_only = %r
-pymdc.Client().run(lambda scope: None, fork)
+monitor.prepare_wake()  # as Python does when the main thread ends
+child = os.fork()
+if not child:
+    monitor.prepare_wake()
+    os._exit(monitor._to_wake != threading.get_ident())
+print(os.waitpid(child, 0)[1])
 """
 RETRYING = """
 def again(value):
@@ -453,12 +446,8 @@ def test_ctrl_c_just_before_the_wait_for_callbacks_cancels_them(before: str) -> 
     assert sorted(ended.stdout.splitlines()) == [*cancelled, "ready"]
 
 
-def test_ctrl_c_just_before_a_child_waits_for_callbacks_ends_it() -> None:
-    with GatedServer() as server:
-        settings = {"PYMDC_ENDPOINT": server.endpoint, "PYMDC_TIMEOUT": str(SOON)}
-        ended = python("-c", PROGRAM + IN_A_CHILD % NOTED_ONLY, env=settings)
-        server.open.set()
-    assert (ended.stdout, ended.stderr) == ("ready\nNoneType\n", "")
+def test_child_that_inherits_the_handler_wakes_its_main_thread() -> None:
+    assert python("-c", IN_A_CHILD).stdout == "0\n"
 
 
 class BusyAtTheEnd:
