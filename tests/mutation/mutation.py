@@ -42,7 +42,11 @@ EQUIVALENTS = HERE / "equivalents.txt"
 REMEMBERED = ROOT / ".mutation.json"
 REACH = 97  # percent
 MARK = "MUTATION_COPY"  # the variable by which all processes of a copy are known
-SOURCES = {".py", ".json", ".sql", ".toml", ".rst"}  # on which a test may depend
+# What all tests may depend on; besides, each depends on its own file.
+SHARED = (
+    *("*.rst", "*.py", "*.toml", "docs/*.rst", "examples/*.py", "pymdc/**/*.py"),
+    *("tests/*.py", "tests/support/*.py", "tests/*/conftest.py", "tests/*/*.json", "tests/*/*.sql"),
+)
 HIDDEN = shutil.ignore_patterns(".git", ".tox", ".venv", "*_cache", "*.egg-info", "build")
 ATTEMPTS = 3
 LONGEST = 900  # seconds for one test file without a mutant
@@ -121,8 +125,7 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        places = ("*", "docs/*", "examples/*", "pymdc/**/*", "tests/**/*")
-        files = {path for place in places for path in ROOT.glob(place) if path.suffix in SOURCES}
+        files = {path for place in SHARED for path in ROOT.glob(place)}
         tests = set(ROOT.glob("tests/*/test_*.py"))
         shared = sorted(files - tests)
         code = hashlib.sha256(b"".join(path.read_bytes() for path in shared))
