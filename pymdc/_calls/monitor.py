@@ -60,10 +60,6 @@ class Monitor:
         """Monitor the calls of *pool*."""
         self._pools.add(pool)
 
-    def remove(self, pool: MonitoredPool) -> None:
-        """Stop monitoring the calls of *pool*."""
-        self._pools.discard(pool)
-
     def hold(self) -> None:
         """Keep the process running until no callback is outstanding."""
         if not (self._threads or self.interrupted or is_shutting_down()):

@@ -180,7 +180,6 @@ class WorkerPool:
 
     def abandon(self) -> None:
         """Forget all calls: in a forked child they belong to the parent, which runs callbacks."""
-        monitor.remove(self)
         self.threads.abandon()
         self._queue.abandon()
         self._cancelled.abandon()

@@ -247,6 +247,13 @@ def test_finished_call_is_not_cancelled() -> None:
     assert got == [[]]
 
 
+def test_finished_scope_is_not_cancelled() -> None:
+    scope = CancelScope()
+    assert scope.finish("value") == "value"
+    assert not scope.cancel()
+    scope.check()
+
+
 class BlockingIdleConnections(deque[Any]):
     """Idle connections; the thread that puts back the first one waits for ``go_on``."""
 

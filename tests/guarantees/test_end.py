@@ -232,6 +232,7 @@ def test_close_with_timeout_cancels_blocking_calls() -> None:
         assert not blocking.is_alive()
         server.open.set()
     assert [type(value) for value in got] == [Cancelled]
+    assert str(got[0]).endswith(": the client was closed")
 
 
 def test_call_that_starts_after_close_is_cancelled() -> None:
@@ -358,22 +359,15 @@ signal.set_wakeup_fd(unused)
 os.close(unused)
 """
 IN_A_CHILD = """
-import multiprocessing, warnings
+import os, threading
+from pymdc._calls.monitor import monitor
 
-warnings.simplefilter("ignore")  # of forks while threads run
-
-def calls():
-    exec(noted_only, globals())
-
-def fork(value):
-    threading.main_thread().join()
-    child = multiprocessing.get_context("fork").Process(target=calls)
-    child.start()
-    child.join()
-    say(type(value).__name__)
-
-noted_only = %r
-pymdc.Client().run(lambda scope: None, fork)
+monitor.prepare_wake()  # as Python does when the main thread ends
+child = os.fork()
+if not child:
+    monitor.prepare_wake()
+    os._exit(monitor._to_wake != threading.get_ident())
+print(os.waitpid(child, 0)[1])
 """
 RETRYING = """
 def again(value):
@@ -453,27 +447,28 @@ def test_ctrl_c_just_before_the_wait_for_callbacks_cancels_them(before: str) -> 
     assert sorted(ended.stdout.splitlines()) == [*cancelled, "ready"]
 
 
-def test_ctrl_c_just_before_a_child_waits_for_callbacks_ends_it() -> None:
-    with GatedServer() as server:
-        settings = {"PYMDC_ENDPOINT": server.endpoint, "PYMDC_TIMEOUT": str(SOON)}
-        ended = python("-c", PROGRAM + IN_A_CHILD % NOTED_ONLY, env=settings)
-        server.open.set()
-    assert (ended.stdout, ended.stderr) == ("ready\nNoneType\n", "")
+def test_child_that_inherits_the_handler_wakes_its_main_thread() -> None:
+    assert python("-c", IN_A_CHILD).stdout == "0\n"
+
+
+def has_ended(thread: threading.Thread) -> bool:
+    thread.join(AT_ONCE)
+    return not thread.is_alive()
 
 
 class BusyAtTheEnd:
     """The pool of a program that ends just after the pool was idle, and has a call again."""
 
     def __init__(self, monitor: Monitor) -> None:
-        self.monitor, self.asked = monitor, 0
+        self.monitor, self.asked, self.ended, self.over = monitor, 0, False, False
 
     @property
     def idle(self) -> bool:
         self.asked += 1
-        asked = self.asked
-        if asked == 2:
-            self.monitor.at_exit()
-        return asked in (1, 4)
+        if self.asked == 2:
+            self.monitor.at_exit()  # which finds the call, and cancels it
+            self.ended = True
+        return self.over or not (self.ended or self.asked == 3)
 
     def check_deadlines(self) -> None:
         pass
@@ -489,8 +484,30 @@ def test_monitor_ends_with_the_program_whatever_it_just_does() -> None:
     monitor.hold()
     thread = monitor._thread
     assert thread
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
+    ended = has_ended(thread)
+    pool.over = True
+    assert ended
+
+
+class BusyAfterTheEnd(BusyAtTheEnd):
+    """The pool of a program that ends while it is idle, and then has calls again."""
+
+    @property
+    def idle(self) -> bool:
+        return self.over or threading.current_thread() is not self.monitor._thread
+
+
+def test_monitor_that_is_busy_again_after_the_end_ends_too() -> None:
+    monitor = Monitor()
+    pool = BusyAfterTheEnd(monitor)
+    monitor.add(pool)
+    monitor.hold()
+    thread = monitor._thread
+    assert thread
+    monitor.at_exit()
+    ended = has_ended(thread)
+    pool.over = True
+    assert ended
 
 
 TOLD_OF_SIGNALS = """

@@ -152,6 +152,46 @@ def test_callback_may_fork_and_return_in_both_processes() -> None:
     assert (ended.stdout, ended.stderr) == ("0\n", "")
 
 
+# Another thread holds the lock of the queue of which the callback is run.
+LOCKED_QUEUE = """
+import os, pymdc, signal, sys, threading
+
+client = pymdc.Client("http://127.0.0.1:1", workers=1)
+queue = getattr(client._pool, sys.argv[1])
+locked, told, over = threading.Event(), threading.Event(), threading.Event()
+
+def lock():
+    with queue._lock:
+        locked.set()
+        told.wait(20)
+
+def fork(value):
+    holder = threading.Thread(target=lock)
+    holder.start()
+    locked.wait(20)
+    child = os.fork()
+    if not child:
+        signal.alarm(10)
+        return
+    print(os.waitpid(child, 0)[1], flush=True)
+    told.set()
+    over.set()
+
+if sys.argv[1] == "_cancelled":
+    client.run(lambda scope: over.wait(20), lambda value: None)
+    client.run(lambda scope: None, fork).cancel()
+else:
+    client.run(lambda scope: None, fork)
+client.close()
+"""
+
+
+@pytest.mark.parametrize("queue", ["_queue", "_cancelled"])
+def test_child_does_not_wait_for_the_lock_of_a_queue(queue: str) -> None:
+    ended = python(*FORKS, "-c", LOCKED_QUEUE, queue)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("0\n", "", 0)
+
+
 # A handler forks while `close` waits for a callback that the worker of another client runs.
 CLOSING = """
 import os, pymdc, signal, sys, threading

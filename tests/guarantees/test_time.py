@@ -37,6 +37,7 @@ from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import file_hash
 from pymdc._http.connection import connection_to
 from pymdc._http.raw_response import EarlyResponse
+from pymdc.rest import REST
 
 LIMIT = 0.3
 LONG = 60
@@ -203,7 +204,8 @@ STEADY: dict[str, Any] = {"total": LIMIT, "stall": 2.0}
 BLOCKS = 24  # their pauses together exceed the total and the stall
 
 
-def test_slow_steady_upload_succeeds() -> None:
+@pytest.mark.parametrize("by_rest", [False, True], ids=["upload", "REST"])
+def test_slow_steady_upload_succeeds(by_rest: bool) -> None:
     class Slow(io.BytesIO):
         pauses = pauses(BLOCKS)
 
@@ -220,7 +222,12 @@ def test_slow_steady_upload_succeeds() -> None:
 
     with RawServer(store) as server, pymdc.Client(server.endpoint, **STEADY) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        assert files.upload(Slow(data), "token") == {"hash": file_hash(data)}
+        if by_rest:
+            headers = {"x-token": "token", "x-filesize": str(len(data))}
+            value = REST("PUT", "/buckets/b/files", {"f": Slow(data)}, (), headers, client=client)
+        else:
+            value = files.upload(Slow(data), "token")
+    assert value == {"hash": file_hash(data)}
 
 
 def test_slow_steady_download_succeeds(tmp_path: Path) -> None:

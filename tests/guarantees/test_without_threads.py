@@ -12,6 +12,7 @@ from processes import python
 from servers import ANSWER, Handler, RawServer, answer_all, read_request, wait
 
 import pymdc
+from pymdc._calls.threads import start_thread
 
 PROGRAM = """
 import io, pymdc, sys, threading
@@ -182,3 +183,14 @@ def test_transfers_work_during_and_after_failed_thread_starts(
     ended = python("-c", TRANSFERS, client.endpoint, bucket_id, key, str(tmp_path))
     assert (ended.stdout, ended.stderr) == ("9000000\n9000001\n", "")
     assert ended.returncode == 0
+
+
+class EndingThread(threading.Thread):
+    """As a thread whose start a trace function breaks off."""
+
+    def start(self) -> None:
+        raise SystemExit
+
+
+def test_thread_whose_start_is_broken_off_counts_as_not_started() -> None:
+    assert start_thread(EndingThread()) is False

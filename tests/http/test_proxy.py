@@ -293,6 +293,11 @@ def test_refusal_of_proxy_names_proxy_without_credentials(
     assert proxy.requests == []
 
 
+TOO_LONG = (b"HTTP/1.1 200 OK\r\nA: %s\r\nB: " % (b"a" * 40_000)).ljust(
+    64 * 1024 - 3, b"b"
+) + b"\r\n\r\n"
+
+
 def close_after_request(connection: socket.socket) -> None:
     read_request(connection)
 
@@ -315,6 +320,7 @@ def close_after_request(connection: socket.socket) -> None:
             "the proxy's answer was incomplete or too long",
         ),
         (answering(b"x" * 70_000), "the proxy's answer was incomplete or too long"),
+        (answering(TOO_LONG), "the proxy's answer was incomplete or too long"),
     ],
 )
 def test_server_that_is_no_proxy_is_connect_error(

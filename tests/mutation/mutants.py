@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import difflib
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,11 @@ class Mutant:
     def name(self) -> str:
         """The name of this mutant, which stays when lines are added above."""
         return f"{self.path} {self.scope}\n{self.diff}"
+
+    @property
+    def digest(self) -> str:
+        """What tells this mutant from all others; two lines of a function may look the same."""
+        return hashlib.sha256(f"{self.path}\n{self.source}".encode()).hexdigest()
 
 
 def mutants(path: str, source: str) -> Iterator[Mutant]:

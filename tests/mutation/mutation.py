@@ -3,10 +3,12 @@
     tox -e mutation [-- FILE_OR_FOLDER ...]
 
 MUTATION_SIZE mutants (100) are drawn by MUTATION_SEED (1) from all of those in pymdc without the
-bridge, or in the files and folders that are named. Each lives in a copy of the project, one of
-MUTATION_JOBS (2), in which those test files run that run its lines, the nearest ones first, until
-one fails. A test that hangs has failed. A mutant that no test can tell from the original stands in
-equivalents.txt, with the reason.
+bridge, or in the files and folders that are named; a change of the code changes few of the draws.
+Each lives in a copy of the project, one of MUTATION_JOBS (2), in which those test files run that
+run its lines, the nearest ones first, until one fails. A test that hangs has failed. A mutant that
+no test can tell from the original stands in equivalents.txt, with the reason.
+
+What is found is remembered in .mutation.json: a later run repeats what depends on a changed file.
 
 The exit status is 0 if at least 97 % of the mutants that are no equivalents were killed.
 """
@@ -17,12 +19,12 @@ import hashlib
 import json
 import os
 import py_compile
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -30,6 +32,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from mutants import Mutant, mutants
 
@@ -39,6 +42,11 @@ EQUIVALENTS = HERE / "equivalents.txt"
 REMEMBERED = ROOT / ".mutation.json"
 REACH = 97  # percent
 MARK = "MUTATION_COPY"  # the variable by which all processes of a copy are known
+# What all tests may depend on; besides, each depends on its own file.
+SHARED = (
+    *("*.rst", "*.py", "*.toml", "docs/*.rst", "examples/*.py", "pymdc/**/*.py"),
+    *("tests/*.py", "tests/support/*.py", "tests/*/conftest.py", "tests/*/*.json", "tests/*/*.sql"),
+)
 HIDDEN = shutil.ignore_patterns(".git", ".tox", ".venv", "*_cache", "*.egg-info", "build")
 ATTEMPTS = 3
 LONGEST = 900  # seconds for one test file without a mutant
@@ -110,21 +118,52 @@ class Tested:
     lines: Mapping[str, Sequence[int]]
 
 
-def all_tested(pool: Executor, copies: SimpleQueue[Copy]) -> dict[str, Tested]:
-    """Return what each test file takes and runs; nothing is run where no file has changed."""
-    files = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("pymdc/**/*.py")]
-    digest = hashlib.sha256(b"".join(sorted(file.read_bytes() for file in files))).hexdigest()
-    if REMEMBERED.exists() and (before := json.loads(REMEMBERED.read_text()))["of"] == digest:
-        return {name: Tested(*each) for name, each in before["tests"].items()}
-    names = sorted(str(file.relative_to(ROOT)) for file in ROOT.glob("tests/*/test_*.py"))
-    tests = dict(zip(names, pool.map(partial(tested, copies), names), strict=True))
-    plain = {name: (each.seconds, each.lines) for name, each in tests.items()}
-    REMEMBERED.write_text(json.dumps({"of": digest, "tests": plain}))
-    return tests
+class Memory:
+    """What earlier runs found out, as long as nothing that it depends on has changed.
+
+    What a test file does depends on itself, on the code, and on what all tests share.
+    """
+
+    def __init__(self) -> None:
+        files = {path for place in SHARED for path in ROOT.glob(place)}
+        tests = set(ROOT.glob("tests/*/test_*.py"))
+        shared = sorted(files - tests)
+        code = hashlib.sha256(b"".join(path.read_bytes() for path in shared))
+        self.digests: dict[str, str] = {}  # of the test files, by their names
+        for path in sorted(tests):
+            digest = code.copy()
+            digest.update(path.read_bytes())
+            self.digests[str(path.relative_to(ROOT))] = digest.hexdigest()
+        self._lock = threading.Lock()
+        self._facts: dict[str, Any] = {}
+        if REMEMBERED.exists():
+            known = json.loads(REMEMBERED.read_text(encoding="utf-8"))
+            digests = set(self.digests.values())
+            self._facts = {name: fact for name, fact in known.items() if fact[0] in digests}
+
+    def get(self, name: str) -> Any:
+        """Return the fact of this *name*, None if it is not known."""
+        return self._facts.get(name, [None, None])[1]
+
+    def put(self, name: str, test: str, fact: object) -> None:
+        """Remember a *fact* that the file *test* has shown."""
+        with self._lock:
+            self._facts[name] = self.digests[test], fact
+            part = REMEMBERED.with_suffix(".part")
+            part.write_text(json.dumps(self._facts), encoding="utf-8")
+            part.replace(REMEMBERED)
 
 
-def tested(copies: SimpleQueue[Copy], name: str) -> Tested:
+def all_tested(pool: Executor, copies: SimpleQueue[Copy], memory: Memory) -> dict[str, Tested]:
+    """Return what each test file takes and runs."""
+    names = sorted(memory.digests)
+    return dict(zip(names, pool.map(partial(tested, copies, memory), names), strict=True))
+
+
+def tested(copies: SimpleQueue[Copy], memory: Memory, name: str) -> Tested:
     """Run the test file *name* alone, and once more under coverage; raise if it fails alone."""
+    if known := memory.get(name):
+        return Tested(*known)
     copy = copies.get()
     try:
         begun = time.monotonic()
@@ -133,7 +172,9 @@ def tested(copies: SimpleQueue[Copy], name: str) -> Tested:
             raise RuntimeError(f"{name} fails without a mutant:\n{output[-5000:]}")
         seconds = time.monotonic() - begun
         print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
-        return Tested(seconds, _lines(copy, name))
+        lines = _lines(copy, name)
+        memory.put(name, name, (seconds, lines))
+        return Tested(seconds, lines)
     finally:
         copies.put(copy)
 
@@ -153,8 +194,12 @@ def _lines(copy: Copy, name: str) -> dict[str, list[int]]:
     }
 
 
-def killer(copies: SimpleQueue[Copy], tests: Mapping[str, Tested], mutant: Mutant) -> str | None:
+def killer(
+    copies: SimpleQueue[Copy], memory: Memory, tests: Mapping[str, Tested], mutant: Mutant
+) -> str | None:
     """Return the test file that fails with *mutant*, None where all of them pass."""
+    if known := memory.get(mutant.digest):
+        return str(known)
     copy = copies.get()
     try:
         original = (copy.folder / mutant.path).read_text(encoding="utf-8")
@@ -164,6 +209,8 @@ def killer(copies: SimpleQueue[Copy], tests: Mapping[str, Tested], mutant: Mutan
         copy.write(mutant.path, original)
     finally:
         copies.put(copy)
+    if found:
+        memory.put(mutant.digest, found, found)
     said = f"killed by {found}" if found else f"SURVIVED\n{mutant.diff}"
     print(f"{mutant.path}:{mutant.lines.start} {said}", file=sys.stderr, flush=True)
     return found
@@ -224,11 +271,16 @@ def everything(places: Iterable[str]) -> list[Mutant]:
     ]
 
 
+def lot(seed: str, mutant: Mutant) -> str:
+    """Return the lot of *mutant*, by which it is drawn."""
+    return hashlib.sha256(f"{seed} {mutant.name}".encode()).hexdigest()
+
+
 def main(places: Sequence[str]) -> int:
     size, seed = int(os.environ.get("MUTATION_SIZE", 100)), os.environ.get("MUTATION_SEED", "1")
     found, known = everything(places or ["pymdc"]), equivalents()
     stale = sorted(known.keys() - {mutant.name for mutant in everything(["pymdc"])})
-    chosen = random.Random(seed).sample(found, min(size, len(found)))
+    chosen = sorted(found, key=partial(lot, seed))[:size]
     drawn = [mutant for mutant in chosen if mutant.name not in known]
     print(f"{len(found)} mutants; {len(chosen)} drawn by seed {seed}", file=sys.stderr)
     jobs = int(os.environ.get("MUTATION_JOBS", 2))
@@ -237,8 +289,9 @@ def main(places: Sequence[str]) -> int:
         for number in range(jobs):
             shutil.copytree(ROOT, Path(folder, str(number)), ignore=HIDDEN, symlinks=True)
             copies.put(Copy(Path(folder, str(number))))
-        tests = all_tested(pool, copies)
-        killers = list(pool.map(partial(killer, copies, tests), drawn))
+        memory = Memory()
+        tests = all_tested(pool, copies, memory)
+        killers = list(pool.map(partial(killer, copies, memory, tests), drawn))
     return report(dict(zip(drawn, killers, strict=True)), tests, len(chosen), stale)
 
 

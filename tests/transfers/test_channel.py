@@ -23,7 +23,7 @@ import pymdc
 from pymdc import exceptions
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._crypto.file_hash import file_hash
-from pymdc._transfers.channel import Channel
+from pymdc._transfers.channel import Channel, _safe_url, parse_channel_url
 
 
 def download(ask: Ask, pointers: Any, to: Path | io.BytesIO, name: str = HASH) -> Any:
@@ -270,3 +270,17 @@ def test_token_is_not_logged_even_at_debug(
     assert (tmp_path / "out").exists()
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("pymdc")]
     assert "secret-token" not in " ".join(ours)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ws://bridge.example/path?token=1", "ws://bridge.example"),
+        ("ws://bridge.example:80", "ws://bridge.example"),
+        ("wss://user:pass@bridge.example:443", "wss://bridge.example"),
+        ("ws://bridge.example:443", "ws://bridge.example:443"),
+        ("wss://[::1]:80", "wss://[::1]:80"),
+    ],
+)
+def test_channel_is_shown_by_host_and_unusual_port(url: str, shown: str) -> None:
+    assert _safe_url(parse_channel_url(url)) == shown

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import channels
 import pytest
 from fake_bridge import (
     DATA,
@@ -152,6 +153,16 @@ def test_part_file_is_checked_before_it_is_used(
     assert os.listdir(tmp_path) == ["out"]
     assert sorted(fake.requested) == fetched
     assert reports[-1] == (len(DATA), len(DATA))
+
+
+def test_part_file_of_a_single_shard_is_used(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / f".pymdc-{channels.HASH}.part").write_bytes(channels.DATA)
+    only = {**channels.pointer("ws://127.0.0.1:1"), "size": len(channels.DATA)}
+    with channels.pointer_server([only]) as endpoint, pymdc.Client(endpoint) as client:
+        files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
+        got = ask(files.download, channels.HASH, "token", to=tmp_path / "out")
+    assert got["size"] == len(channels.DATA)
+    assert (tmp_path / "out").read_bytes() == channels.DATA
 
 
 KILLED = """
@@ -489,6 +500,6 @@ def test_pointer_with_wrong_size_is_an_integrity_error(ask: Ask, tmp_path: Path,
 
 
 def test_number_of_channels_must_be_a_whole_number_above_zero() -> None:
-    for channels in (0, -1, 1.5, True, "4"):
+    for number in (0, -1, 1.5, True, "4"):
         with pytest.raises(ValueError, match="expected a whole number above zero"):
-            pymdc.Client("http://127.0.0.1:1", channels=channels)  # type: ignore[arg-type]
+            pymdc.Client("http://127.0.0.1:1", channels=number)  # type: ignore[arg-type]

@@ -123,3 +123,9 @@ def test_progress_must_be_a_function(method: Callable[..., Any]) -> None:
     files = pymdc.api.Files("b", pymdc.ECDSA())
     with pytest.raises(TypeError, match="progress is int; expected a function of two numbers"):
         method(files, "name", progress=5)
+
+
+def test_progress_without_a_total_reports_none() -> None:
+    recorder = ProgressRecorder()
+    Progress(recorder).report(5)
+    assert recorder.reports == [(5, None)]

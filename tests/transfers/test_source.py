@@ -368,3 +368,12 @@ def test_uploads_beyond_the_descriptor_limit_all_arrive(
     done = python("-c", MANY, bucket.bucket_id, key, str(tmp_path), env=settings)
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout == "True\n500 {5}\n"
+
+
+def test_content_may_change_its_size_once_its_source_is_closed() -> None:
+    data = bytearray(DATA)
+    with Source(data).opened(CancelScope()) as file:
+        with pytest.raises(BufferError):
+            data.append(0)
+    data.append(0)
+    del file  # which is held until here, as a traceback or a generator may hold it

@@ -450,3 +450,9 @@ def test_hash_is_not_compared_without_verify(ask: Ask) -> None:
         with pymdc.Client(server.endpoint) as client:
             files = Files("b", pymdc.ECDSA(), client=client)
             assert ask(files.upload, bytearray(DATA), "token", verify=False) == entry
+
+
+def test_body_that_is_not_sent_has_no_hash(file: BinaryIO) -> None:
+    scope = CancelScope()
+    with body_of(Source(file), scope, Progress(None), None) as body:
+        assert body.hash is None
