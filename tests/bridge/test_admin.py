@@ -318,7 +318,7 @@ def test_usage_has_totals_and_each_user(alice: User, bucket: str, admin: Admin) 
     mine = {"buckets": 2, "files": 2, "used": 5000}
     each = [{"email": alice.email} | mine]
     assert value == {
-        **{"users": 1, "objects": 3, "objects_size": 2500, "sent_this_month": 5000},
+        **{"users": 1, "objects": 3, "objects_size": 2500, "sent_this_month": 2500},
         **mine,
         **{"by_user": each},
     }

@@ -123,7 +123,7 @@ PREAMBLES = [
     b"Content-Type: application/octet-stream\r\n\r\nno file\r\n",
     f'\r\n--{BOUNDARY}ed\r\nContent-Disposition: form-data; filename="no"\r\n\r\nx\r\n'.encode(),
     f"--{BOUNDARY[:-1]}\r\n-\r\r\n--\r\n".encode(),
-    1000 * b"\r\n--",
+    100 * b"\r\n--",
 ]
 
 

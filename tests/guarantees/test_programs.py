@@ -69,7 +69,7 @@ def test_setup_commands_are_the_same_everywhere() -> None:
     )
     contributing = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
     assert blocks(contributing, "console")[0] == f"$ {first}\n$ {second}\n"
-    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith(f"\n{second}\n")
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").find(f"\n{second}\n") > 0
 
 
 def test_python_versions_in_setup_py_are_tested_by_tox_and_ci() -> None:

@@ -145,7 +145,7 @@ _BUCKET = (
 )
 _REDEEM = {
     table: sa.delete(table).where(table.c.token == sa.bindparam("its")).returning(table)
-    for table in (tokens, pointers)
+    for table in (tokens, pointers, resets)
 }
 _USERS_BUCKET = _BUCKET.where(buckets.c.user == sa.bindparam("user"))
 

@@ -128,11 +128,3 @@ def add_transfer(connection: sa.Connection, bucket: str, month: str, size: int) 
     """Count *size* bytes more as pulled in *month*, or less if negative."""
     this = sa.update(transfers).where(transfers.c.bucket == bucket, transfers.c.month == month)
     connection.execute(this.values(size=transfers.c.size + size))
-
-
-def _check(whose: str, used: int, limit: float | None, size: int) -> None:
-    if limit is not None and used + size > limit * _GB:
-        raise Refused(
-            413,
-            f"{whose} has no room for {size} bytes more: {used} of {round(limit * _GB)} are used",
-        )
