@@ -72,6 +72,27 @@ def names(user: User, bucket: str, query: str) -> list[str]:
     return [file["filename"] for file in reply.json]
 
 
+def test_list_has_a_limit_and_begins_after_a_file(
+    alice: User, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.routes.files.PAGE", 3)
+    hashes = [alice.upload(bucket, name.encode(), name).json["hash"] for name in "abcdefgh"]
+    assert names(alice, bucket, "") == [*"abcdefgh"]
+    for limit in (0, 1, 3, 4, 6, 7, 8, 9, 10**17):
+        assert names(alice, bucket, f"limit={limit}") == [*"abcdefgh"[:limit]]
+        assert names(alice, bucket, f"after={hashes[1]}&limit={limit}") == [*"cdefgh"[:limit]]
+    assert names(alice, bucket, f"after={hashes[7]}") == []
+    assert names(alice, bucket, f"name=f&after={hashes[4]}&limit=1") == ["f"]
+    assert names(alice, bucket, f"name=f&after={hashes[5]}") == []
+
+
+def test_list_begins_after_no_file_of_another_bucket(alice: User, bucket: str) -> None:
+    other = alice.upload(alice.bucket(), b"other").json["hash"]
+    for after in (other, "x"):
+        reply = alice.ask("GET", f"/buckets/{bucket}/files", query=f"after={after}")
+        assert reply.error == (404, "File not found")
+
+
 def test_name_in_a_list_is_no_pattern(alice: User, bucket: str) -> None:
     for name in ("a", "%", "_", "A"):
         alice.upload(bucket, name.encode(), name)
