@@ -16,5 +16,5 @@ class Refused(Exception):
         self.headers = tuple((name.replace("_", "-"), text) for name, text in headers.items())
 
 
-class DamagedError(OSError):
+class DamagedDatabaseError(OSError):
     """A page of the database is damaged; the message says so in one line."""

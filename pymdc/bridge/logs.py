@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
-from pymdc.bridge.errors import DamagedError
+from pymdc.bridge.errors import DamagedDatabaseError
 from pymdc.bridge.settings import MAX_LOGGED
 
 _SECRETS = re.compile(
@@ -176,7 +176,7 @@ def configure(level: str, style: str) -> None:
 
 def log_fault(what: str, error: Exception) -> None:
     """Log that *what* failed; with a traceback, unless the message of *error* says everything."""
-    if isinstance(error, DamagedError):
+    if isinstance(error, DamagedDatabaseError):
         _faults.error("%s failed: %s", what, error)
     else:
         _faults.error("%s failed", what, exc_info=error)

@@ -14,11 +14,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.logs import Entry, log_fault
-from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, MANY_CHANNELS
+from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, FRAMES_AT_ONCE, MANY_CHANNELS
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
 
 _FRAME = 65536  # bytes, the most that the protocol allows
-_BLOCK = 8 * _FRAME
+_BLOCK = FRAMES_AT_ONCE * _FRAME
 _log = logging.getLogger("pymdc.bridge")
 
 

@@ -143,6 +143,8 @@ class App:
                 await self._send_pages(response, headers, body, send, entry)
         except (Refused, asyncio.CancelledError) as error:  # in the middle of the pages
             entry.note = str(error) or "The bridge is stopping"
+        except Exception as error:  # noqa: BLE001  # as above; the list ends in the middle
+            log_fault(f"the {scope['method']} request {entry.request}", error)
         finally:
             entry.received = body.size
             if scope["method"] == "HEAD":

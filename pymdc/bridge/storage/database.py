@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pymdc.bridge.errors import DamagedError
+from pymdc.bridge.errors import DamagedDatabaseError
 from pymdc.bridge.settings import BUSY_SECONDS
 from pymdc.bridge.storage.schema import check_schema, prepare_schema
 
@@ -129,7 +129,7 @@ def _tell_damage(context: sa.engine.ExceptionContext) -> None:
     """Say of a damaged database which one it is, instead of which statement found it."""
     error, engine = context.original_exception, context.engine
     if "malformed" in str(error) and engine is not None:
-        raise DamagedError(f"{engine.url.database} is damaged: {error}; restore a backup")
+        raise DamagedDatabaseError(f"{engine.url.database} is damaged: {error}; restore a backup")
 
 
 def _is_not_debug(record: logging.LogRecord) -> bool:
