@@ -210,6 +210,26 @@ def test_pointers_that_are_not_made_take_no_transfer(
     assert transferred(data) == 2 * rows("pointers")
 
 
+def test_pointers_of_a_later_page_are_made_with_the_reserve_of_a_full_disk(
+    shards: tuple[User, str, str], data: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, make = threading.Event(), _Pointers.add
+
+    def fail_once(*arguments: Any) -> list[dict[str, Any]]:
+        made = make(*arguments)
+        if rows("pointers") and not failed.is_set():
+            failed.set()
+            raise sqlite3.OperationalError("database or disk is full")
+        return made
+
+    monkeypatch.setattr(_Pointers, "add", fail_once)
+    user, bucket, name = shards
+    answer = user.pointers(bucket, name).json
+    assert failed.is_set()
+    assert len({pointer["token"] for pointer in answer}) == rows("pointers") == 1200
+    assert transferred(data) == 2400
+
+
 def test_expired_tokens_are_deleted_a_few_at_a_time(
     alice: User, bucket: str, data: Path, rows: Rows
 ) -> None:
