@@ -213,11 +213,13 @@ class Load:
 
     @contextmanager
     def room_for(self, size: int) -> Iterator[None]:
-        """Claim room on the disk for *size* bytes while the block writes them."""
+        """Claim room on the disk for *size* bytes while the block writes them; else refuse."""
         self._claim(size)
         try:
             self.check_room(0)
             yield
+        except DiskFullError:
+            raise no_space() from None
         finally:
             self._claim(-size)
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class DiskFullError(OSError):
-    """The disk is full to the last byte, and so is the reserve."""
+    """The disk is full to the last byte."""
 
 
 def sync_folder(folder: Path) -> None:
