@@ -30,6 +30,7 @@ MAX_BODY = 64 * 1024  # bytes, for a list of almost 500 public keys; a file may 
 MAX_FILE = 2**40  # bytes; the rows of its shards take a second to write, in which others wait
 MAX_NUMBER = 400  # characters; the largest number without an exponent has 309 digits
 MAX_NAME = 1024  # characters of the name of a bucket or of a file, as of an object in S3
+MAX_PARTS = 100  # of a form; each takes long to parse, even if it is empty
 MAX_KIND = 255  # characters of a MIME type, twice 127 and a slash, as RFC 6838 says
 MAX_REDIRECT = 2048  # characters of the address to which an activation redirects
 MAX_SIGNATURE = 160  # hexadecimal digits; the longest DER of a signature has 144
