@@ -16,7 +16,8 @@ from pymdc.bridge.routes.keys import public_key
 from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import BUCKETS_PAGE, MAX_BUCKETS, MAX_NAME, TOKEN_LIFETIME
-from pymdc.bridge.storage.removal import finish_removal
+from pymdc.bridge.storage.accounts import account_removed, has_account
+from pymdc.bridge.storage.removal import remove_piece
 from pymdc.bridge.storage.tables import buckets, delete_expired, find_bucket, tokens
 
 _DEFAULTS: dict[str, Any] = {"name": "New Bucket", "storage": 10, "transfer": 30, "pubkeys": []}
@@ -38,9 +39,12 @@ def create(context: Context, request: Request, identity: Identity) -> Response:
     values |= {"id": bucket, "user": identity.email, "created": context.now()}
     count = sa.select(sa.func.count()).where(*_owned_by(identity.email)).scalar_subquery()
     row = [sa.literal(value, buckets.c[name].type) for name, value in values.items()]
-    insert = sa.insert(buckets).from_select([*values], sa.select(*row).where(count < MAX_BUCKETS))
+    fits = sa.select(*row).where(count < MAX_BUCKETS, has_account(identity.email))
+    insert = sa.insert(buckets).from_select([*values], fits)
     with context.database.write() as connection:
         if connection.execute(insert).rowcount != 1:
+            if not connection.execute(sa.select(has_account(identity.email))).scalar():
+                raise account_removed()
             raise Refused(403, f"An account has at most {MAX_BUCKETS} buckets")
         return Response(_bucket_json(find_bucket(connection, bucket)))
 
@@ -69,9 +73,8 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         this = sa.update(buckets).where(buckets.c.id == bucket)
         connection.execute(this.values(removed=context.now()))
-    finish = partial(finish_removal, context.database, context.objects, bucket)
-    context.load.run(finish, share=1)  # here: the bucket would not be found again
-    return Response(status=204)
+    piece = partial(remove_piece, context.database, context.objects, bucket)
+    return Response(status=204, piece=partial(context.load.run, piece, share=1))
 
 
 def create_token(context: Context, request: Request, identity: Identity) -> Response:
