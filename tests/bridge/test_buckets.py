@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from modes import PATIENCE
-from plain_client import User
+from plain_client import Key, User
 
 from pymdc.bridge.routes import buckets
 from pymdc.bridge.settings import BUCKETS_PAGE, MAX_REMOVALS
@@ -47,6 +47,26 @@ def test_account_has_at_most_1000_buckets(alice: User, data: Path) -> None:
     assert User(alice.bridge, "bob").ask("POST", "/buckets", {}).status == 200
     assert alice.ask("DELETE", f"/buckets/{first}").status == 204
     assert alice.ask("POST", "/buckets", {}).status == 200
+
+
+def test_buckets_of_an_account_list_a_mebibyte_of_keys_in_all(alice: User, data: Path) -> None:
+    many, refusal = (
+        900 * [Key("bob").public],
+        "The buckets of the account list too many public keys",
+    )
+    first, last = alice.bucket(pubkeys=many), alice.bucket()
+    copy_bucket(data, first, 15)
+    for reply in (
+        alice.ask("POST", "/buckets", {"pubkeys": many}),
+        alice.ask("PATCH", f"/buckets/{last}", {"pubkeys": many}),
+    ):
+        assert reply.error == (403, refusal)
+    assert alice.ask("GET", f"/buckets/{last}").json["pubkeys"] == [alice.key.public]
+    assert alice.ask("PATCH", f"/buckets/{last}", {"pubkeys": many[:100]}).status == 200
+    bob = User(alice.bridge, "bob")
+    assert bob.ask("POST", "/buckets", {"pubkeys": many}).status == 200
+    stranger = bob.ask("PATCH", f"/buckets/{last}", {"pubkeys": many})
+    assert stranger.error == (404, "Bucket not found")
 
 
 def test_removal_of_a_file_does_not_wait_for_large_buckets(
