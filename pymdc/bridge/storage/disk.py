@@ -26,6 +26,16 @@ class DiskFullError(OSError):
     """The disk is full to the last byte."""
 
 
+def check_owner(folder: Path) -> None:
+    """Refuse to work as root on the folder of another user, who could not use the files.
+
+    Other users are refused by the system.
+    """
+    owner = folder.stat().st_uid
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and owner != 0:
+        raise OSError(f"{folder} belongs to user {owner}: run this as that user, not as root")
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the names in *folder* are on the disk; do nothing where that can't be asked."""
     try:
