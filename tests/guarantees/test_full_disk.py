@@ -93,7 +93,7 @@ def test_upload_is_refused_by_a_disk_that_others_fill_meanwhile(
 
 def test_uploads_that_fill_the_disk_are_stopped_before_it_is_full(larger: Path) -> None:
     least = RESERVE + 16 * 2**20
-    with Bridge(larger / "data", min_free=least, shard_size=2**18) as bridge:
+    with Bridge(larger / "data", min_free=least, shard_size=2**18, fsync=True) as bridge:
         user = User(bridge, "alice")
         bucket = user.bucket()
         lowest = shutil.disk_usage(larger).free

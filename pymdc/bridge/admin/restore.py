@@ -15,19 +15,11 @@ import sqlalchemy as sa
 
 from pymdc.bridge.admin.backup import BACKUP_LOCK
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import (
-    DATABASE,
-    LOCK,
-    SHARDS,
-    CommandError,
-    DataFolder,
-    check_user,
-    told,
-)
+from pymdc.bridge.admin.folder import DATABASE, LOCK, SHARDS, CommandError, DataFolder, told
 from pymdc.bridge.admin.objects import copy_objects, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
 from pymdc.bridge.storage.cleanup import try_lock
-from pymdc.bridge.storage.disk import DiskFullError, sync_file, sync_folder
+from pymdc.bridge.storage.disk import DiskFullError, check_owner, sync_file, sync_folder
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError, check_schema
 from pymdc.bridge.storage.tables import files
@@ -81,7 +73,7 @@ def _refusal(directory: Path, damage: Damage) -> Report:
 def _reserved(path: Path) -> Iterator[None]:
     """Keep bridges out of the data folder *path* while the block runs; it has to be empty."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    check_user(path)
+    check_owner(path)
     with open(os.open(path / LOCK, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
         if not try_lock(file):
             raise CommandError(f"a bridge is running on {path}: stop it first")
