@@ -97,7 +97,7 @@ class Reserve:
     def fill(self) -> None:
         """Make the file as large as it should be, if the disk has room for it."""
         size = self._size()
-        if size == self._full or free_bytes(self._path.parent) < 2 * self._full:
+        if size >= self._full or free_bytes(self._path.parent) < 2 * self._full:
             return
         with suppress(OSError):
             with open(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
@@ -110,7 +110,7 @@ class Reserve:
         size, least = self._size(), round((1 - share) * self._full)
         if size <= least:
             return False
-        os.truncate(self._path, max(least, size - self._full // 8))
+        os.truncate(self._path, max(least, size - RESERVE // 8))
         return True
 
     def _is_full(self, error: Exception) -> bool:
