@@ -98,16 +98,16 @@ def _by_password(context: Context, request: Request) -> Identity | None:
         return None
     email, password = request.credentials
     request.entry.who = email  # known to the log also if the password is wrong
-    throttle = context.load.throttle
-    throttle.check(email, request.entry.address)
+    throttle, address = context.load.wrong_passwords, request.entry.address
+    throttle.check(account=email, address=address)
     with context.database.read() as connection:
         this = users.c.email == email.lower(), users.c.removed.is_(None)
         statement = sa.select(users).where(*this)
         row = connection.execute(statement).mappings().first()
     if not context.passwords.matches(password, row["password"] if row else None) or not row:
-        throttle.failed(email, request.entry.address)
+        throttle.add(account=email, address=address)
         raise Refused(401, "Invalid email or password")
-    throttle.succeeded(email)
+    throttle.forget(account=email)  # not the address, which could then try other accounts
     return Identity(_active_email(row), hashed=row["password"])
 
 

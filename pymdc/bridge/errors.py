@@ -14,3 +14,8 @@ class Refused(Exception):
         self.status = status
         self.message = message
         self.headers = tuple((name.replace("_", "-"), text) for name, text in headers.items())
+
+
+def no_space() -> Refused:
+    """Return the refusal of what a full disk has no room for."""
+    return Refused(507, "The bridge has no space left")

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from pymdc.bridge.errors import Refused
+from pymdc.bridge.errors import Refused, no_space
 from pymdc.bridge.settings import (
     FORGOTTEN,
     FREE_FAILURES,
@@ -104,7 +104,7 @@ class _Tries(NamedTuple):
     last: float  # seconds, of the clock
 
 
-class Delays:
+class Throttle:
     """Slows down whoever does something too often.
 
     Tries count under names; each has a kind, such as "address". *free* says for each kind how many
@@ -155,27 +155,8 @@ class Delays:
         return last + min(2.0 ** min(exceeding, 30), LONGEST_DELAY) - now
 
 
-class Throttle:
-    """Slows down whoever tries passwords: for one account, and from one address."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._delays = Delays(clock, "Too many wrong passwords", FREE_FAILURES)
-
-    def check(self, email: str, address: str) -> None:
-        """Refuse with 429 if the next try has to wait."""
-        self._delays.check(account=email, address=address)
-
-    def failed(self, email: str, address: str) -> None:
-        """Record a wrong password."""
-        self._delays.add(account=email, address=address)
-
-    def succeeded(self, email: str) -> None:
-        """Forget the failures of the account; those of an address could hide behind another."""
-        self._delays.forget(account=email)
-
-
 class Load:
-    """The lanes of one bridge, its throttle, and the room on its disk."""
+    """The lanes of one bridge, its throttles, and the room on its disk."""
 
     def __init__(self, folder: Path, min_free: int, clock: Callable[[], float]) -> None:
         self.uploads = Lane(MAX_UPLOADS)
@@ -185,8 +166,8 @@ class Load:
         self.removals = Lane(MAX_REMOVALS, math.inf, None)
         names = "uploads", "passwords", "lists", "removals"
         self.lanes: dict[str, Lane] = {name: getattr(self, name) for name in names}
-        self.throttle = Throttle(clock)
-        self.registrations = Delays(clock, "Too many registrations", FREE_REGISTRATIONS)
+        self.wrong_passwords = Throttle(clock, "Too many wrong passwords", FREE_FAILURES)
+        self.registrations = Throttle(clock, "Too many registrations", FREE_REGISTRATIONS)
         self.stopping = False
         self._folder = folder
         self._min_free = min_free
@@ -236,11 +217,6 @@ class Load:
             if is_locked(error):
                 raise _busy() from error
             raise
-
-
-def no_space() -> Refused:
-    """Return the refusal of what a full disk has no room for."""
-    return Refused(507, "The bridge has no space left")
 
 
 def _busy() -> Refused:

@@ -72,7 +72,7 @@ def reset(context: Context, request: Request, _identity: Identity) -> Response:
         if not row:
             raise _wrong_token()
         remove_all_keys(connection, email)
-    context.load.throttle.succeeded(email)
+    context.load.wrong_passwords.forget(account=email)
     return Response(user_json(email, row["created"], activated=True))
 
 

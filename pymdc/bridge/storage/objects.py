@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from pymdc.bridge.errors import Refused
+from pymdc.bridge.errors import no_space
 from pymdc.bridge.storage.disk import FULL, sync_folder, sync_path
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -84,7 +84,7 @@ class ObjectStore:
             with suppress(OSError):
                 os.unlink(part)
             if error.errno in FULL:
-                raise Refused(507, "The bridge has no space left") from error
+                raise no_space() from error
             raise
 
     def _write(self, path: str, data: memoryview) -> None:
