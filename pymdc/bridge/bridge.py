@@ -27,7 +27,7 @@ from pymdc.bridge.serving.proxies import Proxies
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.serving.tls import Certificate
 from pymdc.bridge.serving.uvicorn import Server
-from pymdc.bridge.settings import Announce, Settings
+from pymdc.bridge.settings import DATABASE, OUTBOX, SHARDS, Announce, Settings
 from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, sync_path
@@ -154,13 +154,13 @@ class Bridge:
     def _context(self, folder: Path, undo: ExitStack) -> Context:
         """Open what is in *folder*."""
         settings = self._settings
-        objects = ObjectStore(_usable(folder / "shards"), fsync=settings.fsync)
+        objects = ObjectStore(_usable(folder / SHARDS), fsync=settings.fsync)
         database = _open_database(folder, objects, fsync=settings.fsync)
         undo.enter_context(closing(database))
         if settings.fsync:  # the names of the folders, and of the files of the database
             sync_path(folder)
         undo.enter_context(cleaned_and_locked(folder, database, objects))
-        mailer = Mailer(Outbox(folder / "outbox", fsync=settings.fsync), settings)
+        mailer = Mailer(Outbox(folder / OUTBOX, fsync=settings.fsync), settings)
         undo.enter_context(mailer.delivering())
         return Context(
             endpoint=(settings.url or self.endpoint).rstrip("/"),
@@ -229,12 +229,12 @@ def _usable(folder: Path) -> Path:
 
 def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool) -> Database:
     """Open the database in *folder*; create one only if there are no *objects*."""
-    path = folder / "metadata.sqlite"
+    path = folder / DATABASE
     # With a new database, the cleanup would delete every object.
     if not (path.exists() and path.stat().st_size) and any(objects.names()):
         raise OSError(
-            f"{path} is missing or empty, but shards are in {folder / 'shards'}:"
-            " bring the database back, or remove the folder shards"
+            f"{path} is missing or empty, but shards are in {folder / SHARDS}:"
+            f" bring the database back, or remove the folder {SHARDS}"
         )
     if path.exists() and not os.access(path, os.W_OK):  # else the first write fails
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

@@ -30,11 +30,7 @@ from pymdc.bridge.settings import (
     SMTP_SECONDS,
     Settings,
 )
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock
-    fcntl = None  # type: ignore[assignment]
+from pymdc.bridge.storage.disk import lock, private
 
 _PORTS = {"smtp": 25, "smtps": 465}
 _UNBROKEN = policy.SMTP.clone(max_line_length=998)  # else a link is cut after 78 characters
@@ -99,7 +95,7 @@ class Outbox:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         part = self._folder / f"{time.time_ns()}-{secrets.token_hex(12)}.part"
         try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with open(part, "xb", opener=private) as file:
                 file.write(bytes(message))
                 if self._fsync:
                     file.flush()
@@ -116,15 +112,9 @@ class Outbox:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Run the block while no other bridge that uses the folder sends its mails."""
-        if fcntl is None:
+        with open(self._folder.with_suffix(".lock"), "ab", opener=private) as file:
+            lock(file, wait=True)
             yield
-            return
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 @dataclass

@@ -18,6 +18,13 @@ NONCE_RULES = ("once", "2016")
 REGISTRATIONS = ("open", "closed", "invite")
 ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
+# Names in the data folder
+DATABASE = "metadata.sqlite"
+SHARDS = "shards"
+OUTBOX = "outbox"
+SET_ASIDE = "set-aside"
+LOCK = "serving"
+
 # Requests
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
 MAX_HEADERS = 100  # fields of a head; browsers and proxies send about 30

@@ -24,7 +24,7 @@ from processes import MINUTE, python
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin import backup
-from pymdc.bridge.storage.cleanup import try_lock
+from pymdc.bridge.storage.disk import lock
 from pymdc.bridge.storage.objects import ObjectStore
 
 BACKUP = ("-m", "pymdc.bridge", "admin", "backup")
@@ -409,7 +409,7 @@ def test_backup_of_other_users_is_not_replaced(
 def test_two_backups_do_not_meet(alice: User, admin: Admin, copy: Path, restore: Restored) -> None:
     admin("backup", copy)
     with open(copy / "backup.lock", "rb+") as file:
-        assert try_lock(file)
+        assert lock(file)
         assert "another backup or restore is using" in failed(admin("backup", copy))
         assert "a backup into" in failed(restore())
     assert admin("backup", copy).status == 0

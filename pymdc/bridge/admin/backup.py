@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import DATABASE, LOCK, SHARDS, CommandError, DataFolder
+from pymdc.bridge.admin.folder import CommandError, DataFolder
 from pymdc.bridge.admin.objects import (
     DamagedError,
     Read,
@@ -32,9 +32,8 @@ from pymdc.bridge.admin.objects import (
 )
 from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.settings import MiB
-from pymdc.bridge.storage.cleanup import try_lock
-from pymdc.bridge.storage.disk import sync_file, sync_folder
+from pymdc.bridge.settings import DATABASE, LOCK, SHARDS, MiB
+from pymdc.bridge.storage.disk import lock, private, sync_file, sync_folder
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import batches, files, objects_in_use, shards, users
 
@@ -197,8 +196,8 @@ def _have_users_in_common(folder: DataFolder, earlier: Path) -> bool:
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Keep other backups out of *directory* while the block runs."""
-    with open(os.open(directory / BACKUP_LOCK, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-        if not try_lock(file):
+    with open(directory / BACKUP_LOCK, "ab", opener=private) as file:
+        if not lock(file):
             raise CommandError(f"another backup or restore is using {directory}")
         yield
 
@@ -210,7 +209,7 @@ def _save_database(connection: sa.Connection, directory: Path) -> None:
     staging.mkdir(mode=0o700)
     new = staging / DATABASE
     try:
-        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        new.touch(mode=0o600, exist_ok=False)
         source: Any = connection.connection.driver_connection
         with closing(sqlite3.connect(new)) as target:
             source.backup(target)

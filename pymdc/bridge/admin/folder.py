@@ -9,14 +9,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from pymdc.bridge.storage.cleanup import try_lock
+from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.disk import lock
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError
-
-DATABASE = "metadata.sqlite"
-SHARDS = "shards"
-LOCK = "serving"
 
 
 class CommandError(Exception):
@@ -58,7 +55,7 @@ class DataFolder:
         """Say whether a bridge runs on the folder."""
         try:
             with open(self.path / LOCK, "rb") as file:
-                return not try_lock(file)
+                return not lock(file)
         except FileNotFoundError:
             return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -20,7 +20,7 @@ class Report:
 
     value: object
     text: str
-    sound: bool = field(default=True)
+    sound: bool = True
 
     def print(self, *, as_json: bool) -> None:
         """Print the report to stdout; what the terminal cannot show is escaped."""

@@ -15,20 +15,12 @@ import sqlalchemy as sa
 
 from pymdc.bridge.admin.backup import BACKUP_LOCK
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import (
-    DATABASE,
-    LOCK,
-    SHARDS,
-    CommandError,
-    DataFolder,
-    check_user,
-    told,
-)
+from pymdc.bridge.admin.folder import CommandError, DataFolder, check_user, told
 from pymdc.bridge.admin.objects import copy_objects, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.storage.cleanup import try_lock
-from pymdc.bridge.storage.disk import sync_file, sync_folder
+from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
+from pymdc.bridge.storage.disk import lock, private, sync_file, sync_folder
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError, check_schema
 from pymdc.bridge.storage.tables import files
@@ -83,8 +75,8 @@ def _reserved(path: Path) -> Iterator[None]:
     """Keep bridges out of the data folder *path* while the block runs; it has to be empty."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_user(path)
-    with open(os.open(path / LOCK, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-        if not try_lock(file):
+    with open(path / LOCK, "ab", opener=private) as file:
+        if not lock(file):
             raise CommandError(f"a bridge is running on {path}: stop it first")
         names = set(os.listdir(path)) - _MAY_BE_THERE
         if _STAGING in names and DATABASE not in names:  # a restore was broken off
@@ -108,7 +100,7 @@ def _in_use(directory: Path) -> Iterator[None]:
         yield
         return
     with file:
-        if not try_lock(file):
+        if not lock(file):
             raise CommandError(f"a backup into {directory} is running")
         yield
 

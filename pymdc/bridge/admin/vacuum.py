@@ -7,9 +7,9 @@ import time
 from contextlib import closing
 
 from pymdc.bridge.admin.buckets import database_size
-from pymdc.bridge.admin.folder import DATABASE, DataFolder
+from pymdc.bridge.admin.folder import DataFolder
 from pymdc.bridge.admin.output import Report, size_text
-from pymdc.bridge.settings import BUSY_SECONDS
+from pymdc.bridge.settings import BUSY_SECONDS, DATABASE
 
 _TRIES = 50  # at emptying the log, which another process may be about to do
 _PAUSE = 0.1  # seconds

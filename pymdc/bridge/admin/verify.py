@@ -13,6 +13,7 @@ from pymdc.bridge.admin.damage import Damage
 from pymdc.bridge.admin.folder import DataFolder
 from pymdc.bridge.admin.objects import DamagedError, Shard, read_object, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report, count_text, printable, size_text
+from pymdc.bridge.settings import SET_ASIDE
 from pymdc.bridge.storage.objects import upload_of
 from pymdc.bridge.storage.tables import buckets, file_shards, files, objects_in_use, shards, uploads
 
@@ -157,7 +158,7 @@ def _repair_text(folder: DataFolder, value: dict[str, Any]) -> str:
     lines = []
     if value["set_aside"]:
         number = count_text(value["set_aside"], "object")
-        lines.append(f"Set aside {number} in {folder.path / 'set-aside'}.")
+        lines.append(f"Set aside {number} in {folder.path / SET_ASIDE}.")
     if value["damaged"]:
         lines.append("The files above are whole again once the same content is uploaded again.")
     if value["miscounted"]:

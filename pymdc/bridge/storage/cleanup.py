@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import sqlalchemy as sa
 
-from pymdc.bridge.settings import TOKEN_LIFETIME
+from pymdc.bridge.settings import LOCK, OUTBOX, TOKEN_LIFETIME
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.disk import Reserve
+from pymdc.bridge.storage.disk import Reserve, lock, private
 from pymdc.bridge.storage.objects import ObjectStore, upload_of
 from pymdc.bridge.storage.removal import finish_removals
 from pymdc.bridge.storage.tables import (
@@ -30,12 +29,6 @@ from pymdc.bridge.storage.tables import (
     uploads,
     users,
 )
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock
-    fcntl = None  # type: ignore[assignment]
-
 
 # When something was written last, in milliseconds.
 _WORDS = (
@@ -58,29 +51,13 @@ def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -
     Nothing is deleted while another bridge has the lock: the shards of its uploads have no rows
     yet.
     """
-    with open(folder / "serving", "wb") as file:
-        if try_lock(file):
+    with open(folder / LOCK, "ab", opener=private) as file:
+        if lock(file):
             Reserve(folder).run(partial(_clean, database, objects), share=1)
-            _delete_half_written_mails(folder)
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_SH)
+            for mail in (folder / OUTBOX).glob("*.part"):
+                mail.unlink()
+        lock(file, shared=True, wait=True)
         yield
-
-
-def try_lock(file: IO[bytes]) -> bool:
-    """Lock *file* until it is closed; return False if another process has locked it."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _delete_half_written_mails(folder: Path) -> None:
-    for path in (folder / "outbox").glob("*.part"):
-        path.unlink()
 
 
 def _clean(database: Database, objects: ObjectStore) -> None:

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from pymdc.bridge.errors import no_space
+from pymdc.bridge.settings import SET_ASIDE
 from pymdc.bridge.storage.disk import FULL, sync_folder, sync_path
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -47,7 +48,7 @@ class ObjectStore:
     def __init__(self, folder: Path, *, fsync: bool) -> None:
         self._folder = folder
         self._prefix = os.path.join(folder, "")
-        self._set_aside = folder.with_name("set-aside")
+        self._set_aside = folder.with_name(SET_ASIDE)
         self._fsync = fsync
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 

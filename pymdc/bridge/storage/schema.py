@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -91,7 +90,7 @@ def _copy(path: Path) -> None:
     copy = path.with_name(f"{path.name}.before-{NEWEST}")
     part = copy.with_name(f"{copy.name}.part")
     part.unlink(missing_ok=True)
-    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    part.touch(mode=0o600, exist_ok=False)
     try:
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
             source.backup(target)
