@@ -34,7 +34,7 @@ from pymdc.bridge.storage.disk import DiskFullError, Reserve, sync_path
 from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.schema import MigrationError, NewerSchemaError
+from pymdc.bridge.storage.schema import MigrationError, OtherSchemaError
 from pymdc.bridge.storage.tables import users
 from pymdc.bridge.storage.usage import Limits
 
@@ -242,9 +242,8 @@ def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool) -> Databa
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)
     try:
-        url = sa.URL.create("sqlite", database=str(path))
-        return Reserve(folder).run(partial(Database, url, fsync=fsync), share=1)
-    except (DiskFullError, NewerSchemaError, MigrationError) as error:
+        return Reserve(folder).run(partial(Database, path, fsync=fsync), share=1)
+    except (DiskFullError, MigrationError, OtherSchemaError) as error:
         raise OSError(f"{path} can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(f"{path} can't be used as a database") from error

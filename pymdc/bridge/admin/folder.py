@@ -40,7 +40,7 @@ class DataFolder:
                 f"{path} is missing: --data or PYMDC_BRIDGE_DATA says where the bridge stores"
             )
         try:
-            return Database(sa.URL.create("sqlite", database=str(path)), fsync=True, existing=True)
+            return Database(path, fsync=True, existing=True)
         except OtherSchemaError as error:
             raise CommandError(f"{path} can't be used: {error}") from None
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:

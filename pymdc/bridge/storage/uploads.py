@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
-from pymdc.bridge.storage.database import INSERTS
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import (
     batches,
@@ -41,14 +41,13 @@ _RELEASE = sa.delete(uploads).where(uploads.c.id == _TEXTS["upload"])
 _NEW_FILE = where_it_fits(
     buckets.c.id, _TEXTS["hash"], _TEXTS["filename"], _TEXTS["mimetype"], _SIZE, _NOW
 )
-_INSERT_FILE = {
-    name: insert(files)
+_INSERT_FILE = (
+    insert(files)
     .from_select(["bucket", "hash", "filename", "mimetype", "size", "created"], _NEW_FILE)
     .on_conflict_do_nothing()
     .returning(files.c.number)
-    for name, insert in INSERTS.items()
-}
-_INSERT_SHARDS = {name: insert(shards).on_conflict_do_nothing() for name, insert in INSERTS.items()}
+)
+_INSERT_SHARDS = insert(shards).on_conflict_do_nothing()
 _INSERT_PARTS = sa.insert(file_shards)
 
 
@@ -89,7 +88,7 @@ def insert_file(
     """
     release(connection, upload)
     values = file | {"upload": upload, "now": now} | limits._asdict()
-    number = connection.execute(_INSERT_FILE[connection.dialect.name], values).scalar()
+    number = connection.execute(_INSERT_FILE, values).scalar()
     if number is None:
         _rename_file(connection, values)
     else:
@@ -115,7 +114,7 @@ def _rename_file(connection: sa.Connection, values: dict[str, Any]) -> None:
 def _insert_shards(connection: sa.Connection, file: int, parts: Sequence[Part]) -> bool:
     """Insert the shards of a new file; say whether all of them are new."""
     rows = [part._asdict() for part in parts]
-    new = connection.execute(_INSERT_SHARDS[connection.dialect.name], rows).rowcount
+    new = connection.execute(_INSERT_SHARDS, rows).rowcount
     connection.execute(
         _INSERT_PARTS,
         [
