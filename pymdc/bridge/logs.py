@@ -96,10 +96,10 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        line = f"{_time(record)} {record.levelname} {_printable(record.getMessage())}"
+        line = f"{_time(record)} {record.levelname} {printable(record.getMessage())}"
         if record.exc_info:
             for part in self.formatException(record.exc_info).splitlines():
-                line += f"\n    {_printable(part)}"
+                line += f"\n    {printable(part)}"
         return line
 
 
@@ -172,6 +172,16 @@ def configure(level: str, style: str) -> None:
     logging.getLogger("pymdc.bridge").setLevel(level.upper())
 
 
+def printable(text: str) -> str:
+    """Return *text* with each character escaped that would begin a line or steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def _without_secrets(text: str) -> str:
     if _SECRETS.search(text):  # replacing nothing takes twice as long
         text = _SECRETS.sub(r"\1...", text)
@@ -185,17 +195,7 @@ def _name(text: str) -> str:
 
 def _word(text: str) -> str:
     """Return *text* so that it is one word of a line."""
-    return _printable(text).replace(" ", "\\x20") or "-"
-
-
-def _printable(text: str) -> str:
-    """Return *text* with each character escaped that would begin a line or steer a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+    return printable(text).replace(" ", "\\x20") or "-"
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -35,8 +35,9 @@ from terminal import SHELL, Terminal
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin.folder import CommandError
-from pymdc.bridge.admin.output import printable, quota_text, size_text, table
+from pymdc.bridge.admin.output import quota_text, size_text, table
 from pymdc.bridge.admin.program import COMMANDS, main
+from pymdc.bridge.logs import printable
 
 PAGE = (ROOT / "docs" / "running-a-bridge.rst").read_text("utf-8")
 DISABLED = (403, "User account is disabled")

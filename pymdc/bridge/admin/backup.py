@@ -24,7 +24,6 @@ from pymdc.bridge.admin.folder import CommandError, DataFolder
 from pymdc.bridge.admin.objects import (
     DamagedError,
     Read,
-    Shard,
     copy_objects,
     find_shards,
     object_names,
@@ -35,7 +34,7 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS, MiB
 from pymdc.bridge.storage.disk import lock, private, sync_file, sync_folder
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.tables import batches, files, objects_in_use, shards, users
+from pymdc.bridge.storage.tables import Shard, batches, files, objects_in_use, shards, users
 
 BACKUP_LOCK = "backup.lock"
 _NEW = "new"

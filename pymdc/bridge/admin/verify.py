@@ -11,11 +11,20 @@ import sqlalchemy as sa
 
 from pymdc.bridge.admin.damage import Damage
 from pymdc.bridge.admin.folder import DataFolder
-from pymdc.bridge.admin.objects import DamagedError, Shard, read_object, shard_pages, whole_size
-from pymdc.bridge.admin.output import Progress, Report, count_text, printable, size_text
+from pymdc.bridge.admin.objects import DamagedError, read_object, shard_pages, whole_size
+from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
+from pymdc.bridge.logs import printable
 from pymdc.bridge.settings import SET_ASIDE
 from pymdc.bridge.storage.objects import upload_of
-from pymdc.bridge.storage.tables import buckets, file_shards, files, objects_in_use, shards, uploads
+from pymdc.bridge.storage.tables import (
+    Shard,
+    buckets,
+    file_shards,
+    files,
+    objects_in_use,
+    shards,
+    uploads,
+)
 
 _PAUSE = 1.0  # seconds in which the bridge deletes the objects of a file that it has removed
 _FILES_SIZE = sa.func.coalesce(

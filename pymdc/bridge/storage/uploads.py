@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import (
+    Shard,
     batches,
     buckets,
     file_shards,
@@ -19,15 +20,6 @@ from pymdc.bridge.storage.tables import (
     uploads,
 )
 from pymdc.bridge.storage.usage import Limits, add_used, no_room, where_it_fits
-
-
-class Part(NamedTuple):
-    """A shard of a file, and the object that was stored for it."""
-
-    hash: str
-    object: str
-    size: int
-
 
 _SIZE = sa.bindparam("size", type_=sa.BigInteger)
 _NOW = sa.bindparam("now", type_=sa.BigInteger)
@@ -79,7 +71,7 @@ def insert_file(
     limits: Limits,
     upload: str,
     file: dict[str, Any],
-    parts: Sequence[Part],
+    parts: Sequence[Shard],
     now: int,
 ) -> set[str]:
     """Turn an upload into a *file*, or give its name to the same content; return unneeded objects.
@@ -111,7 +103,7 @@ def _rename_file(connection: sa.Connection, values: dict[str, Any]) -> None:
     add_used(connection, values["bucket"], 0, values["now"])
 
 
-def _insert_shards(connection: sa.Connection, file: int, parts: Sequence[Part]) -> bool:
+def _insert_shards(connection: sa.Connection, file: int, parts: Sequence[Shard]) -> bool:
     """Insert the shards of a new file; say whether all of them are new."""
     rows = [part._asdict() for part in parts]
     new = connection.execute(_INSERT_SHARDS, rows).rowcount
@@ -126,7 +118,7 @@ def _insert_shards(connection: sa.Connection, file: int, parts: Sequence[Part]) 
 
 
 def _replace_damaged(
-    connection: sa.Connection, objects: ObjectStore, parts: Sequence[Part]
+    connection: sa.Connection, objects: ObjectStore, parts: Sequence[Shard]
 ) -> set[str]:
     """Use the new objects for shards whose stored ones are missing or of another size.
 
