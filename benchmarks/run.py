@@ -55,7 +55,12 @@ ROWS = (
         0.85,
         uploads.to_sink_verified,
     ),
-    Row("bridge-upload", "upload ÷ SHA-256 and a written file", 0.6, uploads.to_bridge),
+    Row(
+        "bridge-upload",
+        "upload ÷ a loop of SHA-256, write and fsync of each 8 MiB",
+        0.6,
+        uploads.to_bridge,
+    ),
     Row(
         "bridge-small",
         "uploads of 1 KB ÷ an inserted row and a written file",

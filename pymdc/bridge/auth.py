@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import sqlalchemy as sa
 
@@ -13,7 +14,7 @@ from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number
 from pymdc.bridge.serving.request import Request
-from pymdc.bridge.settings import MAX_SIGNATURE
+from pymdc.bridge.settings import MAX_CACHED_KEYS, MAX_SIGNATURE
 from pymdc.bridge.storage.tables import (
     disabled,
     find_bucket,
@@ -144,7 +145,7 @@ def _use_nonce(
     context: Context, connection: sa.Connection, request: Request, key: str, email: str = ""
 ) -> None:
     # The key is an owner too: a bucket may still list it after its user has removed it.
-    owners = [owner for owner in (email, point(bytes.fromhex(key)).hex()) if owner]
+    owners = [owner for owner in (email, _point(key)) if owner]
     if not context.nonce_rule.use(connection, owners, _nonce(request), _signature_r(request)):
         raise Refused(401, "Invalid nonce supplied")
 
@@ -173,6 +174,12 @@ def _is_signed_by(request: Request, key: str, der: bytes) -> bool:
         return verify(bytes.fromhex(key), contract(request.method, request.path, payload), der)
     except ValueError:
         return False
+
+
+@lru_cache(maxsize=MAX_CACHED_KEYS)
+def _point(key: str) -> str:
+    """Return the point of a key, which is the same for each of the key's encodings."""
+    return point(bytes.fromhex(key)).hex()
 
 
 def _signature_r(request: Request) -> str:

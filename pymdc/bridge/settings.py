@@ -39,6 +39,7 @@ MAX_NUMBER = 400  # characters; the largest number without an exponent has 309 d
 MAX_NAME = 1024  # characters of the name of a bucket or of a file, as of an object in S3
 MAX_KIND = 255  # characters of a MIME type, twice 127 and a slash, as RFC 6838 says
 MAX_REDIRECT = 2048  # characters of the address to which an activation redirects
+MAX_CACHED_KEYS = 1024  # public keys whose point is remembered: to parse one takes long
 MAX_SIGNATURE = 160  # hexadecimal digits; the longest DER of a signature has 144
 DRAIN_SECONDS = 60.0  # for the rest of a body after an early answer
 EXPECT_SECONDS = 1.0  # the same, if the client has not been told to send it

@@ -19,8 +19,9 @@ FOR, PROTO, HOST = "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"
 
 def origin(trusted: tuple[str, ...], peer: str, *fields: tuple[str, str]) -> Origin:
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields]
-    scope = {"client": (peer, 1), "scheme": "http"}
-    return Proxies(trusted).origin(scope, Headers(raw=[(b"host", b"asked.example:1"), *raw]))
+    raw.insert(0, (b"host", b"asked.example:1"))
+    scope = {"client": (peer, 1), "scheme": "http", "headers": raw}
+    return Proxies(trusted).origin(scope, Headers(raw=raw))
 
 
 @pytest.mark.parametrize(

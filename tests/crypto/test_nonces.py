@@ -78,8 +78,10 @@ def attempts(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 @contextmanager
 def strict_bridge(data: Path) -> Iterator[tuple[str, pymdc.ECDSA]]:
     """Run a bridge with the rule of 2016; yield its endpoint and a registered key pair."""
-    options = "--nonce-rule", "2016", "--log-level", "warning"
-    with bridge_process(data, *options) as (endpoint, process):
+    with bridge_process(data, "--nonce-rule", "2016", "--log-level", "warning") as (
+        endpoint,
+        process,
+    ):
         with pymdc.Client(endpoint) as client:
             user = pymdc.api.Users("nonces@example.com", "pass", client=client)
             user.register()

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -22,7 +21,7 @@ from pymdc.bridge.logs import Entry
 from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
 from pymdc.bridge.serving.proxies import Origin, Proxies
-from pymdc.bridge.serving.request import Request, Response, to_json
+from pymdc.bridge.serving.request import Headers, Request, Response, to_json
 from pymdc.bridge.settings import DRAIN_SECONDS, EXPECT_SECONDS, MAX_BODY
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
@@ -98,7 +97,7 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or a channel; a channel is a WebSocket at the path /."""
-        headers = Headers(scope=scope)
+        headers = _headers(scope)
         origin = self._proxies.origin(scope, headers)
         # The path as sent: decoded, it could contain the end of a line.
         path = scope["raw_path"].decode("ascii", "replace")
@@ -182,7 +181,8 @@ class App:
             identity = route.authenticate(context, request)
             return await route.handler(context, request, identity)  # type: ignore[no-any-return]
         if not route.streamed:
-            request = replace(request, body=await body.read())
+            if content := await body.read():
+                request = replace(request, body=content)
             known = None
             if request.credentials or route.hashes_password:
                 async with context.load.passwords:
@@ -227,6 +227,15 @@ class App:
         else:
             scheme, host = origin.scheme, origin.host or self._context.endpoint.partition("//")[2]
         return f"{'wss' if scheme == 'https' else 'ws'}://{host}"
+
+
+def _headers(scope: Scope) -> Headers:
+    """Return the headers by their names in lower case; the first counts if there are several."""
+    # Not Starlette's, which searches all of them and decodes the found one at each use.
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in reversed(scope["headers"])
+    }
 
 
 def _run_all(functions: list[Callable[[], None]]) -> None:

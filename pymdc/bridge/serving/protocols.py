@@ -402,10 +402,11 @@ class ChannelProtocol(WebSocketsSansIOProtocol):
             self._abort_timer.cancel()
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Leave one line of a fault of the client, such as a text that is not UTF-8."""
-    record.exc_info = None
+def _tell_fault_of_client(record: logging.LogRecord) -> bool:
+    """Make one line at INFO of a text that is not UTF-8: the fault is the client's."""
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+        record.exc_info, record.levelno, record.levelname = None, logging.INFO, "INFO"
     return True
 
 
-_log.addFilter(_without_traceback)
+_log.addFilter(_tell_fault_of_client)

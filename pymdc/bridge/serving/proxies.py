@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from pymdc.bridge.serving.request import Headers
 from pymdc.bridge.settings import MAX_NAME
 
 _IPV6 = r"\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._~%-]+)?\]"  # with the zone, if there is one
@@ -38,7 +38,7 @@ class Proxies:
         host = headers.get("host", "")
         if not self._trusts(peer):
             return Origin(peer, scheme, host)
-        address = self._client(peer, ",".join(headers.getlist("x-forwarded-for")))
+        address = self._client(peer, _forwarded_for(scope))
         forwarded = _first(headers.get("x-forwarded-proto", "")).lower()
         named = _first(headers.get("x-forwarded-host", ""))
         return Origin(
@@ -68,6 +68,11 @@ class Proxies:
 def is_host(text: str) -> bool:
     """Return whether *text* may stand in the header Host, and in the address of a channel."""
     return len(text) <= MAX_NAME and _HOST.fullmatch(text) is not None
+
+
+def _forwarded_for(scope: Scope) -> str:
+    wanted = b"x-forwarded-for"
+    return ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == wanted)
 
 
 def _first(text: str) -> str:

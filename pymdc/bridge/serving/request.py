@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.logs import Entry
 from pymdc.bridge.settings import MAX_PARAMETERS
 
+Headers: TypeAlias = Mapping[str, str]  # by their names in lower case
 _ID = re.compile(r"[0-9a-fA-F]{24}")
 
 
@@ -30,7 +31,7 @@ class Request:
     method: str
     path: str
     query: str
-    headers: Mapping[str, str]
+    headers: Headers
     path_parameters: Mapping[str, str]
     channel_url: str
     entry: Entry

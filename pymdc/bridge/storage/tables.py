@@ -156,19 +156,23 @@ _REDEEM = {
     table: sa.delete(table).where(table.c.token == sa.bindparam("its")).returning(table)
     for table in (tokens, pointers, resets)
 }
-_USERS_BUCKET = _BUCKET.where(buckets.c.user == sa.bindparam("user"))
+_USERS_BUCKET = sa.select(buckets).where(
+    buckets.c.id == sa.bindparam("id"),
+    buckets.c.removed.is_(None),
+    buckets.c.user == sa.bindparam("user"),
+)
 
 
 def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.RowMapping:
     """Return a bucket, of *user* if given; refuse with 404 if there is none.
 
-    Refuses with 403 if the bucket's user is disabled, whoever asks for it.
+    Refuses whoever is not its user with 403 if that user is disabled.
     """
     statement, values = _USERS_BUCKET if user else _BUCKET, {"id": bucket, "user": user}
     row = connection.execute(statement, values).mappings().first()
     if row is None:
         raise Refused(404, "Bucket not found")
-    if row["disabled"]:
+    if not user and row["disabled"]:
         raise disabled()
     return row
 
