@@ -1,4 +1,4 @@
-"""The error for a request that the bridge refuses."""
+"""The error for a request that the bridge refuses, and the one for a damaged database."""
 
 from __future__ import annotations
 
@@ -16,6 +16,5 @@ class Refused(Exception):
         self.headers = tuple((name.replace("_", "-"), text) for name, text in headers.items())
 
 
-def no_space() -> Refused:
-    """Return the refusal of what a full disk has no room for."""
-    return Refused(507, "The bridge has no space left")
+class DamagedDatabaseError(OSError):
+    """A page of the database is damaged; the message says so in one line."""

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from pymdc.bridge.errors import Refused, no_space
+from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import (
     FORGOTTEN,
     FREE_FAILURES,
@@ -31,6 +31,7 @@ from pymdc.bridge.settings import (
     MAX_WAITING,
     MIN_UPLOAD_RATE,
     PACE_SECONDS,
+    RESERVE,
     WAIT_SECONDS,
 )
 from pymdc.bridge.storage.database import is_locked
@@ -158,7 +159,9 @@ class Throttle:
 class Load:
     """The lanes of one bridge, its throttles, and the room on its disk."""
 
-    def __init__(self, folder: Path, min_free: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: Path, min_free: int, clock: Callable[[], float], *, reserve: bool
+    ) -> None:
         self.uploads = Lane(MAX_UPLOADS)
         self.passwords = Lane(MAX_PASSWORD_HASHES)
         # A list that has begun cannot be refused any more.
@@ -173,7 +176,7 @@ class Load:
         self._min_free = min_free
         self._claimed = 0  # bytes that are being written
         self._lock = threading.Lock()
-        self.reserve = Reserve(folder)
+        self.reserve = Reserve(folder, RESERVE if reserve else 0)
         self.reserve.fill()
 
     def stop(self) -> None:
@@ -187,15 +190,17 @@ class Load:
     def check_room(self, size: int) -> None:
         """Refuse with 507 unless the disk has room for *size* bytes, and enough besides."""
         if self.free() - self._claimed < size + self._min_free:
-            raise no_space()
+            raise _no_space()
 
     @contextmanager
     def room_for(self, size: int) -> Iterator[None]:
-        """Claim room on the disk for *size* bytes while the block writes them."""
+        """Claim room on the disk for *size* bytes while the block writes them; else refuse."""
         self._claim(size)
         try:
             self.check_room(0)
             yield
+        except DiskFullError:
+            raise _no_space() from None
         finally:
             self._claim(-size)
 
@@ -212,11 +217,15 @@ class Load:
         try:
             return self.reserve.run(function, share)
         except DiskFullError:
-            raise no_space() from None
+            raise _no_space() from None
         except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
             if is_locked(error):
                 raise _busy() from error
             raise
+
+
+def _no_space() -> Refused:
+    return Refused(507, "The bridge has no space left")
 
 
 def _busy() -> Refused:

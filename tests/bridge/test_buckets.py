@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from plain_client import User
 
 from pymdc.bridge.settings import BUCKETS_PAGE
+from pymdc.bridge.storage.objects import ObjectStore
 
 
 def test_null_as_a_list_of_keys_is_refused(alice: User) -> None:
@@ -49,3 +52,21 @@ def copy_bucket(data: Path, bucket: str, count: int) -> None:
                 " SELECT ?, user, created, 'copy', pubkeys FROM buckets WHERE id = ?",
                 [f"{number:024x}", bucket],
             )
+
+
+def test_large_bucket_is_removed_in_pieces_and_others_are_served_between_them(
+    alice: User, bucket: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        rows = [(bucket, f"{number:040x}") for number in range(1200)]
+        columns = "(bucket, hash, filename, mimetype, size)"
+        connection.executemany(f"INSERT INTO files {columns} VALUES (?, ?, '', '', 0)", rows)
+    delete, served = ObjectStore.delete, list[int]()
+
+    def serve_and_delete(store: ObjectStore, names: Iterable[str]) -> None:
+        served.append(alice.ask("GET", "/buckets").status)
+        delete(store, names)
+
+    monkeypatch.setattr(ObjectStore, "delete", serve_and_delete)
+    assert alice.ask("DELETE", f"/buckets/{bucket}").status == 204
+    assert served == 4 * [200], "after 500, 500, 200 and 0 files"

@@ -223,6 +223,17 @@ def test_pings_without_reading_take_no_memory(bridge: Bridge) -> None:
         assert fill(wire, pings) < 20 * MiB, "more than the buffers of the sockets"
 
 
+@pytest.mark.parametrize(
+    "begun", [b"", b"\x81\x85", b"\x89\x80\0\0\0\0"], ids=["nothing", "part", "ping"]
+)
+def test_channel_without_a_message_is_given_up(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.routes.channels.FIRST_MESSAGE_SECONDS", 0.1)
+    with send(bridge, upgrade() + begun) as wire, wire.makefile("rb") as received:
+        assert received.read().endswith(b"\x88\x02\x03\xe8"), "a close frame with 1000"
+
+
 def test_text_that_is_not_utf8_leaves_one_line(
     bridge: Bridge, caplog: pytest.LogCaptureFixture
 ) -> None:

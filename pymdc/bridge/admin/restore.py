@@ -18,9 +18,8 @@ from pymdc.bridge.admin.damage import Damage
 from pymdc.bridge.admin.folder import CommandError, DataFolder, check_user, told
 from pymdc.bridge.admin.objects import copy_objects, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
-from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
-from pymdc.bridge.storage.disk import lock, private, sync_file, sync_folder
+from pymdc.bridge.storage.disk import DiskFullError, lock, private, sync_file, sync_folder
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError, check_schema
 from pymdc.bridge.storage.tables import files
@@ -130,7 +129,7 @@ def _stage(directory: Path, staging: Path) -> tuple[dict[str, Any], Damage]:
                 connection.execute(sa.text(f"DELETE FROM {table}"))
             count = sa.select(sa.func.count()).select_from(files)
             found = {"files": connection.execute(count).scalar_one()}
-    except Refused:
+    except DiskFullError:
         raise CommandError("the disk is full; nothing is restored") from None
     finally:
         engine.dispose()

@@ -32,6 +32,7 @@ from pymdc.bridge.settings import (
     PARSED_AT_ONCE,
     PARSED_IN_TURN,
     ROOM_SECONDS,
+    ROOM_SHARE,
 )
 
 _log = logging.getLogger("pymdc.bridge.channel")
@@ -267,7 +268,7 @@ class HTTPProtocol(_BoundedHTTP):
             for number, other in enumerate(self.connections)
             if isinstance(other, HTTPProtocol | ChannelProtocol) and (rank := other.room_rank())
         ]
-        for *_, other in heapq.nsmallest(len(self.connections) // 100 + 1, ranked):
+        for *_, other in heapq.nsmallest(len(self.connections) // ROOM_SHARE + 1, ranked):
             self.connections.discard(other)
             other.transport.abort()
 

@@ -11,14 +11,12 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from pymdc.bridge.errors import no_space
-from pymdc.bridge.settings import SET_ASIDE
-from pymdc.bridge.storage.disk import FULL, sync_folder, sync_path
+from pymdc.bridge.settings import BATCH, SET_ASIDE
+from pymdc.bridge.storage.disk import FULL, DiskFullError, sync_folder, sync_path
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _UPLOAD_DIGITS = 24  # of a name; the others are its place in the upload
 _HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")
-_BATCH = 1000
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _log = logging.getLogger("pymdc.bridge")
 
@@ -61,7 +59,7 @@ class ObjectStore:
         """Yield the names of all objects, in batches."""
         with os.scandir(self._folder) as entries:
             names = (entry.name for entry in entries if _NAME.fullmatch(entry.name))
-            while batch := list(islice(names, _BATCH)):
+            while batch := list(islice(names, BATCH)):
                 yield batch
 
     def size(self, name: str) -> int | None:
@@ -75,7 +73,7 @@ class ObjectStore:
         return (self._folder / name).stat().st_mtime_ns // 1_000_000
 
     def put(self, name: str, data: memoryview) -> None:
-        """Store *data*; refuse with 507 if the disk is full."""
+        """Store *data*; raise `DiskFullError` if there is no room."""
         path = f"{self._prefix}{name}"  # a Path takes longer than the system calls
         part = f"{path}#1"
         try:
@@ -85,7 +83,7 @@ class ObjectStore:
             with suppress(OSError):
                 os.unlink(part)
             if error.errno in FULL:
-                raise no_space() from error
+                raise DiskFullError(f"there is no room for {path}") from error
             raise
 
     def _write(self, path: str, data: memoryview) -> None:

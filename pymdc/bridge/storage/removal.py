@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from pymdc.bridge.settings import BATCH
 from pymdc.bridge.storage.accounts import forget_account
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import (
-    BATCH,
     batches,
     buckets,
     file_shards,

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from pymdc.bridge.errors import Refused
-
-BATCH = 500  # below the number of parameters that a statement may have
+from pymdc.bridge.settings import BATCH
 
 metadata = sa.MetaData()
 _key = partial(sa.Column, primary_key=True)
