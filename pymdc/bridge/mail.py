@@ -30,7 +30,7 @@ from pymdc.bridge.settings import (
     SMTP_SECONDS,
     Settings,
 )
-from pymdc.bridge.storage.disk import lock, private
+from pymdc.bridge.storage.disk import lock, private, sync_path
 
 _PORTS = {"smtp": 25, "smtps": 465}
 _UNBROKEN = policy.SMTP.clone(max_line_length=998)  # else a link is cut after 78 characters
@@ -101,6 +101,8 @@ class Outbox:
                     file.flush()
                     os.fsync(file.fileno())
             part.rename(part.with_suffix(".eml"))
+            if self._fsync:
+                sync_path(self._folder)
         except OSError:
             part.unlink(missing_ok=True)
             raise
