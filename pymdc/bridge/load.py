@@ -167,8 +167,12 @@ class Load:
         # A list that has begun cannot be refused any more.
         self.lists = Lane(MAX_LISTS, math.inf, None)
         self.removals = Lane(MAX_REMOVALS, math.inf, None)
-        names = "uploads", "passwords", "lists", "removals"
-        self.lanes: dict[str, Lane] = {name: getattr(self, name) for name in names}
+        self.lanes = {
+            "uploads": self.uploads,
+            "passwords": self.passwords,
+            "lists": self.lists,
+            "removals": self.removals,
+        }
         self.wrong_passwords = Throttle(clock, "Too many wrong passwords", FREE_FAILURES)
         self.registrations = Throttle(clock, "Too many registrations", FREE_REGISTRATIONS)
         self.stopping = False

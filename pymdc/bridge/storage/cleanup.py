@@ -1,6 +1,6 @@
 """What a bridge that was killed has left: objects without a row, uploads, removals and mails.
 
-Objects without a row that are younger than the last word of the database are not deleted, unless
+Objects without a row that are younger than the last change in the database are not deleted, unless
 the database knows the upload that stored them: if an older database was put back, they may belong
 to a newer one.
 """
@@ -31,7 +31,7 @@ from pymdc.bridge.storage.tables import (
 )
 
 # When something was written last, in milliseconds.
-_WORDS = (
+_CHANGES = (
     *(
         sa.select(sa.func.max(column))
         for column in (
@@ -62,7 +62,7 @@ def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -
 
 def _clean(database: Database, objects: ObjectStore) -> None:
     with database.read() as connection:
-        last_word = max(connection.execute(word).scalar() or 0 for word in _WORDS)
+        last_change = max(connection.execute(change).scalar() or 0 for change in _CHANGES)
         broken_off = {*connection.execute(sa.select(uploads.c.id)).scalars()}
     finish_removals(database, objects)
     objects.delete_half_written()
@@ -73,7 +73,7 @@ def _clean(database: Database, objects: ObjectStore) -> None:
         young += (
             name
             for name in orphans
-            if objects.stored_at(name) > last_word and upload_of(name) not in broken_off
+            if objects.stored_at(name) > last_change and upload_of(name) not in broken_off
         )
         objects.delete(orphans.difference(young))
     objects.sync()
