@@ -106,7 +106,7 @@ def _by_password(context: Context, request: Request) -> Identity | None:
         row = connection.execute(statement).mappings().first()
     if not context.passwords.matches(password, row["password"] if row else None) or not row:
         throttle.add(account=email, address=address)
-        raise Refused(401, "Invalid email or password")
+        raise wrong_password()
     throttle.forget(account=email)  # not the address, which could then try other accounts
     return Identity(_active_email(row), hashed=row["password"])
 
@@ -126,6 +126,11 @@ def _by_key(context: Context, request: Request, listed: bool = False) -> Identit
         email = "" if row is None else _active_email(row)
         _use_nonce(context, connection, request, key, email)
     return Identity(email, key)
+
+
+def wrong_password() -> Refused:
+    """Return the refusal of a password, which does not say whether there is such an account."""
+    return Refused(401, "Invalid email or password")
 
 
 def has_proof(context: Context, connection: sa.Connection, request: Request, key: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import secrets
 import smtplib
@@ -30,7 +29,7 @@ from pymdc.bridge.settings import (
     SMTP_SECONDS,
     Settings,
 )
-from pymdc.bridge.storage.disk import lock, private, sync_path
+from pymdc.bridge.storage.disk import lock, private, sync_file, sync_path
 
 _PORTS = {"smtp": 25, "smtps": 465}
 _UNBROKEN = policy.SMTP.clone(max_line_length=998)  # else a link is cut after 78 characters
@@ -97,9 +96,8 @@ class Outbox:
         try:
             with open(part, "xb", opener=private) as file:
                 file.write(bytes(message))
-                if self._fsync:
-                    file.flush()
-                    os.fsync(file.fileno())
+            if self._fsync:
+                sync_file(part)
             part.rename(part.with_suffix(".eml"))
             if self._fsync:
                 sync_path(self._folder)

@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import CommandError, DataFolder
+from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.objects import (
     DamagedError,
     Read,
@@ -212,8 +212,9 @@ def _save_database(connection: sa.Connection, directory: Path) -> None:
             target.execute("PRAGMA journal_mode=DELETE")  # else it is not one file
             fault = str(target.execute("PRAGMA quick_check(1)").fetchone()[0])
         if fault != "ok":
-            fault = " ".join(fault.split())
-            raise CommandError(f"the database is damaged: {fault}; the backup before is kept")
+            raise CommandError(
+                f"the database is damaged: {one_line(fault)}; the backup before is kept"
+            )
         sync_file(new)
         for end in ("-wal", "-shm", "-journal"):  # of a command that was killed there
             (directory / f"{DATABASE}{end}").unlink(missing_ok=True)

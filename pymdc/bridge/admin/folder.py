@@ -65,9 +65,9 @@ class DataFolder:
             vars(self).pop("database").close()
 
 
-def told(error: Exception) -> str:
-    """Return what SQLite says about an error, in one line."""
-    return " ".join(str(getattr(error, "orig", error)).split())
+def one_line(fault: object) -> str:
+    """Return what SQLite says, a text or an error, in one line."""
+    return " ".join(str(getattr(fault, "orig", fault)).split())
 
 
 def check_user(folder: Path) -> None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from pymdc.bridge.admin.backup import BACKUP_LOCK
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import CommandError, DataFolder, check_user, told
+from pymdc.bridge.admin.folder import CommandError, DataFolder, check_user, one_line
 from pymdc.bridge.admin.objects import copy_objects, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
@@ -145,9 +145,11 @@ def _check_database(connection: sa.Connection) -> None:
     except OtherSchemaError as error:
         raise CommandError(f"the database of the backup can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
-        raise CommandError(f"the database of the backup can't be used: {told(error)}") from error
+        raise CommandError(
+            f"the database of the backup can't be used: {one_line(error)}"
+        ) from error
     if fault != "ok":
-        raise CommandError(f"the database of the backup is damaged: {' '.join(fault.split())}")
+        raise CommandError(f"the database of the backup is damaged: {one_line(fault)}")
 
 
 def _put_in_place(staging: Path, path: Path) -> None:

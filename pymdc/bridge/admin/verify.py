@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import DataFolder
+from pymdc.bridge.admin.folder import DataFolder, one_line
 from pymdc.bridge.admin.objects import DamagedError, read_object, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
 from pymdc.bridge.logs import printable
@@ -116,7 +116,7 @@ def _orphans(folder: DataFolder, suspects: set[str], begun: float) -> dict[str, 
 def _database_faults(connection: sa.Connection) -> list[str]:
     """Return what SQLite finds wrong, and files whose shards do not add up to their size."""
     checked = connection.execute(sa.text("PRAGMA integrity_check(20)")).scalars()
-    faults = [" ".join(line.split()) for line in checked if line != "ok"]
+    faults = [one_line(line) for line in checked if line != "ok"]
     for table, row, parent, _ in connection.execute(sa.text("PRAGMA foreign_key_check")):
         faults.append(f"row {row} of {table} refers to a row of {parent} that is missing")
     parts = sa.select(sa.func.sum(shards.c.size)).select_from(file_shards.join(shards))
