@@ -123,6 +123,8 @@ def _by_key(context: Context, request: Request, listed: bool = False) -> Identit
                 raise Refused(404, "Bucket not found")
         elif row is None:
             raise Refused(401, "Public key not registered")
+        if row is not None:
+            request.entry.who = row["email"]  # known to the log also if the user is disabled
         email = "" if row is None else _active_email(row)
         _use_nonce(context, connection, request, key, email)
     return Identity(email, key)

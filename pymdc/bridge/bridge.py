@@ -30,7 +30,7 @@ from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import DATABASE, OUTBOX, SHARDS, Announce, Settings
 from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.disk import DiskFullError, Reserve, sync_path
+from pymdc.bridge.storage.disk import DiskFullError, Reserve, check_owner, sync_path
 from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
@@ -221,6 +221,7 @@ def _folder(data: str | os.PathLike[str] | None, undo: ExitStack) -> Path:
 def _usable(folder: Path) -> Path:
     """Return *folder*, for its owner alone, created if missing; OSError if it can't be written."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_owner(folder)
     if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)
     tempfile.TemporaryFile(dir=folder).close()

@@ -36,8 +36,9 @@ from terminal import SHELL, Terminal
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin.folder import CommandError
 from pymdc.bridge.admin.output import quota_text, size_text, table
-from pymdc.bridge.admin.program import COMMANDS, main
+from pymdc.bridge.admin.program import COMMANDS, argument_parser, main
 from pymdc.bridge.logs import printable
+from pymdc.bridge.options import parse
 
 PAGE = (ROOT / "docs" / "running-a-bridge.rst").read_text("utf-8")
 DISABLED = (403, "User account is disabled")
@@ -70,6 +71,13 @@ def failed(done: Done) -> str:
     assert (done.status, done.text) == (1, "")
     assert re.fullmatch(r"pymdc\.bridge admin: .+\n", done.errors)
     return done.errors.removeprefix("pymdc.bridge admin: ").strip()
+
+
+def misused(admin: Admin, *arguments: str) -> str:
+    """Return the error of a command that is not understood, which is one line."""
+    done = admin(*arguments)
+    assert (done.status, done.text, done.errors.count("\n")) == (2, "", 1)
+    return done.errors.strip()
 
 
 # Users
@@ -302,9 +310,8 @@ def test_quota_of_a_bucket_holds_at_once(alice: User, bucket: str, admin: Admin)
 
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "1e400", "many", ""])
 def test_wrong_quota_is_a_usage_error(admin: Admin, text: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        admin("buckets", "quota", "x", f"--storage={text}")
-    assert ended.value.code == 2
+    error = misused(admin, "buckets", "quota", "x", f"--storage={text}")
+    assert f"{text!r} is neither a number of GB nor 'none'" in error
 
 
 def test_usage_has_totals_and_each_user(alice: User, bucket: str, admin: Admin) -> None:
@@ -362,17 +369,46 @@ def test_help_of_the_bridge_names_the_commands() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_says_what_it_does(admin: Admin, command: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        admin(*command.split(), "--help")
-    assert ended.value.code == 0
+    assert admin(*command.split(), "--help").status == 0
     assert COMMANDS[command].run.__doc__
 
 
 @pytest.mark.parametrize("command", ["", "users", "user list", "backup", "users limit a"])
 def test_command_that_is_none_is_a_usage_error(admin: Admin, command: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        admin(*command.split())
-    assert ended.value.code == 2
+    assert misused(admin, *command.split())
+
+
+def test_usage_error_names_the_command(admin: Admin) -> None:
+    assert misused(admin, "users", "limit", "a") == (
+        "pymdc.bridge admin users limit: the following arguments are required: GB;"
+        " --help says what is expected"
+    )
+
+
+def written_commands(text: str) -> Iterator[list[str]]:
+    """Yield the arguments of the program in *text*: in blocks, in units, in definitions."""
+    [alias] = re.findall("alias bridge-admin='(.*)'$", text, re.MULTILINE) or [""]
+    lines = re.findall(r"^(?: +\$ |ExecStart=)(?!alias)(.*)", text, re.MULTILINE)
+    for line in lines + re.findall("``(.+?)``", text):
+        whole = re.sub("^bridge-admin", alias, line).replace(" bridge admin", " pymdc.bridge admin")
+        words = whole.split()
+        if "pymdc.bridge" in words and words[-1] not in ("admin", "COMMAND"):
+            yield words[words.index("pymdc.bridge") + 1 :]
+    for definition in re.findall(r"^``[a-z].*``$", text, re.MULTILINE):
+        for command in re.findall("``(.*?)``", definition):
+            yield ["admin", *command.replace("GB", "1").split()]
+
+
+def test_commands_that_are_written_somewhere_are_understood() -> None:
+    files = [ROOT / "README.rst", *(ROOT / "deploy").iterdir()]
+    texts = [PAGE, *(file.read_text("utf-8") for file in files)]
+    commands = [command for text in texts for command in written_commands(text)]
+    for command in commands:
+        if command[:1] == ["admin"]:
+            assert argument_parser().parse_args(command[1:]).run
+        else:
+            assert parse(command, {})
+    assert len(commands) > 30
 
 
 def test_folder_of_the_bridge_is_an_option_or_a_variable(

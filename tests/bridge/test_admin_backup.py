@@ -12,7 +12,8 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -24,8 +25,11 @@ from processes import MINUTE, python
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin import backup
+from pymdc.bridge.admin.objects import copy_objects
+from pymdc.bridge.settings import Settings
 from pymdc.bridge.storage.disk import lock
 from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.tables import Shard
 
 BACKUP = ("-m", "pymdc.bridge", "admin", "backup")
 Restored = Callable[..., Done]
@@ -236,7 +240,7 @@ def when_copying(monkeypatch: pytest.MonkeyPatch, function: Callable[[], object]
     """Call *function* when the backup is about to copy its first object."""
     put, calls = ObjectStore.put, iter([function])
 
-    def put_then(store: ObjectStore, name: str, content: memoryview) -> None:
+    def put_then(store: ObjectStore, name: str, content: Iterable[memoryview]) -> None:
         for call in calls:
             call()
         put(store, name, content)
@@ -512,3 +516,19 @@ def test_backup_without_its_lock_is_restored(
     for name in "metadata.sqlite", "shards":
         shutil.move(tmp_path / "moved" / name, copy)
     assert restore().status == 0
+
+
+def test_copy_of_large_objects_takes_little_memory(tmp_path: Path) -> None:
+    source, target = (ObjectStore(tmp_path / name, fsync=False) for name in ("from", "to"))
+    size = Settings.shard_size
+    copied = [Shard(file_hash(bytes(size)), f"{number:032x}", size) for number in range(16)]
+    for shard in copied:
+        (tmp_path / "from" / shard.object).touch()
+        os.truncate(tmp_path / "from" / shard.object, size)
+    tracemalloc.start()
+    try:
+        assert [fault for _, fault in copy_objects(source, target, copied)] == 16 * [None]
+        assert tracemalloc.get_traced_memory()[1] < 5 * size
+    finally:
+        tracemalloc.stop()
+    assert {path.stat().st_size for path in (tmp_path / "to").iterdir()} == {size}

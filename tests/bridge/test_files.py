@@ -20,6 +20,7 @@ from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.routes.files import _Pointers
 from pymdc.bridge.settings import MAX_LISTS
+from pymdc.bridge.storage.disk import Reserve
 
 
 def test_channel_address_has_the_requested_host(alice: User) -> None:
@@ -223,6 +224,7 @@ def test_pointers_of_a_later_page_are_made_with_the_reserve_of_a_full_disk(
         return made
 
     monkeypatch.setattr(_Pointers, "add", fail_once)
+    Reserve(data).fill()
     user, bucket, name = shards
     answer = user.pointers(bucket, name).json
     assert failed.is_set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.disk import lock
+from pymdc.bridge.storage.disk import check_owner, lock
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError
 
@@ -34,7 +33,8 @@ class DataFolder:
     def database(self) -> Database:
         """The database, which has to exist."""
         path = self.path / DATABASE
-        check_user(self.path)
+        if self.path.exists():
+            check_owner(self.path)
         if not path.is_file():
             raise CommandError(
                 f"{path} is missing: --data or PYMDC_BRIDGE_DATA says where the bridge stores"
@@ -68,16 +68,3 @@ class DataFolder:
 def one_line(fault: object) -> str:
     """Return what SQLite says, a text or an error, in one line."""
     return " ".join(str(getattr(fault, "orig", fault)).split())
-
-
-def check_user(folder: Path) -> None:
-    """Refuse to work as root on the folder of another user, whose bridge could not use the files.
-
-    Other users are refused by the system.
-    """
-    try:
-        owner = folder.stat().st_uid
-    except FileNotFoundError:
-        return
-    if os.geteuid() == 0 and owner != 0:
-        raise CommandError(f"{folder} belongs to user {owner}: run this as that user, not as root")

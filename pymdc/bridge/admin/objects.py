@@ -21,22 +21,25 @@ class DamagedError(Exception):
     """An object is not what the database says."""
 
 
-def read_object(store: ObjectStore, shard: Shard) -> memoryview:
-    """Return the bytes of an object; `DamagedError` unless they are those of *shard*."""
+def read_object(store: ObjectStore, shard: Shard) -> Iterator[memoryview]:
+    """Yield the bytes of an object; `DamagedError` at the end unless they are those of *shard*."""
+    shard_hash, size = FileHash(), 0
     try:
-        data = store.read(shard.object, 0, shard.size + 1)
+        for block in store.blocks(shard.object):
+            size += len(block)
+            if size > shard.size:
+                break
+            shard_hash.update(block)
+            yield block
     except FileNotFoundError:
         raise DamagedError("missing") from None
     except OSError as error:
         raise DamagedError(f"unreadable: {error.strerror}") from error
-    if len(data) != shard.size:
-        found = "more" if len(data) > shard.size else f"{len(data):,}"
+    if size != shard.size:
+        found = "more" if size > shard.size else f"{size:,}"
         raise DamagedError(f"wrong size: {found} instead of {shard.size:,} bytes")
-    shard_hash = FileHash()
-    shard_hash.update(data)
     if shard_hash.hexdigest() != shard.hash:
         raise DamagedError("wrong hash")
-    return data
 
 
 def copy_objects(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import sqlalchemy as sa
 
@@ -98,9 +98,15 @@ COMMANDS: Mapping[str, Command] = {
 _GROUPS = {"users": "Accounts.", "buckets": "Buckets: what they hold, and what they may."}
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        command = self.prog.removeprefix("python -m ")
+        self.exit(2, f"{command}: {message}; --help says what is expected\n")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command in *arguments*; return the exit status."""
-    values = vars(_parser().parse_args(arguments))
+    values = vars(argument_parser().parse_args(arguments))
     run, as_json = values.pop("run"), values.pop("json", False)
     path = values.pop("data", None) or Path(os.environ.get(_DATA.variable) or str(_DATA.default))
     try:
@@ -122,8 +128,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if report.sound else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments of all commands."""
+    common = _Parser(add_help=False)
     common.add_argument(
         "--data",
         metavar="DIR",
@@ -132,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the folder of the bridge; else ${_DATA.variable}, else ./{_DATA.default}",
     )
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "python -m pymdc.bridge admin",
         description="Look after a bridge, also while it runs.",
         epilog="The exit status is 0 if all is well, 1 if something is wrong or has failed, and 2"

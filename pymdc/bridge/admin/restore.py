@@ -15,11 +15,18 @@ import sqlalchemy as sa
 
 from pymdc.bridge.admin.backup import BACKUP_LOCK
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import CommandError, DataFolder, check_user, one_line
+from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.objects import copy_objects, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
-from pymdc.bridge.storage.disk import DiskFullError, lock, private, sync_file, sync_folder
+from pymdc.bridge.storage.disk import (
+    DiskFullError,
+    check_owner,
+    lock,
+    private,
+    sync_file,
+    sync_folder,
+)
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError, check_schema
 from pymdc.bridge.storage.tables import files
@@ -73,7 +80,7 @@ def _refusal(directory: Path, damage: Damage) -> Report:
 def _reserved(path: Path) -> Iterator[None]:
     """Keep bridges out of the data folder *path* while the block runs; it has to be empty."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    check_user(path)
+    check_owner(path)
     with open(path / LOCK, "ab", opener=private) as file:
         if not lock(file):
             raise CommandError(f"a bridge is running on {path}: stop it first")

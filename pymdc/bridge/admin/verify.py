@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Collection
 from contextlib import closing, suppress
 from typing import Any
@@ -73,7 +74,7 @@ def _check_objects(folder: DataFolder) -> tuple[Damage, dict[str, int]]:
             for shard in page:
                 number, size = number + 1, size + shard.size
                 try:
-                    read_object(folder.objects, shard)
+                    deque(read_object(folder.objects, shard), maxlen=0)
                 except DamagedError as damaged:
                     if _is_needed(folder, shard):
                         damage.add(shard, damaged)

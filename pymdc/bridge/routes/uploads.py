@@ -124,7 +124,7 @@ class IncomingFile:
 
     def _put(self, name: str, data: memoryview) -> None:
         with self._context.load.room_for(len(data)):
-            self._context.objects.put(name, data)
+            self._context.objects.put(name, [data])
 
     def _add_part(self, name: str, data: memoryview, shard_hash: str) -> None:
         self.parts.append(Shard(shard_hash, name, len(data)))

@@ -121,6 +121,8 @@ class App:
     ) -> None:
         try:
             response = await self._respond(scope, headers, body, channel_url, entry)
+            if response.piece is not None:
+                await self._run_pieces(response.piece)
         except ClientDisconnect:
             entry.received = body.size
             entry.finish(499, note="The client has gone")
@@ -152,6 +154,13 @@ class App:
             entry.finish(response.status)
         if response.afterwards is not None:
             await self._run_afterwards(response.afterwards)
+
+    async def _run_pieces(self, piece: Callable[[], bool]) -> None:
+        """Run *piece* until it returns true; a long removal must not hold up short ones."""
+        done = False
+        while not done:
+            async with self._context.load.removals:
+                done = await self._context.threads.run(piece)
 
     async def _run_afterwards(self, function: Callable[[], None]) -> None:
         """Run *function* on a thread, with those of other requests: there may be many."""

@@ -48,6 +48,16 @@ def lock(file: IO[bytes], *, shared: bool = False, wait: bool = False) -> bool:
     return True
 
 
+def check_owner(folder: Path) -> None:
+    """Refuse to work as root on the folder of another user, who could not use the files.
+
+    Other users are refused by the system.
+    """
+    owner = folder.stat().st_uid
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and owner != 0:
+        raise OSError(f"{folder} belongs to user {owner}: run this as that user, not as root")
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the names in *folder* are on the disk; do nothing where that can't be asked."""
     try:
@@ -109,7 +119,7 @@ class Reserve:
     def fill(self) -> None:
         """Make the file as large as it should be, if the disk has room for it."""
         size = self._size()
-        if size == self._full or free_bytes(self._path.parent) < 2 * self._full:
+        if size >= self._full or free_bytes(self._path.parent) < 2 * self._full:
             return
         with suppress(OSError):
             with open(self._path, "ab", opener=private) as file:
@@ -122,7 +132,7 @@ class Reserve:
         size, least = self._size(), round((1 - share) * self._full)
         if size <= least:
             return False
-        os.truncate(self._path, max(least, size - self._full // 8))
+        os.truncate(self._path, max(least, size - RESERVE // 8))
         return True
 
     def _is_full(self, error: Exception) -> bool:

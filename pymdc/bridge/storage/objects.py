@@ -11,12 +11,13 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from pymdc.bridge.settings import BATCH, SET_ASIDE
+from pymdc.bridge.settings import BATCH, SET_ASIDE, MiB
 from pymdc.bridge.storage.disk import FULL, DiskFullError, sync_folder, sync_path
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _UPLOAD_DIGITS = 24  # of a name; the others are its place in the upload
 _HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")
+_BLOCK = MiB
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _log = logging.getLogger("pymdc.bridge")
 
@@ -72,25 +73,30 @@ class ObjectStore:
         """Return when an object was stored, in whole milliseconds since 1970."""
         return (self._folder / name).stat().st_mtime_ns // 1_000_000
 
-    def put(self, name: str, data: memoryview) -> None:
-        """Store *data*; raise `DiskFullError` if there is no room."""
+    def put(self, name: str, blocks: Iterable[memoryview]) -> None:
+        """Store *blocks* as one object; raise `DiskFullError` if there is no room.
+
+        What *blocks* raises is raised, and nothing is stored.
+        """
         path = f"{self._prefix}{name}"  # a Path takes longer than the system calls
         part = f"{path}#1"
         try:
-            self._write(part, data)
+            self._write(part, blocks)
             os.replace(part, path)
-        except OSError as error:
+        except Exception as error:
             with suppress(OSError):
                 os.unlink(part)
-            if error.errno in FULL:
+            if isinstance(error, OSError) and error.errno in FULL:
                 raise DiskFullError(f"there is no room for {path}") from error
             raise
 
-    def _write(self, path: str, data: memoryview) -> None:
+    def _write(self, path: str, blocks: Iterable[memoryview]) -> None:
         descriptor = os.open(path, _NEW, 0o600)
         try:
-            while data:
-                data = data[os.write(descriptor, data) :]
+            for block in blocks:
+                data = block
+                while data:
+                    data = data[os.write(descriptor, data) :]
             if self._fsync:
                 os.fsync(descriptor)
         finally:
@@ -106,6 +112,12 @@ class ObjectStore:
         with open(self._folder / name, "rb", 0) as file:
             file.seek(start)
             return memoryview(file.read(size))
+
+    def blocks(self, name: str) -> Iterator[memoryview]:
+        """Yield the bytes of an object, in blocks."""
+        with open(self._folder / name, "rb", 0) as file:
+            while block := file.read(_BLOCK):
+                yield memoryview(block)
 
     def delete_half_written(self) -> None:
         """Delete what each interrupted `put` left; no other process may use the folder."""

@@ -122,6 +122,10 @@ files = _table(
     _column("size", sa.BigInteger),
     sa.Column("created", sa.BigInteger),  # NULL if an earlier version stored it
     sa.UniqueConstraint("bucket", "hash"),
+    # A bucket may have very many files: none of these queries may read them all.
+    sa.Index("ix_files_bucket", "bucket"),  # in the order of their numbers
+    sa.Index("ix_files_bucket_filename", "bucket", "filename"),
+    sa.Index("ix_files_bucket_size", "bucket", "size"),
 )
 shards = _keyed_table(
     "shards",
