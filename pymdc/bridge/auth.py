@@ -52,6 +52,17 @@ class Identity:
         return self.email or self.key or self.bucket or "-"
 
 
+def password_owner(context: Context, request: Request) -> str:
+    """Return whose password is in a request; refuse with 429 if it has to wait.
+
+    So a password that has to wait takes nobody's turn.
+    """
+    email, _ = request.credentials or ("", "")
+    request.entry.who = email  # known to the log also if the password is wrong
+    context.load.wrong_passwords.check(account=email, address=request.entry.address)
+    return email
+
+
 def anybody(_context: Context, _request: Request) -> Identity:
     """Accept every request."""
     return Identity()
@@ -96,10 +107,8 @@ def present_token(context: Context, connection: sa.Connection, request: Request)
 def _by_password(context: Context, request: Request) -> Identity | None:
     if request.credentials is None:
         return None
-    email, password = request.credentials
-    request.entry.who = email  # known to the log also if the password is wrong
+    email, password = password_owner(context, request), request.credentials[1]
     throttle, address = context.load.wrong_passwords, request.entry.address
-    throttle.check(account=email, address=address)
     with context.database.read() as connection:
         this = users.c.email == email.lower(), users.c.removed.is_(None)
         statement = sa.select(users).where(*this)

@@ -9,8 +9,8 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -24,6 +24,7 @@ from pymdc.bridge.settings import (
     LONGEST_DELAY,
     MAX_ADDRESS,
     MAX_LISTS,
+    MAX_OWN_HASHES,
     MAX_PASSWORD_HASHES,
     MAX_REMEMBERED_TRIES,
     MAX_REMOVALS,
@@ -164,6 +165,7 @@ class Load:
     ) -> None:
         self.uploads = Lane(MAX_UPLOADS)
         self.passwords = Lane(MAX_PASSWORD_HASHES)
+        self._own_hashes: dict[str, Lane] = {}
         # A list that has begun cannot be refused any more.
         self.lists = Lane(MAX_LISTS, math.inf, None)
         self.removals = Lane(MAX_REMOVALS, math.inf, None)
@@ -186,6 +188,20 @@ class Load:
     def stop(self) -> None:
         """Note that the bridge is stopping."""
         self.stopping = True
+
+    @asynccontextmanager
+    async def hashing(self, owner: str) -> AsyncIterator[None]:
+        """Let a password be hashed while the block runs; an *owner* of many leaves room to others.
+
+        The owner is an account, or an address.
+        """
+        own = self._own_hashes.setdefault(owner.lower(), Lane(MAX_OWN_HASHES))
+        try:
+            async with own, self.passwords:
+                yield
+        finally:
+            if not own.running and not own.waiting:
+                self._own_hashes.pop(owner.lower(), None)
 
     def free(self) -> int:
         """Return how many bytes are free on the disk."""

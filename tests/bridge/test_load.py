@@ -7,6 +7,7 @@ import json
 import select
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from plain_client import PASSWORD, Clock, Reply, User, address, ask, basic, form
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.load import Lane, Throttle
+from pymdc.bridge.load import Lane, Load, Throttle
 from pymdc.bridge.settings import (
     FREE_FAILURES,
     FREE_REGISTRATIONS,
+    MAX_OWN_HASHES,
     MAX_REMEMBERED_TRIES,
     MAX_WAITING,
 )
@@ -191,3 +193,36 @@ def test_lane_gives_up_waiting() -> None:
             pass
 
     asyncio.run(run())
+
+
+def test_passwords_of_one_account_leave_room_for_those_of_others(tmp_path: Path) -> None:
+    async def run() -> None:
+        load, release, statuses = Load(tmp_path, 0, time.time), asyncio.Event(), []
+
+        async def sign_in(account: str) -> None:
+            try:
+                async with load.hashing(account):
+                    await release.wait()
+            except Refused as refused:
+                statuses.append(refused.status)
+
+        tasks = [asyncio.create_task(sign_in("eve@example.com")) for _ in range(100)]
+        await asyncio.sleep(0)
+        async with load.hashing("alice@example.com"):
+            release.set()
+        await asyncio.gather(*tasks)
+        assert statuses == (100 - MAX_OWN_HASHES - MAX_WAITING) * [503]
+        assert load._own_hashes == {}
+
+    asyncio.run(run())
+
+
+def test_password_that_has_to_wait_takes_nobodys_turn(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        assert sign_in(alice.bridge, alice.email).error == WRONG
+    monkeypatch.setattr(Load, "hashing", None)  # it is refused before
+    assert sign_in(alice.bridge, alice.email).error == TOO_MANY
+    header = basic(alice.email, "0" * 64)
+    assert ask(alice.bridge, "GET", "/", None, header).status == 200, "nobody asks for a password"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from pymdc.bridge.settings import BATCH
+from pymdc.bridge.settings import REMOVED_AT_ONCE
 from pymdc.bridge.storage.accounts import forget_account
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
@@ -49,7 +49,7 @@ def remove_piece(database: Database, objects: ObjectStore, bucket: str) -> bool:
     Return whether that was all.
     """
     this = buckets.c.id == bucket
-    some = sa.select(files.c.hash).where(files.c.bucket == bucket).limit(BATCH)
+    some = sa.select(files.c.hash).where(files.c.bucket == bucket).limit(REMOVED_AT_ONCE)
     # Not durable: what a power cut brings back is still marked, and is removed at the start.
     with database.write(durable=False) as connection:
         hashes = connection.execute(some).scalars().all()
