@@ -8,6 +8,7 @@ to a newer one.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -58,7 +59,7 @@ def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -
     Nothing is deleted while another bridge has the lock: the shards of its uploads have no rows
     yet.
     """
-    with open(folder / "serving", "wb") as file:
+    with open(os.open(folder / "serving", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
         if try_lock(file):
             Reserve(folder).run(partial(_clean, database, objects), share=1)
             _delete_half_written_mails(folder)
