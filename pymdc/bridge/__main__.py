@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pymdc.bridge import missing
 from pymdc.bridge.logs import configure
 from pymdc.bridge.options import VERSION, parse, unknown_variables
-from pymdc.bridge.settings import DESCRIPTORS_KEPT, MAX_CONNECTIONS, STOP_RESERVE
+from pymdc.bridge.settings import DESCRIPTORS_KEPT, MAX_CONNECTIONS, STOP_RESERVE, TELL_SECONDS
 
 try:
     import resource
@@ -24,7 +24,6 @@ except ImportError:  # Windows has no such limit
 
 _RELOAD = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_TELL_SECONDS = 0.5
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -125,7 +124,7 @@ def _end_after(seconds: float) -> None:
     def end() -> None:
         teller = threading.Thread(target=tell, daemon=True)  # whoever reads the log may hang
         teller.start()
-        teller.join(_TELL_SECONDS)
+        teller.join(TELL_SECONDS)
         os._exit(1)
 
     timer = threading.Timer(seconds, end)

@@ -14,7 +14,7 @@ from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number
 from pymdc.bridge.serving.request import Request
-from pymdc.bridge.settings import MAX_CACHED_KEYS, MAX_SIGNATURE
+from pymdc.bridge.settings import MAX_CACHED_KEYS, MAX_KEY, MAX_SIGNATURE
 from pymdc.bridge.storage.tables import (
     disabled,
     find_bucket,
@@ -25,7 +25,6 @@ from pymdc.bridge.storage.tables import (
 )
 
 _HEX = re.compile(r"([0-9a-fA-F]{2})+")
-_MAX_KEY = 130  # hexadecimal digits
 _USER_BY_KEY = (
     sa.select(users, public_keys.c.proven)
     .join(public_keys)
@@ -157,7 +156,7 @@ def _verified_key(request: Request) -> str:
     key, signature = request.headers.get("x-pubkey"), request.headers.get("x-signature")
     if not key or not signature:
         raise Refused(401, "No authentication strategy detected")
-    too_long = len(key) > _MAX_KEY or len(signature) > MAX_SIGNATURE
+    too_long = len(key) > MAX_KEY or len(signature) > MAX_SIGNATURE
     if too_long or not _HEX.fullmatch(key) or not _HEX.fullmatch(signature):
         raise Refused(401, "Invalid signature")
     try:

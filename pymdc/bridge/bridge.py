@@ -171,7 +171,7 @@ class Bridge:
             passwords=Passwords(),
             nonce_rule=RULES[settings.nonce_rule](),
             threads=undo.enter_context(closing(Threads())),
-            load=Load(folder, settings.min_free, settings.clock),
+            load=Load(folder, settings.min_free, settings.clock, reserve=settings.fsync),
             metrics=Metrics(),
             limits=Limits(settings.storage_limit, settings.user_limit),
             registration=settings.registration,

@@ -31,6 +31,7 @@ from pymdc.bridge.settings import (
     MAX_WAITING,
     MIN_UPLOAD_RATE,
     PACE_SECONDS,
+    RESERVE,
     WAIT_SECONDS,
 )
 from pymdc.bridge.storage.database import is_locked
@@ -177,7 +178,9 @@ class Throttle:
 class Load:
     """The lanes of one bridge, its throttle, and the room on its disk."""
 
-    def __init__(self, folder: Path, min_free: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: Path, min_free: int, clock: Callable[[], float], *, reserve: bool
+    ) -> None:
         self.uploads = Lane(MAX_UPLOADS)
         self.passwords = Lane(MAX_PASSWORD_HASHES)
         # A list that has begun cannot be refused any more.
@@ -192,7 +195,7 @@ class Load:
         self._min_free = min_free
         self._claimed = 0  # bytes that are being written
         self._lock = threading.Lock()
-        self.reserve = Reserve(folder)
+        self.reserve = Reserve(folder, RESERVE if reserve else 0)
         self.reserve.fill()
 
     def stop(self) -> None:
@@ -210,11 +213,13 @@ class Load:
 
     @contextmanager
     def room_for(self, size: int) -> Iterator[None]:
-        """Claim room on the disk for *size* bytes while the block writes them."""
+        """Claim room on the disk for *size* bytes while the block writes them; else refuse."""
         self._claim(size)
         try:
             self.check_room(0)
             yield
+        except DiskFullError:
+            raise no_space() from None
         finally:
             self._claim(-size)
 

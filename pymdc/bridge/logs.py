@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
+from pymdc.bridge.errors import DamagedDatabaseError
 from pymdc.bridge.settings import MAX_LOGGED
 
 _SECRETS = re.compile(
@@ -28,6 +29,7 @@ _PASSWORD = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", re.IGNORECASE) 
 _PROCESS = secrets.token_hex(4)  # not a random id for each request: asking the system takes longer
 _numbers = itertools.count()
 _log = logging.getLogger("pymdc.bridge.requests")
+_faults = logging.getLogger("pymdc.bridge")
 
 
 def _ignore(_entry: Entry) -> None:
@@ -170,6 +172,14 @@ def configure(level: str, style: str) -> None:
     handler.setFormatter(FORMATTERS[style]())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("pymdc.bridge").setLevel(level.upper())
+
+
+def log_fault(what: str, error: Exception) -> None:
+    """Log that *what* failed; with a traceback, unless the message of *error* says everything."""
+    if isinstance(error, DamagedDatabaseError):
+        _faults.error("%s failed: %s", what, error)
+    else:
+        _faults.error("%s failed", what, exc_info=error)
 
 
 def _without_secrets(text: str) -> str:

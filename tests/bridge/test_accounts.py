@@ -28,11 +28,15 @@ from plain_client import (
 )
 
 from pymdc.bridge import Bridge
-from pymdc.bridge.routes import accounts
+from pymdc.bridge.auth import Identity
+from pymdc.bridge.context import Context
+from pymdc.bridge.routes import Route, accounts
+from pymdc.bridge.serving import app
+from pymdc.bridge.serving.request import Request
 from pymdc.bridge.settings import MAX_PASSWORD_HASHES
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.removal import finish_account_removal
+from pymdc.bridge.storage.removal import remove_account_piece
 
 NEW = 64 * "a"
 WRONG = (401, "Invalid email or password")
@@ -327,12 +331,11 @@ def test_account_that_is_being_removed_can_do_nothing(
 def test_passwords_do_not_wait_for_removals(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
     removing, released = threading.Semaphore(0), threading.Event()
 
-    def finish_slowly(database: Database, objects: ObjectStore, email: str) -> None:
+    def remove_slowly(database: Database, objects: ObjectStore, email: str) -> bool:
         removing.release()
-        released.wait(PATIENCE)
-        finish_account_removal(database, objects, email)
+        return released.is_set() and remove_account_piece(database, objects, email)
 
-    monkeypatch.setattr(accounts, "finish_account_removal", finish_slowly)
+    monkeypatch.setattr(accounts, "remove_account_piece", remove_slowly)
     users = [User(alice.bridge, f"user{number}") for number in range(MAX_PASSWORD_HASHES)]
     threads = [
         threading.Thread(target=remove, args=[user, PASSWORD, f"/users/{user.email}"])
@@ -346,3 +349,21 @@ def test_passwords_do_not_wait_for_removals(alice: User, monkeypatch: pytest.Mon
     for thread in threads:
         thread.join(PATIENCE)
     assert sign_in(users[0]).error == WRONG
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"), [("/buckets", {}), ("/keys", {"key": Key("other").public})]
+)
+def test_request_whose_account_is_removed_meanwhile_is_refused(
+    alice: User, monkeypatch: pytest.MonkeyPatch, path: str, fields: dict[str, str]
+) -> None:
+    def remove_and_authenticate(route: Route, context: Context, request: Request) -> Identity:
+        identity = authenticate(route, context, request)
+        if request.path == path:
+            assert remove(alice, PASSWORD).status == 204
+        return identity
+
+    authenticate = app._authenticate
+    monkeypatch.setattr(app, "_authenticate", remove_and_authenticate)
+    reply = ask(alice.bridge, "POST", path, json.dumps(fields), basic(alice.email, PASSWORD))
+    assert reply.error == (401, "User account was removed")

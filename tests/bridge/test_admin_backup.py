@@ -291,7 +291,7 @@ def test_deletion_waits_while_the_last_objects_are_copied(
         deleting.start()
         deleting.join(0.3)  # if nothing holds it up, it is done by then
 
-    monkeypatch.setattr(backup, "_ROUNDS", 0)
+    monkeypatch.setattr(backup, "BACKUP_ROUNDS", 0)
     when_copying(monkeypatch, begin)
     assert admin("backup", copy, "--json").json["files"] == 3
     deleting.join(MINUTE)

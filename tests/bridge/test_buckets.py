@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-from plain_client import User
+import pytest
+from modes import PATIENCE
+from plain_client import Key, User
 
-from pymdc.bridge.settings import BUCKETS_PAGE
+from pymdc.bridge.routes import buckets
+from pymdc.bridge.settings import BUCKETS_PAGE, MAX_REMOVALS
+from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.removal import remove_piece
 
 
 def test_null_as_a_list_of_keys_is_refused(alice: User) -> None:
@@ -41,6 +50,47 @@ def test_account_has_at_most_1000_buckets(alice: User, data: Path) -> None:
     assert alice.ask("POST", "/buckets", {}).status == 200
 
 
+def test_buckets_of_an_account_list_a_mebibyte_of_keys_in_all(alice: User, data: Path) -> None:
+    many, refusal = (
+        900 * [Key("bob").public],
+        "The buckets of the account list too many public keys",
+    )
+    first, last = alice.bucket(pubkeys=many), alice.bucket()
+    copy_bucket(data, first, 15)
+    for reply in (
+        alice.ask("POST", "/buckets", {"pubkeys": many}),
+        alice.ask("PATCH", f"/buckets/{last}", {"pubkeys": many}),
+    ):
+        assert reply.error == (403, refusal)
+    assert alice.ask("GET", f"/buckets/{last}").json["pubkeys"] == [alice.key.public]
+    assert alice.ask("PATCH", f"/buckets/{last}", {"pubkeys": many[:100]}).status == 200
+    bob = User(alice.bridge, "bob")
+    assert bob.ask("POST", "/buckets", {"pubkeys": many}).status == 200
+    stranger = bob.ask("PATCH", f"/buckets/{last}", {"pubkeys": many})
+    assert stranger.error == (404, "Bucket not found")
+
+
+def test_removal_of_a_file_does_not_wait_for_large_buckets(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = alice.bucket(), [alice.bucket() for _ in range(2 * MAX_REMOVALS)]
+    file = alice.upload(small, b"abc").json["hash"]
+    removing, released = threading.Semaphore(0), threading.Event()
+
+    def remove_slowly(database: Database, objects: ObjectStore, bucket: str) -> bool:
+        removing.release()
+        return released.is_set() and remove_piece(database, objects, bucket)
+
+    monkeypatch.setattr(buckets, "remove_piece", remove_slowly)
+    with ThreadPoolExecutor(len(large)) as threads:
+        removals = threads.map(lambda bucket: alice.ask("DELETE", f"/buckets/{bucket}"), large)
+        assert removing.acquire(timeout=PATIENCE)
+        assert alice.ask("DELETE", f"/buckets/{small}/files/{file}").status == 204
+        released.set()
+        assert [reply.status for reply in removals] == len(large) * [204]
+    assert [bucket["id"] for bucket in alice.ask("GET", "/buckets").json] == [small]
+
+
 def copy_bucket(data: Path, bucket: str, count: int) -> None:
     with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
         for number in range(count):
@@ -49,3 +99,21 @@ def copy_bucket(data: Path, bucket: str, count: int) -> None:
                 " SELECT ?, user, created, 'copy', pubkeys FROM buckets WHERE id = ?",
                 [f"{number:024x}", bucket],
             )
+
+
+def test_large_bucket_is_removed_in_pieces_and_others_are_served_between_them(
+    alice: User, bucket: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        rows = [(bucket, f"{number:040x}") for number in range(1200)]
+        columns = "(bucket, hash, filename, mimetype, size)"
+        connection.executemany(f"INSERT INTO files {columns} VALUES (?, ?, '', '', 0)", rows)
+    delete, served = ObjectStore.delete, list[int]()
+
+    def serve_and_delete(store: ObjectStore, names: Iterable[str]) -> None:
+        served.append(alice.ask("GET", "/buckets").status)
+        delete(store, names)
+
+    monkeypatch.setattr(ObjectStore, "delete", serve_and_delete)
+    assert alice.ask("DELETE", f"/buckets/{bucket}").status == 204
+    assert served == 4 * [200], "after 500, 500, 200 and 0 files"

@@ -148,3 +148,14 @@ def test_body_without_a_part_is_refused(alice: User, bucket: str, body: bytes) -
 def test_boundary_in_the_middle_of_a_line_is_ignored(alice: User, bucket: str) -> None:
     reply = send(alice, bucket, b"see " + form(DATA))
     assert reply.error == (400, "No file was found in the multipart data")
+
+
+@pytest.mark.parametrize(("parts", "status"), [(100, 200), (101, 400)])
+@pytest.mark.parametrize("first", [True, False])
+def test_form_has_at_most_100_parts(
+    alice: User, bucket: str, parts: int, status: int, first: bool
+) -> None:
+    file, fields = part(f'{FIELD}; filename="a"'), (parts - 1) * part(FIELD, data=b"")
+    reply = sent(alice, bucket, *((file, fields) if first else (fields, file)))
+    assert reply.status == status
+    assert status == 200 or reply.json == {"error": "The form has more than 100 parts"}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -131,3 +132,40 @@ def test_statement_count_of_each_route_is_documented(alice: User, statements: li
 
 def test_page_has_every_route() -> None:
     assert STATED.keys() == {f"{route.method} {route.path}" for route in ROUTES} | {"PULL"}
+
+
+def plans(bridge: Bridge, table: str, asking: Callable[[], Reply]) -> set[str]:
+    """Return how SQLite finds the rows of *table* that *asking* makes the bridge select."""
+    found: set[str] = set()
+
+    def note(connection: sa.Connection, _cursor: object, sql: str, values: Any, *_: object) -> None:
+        if sql.startswith("SELECT"):
+            cursor: Any = connection.connection.cursor()
+            rows = cursor.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
+            found.update(
+                text.replace("COVERING ", "")
+                for *_, text in rows
+                if f" {table} " in text or "TEMP" in text
+            )
+
+    engine = bridge._database._engine
+    sa.event.listen(engine, "before_cursor_execute", note)
+    assert asking().status in (200, 413)
+    sa.event.remove(engine, "before_cursor_execute", note)
+    return found
+
+
+def test_query_for_files_reads_no_others_of_the_bucket(alice: User) -> None:
+    bucket, query = alice.bucket(storage=len(DATA) / 10**9), partial(plans, alice.bridge, "files")
+    assert alice.upload(bucket, DATA).status == 200
+    pushing, files = alice.token(bucket, "PUSH"), f"/buckets/{bucket}/files"
+    assert query(partial(alice.ask, "GET", files)) == {
+        "SEARCH files USING INDEX ix_files_bucket (bucket=? AND rowid>?)"
+    }
+    assert query(partial(alice.ask, "GET", files, query="name=a.bin")) == {
+        "SEARCH files USING INDEX ix_files_bucket_filename (bucket=? AND filename=? AND rowid>?)"
+    }
+    headers = upload_headers(pushing, len(DATA) - 1)
+    assert query(partial(ask, alice.bridge, "PUT", files, form(DATA[1:]), headers)) == {
+        "SEARCH files USING INDEX ix_files_bucket_size (bucket=? AND size=?)"
+    }

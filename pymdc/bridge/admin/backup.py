@@ -31,18 +31,15 @@ from pymdc.bridge.admin.objects import (
     whole_size,
 )
 from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
-from pymdc.bridge.errors import Refused
-from pymdc.bridge.settings import MiB
+from pymdc.bridge.settings import BACKUP_FEW, BACKUP_ROUNDS, BACKUP_SMALL
 from pymdc.bridge.storage.cleanup import try_lock
-from pymdc.bridge.storage.disk import sync_file, sync_folder
+from pymdc.bridge.storage.disk import DiskFullError, sync_file, sync_folder
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import batches, files, objects_in_use, shards, users
 
 BACKUP_LOCK = "backup.lock"
 _NEW = "new"
 _OURS = {DATABASE, _NEW, SHARDS, BACKUP_LOCK, "lost+found"}
-_ROUNDS = 10  # at most, before the one under the lock
-_FEW, _SMALL = 50, 16 * MiB  # objects and their bytes: as much may be left for that one
 
 
 def backup(folder: DataFolder, directory: Path) -> Report:
@@ -54,7 +51,7 @@ def backup(folder: DataFolder, directory: Path) -> Report:
     begun = time.monotonic()
     _check_directory(folder, directory)
     with _locked(directory), closing(_Copying(folder, directory)) as copying:
-        for _ in range(_ROUNDS):
+        for _ in range(BACKUP_ROUNDS):
             if copying.bring(folder.database.read):
                 break
         with folder.database.read() as connection:
@@ -103,7 +100,7 @@ class _Copying:
                 found = find_shards(connection, [shard.object for shard in faults])
             self._faults |= {shard: faults[shard] for shard in found}
             self._done.update(shard.object for shard in found)
-        return self.copied - copied <= _FEW and self.size - size <= _SMALL
+        return self.copied - copied <= BACKUP_FEW and self.size - size <= BACKUP_SMALL
 
     def damage(self, connection: sa.Connection) -> Damage:
         """Return the objects that could not be copied, if the database names them still."""
@@ -143,7 +140,7 @@ class _Copying:
                 self.copied += 1
                 self.size += shard.size
                 self._progress.show(self.size, self._whole)
-        except Refused:
+        except DiskFullError:
             raise CommandError(
                 "the disk of the backup is full; the backup before is kept"
             ) from None

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from pymdc._crypto.file_hash import FileHash
+from pymdc.bridge.settings import BATCH, COPIED_AT_ONCE
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.tables import BATCH, batches, buckets, file_shards, files, shards
+from pymdc.bridge.storage.tables import batches, buckets, file_shards, files, shards
 
-_AT_ONCE = 16  # objects that are copied; each takes a block of memory
 _COLUMNS = shards.c["hash", "object", "size"]
 Read = Callable[[], AbstractContextManager[sa.Connection]]
 
@@ -64,7 +64,7 @@ def copy_objects(
         return None
 
     # Several at a time: while one waits for the disk, others are read.
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(COPIED_AT_ONCE) as pool:
         yield from zip(copied, pool.map(copy, copied), strict=True)
 
 

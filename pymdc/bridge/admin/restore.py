@@ -18,9 +18,8 @@ from pymdc.bridge.admin.damage import Damage
 from pymdc.bridge.admin.folder import DATABASE, LOCK, SHARDS, CommandError, DataFolder, told
 from pymdc.bridge.admin.objects import copy_objects, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
-from pymdc.bridge.errors import Refused
 from pymdc.bridge.storage.cleanup import try_lock
-from pymdc.bridge.storage.disk import check_owner, sync_file, sync_folder
+from pymdc.bridge.storage.disk import DiskFullError, check_owner, sync_file, sync_folder
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError, check_schema
 from pymdc.bridge.storage.tables import files
@@ -132,7 +131,7 @@ def _stage(directory: Path, staging: Path) -> tuple[dict[str, Any], Damage]:
                 connection.execute(sa.text(f"DELETE FROM {table}"))
             count = sa.select(sa.func.count()).select_from(files)
             found = {"files": connection.execute(count).scalar_one()}
-    except Refused:
+    except DiskFullError:
         raise CommandError("the disk is full; nothing is restored") from None
     finally:
         engine.dispose()

@@ -14,10 +14,10 @@ from pymdc.bridge.admin.damage import Damage
 from pymdc.bridge.admin.folder import DataFolder
 from pymdc.bridge.admin.objects import DamagedError, Shard, read_object, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report, count_text, printable, size_text
+from pymdc.bridge.settings import VERIFY_PAUSE
 from pymdc.bridge.storage.objects import upload_of
 from pymdc.bridge.storage.tables import buckets, file_shards, files, objects_in_use, shards, uploads
 
-_PAUSE = 1.0  # seconds in which the bridge deletes the objects of a file that it has removed
 _FILES_SIZE = sa.func.coalesce(
     sa.select(sa.func.sum(files.c.size)).where(files.c.bucket == buckets.c.id).scalar_subquery(), 0
 )
@@ -100,7 +100,7 @@ def _without_row(folder: DataFolder, names: Collection[str]) -> set[str]:
 def _orphans(folder: DataFolder, suspects: set[str], begun: float) -> dict[str, int]:
     """Return those *suspects* that are there still, and their sizes."""
     if suspects and folder.is_served():
-        time.sleep(max(0.0, begun + _PAUSE - time.monotonic()))
+        time.sleep(max(0.0, begun + VERIFY_PAUSE - time.monotonic()))
     sizes = {name: folder.objects.size(name) for name in sorted(_without_row(folder, suspects))}
     return {name: size for name, size in sizes.items() if size is not None}
 

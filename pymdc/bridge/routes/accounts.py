@@ -25,7 +25,7 @@ from pymdc.bridge.storage.accounts import (
     remove_all_keys,
     set_password,
 )
-from pymdc.bridge.storage.removal import finish_account_removal
+from pymdc.bridge.storage.removal import remove_account_piece
 from pymdc.bridge.storage.tables import delete_expired, redeem_token, resets, users
 
 
@@ -45,9 +45,8 @@ def remove(context: Context, _request: Request, identity: Identity) -> Response:
     with context.database.write() as connection:
         if not mark_account_removed(connection, email, context.now(), ACTIVE, unchanged):
             raise _wrong_password()
-    finish = partial(finish_account_removal, context.database, context.objects, email)
-    context.load.run(finish, share=1)  # here: the account is marked only once
-    return Response(status=204)
+    piece = partial(remove_account_piece, context.database, context.objects, email)
+    return Response(status=204, piece=partial(context.load.run, piece, share=1))
 
 
 def request_reset(context: Context, request: Request, _identity: Identity) -> Response:

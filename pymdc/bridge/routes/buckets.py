@@ -15,8 +15,15 @@ from pymdc.bridge.js_number import js_number, json_number
 from pymdc.bridge.routes.keys import public_key
 from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.settings import BUCKETS_PAGE, MAX_BUCKETS, MAX_NAME, TOKEN_LIFETIME
-from pymdc.bridge.storage.removal import finish_removal
+from pymdc.bridge.settings import (
+    BUCKETS_PAGE,
+    MAX_BUCKETS,
+    MAX_LISTED_KEYS,
+    MAX_NAME,
+    TOKEN_LIFETIME,
+)
+from pymdc.bridge.storage.accounts import account_removed, has_account
+from pymdc.bridge.storage.removal import remove_piece
 from pymdc.bridge.storage.tables import buckets, delete_expired, find_bucket, tokens
 
 _DEFAULTS: dict[str, Any] = {"name": "New Bucket", "storage": 10, "transfer": 30, "pubkeys": []}
@@ -38,10 +45,15 @@ def create(context: Context, request: Request, identity: Identity) -> Response:
     values |= {"id": bucket, "user": identity.email, "created": context.now()}
     count = sa.select(sa.func.count()).where(*_owned_by(identity.email)).scalar_subquery()
     row = [sa.literal(value, buckets.c[name].type) for name, value in values.items()]
-    insert = sa.insert(buckets).from_select([*values], sa.select(*row).where(count < MAX_BUCKETS))
+    fits = sa.select(*row).where(count < MAX_BUCKETS, has_account(identity.email))
+    insert = sa.insert(buckets).from_select([*values], fits)
     with context.database.write() as connection:
         if connection.execute(insert).rowcount != 1:
+            if not connection.execute(sa.select(has_account(identity.email))).scalar():
+                raise account_removed()
             raise Refused(403, f"An account has at most {MAX_BUCKETS} buckets")
+        if request.fields.get("pubkeys"):
+            _check_listed_keys(connection, identity.email)
         return Response(_bucket_json(find_bucket(connection, bucket)))
 
 
@@ -60,6 +72,8 @@ def change(context: Context, request: Request, identity: Identity) -> Response:
     with context.database.write() as connection:
         if values:
             connection.execute(statement.values(**values))
+        if values.get("pubkeys"):
+            _check_listed_keys(connection, identity.email)
         return Response(_bucket_json(find_bucket(connection, bucket, identity.email)))
 
 
@@ -69,9 +83,8 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         this = sa.update(buckets).where(buckets.c.id == bucket)
         connection.execute(this.values(removed=context.now()))
-    finish = partial(finish_removal, context.database, context.objects, bucket)
-    context.load.run(finish, share=1)  # here: the bucket would not be found again
-    return Response(status=204)
+    piece = partial(remove_piece, context.database, context.objects, bucket)
+    return Response(status=204, piece=partial(context.load.run, piece, share=1))
 
 
 def create_token(context: Context, request: Request, identity: Identity) -> Response:
@@ -86,6 +99,14 @@ def create_token(context: Context, request: Request, identity: Identity) -> Resp
         row = {"bucket": bucket, "operation": operation, "expires": expires, "token": token}
         connection.execute(sa.insert(tokens).values(**row))
     return Response(row | {"expires": iso_time(expires), "id": token})
+
+
+def _check_listed_keys(connection: sa.Connection, email: str) -> None:
+    """Refuse if all buckets of a user list too many keys; the caller rolls back."""
+    size = sa.func.length(sa.cast(buckets.c.pubkeys, sa.Text))
+    total = sa.select(sa.func.coalesce(sa.func.sum(size), 0)).where(*_owned_by(email))
+    if connection.execute(total).scalar_one() > MAX_LISTED_KEYS:
+        raise Refused(403, "The buckets of the account list too many public keys")
 
 
 def _owned_by(email: str) -> tuple[sa.ColumnElement[bool], ...]:

@@ -13,12 +13,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.logs import Entry
-from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, MANY_CHANNELS
+from pymdc.bridge.logs import Entry, log_fault
+from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, FRAMES_AT_ONCE, MANY_CHANNELS
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
 
 _FRAME = 65536  # bytes, the most that the protocol allows
-_BLOCK = 8 * _FRAME
+_BLOCK = FRAMES_AT_ONCE * _FRAME
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -73,8 +73,8 @@ class Channels:
             return await _report_damage(socket, f"{error.filename} is missing", "The shard is lost")
         except WebSocketDisconnect:
             raise
-        except Exception:  # noqa: BLE001  # every error is logged and answered
-            _log.exception("the channel %s failed", entry.request)
+        except Exception as error:  # noqa: BLE001  # every error is logged and answered
+            log_fault(f"the channel {entry.request}", error)
             await socket.send_json(
                 {"code": 500, "message": f"Internal error in request {entry.request}"}
             )

@@ -16,7 +16,7 @@ from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import MAX_KEYS
-from pymdc.bridge.storage.accounts import unlist
+from pymdc.bridge.storage.accounts import account_removed, has_account, unlist
 from pymdc.bridge.storage.database import insert_new
 from pymdc.bridge.storage.tables import public_keys
 
@@ -50,8 +50,10 @@ def claim_key(connection: sa.Connection, email: str, key: str, *, proven: bool) 
         same = sa.or_(others, public_keys.c.key == key)
         connection.execute(sa.delete(public_keys).where(same, ~public_keys.c.proven))
     mine = sa.select(sa.func.count()).where(public_keys.c.user == email).scalar_subquery()
-    query = sa.select(sa.exists().where(others), mine >= MAX_KEYS)
-    taken, full = connection.execute(query).one()
+    query = sa.select(sa.exists().where(others), mine >= MAX_KEYS, has_account(email))
+    taken, full, is_there = connection.execute(query).one()
+    if not is_there:
+        raise account_removed()
     if full:
         raise Refused(403, f"An account has at most {MAX_KEYS} public keys")
     if taken or not insert_new(connection, public_keys, **row):

@@ -11,7 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.settings import MAX_KIND, MAX_NAME
+from pymdc.bridge.settings import MAX_KIND, MAX_NAME, MAX_PARTS
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -33,6 +33,7 @@ class FilePart:
 
     def __init__(self, content_type: str) -> None:
         self._ended = self._in_file = False
+        self._parts = -1  # the first one is not the client's
         self._name = self._value = b""
         self._headers: dict[bytes, bytes] = {}
         self._pieces: list[memoryview] = []
@@ -82,6 +83,9 @@ class FilePart:
         self._name = self._value = b""
 
     def _on_headers_finished(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise Refused(400, f"The form has more than {MAX_PARTS} parts")
         headers, self._headers = self._headers, {}
         kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
         name = _filename(headers.get(b"content-disposition", b"").decode("latin-1"))

@@ -32,6 +32,7 @@ from pymdc.bridge.settings import (
     PARSED_AT_ONCE,
     PARSED_IN_TURN,
     ROOM_SECONDS,
+    ROOM_SHARE,
 )
 
 _log = logging.getLogger("pymdc.bridge.channel")
@@ -252,7 +253,7 @@ class HTTPProtocol(HttpToolsProtocol):
             for number, other in enumerate(self.connections)
             if isinstance(other, HTTPProtocol | ChannelProtocol) and (rank := other.room_rank())
         ]
-        for *_, other in heapq.nsmallest(len(self.connections) // 100 + 1, ranked):
+        for *_, other in heapq.nsmallest(len(self.connections) // ROOM_SHARE + 1, ranked):
             self.connections.discard(other)
             other.transport.abort()
 
@@ -402,10 +403,11 @@ class ChannelProtocol(WebSocketsSansIOProtocol):
             self._abort_timer.cancel()
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Leave one line of a fault of the client, such as a text that is not UTF-8."""
-    record.exc_info = None
+def _tell_fault_of_client(record: logging.LogRecord) -> bool:
+    """Make one line at INFO of a text that is not UTF-8: the fault is the client's."""
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+        record.exc_info, record.levelno, record.levelname = None, logging.INFO, "INFO"
     return True
 
 
-_log.addFilter(_without_traceback)
+_log.addFilter(_tell_fault_of_client)

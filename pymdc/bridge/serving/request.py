@@ -87,6 +87,8 @@ class Response:
     *pages* are sent instead of a value: lists, which are read as they are sent, as one list.
     To read or close them blocks; if one is refused, the connection is closed.
     *content* is sent instead as it is.
+    *piece* is called on a thread until it returns true, before the response is sent; between two
+    calls it is the turn of other requests.
     *afterwards* is called on a thread when the response is sent, so that neither its value nor
     its time says what is done.
     """
@@ -96,6 +98,7 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
     pages: Generator[list[Any]] | None = None
     content: bytes = b""
+    piece: Callable[[], bool] | None = None
     afterwards: Callable[[], None] | None = None
 
     @cached_property

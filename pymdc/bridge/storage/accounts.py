@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from pymdc._crypto.secp256k1 import point
+from pymdc.bridge.errors import Refused
 from pymdc.bridge.storage.tables import (
     batches,
     buckets,
@@ -20,6 +21,16 @@ from pymdc.bridge.storage.tables import (
 
 # An account that can be used.
 ACTIVE = sa.and_(users.c.activation.is_(None), users.c.removed.is_(None), ~users.c.disabled)
+
+
+def has_account(email: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a user, who was authenticated, is still there."""
+    return sa.exists().where(users.c.email == email)
+
+
+def account_removed() -> Refused:
+    """Return the refusal of a request whose user was removed while it was under way."""
+    return Refused(401, "User account was removed")
 
 
 def set_password(
@@ -90,6 +101,8 @@ def unlist(connection: sa.Connection, email: str, removed: set[str]) -> None:
     # All forms of a key have the same x, in the same place; to compute its point takes longer.
     x = {key[:64] for key in removed}
     owned = sa.select(buckets.c.id, buckets.c.pubkeys).where(buckets.c.user == email)
+    if len(x) == 1:  # to parse the lists takes longer than to search in them
+        owned = owned.where(sa.cast(buckets.c.pubkeys, sa.Text).icontains(*x))
     for bucket, listed in connection.execute(owned).all():
         kept = [
             key

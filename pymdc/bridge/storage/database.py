@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from pymdc.bridge.errors import DamagedDatabaseError
 from pymdc.bridge.settings import BUSY_SECONDS
 from pymdc.bridge.storage.schema import check_schema, prepare_schema
 
@@ -39,6 +40,7 @@ class Database:
         )
         logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
         self._write_lock = threading.Lock()
+        sa.event.listen(self._engine, "handle_error", _tell_damage)
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
         # Connections are kept: getting one from the pool costs more than a statement.
@@ -121,6 +123,13 @@ def insert_new(connection: sa.Connection, table: sa.Table, **values: object) -> 
 def is_locked(error: Exception) -> bool:
     """Say whether another process wrote to the database for longer than a transaction waits."""
     return "database is locked" in str(error)
+
+
+def _tell_damage(context: sa.engine.ExceptionContext) -> None:
+    """Say of a damaged database which one it is, instead of which statement found it."""
+    error, engine = context.original_exception, context.engine
+    if "malformed" in str(error) and engine is not None:
+        raise DamagedDatabaseError(f"{engine.url.database} is damaged: {error}; restore a backup")
 
 
 def _is_not_debug(record: logging.LogRecord) -> bool:

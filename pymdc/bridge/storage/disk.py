@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class DiskFullError(OSError):
-    """The disk is full to the last byte, and so is the reserve."""
+    """The disk is full to the last byte."""
 
 
 def check_owner(folder: Path) -> None:
@@ -71,11 +71,13 @@ def free_bytes(folder: Path) -> int:
 class Reserve:
     """A file in *folder* that is cut, piece by piece, when the disk is full to the last byte.
 
-    So there is room for the transactions that make room, whoever filled the disk.
+    So there is room for the transactions that make room, whoever filled the disk. It has *full*
+    bytes when nothing is cut.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, full: int = RESERVE) -> None:
         self._path = folder / "reserve"
+        self._full = full
 
     def run(self, function: Callable[[], T], share: float) -> T:
         """Run *function*; while the disk is too full for its transactions, with more room.
@@ -95,17 +97,17 @@ class Reserve:
     def fill(self) -> None:
         """Make the file as large as it should be, if the disk has room for it."""
         size = self._size()
-        if size == RESERVE or free_bytes(self._path.parent) < 2 * RESERVE:
+        if size >= self._full or free_bytes(self._path.parent) < 2 * self._full:
             return
         with suppress(OSError):
             with open(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
                 if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, RESERVE)
+                    os.posix_fallocate(file.fileno(), 0, self._full)
                 else:
-                    file.write(bytes(RESERVE))
+                    file.write(bytes(self._full))
 
     def _give(self, share: float) -> bool:
-        size, least = self._size(), round((1 - share) * RESERVE)
+        size, least = self._size(), round((1 - share) * self._full)
         if size <= least:
             return False
         os.truncate(self._path, max(least, size - RESERVE // 8))

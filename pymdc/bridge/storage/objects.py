@@ -11,15 +11,12 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from pymdc.bridge.errors import Refused
-from pymdc.bridge.settings import MiB
-from pymdc.bridge.storage.disk import FULL, sync_folder, sync_path
+from pymdc.bridge.settings import BATCH, OBJECT_BLOCK
+from pymdc.bridge.storage.disk import FULL, DiskFullError, sync_folder, sync_path
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _UPLOAD_DIGITS = 24  # of a name; the others are its place in the upload
 _HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")
-_BATCH = 1000
-_BLOCK = MiB
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _log = logging.getLogger("pymdc.bridge")
 
@@ -62,7 +59,7 @@ class ObjectStore:
         """Yield the names of all objects, in batches."""
         with os.scandir(self._folder) as entries:
             names = (entry.name for entry in entries if _NAME.fullmatch(entry.name))
-            while batch := list(islice(names, _BATCH)):
+            while batch := list(islice(names, BATCH)):
                 yield batch
 
     def size(self, name: str) -> int | None:
@@ -76,7 +73,7 @@ class ObjectStore:
         return (self._folder / name).stat().st_mtime_ns // 1_000_000
 
     def put(self, name: str, blocks: Iterable[memoryview]) -> None:
-        """Store *blocks* as one object; refuse with 507 if the disk is full.
+        """Store *blocks* as one object; raise `DiskFullError` if there is no room.
 
         What *blocks* raises is raised, and nothing is stored.
         """
@@ -89,7 +86,7 @@ class ObjectStore:
             with suppress(OSError):
                 os.unlink(part)
             if isinstance(error, OSError) and error.errno in FULL:
-                raise Refused(507, "The bridge has no space left") from error
+                raise DiskFullError(f"there is no room for {path}") from error
             raise
 
     def _write(self, path: str, blocks: Iterable[memoryview]) -> None:
@@ -118,7 +115,7 @@ class ObjectStore:
     def blocks(self, name: str) -> Iterator[memoryview]:
         """Yield the bytes of an object, in blocks."""
         with open(self._folder / name, "rb", 0) as file:
-            while block := file.read(_BLOCK):
+            while block := file.read(OBJECT_BLOCK):
                 yield memoryview(block)
 
     def delete_half_written(self) -> None:

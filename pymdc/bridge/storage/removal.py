@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from pymdc.bridge.settings import BATCH
 from pymdc.bridge.storage.accounts import forget_account
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import (
-    BATCH,
     batches,
     buckets,
     file_shards,
@@ -43,36 +43,49 @@ def remove_files(
     return objects
 
 
-def finish_removal(database: Database, objects: ObjectStore, bucket: str) -> None:
-    """Delete the files of a bucket that is marked as removed, and then the bucket."""
+def remove_piece(database: Database, objects: ObjectStore, bucket: str) -> bool:
+    """Delete some files of a bucket that is marked as removed, or at last the bucket itself.
+
+    Return whether that was all.
+    """
     this = buckets.c.id == bucket
     some = sa.select(files.c.hash).where(files.c.bucket == bucket).limit(BATCH)
-    hashes: Sequence[str] = [""]
-    while hashes:
-        # Not durable: what a power cut brings back is still marked, and is removed at the start.
-        with database.write(durable=False) as connection:
-            hashes = connection.execute(some).scalars().all()
-            unneeded = remove_files(connection, bucket, hashes, None) if hashes else []
-        objects.delete(unneeded)
+    # Not durable: what a power cut brings back is still marked, and is removed at the start.
+    with database.write(durable=False) as connection:
+        hashes = connection.execute(some).scalars().all()
+        unneeded = remove_files(connection, bucket, hashes, None) if hashes else []
+    objects.delete(unneeded)
+    if hashes:
+        return False
     objects.sync()
     with database.write(durable=False) as connection:
         connection.execute(sa.delete(transfers).where(transfers.c.bucket == bucket))
         connection.execute(sa.delete(buckets).where(this))
+    return True
+
+
+def remove_account_piece(database: Database, objects: ObjectStore, email: str) -> bool:
+    """Delete a piece of a bucket of an account that is marked as removed, or at last the account.
+
+    Return whether that was all.
+    """
+    owned = sa.select(buckets.c.id).where(buckets.c.user == email).limit(1)
+    with database.write(durable=False) as connection:
+        bucket = connection.execute(owned).scalar()
+        if bucket is None:
+            forget_account(connection, email)
+            return True
+        # A request that was under way may have created it after the account was marked.
+        this = sa.update(buckets).where(buckets.c.id == bucket, buckets.c.removed.is_(None))
+        connection.execute(this.values(removed=0))
+    remove_piece(database, objects, bucket)
+    return False
 
 
 def finish_account_removal(database: Database, objects: ObjectStore, email: str) -> None:
-    """Delete the buckets of an account that is marked as removed, and then the account."""
-    owned = sa.select(buckets.c.id).where(buckets.c.user == email).limit(1)
-    while True:
-        with database.write(durable=False) as connection:
-            bucket = connection.execute(owned).scalar()
-            if bucket is None:
-                forget_account(connection, email)
-                return
-            # A request that was under way may have created it after the account was marked.
-            this = sa.update(buckets).where(buckets.c.id == bucket, buckets.c.removed.is_(None))
-            connection.execute(this.values(removed=0))
-        finish_removal(database, objects, bucket)
+    """Delete all pieces of an account that is marked as removed."""
+    while not remove_account_piece(database, objects, email):
+        pass
 
 
 def finish_removals(database: Database, objects: ObjectStore) -> None:
@@ -83,7 +96,8 @@ def finish_removals(database: Database, objects: ObjectStore) -> None:
         marked = sa.select(users.c.email).where(users.c.removed.is_not(None))
         removed_users = connection.execute(marked).scalars().all()
     for bucket in removed_buckets:
-        finish_removal(database, objects, bucket)
+        while not remove_piece(database, objects, bucket):
+            pass
     for email in removed_users:
         finish_account_removal(database, objects, email)
 

@@ -13,8 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pymdc.bridge.errors import Refused
-
-BATCH = 500  # below the number of parameters that a statement may have
+from pymdc.bridge.settings import BATCH
 
 metadata = sa.MetaData()
 _key = partial(sa.Column, primary_key=True)
@@ -123,6 +122,10 @@ files = _table(
     _column("size", sa.BigInteger),
     sa.Column("created", sa.BigInteger),  # NULL if an earlier version stored it
     sa.UniqueConstraint("bucket", "hash"),
+    # A bucket may have very many files: none of these queries may read them all.
+    sa.Index("ix_files_bucket", "bucket"),  # in the order of their numbers
+    sa.Index("ix_files_bucket_filename", "bucket", "filename"),
+    sa.Index("ix_files_bucket_size", "bucket", "size"),
 )
 shards = _keyed_table(
     "shards",

@@ -59,6 +59,8 @@ def _users_and_keys() -> None:
 
 def _usage() -> None:
     op.add_column("files", sa.Column("created", sa.BigInteger))
+    for columns in (["bucket"], ["bucket", "filename"], ["bucket", "size"]):
+        op.create_index("_".join(("ix_files", *columns)), "files", columns)
     op.add_column("buckets", sa.Column("used", sa.BigInteger, nullable=False, server_default="0"))
     op.add_column("buckets", sa.Column("changed", sa.BigInteger))
     op.add_column("buckets", sa.Column("removed", sa.BigInteger))
