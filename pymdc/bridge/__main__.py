@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 
 from pymdc.bridge import missing
 from pymdc.bridge.logs import configure
-from pymdc.bridge.options import parse, unknown_variables
+from pymdc.bridge.options import VERSION, parse, unknown_variables
 from pymdc.bridge.settings import STOP_RESERVE, TELL_SECONDS
 
 _RELOAD = getattr(signal, "SIGHUP", None)  # Windows has no such signal
@@ -42,10 +42,9 @@ def main() -> int:
         except (ImportError, ValueError) as error:
             return _fail(str(error))
         except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            remedy = "; --port and --metrics-port choose others, and 0 is any" if taken else ""
-            return _fail(f"{error}{remedy}")
+            return _fail(_reason(error))
         with closing(bridge):
+            _log.info("%s, data in %s", VERSION, os.path.abspath(options["data"]))
             print(f"Bridge at {bridge.endpoint}", flush=True)
             if bridge.metrics_endpoint:
                 print(f"Metrics at {bridge.metrics_endpoint}", flush=True)
@@ -114,6 +113,13 @@ def _end_after(seconds: float) -> None:
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+
+
+def _reason(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    taken = error.errno == errno.EADDRINUSE
+    remedy = "; --port and --metrics-port choose others, and 0 is any" if taken else ""
+    return f"{where}{error.strerror or error}{remedy}"
 
 
 def _print_link(email: str, link: str) -> None:

@@ -220,6 +220,8 @@ def _folder(data: str | os.PathLike[str] | None, undo: ExitStack) -> Path:
 
 def _usable(folder: Path) -> Path:
     """Return *folder*, for its owner alone, created if missing; OSError if it can't be written."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_owner(folder)
     if folder.stat().st_mode & 0o077:

@@ -241,6 +241,14 @@ class Mailer:
                 self._deliver(session, path)
         self._server_retry = _Retry()
 
+    def _keep(self, path: Path, message: EmailMessage, fault: str, ending: str) -> None:
+        """Keep a mail that is not sent any more, for the operator to read."""
+        kept = path.with_suffix(ending)
+        _log.error(
+            "the mail to %s %s; it is kept in the outbox as %s", message["To"], fault, kept.name
+        )
+        path.rename(kept)
+
     def _deliver(self, session: smtplib.SMTP, path: Path) -> None:
         try:
             message = message_from_bytes(path.read_bytes(), policy=_UNBROKEN)
@@ -248,14 +256,12 @@ class Mailer:
             del self._retries[path]
             return
         if _is_expired(message, self._clock()):
-            _log.error("the mail to %s was not sent in time; it is set aside", message["To"])
-            path.rename(path.with_suffix(".expired"))
+            self._keep(path, message, "was not sent in time", ".expired")
         elif (refusal := _send(session, message)) is None:
             _log.info("the mail to %s was sent", message["To"])
             path.unlink()
         elif refusal.startswith("5"):
-            _log.error("the mail to %s was refused: %s; it is set aside", message["To"], refusal)
-            path.rename(path.with_suffix(".refused"))
+            self._keep(path, message, f"was refused: {refusal}", ".refused")
         else:
             self._retries[path].failed()
             pause = round(self._retries[path].pause)

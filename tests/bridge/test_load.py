@@ -197,7 +197,7 @@ def test_lane_gives_up_waiting() -> None:
 
 def test_passwords_of_one_account_leave_room_for_those_of_others(tmp_path: Path) -> None:
     async def run() -> None:
-        load, release, statuses = Load(tmp_path, 0, time.time), asyncio.Event(), []
+        load, release, statuses = Load(tmp_path, 0, time.time, reserve=False), asyncio.Event(), []
 
         async def sign_in(account: str) -> None:
             try:

@@ -160,7 +160,12 @@ def _check_directory(folder: DataFolder, directory: Path) -> None:
     ours, theirs = folder.path.resolve(), directory.resolve()
     if ours == theirs or ours in theirs.parents or theirs in ours.parents:
         raise CommandError(f"{directory} and the data folder have to be apart")
-    directory.mkdir(mode=0o700, exist_ok=True)  # not its parents: its disk may not be mounted
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)  # not its parents: its disk may not be mounted
+    except FileNotFoundError:
+        raise CommandError(f"{directory.parent} is missing; is a disk not mounted?") from None
+    except FileExistsError:
+        raise CommandError(f"{directory} is not a folder") from None
     names = set(os.listdir(directory))
     if LOCK in names or (DATABASE not in names and names - _OURS):
         kind = "the data folder of a bridge" if LOCK in names else "neither empty nor a backup"

@@ -33,12 +33,13 @@ class DataFolder:
     def database(self) -> Database:
         """The database, which has to exist."""
         path = self.path / DATABASE
-        if self.path.exists():
+        try:  # not `exists`, which is false for files that others may not see
             check_owner(self.path)
-        if not path.is_file():
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
             raise CommandError(
                 f"{path} is missing: --data or PYMDC_BRIDGE_DATA says where the bridge stores"
-            )
+            ) from None
         try:
             return Database(path, fsync=True, existing=True)
         except OtherSchemaError as error:

@@ -44,8 +44,10 @@ def restore(folder: DataFolder, directory: Path, force: bool) -> Report:
     until they are uploaded again, and the others are whole.
     """
     begun = time.monotonic()
-    if not (directory / DATABASE).is_file():
-        raise CommandError(f"{directory} is no complete backup: it has no {DATABASE}")
+    try:
+        (directory / DATABASE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CommandError(f"{directory} is no complete backup: it has no {DATABASE}") from None
     with _reserved(folder.path), _in_use(directory):
         staging = folder.path / _STAGING
         staging.mkdir(mode=0o700)

@@ -15,8 +15,8 @@ from pymdc.bridge.settings import BUSY_SECONDS, DATABASE, VACUUM_PAUSE, VACUUM_T
 def vacuum(folder: DataFolder) -> Report:
     """Give the room that deleted rows left in the database back to the disk.
 
-    Needs as much free room as the database takes, twice. Requests wait meanwhile, about a second
-    for 60 MB.
+    Needs free room for two copies of the database. Requests wait meanwhile, about 1.5 seconds for
+    each 100 MB that remain.
     """
     assert folder.database  # it exists and is of this version
     folder.close()
