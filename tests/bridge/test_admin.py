@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -372,6 +373,31 @@ def test_help_of_the_bridge_names_the_commands() -> None:
 def test_help_of_a_command_says_what_it_does(admin: Admin, command: str) -> None:
     assert admin(*command.split(), "--help").status == 0
     assert COMMANDS[command].run.__doc__
+
+
+def test_every_command_prints_json(
+    alice: User,
+    bucket: str,
+    admin: Admin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments: dict[str, list[object]] = {
+        "users limit": [alice.email, 1],
+        "users delete": [alice.email, "--yes"],
+        "buckets quota": [bucket, "--storage", 1],
+        "backup": [tmp_path / "copy"],
+        "restore": [tmp_path / "copy"],
+    }
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"password\n")))
+    for command in sorted(COMMANDS, key=lambda command: command == "users delete"):
+        run = admin_of(tmp_path / "restored", capsys) if command == "restore" else admin
+        user = command in ("users activate", "users disable", "users enable", "users password")
+        given = [alice.email] if user else arguments.get(command, [])
+        done = run(*command.split(), *given, "--json")
+        assert done.status == 0, f"{command}: {done.errors}"
+        assert isinstance(done.json, dict | list), command
 
 
 @pytest.mark.parametrize("command", ["", "users", "user list", "backup", "users limit a"])
