@@ -52,6 +52,17 @@ class Identity:
         return self.email or self.key or self.bucket or "-"
 
 
+def password_owner(context: Context, request: Request) -> str:
+    """Return whose password is in a request; refuse with 429 if it has to wait.
+
+    So a password that has to wait takes nobody's turn.
+    """
+    email, _ = request.credentials or ("", "")
+    request.entry.who = email  # known to the log also if the password is wrong
+    context.load.wrong_passwords.check(account=email, address=request.entry.address)
+    return email
+
+
 def anybody(_context: Context, _request: Request) -> Identity:
     """Accept every request."""
     return Identity()
@@ -96,18 +107,16 @@ def present_token(context: Context, connection: sa.Connection, request: Request)
 def _by_password(context: Context, request: Request) -> Identity | None:
     if request.credentials is None:
         return None
-    email, password = request.credentials
-    request.entry.who = email  # known to the log also if the password is wrong
-    throttle = context.load.throttle
-    throttle.check(email, request.entry.address)
+    email, password = password_owner(context, request), request.credentials[1]
+    throttle, address = context.load.wrong_passwords, request.entry.address
     with context.database.read() as connection:
         this = users.c.email == email.lower(), users.c.removed.is_(None)
         statement = sa.select(users).where(*this)
         row = connection.execute(statement).mappings().first()
     if not context.passwords.matches(password, row["password"] if row else None) or not row:
-        throttle.failed(email, request.entry.address)
-        raise Refused(401, "Invalid email or password")
-    throttle.succeeded(email)
+        throttle.add(account=email, address=address)
+        raise wrong_password()
+    throttle.forget(account=email)  # not the address, which could then try other accounts
     return Identity(_active_email(row), hashed=row["password"])
 
 
@@ -128,6 +137,11 @@ def _by_key(context: Context, request: Request, listed: bool = False) -> Identit
         email = "" if row is None else _active_email(row)
         _use_nonce(context, connection, request, key, email)
     return Identity(email, key)
+
+
+def wrong_password() -> Refused:
+    """Return the refusal of a password, which does not say whether there is such an account."""
+    return Refused(401, "Invalid email or password")
 
 
 def has_proof(context: Context, connection: sa.Connection, request: Request, key: str) -> bool:

@@ -98,10 +98,10 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        line = f"{_time(record)} {record.levelname} {_printable(record.getMessage())}"
+        line = f"{_time(record)} {record.levelname} {printable(record.getMessage())}"
         if record.exc_info:
             for part in self.formatException(record.exc_info).splitlines():
-                line += f"\n    {_printable(part)}"
+                line += f"\n    {printable(part)}"
         return line
 
 
@@ -174,6 +174,16 @@ def configure(level: str, style: str) -> None:
     logging.getLogger("pymdc.bridge").setLevel(level.upper())
 
 
+def printable(text: str) -> str:
+    """Return *text* with each character escaped that would begin a line or steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def log_fault(what: str, error: Exception) -> None:
     """Log that *what* failed; with a traceback, unless the message of *error* says everything."""
     if isinstance(error, DamagedDatabaseError):
@@ -195,17 +205,7 @@ def _name(text: str) -> str:
 
 def _word(text: str) -> str:
     """Return *text* so that it is one word of a line."""
-    return _printable(text).replace(" ", "\\x20") or "-"
-
-
-def _printable(text: str) -> str:
-    """Return *text* with each character escaped that would begin a line or steer a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+    return printable(text).replace(" ", "\\x20") or "-"
 
 
 def _time(record: logging.LogRecord) -> str:

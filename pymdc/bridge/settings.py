@@ -18,6 +18,13 @@ NONCE_RULES = ("once", "2016")
 REGISTRATIONS = ("open", "closed", "invite")
 ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
+# Names in the data folder
+DATABASE = "metadata.sqlite"
+SHARDS = "shards"
+OUTBOX = "outbox"
+SET_ASIDE = "set-aside"
+LOCK = "serving"
+
 # Requests
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
 MAX_HEADERS = 100  # fields of a head; browsers and proxies send about 30
@@ -81,6 +88,7 @@ MAX_ADDRESS = 254  # characters of an e-mail address, as RFC 5321 says
 TOKEN_LIFETIME = 300_000  # milliseconds, as in 2016; for the tokens of pointers too
 NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key: 1 MB
 MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB, and a processor for 50 ms
+MAX_OWN_HASHES = 2  # of those, for one account or, without one, for one address
 FREE_FAILURES = {"account": 5, "address": 20}  # wrong passwords before the next has to wait
 FREE_REGISTRATIONS = {"address": 100}  # a class behind one address registers at the same time
 LONGEST_DELAY = 60.0  # seconds, after wrong passwords or registrations; nobody is locked out
@@ -104,7 +112,8 @@ MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
 MIN_UPLOAD_RATE = 10_000  # bytes a second; slower uploads give way if others wait
 PACE_SECONDS = 10.0  # in which that is measured
-MAX_REMOVALS = 2  # of up to 500 files, at the same time; the others wait as long as it takes
+MAX_REMOVALS = 2  # at the same time; the others wait as long as it takes
+REMOVED_AT_ONCE = 100  # files of a bucket; then it is the turn of other requests
 MAX_LISTS = 4  # of which a page is read at the same time; the others come in between
 MAX_WAITING = 64  # requests of a kind that wait for their turn; more would wait in vain
 WAIT_SECONDS = 30  # for that turn; clients give up after 60
@@ -122,7 +131,8 @@ MAX_THREADS = 64  # for three of each upload, for passwords, removals, and shard
 BACKUP_ROUNDS = 10  # at most, in which new objects are copied without the lock
 BACKUP_FEW = 50  # objects that may be left for the last round, with the lock: others wait
 BACKUP_SMALL = 16 * MiB  # bytes of them
-COPIED_AT_ONCE = 16  # objects; each takes a block of 1 MiB of memory
+COPIED_AT_ONCE = 16  # objects, by a backup; each takes a block of memory
+OBJECT_BLOCK = MiB  # of an object that is copied or checked
 VERIFY_PAUSE = 1.0  # seconds in which the bridge deletes the objects of a file that it removed
 VACUUM_TRIES = 50  # at emptying the log, which another process may be about to do
 VACUUM_PAUSE = 0.1  # seconds between two of them

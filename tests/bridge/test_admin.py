@@ -11,12 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from administration import Admin, Done, admin_of
-from filesystems import OTHER_USER
+from filesystems import OTHER_USER, as_other_user
 from plain_client import (
     DATA,
     PASSWORD,
@@ -36,8 +37,9 @@ from terminal import SHELL, Terminal
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin.folder import CommandError
-from pymdc.bridge.admin.output import printable, quota_text, size_text, table
+from pymdc.bridge.admin.output import quota_text, size_text, table
 from pymdc.bridge.admin.program import COMMANDS, argument_parser, main
+from pymdc.bridge.logs import printable
 from pymdc.bridge.options import parse
 
 PAGE = (ROOT / "docs" / "running-a-bridge.rst").read_text("utf-8")
@@ -457,6 +459,14 @@ def test_folder_without_a_bridge_is_one_line(tmp_path: Path, admin: Admin, data:
     assert failed(admin("usage")).endswith("can't be used as a database")
     (data / "metadata.sqlite").write_text("")
     assert failed(admin("usage")).endswith("can't be used: it is empty")
+
+
+def test_folder_that_others_may_not_see_is_not_told_to_be_missing(
+    alice: User, data: Path, tmp_path: Path, admin: Admin
+) -> None:
+    for command in ("users", "list"), ("restore", data, "--data", tmp_path / "other"):
+        done = as_other_user(partial(admin, *command))
+        assert failed(done).endswith(": Permission denied")
 
 
 def test_database_of_another_version_is_left_alone(

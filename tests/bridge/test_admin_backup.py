@@ -25,10 +25,11 @@ from processes import MINUTE, python
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin import backup
-from pymdc.bridge.admin.objects import Shard, copy_objects
+from pymdc.bridge.admin.objects import copy_objects
 from pymdc.bridge.settings import Settings
-from pymdc.bridge.storage.cleanup import try_lock
+from pymdc.bridge.storage.disk import lock
 from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.tables import Shard
 
 BACKUP = ("-m", "pymdc.bridge", "admin", "backup")
 Restored = Callable[..., Done]
@@ -108,15 +109,22 @@ def test_later_backup_copies_what_is_new_and_deletes_what_is_gone(
 
 
 def test_backup_is_for_its_owner_alone(
-    alice: User, bucket: str, admin: Admin, copy: Path, restored: Path, restore: Restored
+    alice: User,
+    bucket: str,
+    data: Path,
+    admin: Admin,
+    copy: Path,
+    restored: Path,
+    restore: Restored,
 ) -> None:
     stored(alice, bucket, 1)
     admin("backup", copy)
     restore()
-    for folder in copy, restored:
+    for folder in copy, restored, data:
         paths = [folder, *folder.rglob("*")]
-        modes = {path.is_dir(): stat.S_IMODE(path.stat().st_mode) for path in paths}
-        assert modes == {True: 0o700, False: 0o600}
+        modes = {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in paths}
+        assert modes == {(True, 0o700), (False, 0o600)}
+    for folder in copy, restored:
         assert {path.name for path in folder.glob("metadata.sqlite*")} == {"metadata.sqlite"}
 
 
@@ -393,7 +401,12 @@ def test_folder_that_is_for_something_else_is_no_backup(
         assert "have to be apart" in failed(admin("backup", folder))
     with Bridge(tmp_path / "other"):
         assert "the data folder of a bridge" in failed(admin("backup", tmp_path / "other"))
-    assert "No such file" in failed(admin("backup", tmp_path / "not mounted" / "backup"))
+    place = tmp_path / "not mounted"
+    assert (
+        failed(admin("backup", place / "backup")) == f"{place} is missing; is a disk not mounted?"
+    )
+    letter = documents / "letter"
+    assert failed(admin("backup", letter)) == f"{letter} is not a folder"
     assert objects_in(data)
 
 
@@ -412,7 +425,7 @@ def test_backup_of_other_users_is_not_replaced(
 def test_two_backups_do_not_meet(alice: User, admin: Admin, copy: Path, restore: Restored) -> None:
     admin("backup", copy)
     with open(copy / "backup.lock", "rb+") as file:
-        assert try_lock(file)
+        assert lock(file)
         assert "another backup or restore is using" in failed(admin("backup", copy))
         assert "a backup into" in failed(restore())
     assert admin("backup", copy).status == 0

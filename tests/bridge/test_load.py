@@ -7,6 +7,7 @@ import json
 import select
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,14 @@ from plain_client import PASSWORD, Clock, Reply, User, address, ask, basic, form
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.load import Delays, Lane, Throttle
-from pymdc.bridge.settings import FREE_REGISTRATIONS, MAX_REMEMBERED_TRIES, MAX_WAITING
+from pymdc.bridge.load import Lane, Load, Throttle
+from pymdc.bridge.settings import (
+    FREE_FAILURES,
+    FREE_REGISTRATIONS,
+    MAX_OWN_HASHES,
+    MAX_REMEMBERED_TRIES,
+    MAX_WAITING,
+)
 
 MiB = 1024 * 1024
 WRONG = (401, "Invalid email or password")
@@ -80,16 +87,16 @@ def test_slow_upload_gives_way_when_others_wait(
 
 def refused(throttle: Throttle, email: str, address: str) -> bool:
     try:
-        throttle.check(email, address)
+        throttle.check(account=email, address=address)
     except Refused:
         return True
     return False
 
 
 def test_addresses_of_one_ipv6_network_are_one(clock: Clock) -> None:
-    throttle = Throttle(clock)
+    throttle = Throttle(clock, "Too many", FREE_FAILURES)
     for number in range(20):
-        throttle.failed(f"{number}@example.com", f"2001:db8::{number}")
+        throttle.add(account=f"{number}@example.com", address=f"2001:db8::{number}")
     assert refused(throttle, "new@example.com", "2001:db8::ffff")
     assert not refused(throttle, "new@example.com", "2001:db8:0:1::1")
     assert not refused(throttle, "new@example.com", "192.0.2.1")
@@ -105,19 +112,19 @@ def test_addresses_of_one_ipv6_network_are_one(clock: Clock) -> None:
 def test_address_is_one_however_it_is_written(
     clock: Clock, address: str, same: str, other: str
 ) -> None:
-    throttle = Throttle(clock)
+    throttle = Throttle(clock, "Too many", FREE_FAILURES)
     for number in range(21):
-        throttle.failed(f"{number}@example.com", address)
+        throttle.add(account=f"{number}@example.com", address=address)
     assert refused(throttle, "new@example.com", same)
     assert not refused(throttle, "new@example.com", other)
 
 
 def test_remembered_tries_are_few_and_short(clock: Clock) -> None:
-    delays = Delays(clock, "Too many", {"account": 1, "address": 1})
+    throttle = Throttle(clock, "Too many", {"account": 1, "address": 1})
     for number in range(MAX_REMEMBERED_TRIES):
-        delays.add(account=f"{number}{1000 * 'x'}", address=str(number))
-    assert len(delays._tries) == MAX_REMEMBERED_TRIES
-    assert max(len(name) for _, name in delays._tries) < 256
+        throttle.add(account=f"{number}{1000 * 'x'}", address=str(number))
+    assert len(throttle._tries) == MAX_REMEMBERED_TRIES
+    assert max(len(name) for _, name in throttle._tries) < 256
 
 
 def test_clock_that_is_set_back_locks_nobody_out(alice: User, clock: Clock) -> None:
@@ -186,3 +193,36 @@ def test_lane_gives_up_waiting() -> None:
             pass
 
     asyncio.run(run())
+
+
+def test_passwords_of_one_account_leave_room_for_those_of_others(tmp_path: Path) -> None:
+    async def run() -> None:
+        load, release, statuses = Load(tmp_path, 0, time.time, reserve=False), asyncio.Event(), []
+
+        async def sign_in(account: str) -> None:
+            try:
+                async with load.hashing(account):
+                    await release.wait()
+            except Refused as refused:
+                statuses.append(refused.status)
+
+        tasks = [asyncio.create_task(sign_in("eve@example.com")) for _ in range(100)]
+        await asyncio.sleep(0)
+        async with load.hashing("alice@example.com"):
+            release.set()
+        await asyncio.gather(*tasks)
+        assert statuses == (100 - MAX_OWN_HASHES - MAX_WAITING) * [503]
+        assert load._own_hashes == {}
+
+    asyncio.run(run())
+
+
+def test_password_that_has_to_wait_takes_nobodys_turn(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        assert sign_in(alice.bridge, alice.email).error == WRONG
+    monkeypatch.setattr(Load, "hashing", None)  # it is refused before
+    assert sign_in(alice.bridge, alice.email).error == TOO_MANY
+    header = basic(alice.email, "0" * 64)
+    assert ask(alice.bridge, "GET", "/", None, header).status == 200, "nobody asks for a password"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from modes import PATIENCE
-from plain_client import Count, Reply, Rows, User, address, ask, form, head, upload_headers
+from plain_client import Count, Reply, Rows, User, address, ask, fill, form, head, upload_headers
 from processes import MINUTE, bridge_process
 from websockets.frames import Frame, Opcode
 
@@ -214,18 +214,6 @@ def test_dripping_body_gets_408(bridge: Bridge, framing: str) -> None:
         assert drip(wire, b"1\r\nx\r\n"[: 6 if "chunked" in framing else 1]).startswith(
             b"HTTP/1.1 408 "
         )
-
-
-def fill(wire: socket.socket, data: bytes) -> int:
-    """Send *data* again and again until nothing goes out for a second; return how much did."""
-    wire.setblocking(False)
-    sent = 0
-    while select.select([], [wire], [], 1)[1]:
-        try:
-            sent += wire.send(data)
-        except ConnectionError:
-            break
-    return sent
 
 
 def test_pings_without_reading_take_no_memory(bridge: Bridge) -> None:

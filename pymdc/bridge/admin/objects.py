@@ -5,25 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from pymdc._crypto.file_hash import FileHash
 from pymdc.bridge.settings import BATCH, COPIED_AT_ONCE
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.tables import batches, buckets, file_shards, files, shards
+from pymdc.bridge.storage.tables import Shard, batches, buckets, file_shards, files, shards
 
 _COLUMNS = shards.c["hash", "object", "size"]
 Read = Callable[[], AbstractContextManager[sa.Connection]]
-
-
-class Shard(NamedTuple):
-    """A shard's hash, the name of its object, and its size in bytes."""
-
-    hash: str
-    object: str
-    size: int
 
 
 class DamagedError(Exception):

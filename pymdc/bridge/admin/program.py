@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 import sqlalchemy as sa
 
 from pymdc.bridge.admin import backup, buckets, restore, users, vacuum, verify
-from pymdc.bridge.admin.folder import CommandError, DataFolder, told
+from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.output import Report
 from pymdc.bridge.options import OPTIONS
 from pymdc.bridge.settings import BUSY_SECONDS
@@ -163,9 +163,9 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def _database_error(error: Exception) -> str:
-    if "locked" in told(error):
+    if "locked" in one_line(error):
         return f"the database was locked for {BUSY_SECONDS} s: try again"
-    return f"the database: {told(error)}"
+    return f"the database: {one_line(error)}"
 
 
 def _fail(message: str, status: int = 1) -> int:

@@ -7,16 +7,16 @@ import time
 from contextlib import closing
 
 from pymdc.bridge.admin.buckets import database_size
-from pymdc.bridge.admin.folder import DATABASE, DataFolder
+from pymdc.bridge.admin.folder import DataFolder
 from pymdc.bridge.admin.output import Report, size_text
-from pymdc.bridge.settings import BUSY_SECONDS, VACUUM_PAUSE, VACUUM_TRIES
+from pymdc.bridge.settings import BUSY_SECONDS, DATABASE, VACUUM_PAUSE, VACUUM_TRIES
 
 
 def vacuum(folder: DataFolder) -> Report:
     """Give the room that deleted rows left in the database back to the disk.
 
-    Needs as much free room as the database takes, twice. Requests wait meanwhile, about a second
-    for 60 MB.
+    Needs free room for two copies of the database. Requests wait meanwhile, about 1.5 seconds for
+    each 100 MB that remain.
     """
     assert folder.database  # it exists and is of this version
     folder.close()

@@ -11,12 +11,21 @@ from typing import Any
 import sqlalchemy as sa
 
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import DataFolder
-from pymdc.bridge.admin.objects import DamagedError, Shard, read_object, shard_pages, whole_size
-from pymdc.bridge.admin.output import Progress, Report, count_text, printable, size_text
-from pymdc.bridge.settings import VERIFY_PAUSE
+from pymdc.bridge.admin.folder import DataFolder, one_line
+from pymdc.bridge.admin.objects import DamagedError, read_object, shard_pages, whole_size
+from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
+from pymdc.bridge.logs import printable
+from pymdc.bridge.settings import SET_ASIDE, VERIFY_PAUSE
 from pymdc.bridge.storage.objects import upload_of
-from pymdc.bridge.storage.tables import buckets, file_shards, files, objects_in_use, shards, uploads
+from pymdc.bridge.storage.tables import (
+    Shard,
+    buckets,
+    file_shards,
+    files,
+    objects_in_use,
+    shards,
+    uploads,
+)
 
 _FILES_SIZE = sa.func.coalesce(
     sa.select(sa.func.sum(files.c.size)).where(files.c.bucket == buckets.c.id).scalar_subquery(), 0
@@ -108,7 +117,7 @@ def _orphans(folder: DataFolder, suspects: set[str], begun: float) -> dict[str, 
 def _database_faults(connection: sa.Connection) -> list[str]:
     """Return what SQLite finds wrong, and files whose shards do not add up to their size."""
     checked = connection.execute(sa.text("PRAGMA integrity_check(20)")).scalars()
-    faults = [" ".join(line.split()) for line in checked if line != "ok"]
+    faults = [one_line(line) for line in checked if line != "ok"]
     for table, row, parent, _ in connection.execute(sa.text("PRAGMA foreign_key_check")):
         faults.append(f"row {row} of {table} refers to a row of {parent} that is missing")
     parts = sa.select(sa.func.sum(shards.c.size)).select_from(file_shards.join(shards))
@@ -158,7 +167,7 @@ def _repair_text(folder: DataFolder, value: dict[str, Any]) -> str:
     lines = []
     if value["set_aside"]:
         number = count_text(value["set_aside"], "object")
-        lines.append(f"Set aside {number} in {folder.path / 'set-aside'}.")
+        lines.append(f"Set aside {number} in {folder.path / SET_ASIDE}.")
     if value["damaged"]:
         lines.append("The files above are whole again once the same content is uploaded again.")
     if value["miscounted"]:

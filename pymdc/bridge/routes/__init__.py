@@ -59,6 +59,11 @@ class Route:
     db_only: bool = True
     hashes_password: bool = False
 
+    @property
+    def checks_password(self) -> bool:
+        """Whether the password in a request is looked at."""
+        return self.authenticate in (user, user_or_listed_key, account_holder)
+
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """The methods that the route answers; the server sends no body in response to HEAD."""

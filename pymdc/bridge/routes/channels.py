@@ -62,7 +62,8 @@ class Channels:
             while entry.sent < shard["size"]:
                 sent = await self._send_block(socket, shard["object"], entry.sent)
                 if not sent:
-                    fault = f"{shard['object']} has {entry.sent:,} of {shard['size']:,} bytes"
+                    sizes = f"{entry.sent:,} of {shard['size']:,} bytes"
+                    fault = f"object {shard['object']} has {sizes}"
                     return await _report_damage(socket, fault, "The shard is damaged")
                 entry.sent += sent
         except Refused as refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,8 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import BATCH, LIMIT_DIGITS, PAGE, TOKEN_LIFETIME
-from pymdc.bridge.storage.removal import file_parts, remove_files
-from pymdc.bridge.storage.tables import files, find_bucket, pointers
+from pymdc.bridge.storage.removal import remove_files
+from pymdc.bridge.storage.tables import file_shards, files, find_bucket, pointers, shards
 from pymdc.bridge.storage.usage import add_transfer, give_back_transfer, spend_transfer
 
 _LIMIT = re.compile(rf"[0-9]{{1,{LIMIT_DIGITS}}}")
@@ -85,7 +85,7 @@ class _Pointers:
 
     def add(self, connection: sa.Connection, now: int) -> list[dict[str, Any]]:
         """Make the next ones, and return them; `count` has to follow."""
-        parts = file_parts(connection, *self._file, self._made)
+        parts = _find_shards(connection, *self._file, self._made)
         spent = {"bucket": self._file[0], "month": self.month, "expires": now + TOKEN_LIFETIME}
         answer, rows = [], []
         for part in parts:
@@ -154,6 +154,16 @@ def _find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.Row
     """Return the row of a file, or None."""
     statement = sa.select(files).where(files.c.bucket == bucket, files.c.hash == file_hash)
     return connection.execute(statement).mappings().first()
+
+
+def _find_shards(
+    connection: sa.Connection, bucket: str, file_hash: str, first: int
+) -> Sequence[sa.RowMapping]:
+    """Return the hash and the size of at most `BATCH` shards of a file, from *first* on."""
+    joined, position = file_shards.join(files).join(shards), file_shards.c.position
+    this = files.c.bucket == bucket, files.c.hash == file_hash, position >= first
+    statement = sa.select(shards.c.hash, shards.c.size).select_from(joined).where(*this)
+    return connection.execute(statement.order_by(position).limit(BATCH)).mappings().all()
 
 
 def _file_json(row: sa.RowMapping) -> dict[str, object]:

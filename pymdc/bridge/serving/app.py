@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from pymdc.bridge.auth import Identity
+from pymdc.bridge.auth import Identity, password_owner
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.logs import Entry, log_fault
@@ -193,8 +193,10 @@ class App:
             if content := await body.read():
                 request = replace(request, body=content)
             known = None
-            if request.credentials or route.hashes_password:
-                async with context.load.passwords:
+            checks = route.checks_password and request.credentials
+            if checks or route.hashes_password:
+                owner = password_owner(context, request) if checks else entry.address
+                async with context.load.hashing(owner):
                     if route.hashes_password:
                         return await context.threads.run(_handle, route, context, request)
                     # A removal, which may take long, must not hold up other passwords.

@@ -11,13 +11,12 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from pymdc.bridge.settings import BATCH, MiB
+from pymdc.bridge.settings import BATCH, OBJECT_BLOCK, SET_ASIDE
 from pymdc.bridge.storage.disk import FULL, DiskFullError, sync_folder, sync_path
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _UPLOAD_DIGITS = 24  # of a name; the others are its place in the upload
 _HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")
-_BLOCK = MiB
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _log = logging.getLogger("pymdc.bridge")
 
@@ -47,7 +46,7 @@ class ObjectStore:
     def __init__(self, folder: Path, *, fsync: bool) -> None:
         self._folder = folder
         self._prefix = os.path.join(folder, "")
-        self._set_aside = folder.with_name("set-aside")
+        self._set_aside = folder.with_name(SET_ASIDE)
         self._fsync = fsync
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -116,7 +115,7 @@ class ObjectStore:
     def blocks(self, name: str) -> Iterator[memoryview]:
         """Yield the bytes of an object, in blocks."""
         with open(self._folder / name, "rb", 0) as file:
-            while block := file.read(_BLOCK):
+            while block := file.read(OBJECT_BLOCK):
                 yield memoryview(block)
 
     def delete_half_written(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from pymdc.bridge.settings import BATCH
+from pymdc.bridge.settings import REMOVED_AT_ONCE
 from pymdc.bridge.storage.accounts import forget_account
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
@@ -49,7 +49,7 @@ def remove_piece(database: Database, objects: ObjectStore, bucket: str) -> bool:
     Return whether that was all.
     """
     this = buckets.c.id == bucket
-    some = sa.select(files.c.hash).where(files.c.bucket == bucket).limit(BATCH)
+    some = sa.select(files.c.hash).where(files.c.bucket == bucket).limit(REMOVED_AT_ONCE)
     # Not durable: what a power cut brings back is still marked, and is removed at the start.
     with database.write(durable=False) as connection:
         hashes = connection.execute(some).scalars().all()
@@ -100,14 +100,3 @@ def finish_removals(database: Database, objects: ObjectStore) -> None:
             pass
     for email in removed_users:
         finish_account_removal(database, objects, email)
-
-
-def file_parts(
-    connection: sa.Connection, bucket: str, file_hash: str, first: int
-) -> Sequence[sa.RowMapping]:
-    """Return the hash and the size of at most `BATCH` shards of a file, from *first* on."""
-    joined, position = file_shards.join(files).join(shards), file_shards.c.position
-    statement = sa.select(shards.c.hash, shards.c.size).select_from(joined)
-    statement = statement.where(files.c.bucket == bucket, files.c.hash == file_hash)
-    ordered = statement.where(position >= first).order_by(position)
-    return connection.execute(ordered.limit(BATCH)).mappings().all()
