@@ -58,6 +58,8 @@ STOP_RESERVE = 2.0  # seconds after the grace; then the program ends, whatever s
 
 # Log, probes and metrics
 MAX_LOGGED = 500  # characters of a path, a name or a message
+MAX_UNREAD = MiB  # characters of lines that wait until somebody reads the log; others are lost
+LAST_LINES_SECONDS = 1.0  # for them, at the end
 PROBE_SECONDS = 5.0  # for the answer of the database and of the store
 MAX_PROBE_CONNECTIONS = 32  # on the port of the metrics
 HISTOGRAM = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
