@@ -22,7 +22,7 @@ BRIDGE = [
     "uvicorn>=0.54",
     "httptools>=0.7",
     "python-multipart>=0.0.32",
-    "SQLAlchemy>=2.0.40",
+    "SQLAlchemy>=2.0.53",  # earlier ones leave a file open if it is no database
     "alembic>=1.18",
     "prometheus-client>=0.20",
     LIBSECP256K1,

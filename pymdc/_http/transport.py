@@ -59,7 +59,6 @@ class Transport:
     def renew(self) -> None:
         """In a forked child, forget the connections, which belong to the parent."""
         _close_all(self._idle)
-        self._closed = False
 
     def set_timeout(self, timeout: tuple[float, float]) -> None:
         """Set the timeouts of later requests."""

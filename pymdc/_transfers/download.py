@@ -108,7 +108,7 @@ class Download:
         they may have expired while the part file was verified.
         """
         self._resume(pointers)
-        before = -1 if self._verified else 0
+        before = 0
         while True:
             try:
                 self._fetch(pointers)

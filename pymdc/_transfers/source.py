@@ -65,14 +65,13 @@ class Source:
         self.name = os.path.basename(path)
         try:
             self._path = absolute(path)
-            self._file = _File(path)
+            file = _File(path)
         except OSError as error:
             if not none_left(error):
                 self._failure = _with_note(error) if isinstance(given, bytes) else error
             return
-        if few_left(self._file.fileno()):
-            self._file.close()
-            self._file = None  # it is opened when its turn comes
+        if not few_left(file.fileno()):  # else it is opened again when its turn comes
+            self._file = file
 
 
 class _File(io.FileIO):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from pymdc._arguments import Callback, Text, check_callback, text
+from pymdc._arguments import Callback, Text, check_callback, check_count, text
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._http.auth import FetchedToken, Identity, Token, check_identity, check_token, identify
 from pymdc._http.request import Request, build_request, resource
@@ -35,13 +35,26 @@ class Files(Resource):
         self.bucket_id = text(bucket_id, "the bucket's id")
         self.key_pair = check_identity(key_pair)
 
-    def list(self, callback: Callback | None = None) -> Answer:
+    def list(
+        self,
+        callback: Callback | None = None,
+        *,
+        limit: int | None = None,
+        after: Text | None = None,
+        name: Text | None = None,
+    ) -> Answer:
         """Return the entries: ``[{bucket, mimetype, filename, size, hash}]``.
 
+        At most *limit* of them, those that follow the file with the hash *after*, or those with
+        the file name *name*; the bridge of 2016 returns all of them nevertheless.
         Signed with the key pair.
         With *callback*, return a `Call` at once.
         """
-        return self._call(callback, self.key_pair, "GET", *self._path)
+        params: dict[str, Any] = {} if limit is None else {"limit": check_count(limit, "the limit")}
+        for key, value, what in ("after", after, "the file's hash"), ("name", name, "the name"):
+            if value is not None:
+                params[key] = text(value, what)
+        return self._call(callback, self.key_pair, "GET", *self._path, params=params)
 
     def token(self, operation: Text, callback: Callback | None = None) -> Answer:
         """Return a token for one *operation*, "PUSH" or "PULL"; it is valid for 5 minutes.

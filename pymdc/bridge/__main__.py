@@ -10,21 +10,15 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 
 from pymdc.bridge import missing
 from pymdc.bridge.logs import configure, write_some
-from pymdc.bridge.options import parse, unknown_variables
-from pymdc.bridge.settings import DESCRIPTORS_KEPT, MAX_CONNECTIONS, STOP_RESERVE
-
-try:
-    import resource
-except ImportError:  # Windows has no such limit
-    resource = None  # type: ignore[assignment]
+from pymdc.bridge.options import VERSION, parse, unknown_variables
+from pymdc.bridge.settings import STOP_RESERVE, TELL_SECONDS
 
 _RELOAD = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_TELL_SECONDS = 0.5
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -36,21 +30,21 @@ def main() -> int:
     configure(options.pop("log_level"), options.pop("log_format"))
     for name in unknown_variables():
         _log.warning("the variable %s is none of the bridge's; --help shows them", name)
-    _raise_descriptor_limit()
     terminals = [number for number in range(3) if os.isatty(number)]
     with _signals() as wait_for_signal:
         try:
             from pymdc.bridge import Bridge
+            from pymdc.bridge.serving.uvicorn import raise_descriptor_limit
 
+            raise_descriptor_limit()
             bridge = Bridge(announce=_print_link, **options)
             bridge.__enter__()
         except (ImportError, ValueError) as error:
             return _fail(str(error))
         except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            remedy = "; --port and --metrics-port choose others, and 0 is any" if taken else ""
-            return _fail(f"{error}{remedy}")
+            return _fail(_reason(error))
         with closing(bridge):
+            _log.info("%s, data in %s", VERSION, os.path.abspath(options["data"]))
             print(f"Bridge at {bridge.endpoint}", flush=True)
             if bridge.metrics_endpoint:
                 print(f"Metrics at {bridge.metrics_endpoint}", flush=True)
@@ -104,19 +98,6 @@ def _is_hung_up(terminal: int) -> bool:
     return not os.isatty(terminal)
 
 
-def _raise_descriptor_limit() -> None:
-    """Allow as many open files as the bridge has connections at most, if the system lets it."""
-    if resource is None:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + DESCRIPTORS_KEPT
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def _end_after(seconds: float) -> None:
     """End the program after so many *seconds*, whatever hangs: a disk, perhaps."""
 
@@ -126,12 +107,19 @@ def _end_after(seconds: float) -> None:
     def end() -> None:
         teller = threading.Thread(target=tell, daemon=True)  # whoever reads the log may hang
         teller.start()
-        teller.join(_TELL_SECONDS)
+        teller.join(TELL_SECONDS)
         os._exit(1)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+
+
+def _reason(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    taken = error.errno == errno.EADDRINUSE
+    remedy = "; --port and --metrics-port choose others, and 0 is any" if taken else ""
+    return f"{where}{error.strerror or error}{remedy}"
 
 
 def _print_link(email: str, link: str) -> None:

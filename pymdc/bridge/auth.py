@@ -14,7 +14,7 @@ from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number
 from pymdc.bridge.serving.request import Request
-from pymdc.bridge.settings import MAX_CACHED_KEYS, MAX_SIGNATURE
+from pymdc.bridge.settings import MAX_CACHED_KEYS, MAX_KEY, MAX_SIGNATURE
 from pymdc.bridge.storage.tables import (
     disabled,
     find_bucket,
@@ -25,7 +25,6 @@ from pymdc.bridge.storage.tables import (
 )
 
 _HEX = re.compile(r"([0-9a-fA-F]{2})+")
-_MAX_KEY = 130  # hexadecimal digits
 _USER_BY_KEY = (
     sa.select(users, public_keys.c.proven)
     .join(public_keys)
@@ -60,7 +59,7 @@ def password_owner(context: Context, request: Request) -> str:
     """
     email, _ = request.credentials or ("", "")
     request.entry.who = email  # known to the log also if the password is wrong
-    context.load.throttle.check(email, request.entry.address)
+    context.load.wrong_passwords.check(account=email, address=request.entry.address)
     return email
 
 
@@ -108,16 +107,16 @@ def present_token(context: Context, connection: sa.Connection, request: Request)
 def _by_password(context: Context, request: Request) -> Identity | None:
     if request.credentials is None:
         return None
-    email, throttle = password_owner(context, request), context.load.throttle
-    _, password = request.credentials
+    email, password = password_owner(context, request), request.credentials[1]
+    throttle, address = context.load.wrong_passwords, request.entry.address
     with context.database.read() as connection:
         this = users.c.email == email.lower(), users.c.removed.is_(None)
         statement = sa.select(users).where(*this)
         row = connection.execute(statement).mappings().first()
     if not context.passwords.matches(password, row["password"] if row else None) or not row:
-        throttle.failed(email, request.entry.address)
-        raise Refused(401, "Invalid email or password")
-    throttle.succeeded(email)
+        throttle.add(account=email, address=address)
+        raise wrong_password()
+    throttle.forget(account=email)  # not the address, which could then try other accounts
     return Identity(_active_email(row), hashed=row["password"])
 
 
@@ -133,9 +132,16 @@ def _by_key(context: Context, request: Request, listed: bool = False) -> Identit
                 raise Refused(404, "Bucket not found")
         elif row is None:
             raise Refused(401, "Public key not registered")
+        if row is not None:
+            request.entry.who = row["email"]  # known to the log also if the user is disabled
         email = "" if row is None else _active_email(row)
         _use_nonce(context, connection, request, key, email)
     return Identity(email, key)
+
+
+def wrong_password() -> Refused:
+    """Return the refusal of a password, which does not say whether there is such an account."""
+    return Refused(401, "Invalid email or password")
 
 
 def has_proof(context: Context, connection: sa.Connection, request: Request, key: str) -> bool:
@@ -164,7 +170,7 @@ def _verified_key(request: Request) -> str:
     key, signature = request.headers.get("x-pubkey"), request.headers.get("x-signature")
     if not key or not signature:
         raise Refused(401, "No authentication strategy detected")
-    too_long = len(key) > _MAX_KEY or len(signature) > MAX_SIGNATURE
+    too_long = len(key) > MAX_KEY or len(signature) > MAX_SIGNATURE
     if too_long or not _HEX.fullmatch(key) or not _HEX.fullmatch(signature):
         raise Refused(401, "Invalid signature")
     try:

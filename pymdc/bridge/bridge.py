@@ -27,14 +27,14 @@ from pymdc.bridge.serving.proxies import Proxies
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.serving.tls import Certificate
 from pymdc.bridge.serving.uvicorn import Server
-from pymdc.bridge.settings import Announce, Settings
+from pymdc.bridge.settings import DATABASE, OUTBOX, SHARDS, Announce, Settings
 from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.disk import DiskFullError, Reserve, sync_path
+from pymdc.bridge.storage.disk import DiskFullError, Reserve, check_owner, sync_path
 from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.schema import MigrationError, NewerSchemaError
+from pymdc.bridge.storage.schema import MigrationError, OtherSchemaError
 from pymdc.bridge.storage.tables import users
 from pymdc.bridge.storage.usage import Limits
 
@@ -154,13 +154,13 @@ class Bridge:
     def _context(self, folder: Path, undo: ExitStack) -> Context:
         """Open what is in *folder*."""
         settings = self._settings
-        objects = ObjectStore(_usable(folder / "shards"), fsync=settings.fsync)
+        objects = ObjectStore(_usable(folder / SHARDS), fsync=settings.fsync)
         database = _open_database(folder, objects, fsync=settings.fsync)
         undo.enter_context(closing(database))
         if settings.fsync:  # the names of the folders, and of the files of the database
             sync_path(folder)
         undo.enter_context(cleaned_and_locked(folder, database, objects))
-        mailer = Mailer(Outbox(folder / "outbox", fsync=settings.fsync), settings)
+        mailer = Mailer(Outbox(folder / OUTBOX, fsync=settings.fsync), settings)
         undo.enter_context(mailer.delivering())
         return Context(
             endpoint=(settings.url or self.endpoint).rstrip("/"),
@@ -171,7 +171,7 @@ class Bridge:
             passwords=Passwords(),
             nonce_rule=RULES[settings.nonce_rule](),
             threads=undo.enter_context(closing(Threads())),
-            load=Load(folder, settings.min_free, settings.clock),
+            load=Load(folder, settings.min_free, settings.clock, reserve=settings.fsync),
             metrics=Metrics(),
             limits=Limits(settings.storage_limit, settings.user_limit),
             registration=settings.registration,
@@ -220,7 +220,10 @@ def _folder(data: str | os.PathLike[str] | None, undo: ExitStack) -> Path:
 
 def _usable(folder: Path) -> Path:
     """Return *folder*, for its owner alone, created if missing; OSError if it can't be written."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_owner(folder)
     if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)
     tempfile.TemporaryFile(dir=folder).close()
@@ -229,12 +232,12 @@ def _usable(folder: Path) -> Path:
 
 def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool) -> Database:
     """Open the database in *folder*; create one only if there are no *objects*."""
-    path = folder / "metadata.sqlite"
+    path = folder / DATABASE
     # With a new database, the cleanup would delete every object.
     if not (path.exists() and path.stat().st_size) and any(objects.names()):
         raise OSError(
-            f"{path} is missing or empty, but shards are in {folder / 'shards'}:"
-            " bring the database back, or remove the folder shards"
+            f"{path} is missing or empty, but shards are in {folder / SHARDS}:"
+            f" bring the database back, or remove the folder {SHARDS}"
         )
     if path.exists() and not os.access(path, os.W_OK):  # else the first write fails
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
@@ -242,9 +245,8 @@ def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool) -> Databa
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)
     try:
-        url = sa.URL.create("sqlite", database=str(path))
-        return Reserve(folder).run(partial(Database, url, fsync=fsync), share=1)
-    except (DiskFullError, NewerSchemaError, MigrationError) as error:
+        return Reserve(folder).run(partial(Database, path, fsync=fsync), share=1)
+    except (DiskFullError, MigrationError, OtherSchemaError) as error:
         raise OSError(f"{path} can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(f"{path} can't be used as a database") from error

@@ -1,4 +1,4 @@
-"""The error for a request that the bridge refuses."""
+"""The error for a request that the bridge refuses, and the one for a damaged database."""
 
 from __future__ import annotations
 
@@ -14,3 +14,7 @@ class Refused(Exception):
         self.status = status
         self.message = message
         self.headers = tuple((name.replace("_", "-"), text) for name, text in headers.items())
+
+
+class DamagedDatabaseError(OSError):
+    """A page of the database is damaged; the message says so in one line."""

@@ -32,6 +32,7 @@ from pymdc.bridge.settings import (
     MAX_WAITING,
     MIN_UPLOAD_RATE,
     PACE_SECONDS,
+    RESERVE,
     WAIT_SECONDS,
 )
 from pymdc.bridge.storage.database import is_locked
@@ -105,7 +106,7 @@ class _Tries(NamedTuple):
     last: float  # seconds, of the clock
 
 
-class Delays:
+class Throttle:
     """Slows down whoever does something too often.
 
     Tries count under names; each has a kind, such as "address". *free* says for each kind how many
@@ -156,45 +157,32 @@ class Delays:
         return last + min(2.0 ** min(exceeding, 30), LONGEST_DELAY) - now
 
 
-class Throttle:
-    """Slows down whoever tries passwords: for one account, and from one address."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._delays = Delays(clock, "Too many wrong passwords", FREE_FAILURES)
-
-    def check(self, email: str, address: str) -> None:
-        """Refuse with 429 if the next try has to wait."""
-        self._delays.check(account=email, address=address)
-
-    def failed(self, email: str, address: str) -> None:
-        """Record a wrong password."""
-        self._delays.add(account=email, address=address)
-
-    def succeeded(self, email: str) -> None:
-        """Forget the failures of the account; those of an address could hide behind another."""
-        self._delays.forget(account=email)
-
-
 class Load:
-    """The lanes of one bridge, its throttle, and the room on its disk."""
+    """The lanes of one bridge, its throttles, and the room on its disk."""
 
-    def __init__(self, folder: Path, min_free: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: Path, min_free: int, clock: Callable[[], float], *, reserve: bool
+    ) -> None:
         self.uploads = Lane(MAX_UPLOADS)
         self.passwords = Lane(MAX_PASSWORD_HASHES)
         self._own_hashes: dict[str, Lane] = {}
         # A list that has begun cannot be refused any more.
         self.lists = Lane(MAX_LISTS, math.inf, None)
         self.removals = Lane(MAX_REMOVALS, math.inf, None)
-        names = "uploads", "passwords", "lists", "removals"
-        self.lanes: dict[str, Lane] = {name: getattr(self, name) for name in names}
-        self.throttle = Throttle(clock)
-        self.registrations = Delays(clock, "Too many registrations", FREE_REGISTRATIONS)
+        self.lanes = {
+            "uploads": self.uploads,
+            "passwords": self.passwords,
+            "lists": self.lists,
+            "removals": self.removals,
+        }
+        self.wrong_passwords = Throttle(clock, "Too many wrong passwords", FREE_FAILURES)
+        self.registrations = Throttle(clock, "Too many registrations", FREE_REGISTRATIONS)
         self.stopping = False
         self._folder = folder
         self._min_free = min_free
         self._claimed = 0  # bytes that are being written
         self._lock = threading.Lock()
-        self.reserve = Reserve(folder)
+        self.reserve = Reserve(folder, RESERVE if reserve else 0)
         self.reserve.fill()
 
     def stop(self) -> None:
@@ -222,15 +210,17 @@ class Load:
     def check_room(self, size: int) -> None:
         """Refuse with 507 unless the disk has room for *size* bytes, and enough besides."""
         if self.free() - self._claimed < size + self._min_free:
-            raise no_space()
+            raise _no_space()
 
     @contextmanager
     def room_for(self, size: int) -> Iterator[None]:
-        """Claim room on the disk for *size* bytes while the block writes them."""
+        """Claim room on the disk for *size* bytes while the block writes them; else refuse."""
         self._claim(size)
         try:
             self.check_room(0)
             yield
+        except DiskFullError:
+            raise _no_space() from None
         finally:
             self._claim(-size)
 
@@ -247,15 +237,14 @@ class Load:
         try:
             return self.reserve.run(function, share)
         except DiskFullError:
-            raise no_space() from None
+            raise _no_space() from None
         except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
             if is_locked(error):
                 raise _busy() from error
             raise
 
 
-def no_space() -> Refused:
-    """Return the refusal of what a full disk has no room for."""
+def _no_space() -> Refused:
     return Refused(507, "The bridge has no space left")
 
 

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any, TextIO
 
+from pymdc.bridge.errors import DamagedDatabaseError
 from pymdc.bridge.settings import LAST_LINES_SECONDS, MAX_LOGGED, MAX_UNREAD
 
 _SECRETS = re.compile(
@@ -31,6 +32,7 @@ _numbers = itertools.count()
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 _LOOK_AGAIN = 0.02  # seconds
 _log = logging.getLogger("pymdc.bridge.requests")
+_faults = logging.getLogger("pymdc.bridge")
 
 
 def _ignore(_entry: Entry) -> None:
@@ -99,10 +101,10 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        line = f"{_time(record)} {record.levelname} {_printable(record.getMessage())}"
+        line = f"{_time(record)} {record.levelname} {printable(record.getMessage())}"
         if record.exc_info:
             for part in self.formatException(record.exc_info).splitlines():
-                line += f"\n    {_printable(part)}"
+                line += f"\n    {printable(part)}"
         return line
 
 
@@ -224,6 +226,24 @@ def configure(level: str, style: str) -> None:
     logging.getLogger("pymdc.bridge").setLevel(level.upper())
 
 
+def printable(text: str) -> str:
+    """Return *text* with each character escaped that would begin a line or steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def log_fault(what: str, error: Exception) -> None:
+    """Log that *what* failed; with a traceback, unless the message of *error* says everything."""
+    if isinstance(error, DamagedDatabaseError):
+        _faults.error("%s failed: %s", what, error)
+    else:
+        _faults.error("%s failed", what, exc_info=error)
+
+
 def _without_secrets(text: str) -> str:
     if _SECRETS.search(text):  # replacing nothing takes twice as long
         text = _SECRETS.sub(r"\1...", text)
@@ -237,17 +257,7 @@ def _name(text: str) -> str:
 
 def _word(text: str) -> str:
     """Return *text* so that it is one word of a line."""
-    return _printable(text).replace(" ", "\\x20") or "-"
-
-
-def _printable(text: str) -> str:
-    """Return *text* with each character escaped that would begin a line or steer a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+    return printable(text).replace(" ", "\\x20") or "-"
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import secrets
 import smtplib
@@ -30,11 +29,7 @@ from pymdc.bridge.settings import (
     SMTP_SECONDS,
     Settings,
 )
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock
-    fcntl = None  # type: ignore[assignment]
+from pymdc.bridge.storage.disk import lock, private, sync_file, sync_path
 
 _PORTS = {"smtp": 25, "smtps": 465}
 _UNBROKEN = policy.SMTP.clone(max_line_length=998)  # else a link is cut after 78 characters
@@ -99,12 +94,13 @@ class Outbox:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         part = self._folder / f"{time.time_ns()}-{secrets.token_hex(12)}.part"
         try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with open(part, "xb", opener=private) as file:
                 file.write(bytes(message))
-                if self._fsync:
-                    file.flush()
-                    os.fsync(file.fileno())
+            if self._fsync:
+                sync_file(part)
             part.rename(part.with_suffix(".eml"))
+            if self._fsync:
+                sync_path(self._folder)
         except OSError:
             part.unlink(missing_ok=True)
             raise
@@ -116,15 +112,9 @@ class Outbox:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Run the block while no other bridge that uses the folder sends its mails."""
-        if fcntl is None:
+        with open(self._folder.with_suffix(".lock"), "ab", opener=private) as file:
+            lock(file, wait=True)
             yield
-            return
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 @dataclass
@@ -251,6 +241,14 @@ class Mailer:
                 self._deliver(session, path)
         self._server_retry = _Retry()
 
+    def _keep(self, path: Path, message: EmailMessage, fault: str, ending: str) -> None:
+        """Keep a mail that is not sent any more, for the operator to read."""
+        kept = path.with_suffix(ending)
+        _log.error(
+            "the mail to %s %s; it is kept in the outbox as %s", message["To"], fault, kept.name
+        )
+        path.rename(kept)
+
     def _deliver(self, session: smtplib.SMTP, path: Path) -> None:
         try:
             message = message_from_bytes(path.read_bytes(), policy=_UNBROKEN)
@@ -258,14 +256,12 @@ class Mailer:
             del self._retries[path]
             return
         if _is_expired(message, self._clock()):
-            _log.error("the mail to %s was not sent in time; it is set aside", message["To"])
-            path.rename(path.with_suffix(".expired"))
+            self._keep(path, message, "was not sent in time", ".expired")
         elif (refusal := _send(session, message)) is None:
             _log.info("the mail to %s was sent", message["To"])
             path.unlink()
         elif refusal.startswith("5"):
-            _log.error("the mail to %s was refused: %s; it is set aside", message["To"], refusal)
-            path.rename(path.with_suffix(".refused"))
+            self._keep(path, message, f"was refused: {refusal}", ".refused")
         else:
             self._retries[path].failed()
             pause = round(self._retries[path].pause)

@@ -13,6 +13,7 @@ from pymdc import __version__
 from pymdc.bridge.mail import parse_url
 from pymdc.bridge.settings import NONCE_RULES, REGISTRATIONS, MiB, Settings, WrongSetting
 
+VERSION = f"pymdc.bridge {__version__}"
 PREFIX = "PYMDC_BRIDGE_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -163,7 +164,7 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"pymdc.bridge {__version__}")
+    parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument(
         "--no-fsync", dest="fsync", action="store_const", const="off", help=argparse.SUPPRESS
     )

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import threading
 from collections.abc import Callable
 from typing import Any
-
-from pymdc.bridge.settings import MAX_PASSWORD_HASHES
 
 _COST = {"n": 2**14, "r": 8, "p": 1}
 _UNMATCHED = "scrypt$16384$8$1$" + 32 * "0" + "$" + 128 * "0"
@@ -20,7 +17,6 @@ class Passwords:
 
     def __init__(self, scrypt: Callable[..., bytes] = hashlib.scrypt) -> None:
         self._scrypt = scrypt
-        self._slots = threading.BoundedSemaphore(MAX_PASSWORD_HASHES)
 
     def hash(self, password: str) -> str:
         """Return a new salted hash of *password*, preceded by its parameters."""
@@ -35,5 +31,4 @@ class Passwords:
         return hmac.compare_digest(digest, bytes.fromhex(expected))
 
     def _derive(self, password: str, salt: bytes, **cost: Any) -> bytes:
-        with self._slots:
-            return self._scrypt(password.encode(), salt=salt, **cost)
+        return self._scrypt(password.encode(), salt=salt, **cost)

@@ -18,80 +18,93 @@ NONCE_RULES = ("once", "2016")
 REGISTRATIONS = ("open", "closed", "invite")
 ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
+# Names in the data folder
+DATABASE = "metadata.sqlite"
+SHARDS = "shards"
+OUTBOX = "outbox"
+SET_ASIDE = "set-aside"
+LOCK = "serving"
+
 # Requests
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it
 MAX_HEADERS = 100  # fields of a head; browsers and proxies send about 30
 PARSED_AT_ONCE = 4096  # bytes of requests; whole requests wait there, in 20 times as much memory
 PARSED_IN_TURN = 4 * PARSED_AT_ONCE  # bytes of heads and chunks, before others have their turn
-FREE_CHUNKS = 1000  # of a body; to parse one takes long
-MIN_CHUNK = 32  # bytes of the others on the average
-MAX_PARAMETERS = 100  # of a query
+FREE_CHUNKS = 1000  # of a body, of any size; to parse one takes long
+MIN_CHUNK = 32  # bytes of the others on the average; clients send thousands
+MAX_PARAMETERS = 100  # of a query; no request has more than five
+LIMIT_DIGITS = 18  # of the limit of a list; the largest number of the database has 19
 MAX_BODY = 64 * 1024  # bytes, for a list of almost 500 public keys; a file may be larger
 MAX_FILE = 2**40  # bytes; the rows of its shards take a second to write, in which others wait
 MAX_NUMBER = 400  # characters; the largest number without an exponent has 309 digits
 MAX_NAME = 1024  # characters of the name of a bucket or of a file, as of an object in S3
 MAX_PARTS = 100  # of a form; each takes long to parse, even if it is empty
 MAX_KIND = 255  # characters of a MIME type, twice 127 and a slash, as RFC 6838 says
-MAX_REDIRECT = 2048  # characters of the address to which an activation redirects
+MAX_REDIRECT = 2048  # characters of the address after an activation; browsers take so many
 MAX_CACHED_KEYS = 1024  # public keys whose point is remembered: to parse one takes long
+MAX_KEY = 130  # hexadecimal digits, of a key that is not compressed
 MAX_SIGNATURE = 160  # hexadecimal digits; the longest DER of a signature has 144
-DRAIN_SECONDS = 60.0  # for the rest of a body after an early answer
+DRAIN_SECONDS = 60.0  # for the rest of a body after an early answer, as long as the patience
 EXPECT_SECONDS = 1.0  # the same, if the client has not been told to send it
-KEEP_ALIVE_SECONDS = 75  # for a connection between two requests
-IDLE_CHECKS = 4  # how often a connection is checked within the patience
+KEEP_ALIVE_SECONDS = 75  # for a connection between two requests; nginx ends its own after 60
+IDLE_CHECKS = 4  # of a connection within the patience; more cost more and gain little
 MIN_BODY_RATE = 100  # bytes a second; a client that sends its body more slowly stalls
-MAX_CONNECTIONS = 10_000
+MAX_CONNECTIONS = 10_000  # idle, each takes about 10 KB of memory
 DESCRIPTORS_KEPT = 128  # of the limit on open files, for files and for connections being accepted
 ACCEPTED_AT_ONCE = 16  # connections, before the bridge looks whether there are too many
 ROOM_SECONDS = 5.0  # a request that sends nothing for so long may have to make room for another
-BACKLOG = 2048  # connections that wait to be accepted
+ROOM_SHARE = 100  # one of so many connections makes room at a time: to choose them takes long
+BACKLOG = 2048  # connections that wait to be accepted, as many as uvicorn lets
 
 # TLS
-HANDSHAKE_SECONDS = 10.0
-MAX_HANDSHAKES = 64  # at the same time; then the oldest is given up
+HANDSHAKE_SECONDS = 10.0  # it takes two round trips
+MAX_HANDSHAKES = 64  # at the same time; then the oldest, which stalls, is given up
 ACCEPT_PAUSE = 1.0  # seconds, when no descriptor is free for another connection
 CLOSE_SECONDS = 1.0  # for the farewell of a client when the bridge stops
 
 # Stopping
+STOP_CHECK = 0.05  # seconds between two looks for requests that are not done
 CLEANUP_SECONDS = 1.0  # for requests that were ended, to delete what they stored
 STOP_RESERVE = 2.0  # seconds after the grace; then the program ends, whatever still hangs
+TELL_SECONDS = 0.5  # for that line of the log: whoever reads the log may hang too
 
 # Log, probes and metrics
-MAX_LOGGED = 500  # characters of a path, a name or a message
+MAX_LOGGED = 500  # characters of a path, a name or a message; lines stay readable
 MAX_UNREAD = MiB  # characters of lines that wait until somebody reads the log; others are lost
 LAST_LINES_SECONDS = 1.0  # for them, at the end
-PROBE_SECONDS = 5.0  # for the answer of the database and of the store
-MAX_PROBE_CONNECTIONS = 32  # on the port of the metrics
+PROBE_SECONDS = 5.0  # for the database and the store, which take milliseconds
+MAX_PROBE_CONNECTIONS = 32  # on the port of the metrics, for which one program asks
 HISTOGRAM = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 # Channels
-MAX_CHANNEL_MESSAGE = 64 * 1024  # bytes that a client may send
+MAX_CHANNEL_MESSAGE = 64 * 1024  # bytes that a client may send, as of a body
 FRAMES_IN_TURN = 1024  # bytes of them; each frame takes long to parse, even if it is empty
 MAX_FRAMES = 1000  # that a client may send: one message, and some pings
-FIRST_MESSAGE_SECONDS = 10.0
-MANY_CHANNELS = 64  # that send; then each holds one frame in memory, and not eight
+FIRST_MESSAGE_SECONDS = 10.0  # a client sends it at once
+FRAMES_AT_ONCE = 8  # of a shard, each of 64 KiB, that a channel holds in memory
+MANY_CHANNELS = 64  # that send; then each holds one frame in memory
 CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
 
 # Accounts
 MAX_ADDRESS = 254  # characters of an e-mail address, as RFC 5321 says
-TOKEN_LIFETIME = 300_000  # milliseconds; for the tokens of pointers too
-NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key
-MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB
+TOKEN_LIFETIME = 300_000  # milliseconds, as in 2016; for the tokens of pointers too
+NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key: 1 MB
+MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB, and a processor for 50 ms
 MAX_OWN_HASHES = 2  # of those, for one account or, without one, for one address
 FREE_FAILURES = {"account": 5, "address": 20}  # wrong passwords before the next has to wait
 FREE_REGISTRATIONS = {"address": 100}  # a class behind one address registers at the same time
-LONGEST_DELAY = 60.0  # seconds, after wrong passwords or registrations
+LONGEST_DELAY = 60.0  # seconds, after wrong passwords or registrations; nobody is locked out
 FORGOTTEN = 900.0  # seconds after which the one before is forgotten
-MAX_BUCKETS = 1000  # of a user
+MAX_BUCKETS = 1000  # of a user; the lists of their keys are limited too
 MAX_LISTED_KEYS = MiB  # characters in which the buckets of a user list keys: more than 7,000
-MAX_KEYS = 1000  # of a user
-MAX_REMEMBERED_TRIES = 10_000  # accounts and addresses
+MAX_KEYS = 1000  # of a user; they are listed in one go
+MAX_REMEMBERED_TRIES = 10_000  # accounts and addresses, in 5 MB of memory
 REGISTRATION_LIFETIME = 30 * 86_400_000  # milliseconds for its activation; then it is deleted
 RESET_LIFETIME = 3_600_000  # milliseconds, for a token with which a new password is set
-MAIL_PAUSE = 60_000  # milliseconds between two mails to one address
+MAIL_PAUSE = 60_000  # milliseconds between two mails to one address, which anybody may ask for
 
 # Mails
-SMTP_SECONDS = 10.0  # for each answer of the mail server
+SMTP_SECONDS = 10.0  # for each answer of the mail server; the other mails wait meanwhile
 FIRST_RETRY = 30.0  # seconds after a mail that was not sent; then twice as long each time
 LAST_RETRY = 900.0  # seconds; so a mail is sent soon after the mail server works again
 MAIL_LIFETIME = 432_000_000  # milliseconds, five days (RFC 5321, 4.5.4.1), for a mail not sent
@@ -103,17 +116,29 @@ MIN_UPLOAD_RATE = 10_000  # bytes a second; slower uploads give way if others wa
 PACE_SECONDS = 10.0  # in which that is measured
 MAX_REMOVALS = 2  # at the same time; the others wait as long as it takes
 REMOVED_AT_ONCE = 100  # files of a bucket; then it is the turn of other requests
-MAX_LISTS = 4  # of which a page is read at the same time
-MAX_WAITING = 64  # requests of a kind that wait for their turn; the others get 503
-WAIT_SECONDS = 30  # for that turn
+MAX_LISTS = 4  # of which a page is read at the same time; the others come in between
+MAX_WAITING = 64  # requests of a kind that wait for their turn; more would wait in vain
+WAIT_SECONDS = 30  # for that turn; clients give up after 60
 PAGE = 250  # files that a list reads at a time; others come in between
 BUSY_SECONDS = 60  # that a transaction waits while another process, such as vacuum, is writing
+BATCH = 500  # rows at a time; SQLite lets a statement have 999 parameters
 BUCKETS_PAGE = 20  # buckets that a list reads at a time; they may be as large as many files
 RESERVE = 16 * MiB  # bytes on the disk for transactions when it is full; half of them for removals
 
 # Threads
-MAX_IDLE_THREADS = 16
+MAX_IDLE_THREADS = 16  # to start one takes longer than most functions
 MAX_THREADS = 64  # for three of each upload, for passwords, removals, and shards that are read
+
+# Commands of an operator
+BACKUP_ROUNDS = 10  # at most, in which new objects are copied without the lock
+BACKUP_FEW = 50  # objects that may be left for the last round, with the lock: others wait
+BACKUP_SMALL = 16 * MiB  # bytes of them
+COPIED_AT_ONCE = 16  # objects, by a backup; each takes a block of memory
+OBJECT_BLOCK = MiB  # of an object that is copied or checked
+VERIFY_PAUSE = 1.0  # seconds in which the bridge deletes the objects of a file that it removed
+VACUUM_TRIES = 50  # at emptying the log, which another process may be about to do
+VACUUM_PAUSE = 0.1  # seconds between two of them
+SHOWN_FAULTS = 50  # objects in the text of `verify`; JSON has all
 
 
 class WrongSetting(ValueError):

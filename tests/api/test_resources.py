@@ -200,6 +200,19 @@ def test_files_around_shard_size_are_transferred_whole(
     assert (tmp_path / "back").read_bytes() == data
 
 
+def test_list_of_files_is_read_in_parts(ask: Ask, bucket: Bucket) -> None:
+    names = ["a", "b & c", "b & c", "d"]
+    for number, name in enumerate(names):
+        bucket.files.upload(bytearray([number]), name=name)
+    whole = bucket.files.list()
+    assert [entry["filename"] for entry in whole] == names
+    first = ask(bucket.files.list, limit=3)
+    assert first == whole[:3]
+    assert ask(bucket.files.list, limit=3, after=first[-1]["hash"]) == whole[3:]
+    assert ask(bucket.files.list, name="b & c") == whole[1:3]
+    assert ask(bucket.files.list, after="0" * 40) == {"error": "File not found"}
+
+
 def test_open_file_is_uploaded_from_its_position_and_stays_open(
     ask: Ask, bucket: Bucket, photo: Path
 ) -> None:
@@ -393,6 +406,8 @@ def test_callback_may_be_passed_by_position(bridge: Bridge, account: Account) ->
         (lambda: REST("POST", "/x", {"a": ["\ud800"]}), ValueError, "as JSON"),
         (lambda: UNTYPED_BUCKET.patch(None), TypeError, "the parameters are NoneType"),
         (lambda: Bucket("", PAIR).list(), ValueError, "is empty"),
+        (lambda: FILES.list(limit=0), ValueError, "the limit is 0; expected a whole number"),
+        (lambda: FILES.list(after=5), TypeError, "the file's hash is int"),
         (lambda: FILES.download(""), ValueError, "is empty"),
         (lambda: FILES.download("h", to=5), TypeError, "the target is int"),
         (lambda: FILES.download("h", to=io.StringIO()), TypeError, "opened with 'wb'"),

@@ -123,7 +123,7 @@ class RecordingServer(RawServer):
 
     def _record(self, connection: socket.socket) -> None:
         self.requests.append(read_request(connection))
-        connection.sendall(written("200 OK", b"{}"))
+        connection.sendall(written("200 OK", b"{}", "Connection: close"))
 
 
 def test_invitation_is_sent_only_if_there_is_one(ask: Ask) -> None:

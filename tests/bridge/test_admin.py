@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,12 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from administration import Admin, Done, admin_of
-from filesystems import OTHER_USER
+from filesystems import OTHER_USER, as_other_user
 from plain_client import (
     DATA,
     PASSWORD,
@@ -35,8 +37,10 @@ from terminal import SHELL, Terminal
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin.folder import CommandError
-from pymdc.bridge.admin.output import printable, quota_text, size_text, table
-from pymdc.bridge.admin.program import COMMANDS, main
+from pymdc.bridge.admin.output import quota_text, size_text, table
+from pymdc.bridge.admin.program import COMMANDS, argument_parser, main
+from pymdc.bridge.logs import printable
+from pymdc.bridge.options import parse
 
 PAGE = (ROOT / "docs" / "running-a-bridge.rst").read_text("utf-8")
 DISABLED = (403, "User account is disabled")
@@ -69,6 +73,13 @@ def failed(done: Done) -> str:
     assert (done.status, done.text) == (1, "")
     assert re.fullmatch(r"pymdc\.bridge admin: .+\n", done.errors)
     return done.errors.removeprefix("pymdc.bridge admin: ").strip()
+
+
+def misused(admin: Admin, *arguments: str) -> str:
+    """Return the error of a command that is not understood, which is one line."""
+    done = admin(*arguments)
+    assert (done.status, done.text, done.errors.count("\n")) == (2, "", 1)
+    return done.errors.strip()
 
 
 # Users
@@ -301,9 +312,8 @@ def test_quota_of_a_bucket_holds_at_once(alice: User, bucket: str, admin: Admin)
 
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "1e400", "many", ""])
 def test_wrong_quota_is_a_usage_error(admin: Admin, text: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        admin("buckets", "quota", "x", f"--storage={text}")
-    assert ended.value.code == 2
+    error = misused(admin, "buckets", "quota", "x", f"--storage={text}")
+    assert f"{text!r} is neither a number of GB nor 'none'" in error
 
 
 def test_usage_has_totals_and_each_user(alice: User, bucket: str, admin: Admin) -> None:
@@ -361,17 +371,71 @@ def test_help_of_the_bridge_names_the_commands() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_says_what_it_does(admin: Admin, command: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        admin(*command.split(), "--help")
-    assert ended.value.code == 0
+    assert admin(*command.split(), "--help").status == 0
     assert COMMANDS[command].run.__doc__
+
+
+def test_every_command_prints_json(
+    alice: User,
+    bucket: str,
+    admin: Admin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments: dict[str, list[object]] = {
+        "users limit": [alice.email, 1],
+        "users delete": [alice.email, "--yes"],
+        "buckets quota": [bucket, "--storage", 1],
+        "backup": [tmp_path / "copy"],
+        "restore": [tmp_path / "copy"],
+    }
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"password\n")))
+    for command in sorted(COMMANDS, key=lambda command: command == "users delete"):
+        run = admin_of(tmp_path / "restored", capsys) if command == "restore" else admin
+        user = command in ("users activate", "users disable", "users enable", "users password")
+        given = [alice.email] if user else arguments.get(command, [])
+        done = run(*command.split(), *given, "--json")
+        assert done.status == 0, f"{command}: {done.errors}"
+        assert isinstance(done.json, dict | list), command
 
 
 @pytest.mark.parametrize("command", ["", "users", "user list", "backup", "users limit a"])
 def test_command_that_is_none_is_a_usage_error(admin: Admin, command: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        admin(*command.split())
-    assert ended.value.code == 2
+    assert misused(admin, *command.split())
+
+
+def test_usage_error_names_the_command(admin: Admin) -> None:
+    assert misused(admin, "users", "limit", "a") == (
+        "pymdc.bridge admin users limit: the following arguments are required: GB;"
+        " --help says what is expected"
+    )
+
+
+def written_commands(text: str) -> Iterator[list[str]]:
+    """Yield the arguments of the program in *text*: in blocks, in units, in definitions."""
+    [alias] = re.findall("alias bridge-admin='(.*)'$", text, re.MULTILINE) or [""]
+    lines = re.findall(r"^(?: +\$ |ExecStart=)(?!alias)(.*)", text, re.MULTILINE)
+    for line in lines + re.findall("``(.+?)``", text):
+        whole = re.sub("^bridge-admin", alias, line).replace(" bridge admin", " pymdc.bridge admin")
+        words = whole.split()
+        if "pymdc.bridge" in words and words[-1] not in ("admin", "COMMAND"):
+            yield words[words.index("pymdc.bridge") + 1 :]
+    for definition in re.findall(r"^``[a-z].*``$", text, re.MULTILINE):
+        for command in re.findall("``(.*?)``", definition):
+            yield ["admin", *command.replace("GB", "1").split()]
+
+
+def test_commands_that_are_written_somewhere_are_understood() -> None:
+    files = [ROOT / "README.rst", *(ROOT / "deploy").iterdir()]
+    texts = [PAGE, *(file.read_text("utf-8") for file in files)]
+    commands = [command for text in texts for command in written_commands(text)]
+    for command in commands:
+        if command[:1] == ["admin"]:
+            assert argument_parser().parse_args(command[1:]).run
+        else:
+            assert parse(command, {})
+    assert len(commands) > 30
 
 
 def test_folder_of_the_bridge_is_an_option_or_a_variable(
@@ -395,6 +459,14 @@ def test_folder_without_a_bridge_is_one_line(tmp_path: Path, admin: Admin, data:
     assert failed(admin("usage")).endswith("can't be used as a database")
     (data / "metadata.sqlite").write_text("")
     assert failed(admin("usage")).endswith("can't be used: it is empty")
+
+
+def test_folder_that_others_may_not_see_is_not_told_to_be_missing(
+    alice: User, data: Path, tmp_path: Path, admin: Admin
+) -> None:
+    for command in ("users", "list"), ("restore", data, "--data", tmp_path / "other"):
+        done = as_other_user(partial(admin, *command))
+        assert failed(done).endswith(": Permission denied")
 
 
 def test_database_of_another_version_is_left_alone(

@@ -12,7 +12,8 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -24,8 +25,11 @@ from processes import MINUTE, python
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin import backup
-from pymdc.bridge.storage.cleanup import try_lock
+from pymdc.bridge.admin.objects import copy_objects
+from pymdc.bridge.settings import Settings
+from pymdc.bridge.storage.disk import lock
 from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.tables import Shard
 
 BACKUP = ("-m", "pymdc.bridge", "admin", "backup")
 Restored = Callable[..., Done]
@@ -105,15 +109,22 @@ def test_later_backup_copies_what_is_new_and_deletes_what_is_gone(
 
 
 def test_backup_is_for_its_owner_alone(
-    alice: User, bucket: str, admin: Admin, copy: Path, restored: Path, restore: Restored
+    alice: User,
+    bucket: str,
+    data: Path,
+    admin: Admin,
+    copy: Path,
+    restored: Path,
+    restore: Restored,
 ) -> None:
     stored(alice, bucket, 1)
     admin("backup", copy)
     restore()
-    for folder in copy, restored:
+    for folder in copy, restored, data:
         paths = [folder, *folder.rglob("*")]
-        modes = {path.is_dir(): stat.S_IMODE(path.stat().st_mode) for path in paths}
-        assert modes == {True: 0o700, False: 0o600}
+        modes = {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in paths}
+        assert modes == {(True, 0o700), (False, 0o600)}
+    for folder in copy, restored:
         assert {path.name for path in folder.glob("metadata.sqlite*")} == {"metadata.sqlite"}
 
 
@@ -236,7 +247,7 @@ def when_copying(monkeypatch: pytest.MonkeyPatch, function: Callable[[], object]
     """Call *function* when the backup is about to copy its first object."""
     put, calls = ObjectStore.put, iter([function])
 
-    def put_then(store: ObjectStore, name: str, content: memoryview) -> None:
+    def put_then(store: ObjectStore, name: str, content: Iterable[memoryview]) -> None:
         for call in calls:
             call()
         put(store, name, content)
@@ -281,7 +292,7 @@ def test_deletion_waits_while_the_last_objects_are_copied(
         deleting.start()
         deleting.join(0.3)  # if nothing holds it up, it is done by then
 
-    monkeypatch.setattr(backup, "_ROUNDS", 0)
+    monkeypatch.setattr(backup, "BACKUP_ROUNDS", 0)
     when_copying(monkeypatch, begin)
     assert admin("backup", copy, "--json").json["files"] == 3
     deleting.join(MINUTE)
@@ -390,7 +401,12 @@ def test_folder_that_is_for_something_else_is_no_backup(
         assert "have to be apart" in failed(admin("backup", folder))
     with Bridge(tmp_path / "other"):
         assert "the data folder of a bridge" in failed(admin("backup", tmp_path / "other"))
-    assert "No such file" in failed(admin("backup", tmp_path / "not mounted" / "backup"))
+    place = tmp_path / "not mounted"
+    assert (
+        failed(admin("backup", place / "backup")) == f"{place} is missing; is a disk not mounted?"
+    )
+    letter = documents / "letter"
+    assert failed(admin("backup", letter)) == f"{letter} is not a folder"
     assert objects_in(data)
 
 
@@ -409,7 +425,7 @@ def test_backup_of_other_users_is_not_replaced(
 def test_two_backups_do_not_meet(alice: User, admin: Admin, copy: Path, restore: Restored) -> None:
     admin("backup", copy)
     with open(copy / "backup.lock", "rb+") as file:
-        assert try_lock(file)
+        assert lock(file)
         assert "another backup or restore is using" in failed(admin("backup", copy))
         assert "a backup into" in failed(restore())
     assert admin("backup", copy).status == 0
@@ -512,3 +528,19 @@ def test_backup_without_its_lock_is_restored(
     for name in "metadata.sqlite", "shards":
         shutil.move(tmp_path / "moved" / name, copy)
     assert restore().status == 0
+
+
+def test_copy_of_large_objects_takes_little_memory(tmp_path: Path) -> None:
+    source, target = (ObjectStore(tmp_path / name, fsync=False) for name in ("from", "to"))
+    size = Settings.shard_size
+    copied = [Shard(file_hash(bytes(size)), f"{number:032x}", size) for number in range(16)]
+    for shard in copied:
+        (tmp_path / "from" / shard.object).touch()
+        os.truncate(tmp_path / "from" / shard.object, size)
+    tracemalloc.start()
+    try:
+        assert [fault for _, fault in copy_objects(source, target, copied)] == 16 * [None]
+        assert tracemalloc.get_traced_memory()[1] < 5 * size
+    finally:
+        tracemalloc.stop()
+    assert {path.stat().st_size for path in (tmp_path / "to").iterdir()} == {size}

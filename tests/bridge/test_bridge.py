@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,28 @@ def test_stored_data_survives_a_restart(data: Path) -> None:
     with Bridge(data) as user.bridge:
         assert user.download(bucket, stored) == b"abc"
         assert user.ask("GET", "/keys", nonce=5).error == (401, "Invalid nonce supplied")
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """Let files be created with the mode that the program asks for."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_data_folder_is_for_its_owner_alone(data: Path) -> None:
+    (data / "shards").mkdir(mode=0o755, parents=True)
+    data.chmod(0o755)
+    (data / "metadata.sqlite").touch(mode=0o644)
+    with Bridge(data) as bridge:
+        user = User(bridge, "alice")
+        user.upload(user.bucket(), b"abc")
+        modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [data, *data.rglob("*")]}
+    assert modes == {path: 0o700 if path.is_dir() else 0o600 for path in modes}
+    names = {path.relative_to(data).parts[0] for path in modes if path != data}
+    assert {"metadata.sqlite", "metadata.sqlite-wal", "shards", "outbox", "serving"} <= names
 
 
 def test_shards_without_a_database_stop_the_start(data: Path, objects: Count) -> None:

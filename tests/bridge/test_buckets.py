@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -98,3 +99,21 @@ def copy_bucket(data: Path, bucket: str, count: int) -> None:
                 " SELECT ?, user, created, 'copy', pubkeys FROM buckets WHERE id = ?",
                 [f"{number:024x}", bucket],
             )
+
+
+def test_large_bucket_is_removed_in_pieces_and_others_are_served_between_them(
+    alice: User, bucket: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        rows = [(bucket, f"{number:040x}") for number in range(1200)]
+        columns = "(bucket, hash, filename, mimetype, size)"
+        connection.executemany(f"INSERT INTO files {columns} VALUES (?, ?, '', '', 0)", rows)
+    delete, served = ObjectStore.delete, list[int]()
+
+    def serve_and_delete(store: ObjectStore, names: Iterable[str]) -> None:
+        served.append(alice.ask("GET", "/buckets").status)
+        delete(store, names)
+
+    monkeypatch.setattr(ObjectStore, "delete", serve_and_delete)
+    assert alice.ask("DELETE", f"/buckets/{bucket}").status == 204
+    assert served == 13 * [200], "after 100 files each, and after the last ones"

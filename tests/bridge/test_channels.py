@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,6 +65,17 @@ def test_lost_object_is_an_error_and_not_an_empty_shard(
     assert f"{path} is missing; admin verify says which files need it" in caplog.text
     assert "Traceback" not in caplog.text
     assert pointer["token"] not in caplog.text
+
+
+def test_object_that_is_cut_off_is_an_error(
+    alice: User, bucket: str, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    [pointer] = alice.pointers(bucket, alice.upload(bucket, b"abc").json["hash"]).json
+    [path] = (data / "shards").iterdir()
+    os.truncate(path, 2)
+    with pytest.raises(AssertionError, match='"code":500,"message":"The shard is damaged"'):
+        pull(pointer)
+    assert f"{path.name} has 2 of 3 bytes; admin verify says which files need it" in caplog.text
 
 
 def test_pointer_token_lives_five_minutes(alice: User, clock: Clock) -> None:

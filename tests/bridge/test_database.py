@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from plain_client import User
+from plain_client import User, pull
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.storage import database
@@ -32,3 +32,47 @@ def test_database_that_another_process_holds_too_long_is_a_503(
                 True,
             )
         assert alice.ask("POST", "/buckets", {}).status == 200
+
+
+def spoil(data: Path, table: str) -> None:
+    """Overwrite the page of the database at which *table* begins."""
+    path = data / "metadata.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        [[size]] = connection.execute("PRAGMA page_size")
+        query = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+        [[page]] = connection.execute(query, [table])
+    with open(path, "r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+
+@pytest.mark.parametrize("table", ["users", "uploads", "alembic_version", "ix_shards_object"])
+def test_damaged_page_stops_the_start_in_one_line(data: Path, table: str) -> None:
+    with Bridge(data) as bridge:
+        user = User(bridge, "alice")
+        user.upload(user.bucket(), b"abc")
+    spoil(data, table)
+    told = "is damaged: database disk image is malformed; restore a backup"
+    with pytest.raises(OSError, match=told), Bridge(data):
+        pass
+
+
+def test_damaged_page_that_a_request_needs_is_one_line(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Bridge(data) as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        [pointer] = user.pointers(bucket, user.upload(bucket, b"abc").json["hash"]).json
+    spoil(data, "public_keys")
+    spoil(data, "pointers")
+    with Bridge(data) as user.bridge:
+        reply = user.ask("GET", "/keys")
+        pointer["channel"] = user.bridge.endpoint.replace("http", "ws")
+        with pytest.raises(AssertionError, match="Internal error"):
+            pull(pointer)
+    assert reply.status == 500
+    assert [record.exc_info for record in caplog.records] == [None, None]
+    for line, what in zip(caplog.messages, ("the GET request", "the channel"), strict=True):
+        assert line.startswith(what)
+        assert line.endswith("is malformed; restore a backup")

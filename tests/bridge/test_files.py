@@ -20,6 +20,7 @@ from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.routes.files import _Pointers
 from pymdc.bridge.settings import MAX_LISTS
+from pymdc.bridge.storage.disk import Reserve
 
 
 def test_channel_address_has_the_requested_host(alice: User) -> None:
@@ -70,6 +71,27 @@ def test_one_of_simultaneous_requests_with_a_token_succeeds(
 def names(user: User, bucket: str, query: str) -> list[str]:
     reply = user.ask("GET", f"/buckets/{bucket}/files", query=query)
     return [file["filename"] for file in reply.json]
+
+
+def test_list_has_a_limit_and_begins_after_a_file(
+    alice: User, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.routes.files.PAGE", 3)
+    hashes = [alice.upload(bucket, name.encode(), name).json["hash"] for name in "abcdefgh"]
+    assert names(alice, bucket, "") == [*"abcdefgh"]
+    for limit in (0, 1, 3, 4, 6, 7, 8, 9, 10**17):
+        assert names(alice, bucket, f"limit={limit}") == [*"abcdefgh"[:limit]]
+        assert names(alice, bucket, f"after={hashes[1]}&limit={limit}") == [*"cdefgh"[:limit]]
+    assert names(alice, bucket, f"after={hashes[7]}") == []
+    assert names(alice, bucket, f"name=f&after={hashes[4]}&limit=1") == ["f"]
+    assert names(alice, bucket, f"name=f&after={hashes[5]}") == []
+
+
+def test_list_begins_after_no_file_of_another_bucket(alice: User, bucket: str) -> None:
+    other = alice.upload(alice.bucket(), b"other").json["hash"]
+    for after in (other, "x"):
+        reply = alice.ask("GET", f"/buckets/{bucket}/files", query=f"after={after}")
+        assert reply.error == (404, "File not found")
 
 
 def test_name_in_a_list_is_no_pattern(alice: User, bucket: str) -> None:
@@ -187,6 +209,27 @@ def test_pointers_that_are_not_made_take_no_transfer(
     user.bridge.close()
     assert rows("pointers") < 1200
     assert transferred(data) == 2 * rows("pointers")
+
+
+def test_pointers_of_a_later_page_are_made_with_the_reserve_of_a_full_disk(
+    shards: tuple[User, str, str], data: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, make = threading.Event(), _Pointers.add
+
+    def fail_once(*arguments: Any) -> list[dict[str, Any]]:
+        made = make(*arguments)
+        if rows("pointers") and not failed.is_set():
+            failed.set()
+            raise sqlite3.OperationalError("database or disk is full")
+        return made
+
+    monkeypatch.setattr(_Pointers, "add", fail_once)
+    Reserve(data).fill()
+    user, bucket, name = shards
+    answer = user.pointers(bucket, name).json
+    assert failed.is_set()
+    assert len({pointer["token"] for pointer in answer}) == rows("pointers") == 1200
+    assert transferred(data) == 2400
 
 
 def test_expired_tokens_are_deleted_a_few_at_a_time(

@@ -61,7 +61,7 @@ class Together:
 @pytest.fixture
 def together(tmp_path: Path) -> Iterator[Together]:
     objects = ObjectStore(tmp_path / "shards", fsync=True)
-    with closing(Database(f"sqlite:///{tmp_path / 'database'}", fsync=True)) as database:
+    with closing(Database(tmp_path / "database", fsync=True)) as database:
         yield Together(database, objects)
 
 

@@ -166,6 +166,24 @@ def test_name_of_a_file_may_have_1024_characters(alice: User, bucket: str) -> No
     assert alice.upload(bucket, DATA, 1025 * "n").error == (400, told)
 
 
+@pytest.mark.parametrize(("length", "status"), [(255, 200), (256, 400)])
+def test_type_of_a_file_may_have_255_characters(
+    alice: User, bucket: str, length: int, status: int
+) -> None:
+    kind = f"text/{(length - 5) * 'x'}"
+    body = form(DATA).replace(b"text/css", kind.encode())
+    headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
+    reply = ask(alice.bridge, "PUT", f"/buckets/{bucket}/files", body, headers)
+    assert reply.status == status
+    assert status == 400 or reply.json["mimetype"] == kind
+
+
+@pytest.mark.parametrize(("length", "status"), [(254, 200), (255, 400)])
+def test_address_may_have_254_characters(bridge: Bridge, length: int, status: int) -> None:
+    fields = {"email": f"a@{(length - 2) * 'b'}", "password": PASSWORD}
+    assert ask(bridge, "POST", "/users", json.dumps(fields)).status == status
+
+
 def test_redirect_may_have_2048_characters(data: Path) -> None:
     links: list[str] = []
     with Bridge(data, announce=lambda _email, link: links.append(link)) as bridge:

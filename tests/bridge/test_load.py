@@ -15,8 +15,9 @@ from plain_client import PASSWORD, Clock, Reply, User, address, ask, basic, form
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.load import Delays, Lane, Load, Throttle
+from pymdc.bridge.load import Lane, Load, Throttle
 from pymdc.bridge.settings import (
+    FREE_FAILURES,
     FREE_REGISTRATIONS,
     MAX_OWN_HASHES,
     MAX_REMEMBERED_TRIES,
@@ -86,16 +87,16 @@ def test_slow_upload_gives_way_when_others_wait(
 
 def refused(throttle: Throttle, email: str, address: str) -> bool:
     try:
-        throttle.check(email, address)
+        throttle.check(account=email, address=address)
     except Refused:
         return True
     return False
 
 
 def test_addresses_of_one_ipv6_network_are_one(clock: Clock) -> None:
-    throttle = Throttle(clock)
+    throttle = Throttle(clock, "Too many", FREE_FAILURES)
     for number in range(20):
-        throttle.failed(f"{number}@example.com", f"2001:db8::{number}")
+        throttle.add(account=f"{number}@example.com", address=f"2001:db8::{number}")
     assert refused(throttle, "new@example.com", "2001:db8::ffff")
     assert not refused(throttle, "new@example.com", "2001:db8:0:1::1")
     assert not refused(throttle, "new@example.com", "192.0.2.1")
@@ -111,19 +112,19 @@ def test_addresses_of_one_ipv6_network_are_one(clock: Clock) -> None:
 def test_address_is_one_however_it_is_written(
     clock: Clock, address: str, same: str, other: str
 ) -> None:
-    throttle = Throttle(clock)
+    throttle = Throttle(clock, "Too many", FREE_FAILURES)
     for number in range(21):
-        throttle.failed(f"{number}@example.com", address)
+        throttle.add(account=f"{number}@example.com", address=address)
     assert refused(throttle, "new@example.com", same)
     assert not refused(throttle, "new@example.com", other)
 
 
 def test_remembered_tries_are_few_and_short(clock: Clock) -> None:
-    delays = Delays(clock, "Too many", {"account": 1, "address": 1})
+    throttle = Throttle(clock, "Too many", {"account": 1, "address": 1})
     for number in range(MAX_REMEMBERED_TRIES):
-        delays.add(account=f"{number}{1000 * 'x'}", address=str(number))
-    assert len(delays._tries) == MAX_REMEMBERED_TRIES
-    assert max(len(name) for _, name in delays._tries) < 256
+        throttle.add(account=f"{number}{1000 * 'x'}", address=str(number))
+    assert len(throttle._tries) == MAX_REMEMBERED_TRIES
+    assert max(len(name) for _, name in throttle._tries) < 256
 
 
 def test_clock_that_is_set_back_locks_nobody_out(alice: User, clock: Clock) -> None:
@@ -196,7 +197,7 @@ def test_lane_gives_up_waiting() -> None:
 
 def test_passwords_of_one_account_leave_room_for_those_of_others(tmp_path: Path) -> None:
     async def run() -> None:
-        load, release, statuses = Load(tmp_path, 0, time.time), asyncio.Event(), []
+        load, release, statuses = Load(tmp_path, 0, time.time, reserve=False), asyncio.Event(), []
 
         async def sign_in(account: str) -> None:
             try:

@@ -15,6 +15,7 @@ import pytest
 from plain_client import PASSWORD, address, ask, refused_upload
 from processes import MINUTE, python
 
+from pymdc import __version__
 from pymdc.bridge import Bridge
 
 PROGRAM = [sys.executable, "-W", "error", "-m", "pymdc.bridge", "--port", "0"]
@@ -60,6 +61,7 @@ def test_program_prints_its_address_and_the_links(data: Path) -> None:
         assert process.wait(MINUTE) == 0
         assert process.stderr
         errors = process.stderr.read()
+        assert f" INFO pymdc.bridge {__version__}, data in {data}\n" in errors
         assert "Traceback" not in errors
         assert link.rpartition("/")[2] not in errors
     assert (data / "metadata.sqlite").exists()
@@ -96,6 +98,7 @@ def test_startup_error_is_one_line(bridge: Bridge, tmp_path: Path) -> None:
     other = "--data", tmp_path / "other"
     cases: list[tuple[int, tuple[str | Path, ...]]] = [
         (1, ("--data", tmp_path / "file")),
+        (1, ("--data", tmp_path / "file" / "folder")),
         (1, (*other, "--port", port)),
         (1, (*other, "--tls-cert", tmp_path, "--tls-key", tmp_path)),
         (2, (*other, "--host", "")),
@@ -104,7 +107,7 @@ def test_startup_error_is_one_line(bridge: Bridge, tmp_path: Path) -> None:
     for status, arguments in cases:
         done = python("-m", "pymdc.bridge", "--port", "0", *arguments)
         assert (done.returncode, done.stdout) == (status, "")
-        assert re.fullmatch(r"pymdc\.bridge: .+\n", done.stderr)
+        assert re.fullmatch(r"pymdc\.bridge: [^\[]+\n", done.stderr), "no number of an error"
         assert "sec" not in done.stderr
 
 

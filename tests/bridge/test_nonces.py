@@ -83,7 +83,7 @@ def test_rule_of_2016_accepts_a_replay_and_locks_out(tmp_path: Path) -> None:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with closing(Database(f"sqlite:///{tmp_path / 'nonces.sqlite'}")) as opened:
+    with closing(Database(tmp_path / "nonces.sqlite")) as opened:
         yield opened
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from plain_client import Clock, User, address, ask, form, head
+from plain_client import Clock, User, address, ask, fill, form, head
 from processes import MINUTE
 from websockets.frames import Frame, Opcode
 
@@ -33,18 +33,6 @@ def connect(bridge: Bridge, sent: bytes = b"") -> socket.socket:
     wire.connect(address(bridge))
     wire.sendall(sent)
     return wire
-
-
-def fill(wire: socket.socket, data: bytes) -> int:
-    """Send *data* again and again until nothing goes out for a second; return how much did."""
-    wire.setblocking(False)
-    sent = 0
-    while select.select([], [wire], [], 1)[1]:
-        try:
-            sent += wire.send(data)
-        except ConnectionError:
-            break
-    return sent
 
 
 def read_all(wire: socket.socket) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filesystems import OTHER_USER
 from plain_client import Reply, User, ask, form, upload_headers
 from processes import python
 
@@ -69,6 +70,16 @@ def test_bridge_starts_once_its_database_can_be_read(data: Path) -> None:
     (data / "metadata.sqlite").unlink()
     with bridge:
         assert User(bridge, "alice").ask("GET", "/keys").status == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_root_does_not_serve_the_folder_of_another_user(data: Path) -> None:
+    data.mkdir()
+    os.chown(data, OTHER_USER, -1)
+    done = python("-m", "pymdc.bridge", "--data", data, "--port", "0")
+    told = f"{data} belongs to user {OTHER_USER}: run this as that user, not as root"
+    assert (done.returncode, done.stderr) == (1, f"pymdc.bridge: {told}\n")
+    assert os.listdir(data) == []
 
 
 WITHOUT_THREADS = """

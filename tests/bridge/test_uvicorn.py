@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from modes import PATIENCE
-from plain_client import Count, Reply, Rows, User, address, ask, form, head, upload_headers
+from plain_client import Count, Reply, Rows, User, address, ask, fill, form, head, upload_headers
 from processes import MINUTE, bridge_process
 from websockets.frames import Frame, Opcode
 
@@ -216,23 +216,22 @@ def test_dripping_body_gets_408(bridge: Bridge, framing: str) -> None:
         )
 
 
-def fill(wire: socket.socket, data: bytes) -> int:
-    """Send *data* again and again until nothing goes out for a second; return how much did."""
-    wire.setblocking(False)
-    sent = 0
-    while select.select([], [wire], [], 1)[1]:
-        try:
-            sent += wire.send(data)
-        except ConnectionError:
-            break
-    return sent
-
-
 def test_pings_without_reading_take_no_memory(bridge: Bridge) -> None:
     pings = 100 * Frame(Opcode.PING, 125 * b"x").serialize(mask=True)
     with send(bridge, upgrade()) as wire:
         assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
         assert fill(wire, pings) < 20 * MiB, "more than the buffers of the sockets"
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"\x81\x85", b"\x89\x80\0\0\0\0"], ids=["nothing", "part", "ping"]
+)
+def test_channel_without_a_message_is_given_up(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.routes.channels.FIRST_MESSAGE_SECONDS", 0.1)
+    with send(bridge, upgrade() + begun) as wire, wire.makefile("rb") as received:
+        assert received.read().endswith(b"\x88\x02\x03\xe8"), "a close frame with 1000"
 
 
 def test_text_that_is_not_utf8_leaves_one_line(
@@ -243,10 +242,8 @@ def test_text_that_is_not_utf8_leaves_one_line(
         wire.sendall(Frame(Opcode.TEXT, b"\xff").serialize(mask=True))
         assert b"\x03\xef" in wire.recv(1000), "1007"
     [record] = caplog.records
-    assert (record.getMessage(), record.exc_info) == (
-        "Invalid UTF-8 sequence received from client.",
-        None,
-    )
+    assert (record.levelname, record.exc_info) == ("INFO", None)
+    assert record.getMessage() == "Invalid UTF-8 sequence received from client."
 
 
 def test_connections_are_bounded_and_told_once(data: Path) -> None:

@@ -5,8 +5,6 @@ The seed is printed; set FUZZ_SEED to repeat a run.
 
 from __future__ import annotations
 
-import faulthandler
-import os
 import random
 import re
 import secrets
@@ -21,6 +19,7 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
+from long_runs import seeded, wrong_lines
 from nasty import Nasty
 from plain_client import User, address, head
 from processes import bridge_process
@@ -37,17 +36,12 @@ GROWTH = 50  # MiB of the process, at most
 WARM_UP = 1_000  # requests, before the memory is measured
 DELIBERATE = {503, 507}  # the bridge is busy; its disk is full
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
-_LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (INFO|WARNING) ")
 
 
 @pytest.fixture
 def seed() -> Iterator[int]:
-    given = os.environ.get("FUZZ_SEED")
-    seed = int(given) if given else secrets.randbelow(10**6)
-    print(f"\nFUZZ_SEED={seed}")
-    faulthandler.dump_traceback_later(LIMIT, exit=True)
-    yield seed
-    faulthandler.cancel_dump_traceback_later()
+    with seeded("FUZZ_SEED", LIMIT) as seed:
+        yield seed
 
 
 class Target:
@@ -86,9 +80,7 @@ class Target:
         assert user.ask("DELETE", f"{path}/{file_hash}").status == 204
 
     def wrong_lines(self) -> list[str]:
-        """Return the lines of the log that the bridge did not mean to write."""
-        lines = self._log.read_text(encoding="utf-8").splitlines()
-        return [line for line in lines if not _LINE.match(line)]
+        return wrong_lines(self._log)
 
 
 @pytest.fixture

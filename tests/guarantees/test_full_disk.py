@@ -21,6 +21,7 @@ from processes import bridge_process
 import pymdc
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
+from pymdc.bridge.load import Load
 from pymdc.bridge.settings import RESERVE
 
 DATA = random.Random(3).randbytes(16 * 1024 * 1024)  # two shards; neither fits
@@ -79,9 +80,20 @@ def test_upload_to_a_bridge_with_full_disk_is_refused(
         assert ask(files.upload, io.BytesIO(b"small"))["size"] == 5
 
 
+@pytest.mark.parametrize("size", [7 * 2**20, 16 * 2**20], ids=["one shard", "two shards"])
+def test_upload_is_refused_by_a_disk_that_others_fill_meanwhile(
+    small: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(Load, "check_room", lambda *_: None)  # there was room then
+    with Bridge(small / "data") as bridge:
+        user = User(bridge, "alice")
+        assert user.upload(user.bucket(), DATA[:size]).error == NO_SPACE
+        assert [*(small / "data" / "shards").iterdir()] == []
+
+
 def test_uploads_that_fill_the_disk_are_stopped_before_it_is_full(larger: Path) -> None:
     least = RESERVE + 16 * 2**20
-    with Bridge(larger / "data", min_free=least, shard_size=2**18) as bridge:
+    with Bridge(larger / "data", min_free=least, shard_size=2**18, fsync=True) as bridge:
         user = User(bridge, "alice")
         bucket = user.bucket()
         lowest = shutil.disk_usage(larger).free

@@ -159,6 +159,7 @@ class Journey:
         """Start a bridge with what is left in *data*, and check that it has everything."""
         with Bridge(data) as self.user.bridge:
             if self.activated:
+                assert len([*(data / "outbox").glob("*.eml")]) == 1
                 buckets = {bucket["id"] for bucket in self.user.ask("GET", "/buckets").json}
                 assert self.must.keys() <= buckets
                 for bucket in buckets & self.may.keys():

@@ -6,10 +6,7 @@ load lasts: 60 minutes if it is not set.
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import re
-import secrets
 import socket
 import sqlite3
 import threading
@@ -22,6 +19,7 @@ from subprocess import Popen
 
 import pytest
 from customer import BROKEN, Customer
+from long_runs import seeded, wrong_lines
 from processes import MINUTE, bridge_process
 
 from pymdc.bridge import Bridge
@@ -31,17 +29,12 @@ PERIODS = 15  # between kills, at least
 CUSTOMERS = 8
 NEW_CUSTOMER = 20.0  # seconds between two registrations
 MOST_CUSTOMERS = 24
-_LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (INFO|WARNING) ")
 
 
 @pytest.fixture
 def seed() -> Iterator[int]:
-    given = os.environ.get("LOAD_SEED")
-    seed = int(given) if given else secrets.randbelow(10**6)
-    print(f"\nLOAD_SEED={seed} LOAD_MINUTES={MINUTES:g}")
-    faulthandler.dump_traceback_later(60 * MINUTES + 600, exit=True)
-    yield seed
-    faulthandler.cancel_dump_traceback_later()
+    with seeded("LOAD_SEED", 60 * MINUTES + 600) as seed:
+        yield seed
 
 
 class Load:
@@ -136,9 +129,7 @@ class Program:
         assert not (self._data / "set-aside").exists()
 
     def wrong_lines(self) -> list[str]:
-        """Return the lines of the log that the bridge did not mean to write."""
-        lines = self._log.read_text(encoding="utf-8").splitlines()
-        return [line for line in lines if not _LINE.match(line)]
+        return wrong_lines(self._log)
 
 
 def test_what_was_acknowledged_outlasts_kills(seed: int, tmp_path: Path) -> None:

@@ -5,13 +5,11 @@ The seed is printed; set SOAK_SEED to repeat a run.
 
 from __future__ import annotations
 
-import faulthandler
 import io
 import itertools
 import json
 import os
 import random
-import secrets
 import subprocess
 import sys
 import threading
@@ -26,6 +24,7 @@ from typing import Any
 import channels
 import pytest
 from faulty_bridge import DATA, FaultyBridge
+from long_runs import seeded
 from modes import register
 from servers import RawServer, answer_all
 from websockets.exceptions import ConnectionClosed
@@ -51,12 +50,8 @@ Method = Callable[..., Any]
 
 @pytest.fixture
 def seed() -> Iterator[int]:
-    given = os.environ.get("SOAK_SEED")
-    seed = int(given) if given else secrets.randbelow(10**6)
-    print(f"\nSOAK_SEED={seed}")
-    faulthandler.dump_traceback_later(LIMIT, exit=True)
-    yield seed
-    faulthandler.cancel_dump_traceback_later()
+    with seeded("SOAK_SEED", LIMIT) as seed:
+        yield seed
 
 
 def methods(

@@ -32,7 +32,10 @@ def admin_of(data: Path, capsys: pytest.CaptureFixture[str]) -> Admin:
 
     def run(*arguments: object) -> Done:
         capsys.readouterr()
-        status = main(["--data", str(data), *map(str, arguments)])
+        try:
+            status = main(["--data", str(data), *map(str, arguments)])
+        except SystemExit as ended:  # the arguments are not understood, or --help
+            status = int(ended.code or 0)
         return Done(status, *capsys.readouterr())
 
     return run

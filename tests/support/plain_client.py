@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import random
+import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -230,3 +231,15 @@ def pull(pointer: Mapping[str, str]) -> bytes:
         wire.sendall(b"".join(protocol.data_to_send()))
     assert protocol.close_rcvd.code == 1000
     return data
+
+
+def fill(wire: socket.socket, data: bytes) -> int:
+    """Send *data* again and again until nothing goes out for a second; return how much did."""
+    wire.setblocking(False)
+    sent = 0
+    while select.select([], [wire], [], 1)[1]:
+        try:
+            sent += wire.send(data)
+        except ConnectionError:
+            break
+    return sent

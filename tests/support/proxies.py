@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urlsplit
 
 from certificates import over_tls
@@ -60,13 +59,8 @@ class Proxy:
     def __enter__(self) -> Proxy:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.__exit__(kind, error, traceback)
+    def __exit__(self, *_exception: object) -> None:
+        self._server.__exit__()
 
 
 def _answer(status: str) -> bytes:

@@ -11,7 +11,6 @@ import subprocess
 import termios
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 SHELL, PYTHON, MORE = "$ ", ">>> ", "... "
 _WIDTH = 2000  # columns, so that no line is wrapped
@@ -41,12 +40,7 @@ class Terminal:
         self.read_to(SHELL)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self._shell.kill()
         self._shell.wait()
         os.close(self._slave)

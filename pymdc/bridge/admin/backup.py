@@ -20,29 +20,24 @@ from typing import Any
 import sqlalchemy as sa
 
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import DATABASE, LOCK, SHARDS, CommandError, DataFolder
+from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.objects import (
     DamagedError,
     Read,
-    Shard,
     copy_objects,
     find_shards,
     object_names,
     whole_size,
 )
 from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
-from pymdc.bridge.errors import Refused
-from pymdc.bridge.settings import MiB
-from pymdc.bridge.storage.cleanup import try_lock
-from pymdc.bridge.storage.disk import sync_file, sync_folder
+from pymdc.bridge.settings import BACKUP_FEW, BACKUP_ROUNDS, BACKUP_SMALL, DATABASE, LOCK, SHARDS
+from pymdc.bridge.storage.disk import DiskFullError, lock, private, sync_file, sync_folder
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.tables import batches, files, objects_in_use, shards, users
+from pymdc.bridge.storage.tables import Shard, batches, files, objects_in_use, shards, users
 
 BACKUP_LOCK = "backup.lock"
 _NEW = "new"
 _OURS = {DATABASE, _NEW, SHARDS, BACKUP_LOCK, "lost+found"}
-_ROUNDS = 10  # at most, before the one under the lock
-_FEW, _SMALL = 50, 16 * MiB  # objects and their bytes: as much may be left for that one
 
 
 def backup(folder: DataFolder, directory: Path) -> Report:
@@ -54,7 +49,7 @@ def backup(folder: DataFolder, directory: Path) -> Report:
     begun = time.monotonic()
     _check_directory(folder, directory)
     with _locked(directory), closing(_Copying(folder, directory)) as copying:
-        for _ in range(_ROUNDS):
+        for _ in range(BACKUP_ROUNDS):
             if copying.bring(folder.database.read):
                 break
         with folder.database.read() as connection:
@@ -103,7 +98,7 @@ class _Copying:
                 found = find_shards(connection, [shard.object for shard in faults])
             self._faults |= {shard: faults[shard] for shard in found}
             self._done.update(shard.object for shard in found)
-        return self.copied - copied <= _FEW and self.size - size <= _SMALL
+        return self.copied - copied <= BACKUP_FEW and self.size - size <= BACKUP_SMALL
 
     def damage(self, connection: sa.Connection) -> Damage:
         """Return the objects that could not be copied, if the database names them still."""
@@ -143,7 +138,7 @@ class _Copying:
                 self.copied += 1
                 self.size += shard.size
                 self._progress.show(self.size, self._whole)
-        except Refused:
+        except DiskFullError:
             raise CommandError(
                 "the disk of the backup is full; the backup before is kept"
             ) from None
@@ -165,7 +160,12 @@ def _check_directory(folder: DataFolder, directory: Path) -> None:
     ours, theirs = folder.path.resolve(), directory.resolve()
     if ours == theirs or ours in theirs.parents or theirs in ours.parents:
         raise CommandError(f"{directory} and the data folder have to be apart")
-    directory.mkdir(mode=0o700, exist_ok=True)  # not its parents: its disk may not be mounted
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)  # not its parents: its disk may not be mounted
+    except FileNotFoundError:
+        raise CommandError(f"{directory.parent} is missing; is a disk not mounted?") from None
+    except FileExistsError:
+        raise CommandError(f"{directory} is not a folder") from None
     names = set(os.listdir(directory))
     if LOCK in names or (DATABASE not in names and names - _OURS):
         kind = "the data folder of a bridge" if LOCK in names else "neither empty nor a backup"
@@ -197,8 +197,8 @@ def _have_users_in_common(folder: DataFolder, earlier: Path) -> bool:
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Keep other backups out of *directory* while the block runs."""
-    with open(os.open(directory / BACKUP_LOCK, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-        if not try_lock(file):
+    with open(directory / BACKUP_LOCK, "ab", opener=private) as file:
+        if not lock(file):
             raise CommandError(f"another backup or restore is using {directory}")
         yield
 
@@ -210,15 +210,16 @@ def _save_database(connection: sa.Connection, directory: Path) -> None:
     staging.mkdir(mode=0o700)
     new = staging / DATABASE
     try:
-        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        new.touch(mode=0o600, exist_ok=False)
         source: Any = connection.connection.driver_connection
         with closing(sqlite3.connect(new)) as target:
             source.backup(target)
             target.execute("PRAGMA journal_mode=DELETE")  # else it is not one file
             fault = str(target.execute("PRAGMA quick_check(1)").fetchone()[0])
         if fault != "ok":
-            fault = " ".join(fault.split())
-            raise CommandError(f"the database is damaged: {fault}; the backup before is kept")
+            raise CommandError(
+                f"the database is damaged: {one_line(fault)}; the backup before is kept"
+            )
         sync_file(new)
         for end in ("-wal", "-shm", "-journal"):  # of a command that was killed there
             (directory / f"{DATABASE}{end}").unlink(missing_ok=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 
 import sqlalchemy as sa
 
-from pymdc.bridge.admin.folder import DATABASE, CommandError, DataFolder
+from pymdc.bridge.admin.folder import CommandError, DataFolder
 from pymdc.bridge.admin.lists import bucket_rows, find_user, month, user_rows
 from pymdc.bridge.admin.output import Report, quota_text, size_text, table, time_text
 from pymdc.bridge.context import iso_time
 from pymdc.bridge.js_number import json_number
+from pymdc.bridge.settings import DATABASE
 from pymdc.bridge.storage.tables import buckets, shards, transfers
 
 _HEAD = (
@@ -56,7 +57,7 @@ def show_usage(folder: DataFolder) -> Report:
         objects, size = connection.execute(total.select_from(shards)).one()
     names = ("buckets", "files", "used")
     sums = {name: sum(row[name] for row in everybody) for name in names}
-    disk = os.statvfs(folder.path)
+    disk = shutil.disk_usage(folder.path)
     value = (
         {"users": len(everybody)}
         | sums
@@ -65,8 +66,8 @@ def show_usage(folder: DataFolder) -> Report:
             "objects": objects,
             "objects_size": size,
             "database_size": database_size(folder),
-            "disk_free": disk.f_bavail * disk.f_frsize,
-            "disk_size": disk.f_blocks * disk.f_frsize,
+            "disk_free": disk.free,
+            "disk_size": disk.total,
         }
     )
     each = [{name: row[name] for name in ("email", *names)} for row in everybody]

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from pymdc.bridge.admin.objects import Shard, files_with
-from pymdc.bridge.admin.output import printable, size_text
-
-_SHOWN = 50  # objects in a text; JSON has all
+from pymdc.bridge.admin.objects import files_with
+from pymdc.bridge.admin.output import size_text
+from pymdc.bridge.logs import printable
+from pymdc.bridge.settings import SHOWN_FAULTS
+from pymdc.bridge.storage.tables import Shard
 
 
 class Damage:
@@ -50,10 +51,10 @@ class Damage:
     def lines(self) -> list[str]:
         """Return a line for each object, and one for each of its files."""
         lines: list[str] = []
-        for shard, fault in list(self._faults.items())[:_SHOWN]:
+        for shard, fault in list(self._faults.items())[:SHOWN_FAULTS]:
             lines.append(f"  {shard.object}  {fault}")
             lines += (f"    {_file_text(row)}" for row in self._files.get(shard.hash, ()))
-        more = len(self) - _SHOWN
+        more = len(self) - SHOWN_FAULTS
         return lines + ([f"  and {more:,} more, which --json shows"] if more > 0 else [])
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from functools import cached_property
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from pymdc.bridge.storage.cleanup import try_lock
+from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.disk import check_owner, lock
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError
-
-DATABASE = "metadata.sqlite"
-SHARDS = "shards"
-LOCK = "serving"
 
 
 class CommandError(Exception):
@@ -37,13 +33,15 @@ class DataFolder:
     def database(self) -> Database:
         """The database, which has to exist."""
         path = self.path / DATABASE
-        check_user(self.path)
-        if not path.is_file():
+        try:  # not `exists`, which is false for files that others may not see
+            check_owner(self.path)
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
             raise CommandError(
                 f"{path} is missing: --data or PYMDC_BRIDGE_DATA says where the bridge stores"
-            )
+            ) from None
         try:
-            return Database(sa.URL.create("sqlite", database=str(path)), fsync=True, existing=True)
+            return Database(path, fsync=True, existing=True)
         except OtherSchemaError as error:
             raise CommandError(f"{path} can't be used: {error}") from None
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
@@ -58,7 +56,7 @@ class DataFolder:
         """Say whether a bridge runs on the folder."""
         try:
             with open(self.path / LOCK, "rb") as file:
-                return not try_lock(file)
+                return not lock(file)
         except FileNotFoundError:
             return False
 
@@ -68,19 +66,6 @@ class DataFolder:
             vars(self).pop("database").close()
 
 
-def told(error: Exception) -> str:
-    """Return what SQLite says about an error, in one line."""
-    return " ".join(str(getattr(error, "orig", error)).split())
-
-
-def check_user(folder: Path) -> None:
-    """Refuse to work as root on the folder of another user, whose bridge could not use the files.
-
-    Other users are refused by the system.
-    """
-    try:
-        owner = folder.stat().st_uid
-    except FileNotFoundError:
-        return
-    if os.geteuid() == 0 and owner != 0:
-        raise CommandError(f"{folder} belongs to user {owner}: run this as that user, not as root")
+def one_line(fault: object) -> str:
+    """Return what SQLite says, a text or an error, in one line."""
+    return " ".join(str(getattr(fault, "orig", fault)).split())

@@ -5,47 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from pymdc._crypto.file_hash import FileHash
+from pymdc.bridge.settings import BATCH, COPIED_AT_ONCE
 from pymdc.bridge.storage.objects import ObjectStore
-from pymdc.bridge.storage.tables import BATCH, batches, buckets, file_shards, files, shards
+from pymdc.bridge.storage.tables import Shard, batches, buckets, file_shards, files, shards
 
-_AT_ONCE = 16  # objects that are copied; each takes up to 8 MiB of memory
 _COLUMNS = shards.c["hash", "object", "size"]
 Read = Callable[[], AbstractContextManager[sa.Connection]]
-
-
-class Shard(NamedTuple):
-    """A shard's hash, the name of its object, and its size in bytes."""
-
-    hash: str
-    object: str
-    size: int
 
 
 class DamagedError(Exception):
     """An object is not what the database says."""
 
 
-def read_object(store: ObjectStore, shard: Shard) -> memoryview:
-    """Return the bytes of an object; `DamagedError` unless they are those of *shard*."""
+def read_object(store: ObjectStore, shard: Shard) -> Iterator[memoryview]:
+    """Yield the bytes of an object; `DamagedError` at the end unless they are those of *shard*."""
+    shard_hash, size = FileHash(), 0
     try:
-        data = store.read(shard.object, 0, shard.size + 1)
+        for block in store.blocks(shard.object):
+            size += len(block)
+            if size > shard.size:
+                break
+            shard_hash.update(block)
+            yield block
     except FileNotFoundError:
         raise DamagedError("missing") from None
     except OSError as error:
         raise DamagedError(f"unreadable: {error.strerror}") from error
-    if len(data) != shard.size:
-        found = "more" if len(data) > shard.size else f"{len(data):,}"
+    if size != shard.size:
+        found = "more" if size > shard.size else f"{size:,}"
         raise DamagedError(f"wrong size: {found} instead of {shard.size:,} bytes")
-    shard_hash = FileHash()
-    shard_hash.update(data)
     if shard_hash.hexdigest() != shard.hash:
         raise DamagedError("wrong hash")
-    return data
 
 
 def copy_objects(
@@ -61,7 +55,7 @@ def copy_objects(
         return None
 
     # Several at a time: while one waits for the disk, others are read.
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(COPIED_AT_ONCE) as pool:
         yield from zip(copied, pool.map(copy, copied), strict=True)
 
 

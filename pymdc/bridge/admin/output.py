@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
+
+from pymdc.bridge.logs import printable
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
@@ -20,7 +22,7 @@ class Report:
 
     value: object
     text: str
-    sound: bool = field(default=True)
+    sound: bool = True
 
     def print(self, *, as_json: bool) -> None:
         """Print the report to stdout; what the terminal cannot show is escaped."""
@@ -90,13 +92,6 @@ def time_text(milliseconds: int) -> str:
     """Return a time in UTC, ``2026-11-22 07:54``."""
     moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
     return moment.strftime("%Y-%m-%d %H:%M")
-
-
-def printable(text: str) -> str:
-    """Return *text* with escapes for what could change the terminal, such as colours."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def _cell(value: object) -> str:

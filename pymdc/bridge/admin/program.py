@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import sqlalchemy as sa
 
 from pymdc.bridge.admin import backup, buckets, restore, users, vacuum, verify
-from pymdc.bridge.admin.folder import CommandError, DataFolder, told
+from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.output import Report
 from pymdc.bridge.options import OPTIONS
 from pymdc.bridge.settings import BUSY_SECONDS
@@ -98,9 +98,15 @@ COMMANDS: Mapping[str, Command] = {
 _GROUPS = {"users": "Accounts.", "buckets": "Buckets: what they hold, and what they may."}
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        command = self.prog.removeprefix("python -m ")
+        self.exit(2, f"{command}: {message}; --help says what is expected\n")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command in *arguments*; return the exit status."""
-    values = vars(_parser().parse_args(arguments))
+    values = vars(argument_parser().parse_args(arguments))
     run, as_json = values.pop("run"), values.pop("json", False)
     path = values.pop("data", None) or Path(os.environ.get(_DATA.variable) or str(_DATA.default))
     try:
@@ -122,8 +128,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if report.sound else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments of all commands."""
+    common = _Parser(add_help=False)
     common.add_argument(
         "--data",
         metavar="DIR",
@@ -132,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the folder of the bridge; else ${_DATA.variable}, else ./{_DATA.default}",
     )
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "python -m pymdc.bridge admin",
         description="Look after a bridge, also while it runs.",
         epilog="The exit status is 0 if all is well, 1 if something is wrong or has failed, and 2"
@@ -156,9 +163,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _database_error(error: Exception) -> str:
-    if "locked" in told(error):
+    if "locked" in one_line(error):
         return f"the database was locked for {BUSY_SECONDS} s: try again"
-    return f"the database: {told(error)}"
+    return f"the database: {one_line(error)}"
 
 
 def _fail(message: str, status: int = 1) -> int:

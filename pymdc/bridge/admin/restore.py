@@ -15,20 +15,18 @@ import sqlalchemy as sa
 
 from pymdc.bridge.admin.backup import BACKUP_LOCK
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import (
-    DATABASE,
-    LOCK,
-    SHARDS,
-    CommandError,
-    DataFolder,
-    check_user,
-    told,
-)
+from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.objects import copy_objects, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
-from pymdc.bridge.errors import Refused
-from pymdc.bridge.storage.cleanup import try_lock
-from pymdc.bridge.storage.disk import sync_file, sync_folder
+from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
+from pymdc.bridge.storage.disk import (
+    DiskFullError,
+    check_owner,
+    lock,
+    private,
+    sync_file,
+    sync_folder,
+)
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError, check_schema
 from pymdc.bridge.storage.tables import files
@@ -46,8 +44,10 @@ def restore(folder: DataFolder, directory: Path, force: bool) -> Report:
     until they are uploaded again, and the others are whole.
     """
     begun = time.monotonic()
-    if not (directory / DATABASE).is_file():
-        raise CommandError(f"{directory} is no complete backup: it has no {DATABASE}")
+    try:
+        (directory / DATABASE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CommandError(f"{directory} is no complete backup: it has no {DATABASE}") from None
     with _reserved(folder.path), _in_use(directory):
         staging = folder.path / _STAGING
         staging.mkdir(mode=0o700)
@@ -82,9 +82,9 @@ def _refusal(directory: Path, damage: Damage) -> Report:
 def _reserved(path: Path) -> Iterator[None]:
     """Keep bridges out of the data folder *path* while the block runs; it has to be empty."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    check_user(path)
-    with open(os.open(path / LOCK, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-        if not try_lock(file):
+    check_owner(path)
+    with open(path / LOCK, "ab", opener=private) as file:
+        if not lock(file):
             raise CommandError(f"a bridge is running on {path}: stop it first")
         names = set(os.listdir(path)) - _MAY_BE_THERE
         if _STAGING in names and DATABASE not in names:  # a restore was broken off
@@ -108,7 +108,7 @@ def _in_use(directory: Path) -> Iterator[None]:
         yield
         return
     with file:
-        if not try_lock(file):
+        if not lock(file):
             raise CommandError(f"a backup into {directory} is running")
         yield
 
@@ -138,7 +138,7 @@ def _stage(directory: Path, staging: Path) -> tuple[dict[str, Any], Damage]:
                 connection.execute(sa.text(f"DELETE FROM {table}"))
             count = sa.select(sa.func.count()).select_from(files)
             found = {"files": connection.execute(count).scalar_one()}
-    except Refused:
+    except DiskFullError:
         raise CommandError("the disk is full; nothing is restored") from None
     finally:
         engine.dispose()
@@ -154,9 +154,11 @@ def _check_database(connection: sa.Connection) -> None:
     except OtherSchemaError as error:
         raise CommandError(f"the database of the backup can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
-        raise CommandError(f"the database of the backup can't be used: {told(error)}") from error
+        raise CommandError(
+            f"the database of the backup can't be used: {one_line(error)}"
+        ) from error
     if fault != "ok":
-        raise CommandError(f"the database of the backup is damaged: {' '.join(fault.split())}")
+        raise CommandError(f"the database of the backup is damaged: {one_line(fault)}")
 
 
 def _put_in_place(staging: Path, path: Path) -> None:

@@ -13,17 +13,10 @@ import sqlalchemy as sa
 
 from pymdc.bridge.admin.folder import CommandError, DataFolder
 from pymdc.bridge.admin.lists import find_user, user_rows
-from pymdc.bridge.admin.output import (
-    Report,
-    count_text,
-    printable,
-    quota_text,
-    size_text,
-    table,
-    time_text,
-)
+from pymdc.bridge.admin.output import Report, count_text, quota_text, size_text, table, time_text
 from pymdc.bridge.context import iso_time
 from pymdc.bridge.js_number import json_number
+from pymdc.bridge.logs import printable
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.storage.accounts import mark_account_removed, void_tokens
 from pymdc.bridge.storage.disk import Reserve

@@ -7,19 +7,16 @@ import time
 from contextlib import closing
 
 from pymdc.bridge.admin.buckets import database_size
-from pymdc.bridge.admin.folder import DATABASE, DataFolder
+from pymdc.bridge.admin.folder import DataFolder
 from pymdc.bridge.admin.output import Report, size_text
-from pymdc.bridge.settings import BUSY_SECONDS
-
-_TRIES = 50  # at emptying the log, which another process may be about to do
-_PAUSE = 0.1  # seconds
+from pymdc.bridge.settings import BUSY_SECONDS, DATABASE, VACUUM_PAUSE, VACUUM_TRIES
 
 
 def vacuum(folder: DataFolder) -> Report:
     """Give the room that deleted rows left in the database back to the disk.
 
-    Needs as much free room as the database takes, twice. Requests wait meanwhile, about a second
-    for 60 MB.
+    Needs free room for two copies of the database. Requests wait meanwhile, about 1.5 seconds for
+    each 100 MB that remain.
     """
     assert folder.database  # it exists and is of this version
     folder.close()
@@ -27,11 +24,11 @@ def vacuum(folder: DataFolder) -> Report:
     path = folder.path / DATABASE
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
         connection.execute("VACUUM")
-        for _ in range(_TRIES):
+        for _ in range(VACUUM_TRIES):
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if not busy:
                 break
-            time.sleep(_PAUSE)
+            time.sleep(VACUUM_PAUSE)
     after, seconds = database_size(folder), time.monotonic() - begun
     value = {"before": before, "after": after, "freed": before - after}
     text = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Collection
 from contextlib import closing, suppress
 from typing import Any
@@ -10,13 +11,22 @@ from typing import Any
 import sqlalchemy as sa
 
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import DataFolder
-from pymdc.bridge.admin.objects import DamagedError, Shard, read_object, shard_pages, whole_size
-from pymdc.bridge.admin.output import Progress, Report, count_text, printable, size_text
+from pymdc.bridge.admin.folder import DataFolder, one_line
+from pymdc.bridge.admin.objects import DamagedError, read_object, shard_pages, whole_size
+from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
+from pymdc.bridge.logs import printable
+from pymdc.bridge.settings import SET_ASIDE, VERIFY_PAUSE
 from pymdc.bridge.storage.objects import upload_of
-from pymdc.bridge.storage.tables import buckets, file_shards, files, objects_in_use, shards, uploads
+from pymdc.bridge.storage.tables import (
+    Shard,
+    buckets,
+    file_shards,
+    files,
+    objects_in_use,
+    shards,
+    uploads,
+)
 
-_PAUSE = 1.0  # seconds in which the bridge deletes the objects of a file that it has removed
 _FILES_SIZE = sa.func.coalesce(
     sa.select(sa.func.sum(files.c.size)).where(files.c.bucket == buckets.c.id).scalar_subquery(), 0
 )
@@ -64,7 +74,7 @@ def _check_objects(folder: DataFolder) -> tuple[Damage, dict[str, int]]:
             for shard in page:
                 number, size = number + 1, size + shard.size
                 try:
-                    read_object(folder.objects, shard)
+                    deque(read_object(folder.objects, shard), maxlen=0)
                 except DamagedError as damaged:
                     if _is_needed(folder, shard):
                         damage.add(shard, damaged)
@@ -99,7 +109,7 @@ def _without_row(folder: DataFolder, names: Collection[str]) -> set[str]:
 def _orphans(folder: DataFolder, suspects: set[str], begun: float) -> dict[str, int]:
     """Return those *suspects* that are there still, and their sizes."""
     if suspects and folder.is_served():
-        time.sleep(max(0.0, begun + _PAUSE - time.monotonic()))
+        time.sleep(max(0.0, begun + VERIFY_PAUSE - time.monotonic()))
     sizes = {name: folder.objects.size(name) for name in sorted(_without_row(folder, suspects))}
     return {name: size for name, size in sizes.items() if size is not None}
 
@@ -107,7 +117,7 @@ def _orphans(folder: DataFolder, suspects: set[str], begun: float) -> dict[str, 
 def _database_faults(connection: sa.Connection) -> list[str]:
     """Return what SQLite finds wrong, and files whose shards do not add up to their size."""
     checked = connection.execute(sa.text("PRAGMA integrity_check(20)")).scalars()
-    faults = [" ".join(line.split()) for line in checked if line != "ok"]
+    faults = [one_line(line) for line in checked if line != "ok"]
     for table, row, parent, _ in connection.execute(sa.text("PRAGMA foreign_key_check")):
         faults.append(f"row {row} of {table} refers to a row of {parent} that is missing")
     parts = sa.select(sa.func.sum(shards.c.size)).select_from(file_shards.join(shards))
@@ -157,7 +167,7 @@ def _repair_text(folder: DataFolder, value: dict[str, Any]) -> str:
     lines = []
     if value["set_aside"]:
         number = count_text(value["set_aside"], "object")
-        lines.append(f"Set aside {number} in {folder.path / 'set-aside'}.")
+        lines.append(f"Set aside {number} in {folder.path / SET_ASIDE}.")
     if value["damaged"]:
         lines.append("The files above are whole again once the same content is uploaded again.")
     if value["miscounted"]:

@@ -12,7 +12,7 @@ from hashlib import sha256
 
 import sqlalchemy as sa
 
-from pymdc.bridge.auth import Identity
+from pymdc.bridge.auth import Identity, wrong_password
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.mail import NEW_PASSWORD
@@ -35,7 +35,7 @@ def change(context: Context, request: Request, identity: Identity) -> Response:
     with context.database.write() as connection:
         row = set_password(connection, identity.email, hashed, unchanged)
     if row is None:
-        raise _wrong_password()
+        raise wrong_password()
     return Response(user_json(row["email"], row["created"], activated=True))
 
 
@@ -44,7 +44,7 @@ def remove(context: Context, _request: Request, identity: Identity) -> Response:
     email, unchanged = identity.email, _unchanged(identity)
     with context.database.write() as connection:
         if not mark_account_removed(connection, email, context.now(), ACTIVE, unchanged):
-            raise _wrong_password()
+            raise wrong_password()
     piece = partial(remove_account_piece, context.database, context.objects, email)
     return Response(status=204, piece=partial(context.load.run, piece, share=1))
 
@@ -71,7 +71,7 @@ def reset(context: Context, request: Request, _identity: Identity) -> Response:
         if not row:
             raise _wrong_token()
         remove_all_keys(connection, email)
-    context.load.throttle.succeeded(email)
+    context.load.wrong_passwords.forget(account=email)
     return Response(user_json(email, row["created"], activated=True))
 
 
@@ -94,10 +94,6 @@ def _hashed(token: str) -> str:
 def _unchanged(identity: Identity) -> sa.ColumnElement[bool]:
     """Return the condition that the password is still the one that was given."""
     return users.c.password == identity.hashed
-
-
-def _wrong_password() -> Refused:
-    return Refused(401, "Invalid email or password")
 
 
 def _wrong_token() -> Refused:

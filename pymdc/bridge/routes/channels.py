@@ -13,12 +13,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.logs import Entry
-from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, MANY_CHANNELS
+from pymdc.bridge.logs import Entry, log_fault
+from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, FRAMES_AT_ONCE, MANY_CHANNELS
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
 
 _FRAME = 65536  # bytes, the most that the protocol allows
-_BLOCK = 8 * _FRAME
+_BLOCK = FRAMES_AT_ONCE * _FRAME
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -61,21 +61,21 @@ class Channels:
             shard = await self._context.threads.run_db_only(self._context.load.run, redeem)
             while entry.sent < shard["size"]:
                 sent = await self._send_block(socket, shard["object"], entry.sent)
-                if not sent:  # the object is shorter, and damaged
-                    break
+                if not sent:
+                    sizes = f"{entry.sent:,} of {shard['size']:,} bytes"
+                    fault = f"object {shard['object']} has {sizes}"
+                    return await _report_damage(socket, fault, "The shard is damaged")
                 entry.sent += sent
         except Refused as refused:
             entry.note = refused.message
             await socket.send_json({"code": refused.status, "message": refused.message})
             return refused.status
         except FileNotFoundError as error:
-            _log.error("%s is missing; admin verify says which files need it", error.filename)
-            await socket.send_json({"code": 500, "message": "The shard is lost"})
-            return 500
+            return await _report_damage(socket, f"{error.filename} is missing", "The shard is lost")
         except WebSocketDisconnect:
             raise
-        except Exception:  # noqa: BLE001  # every error is logged and answered
-            _log.exception("the channel %s failed", entry.request)
+        except Exception as error:  # noqa: BLE001  # every error is logged and answered
+            log_fault(f"the channel {entry.request}", error)
             await socket.send_json(
                 {"code": 500, "message": f"Internal error in request {entry.request}"}
             )
@@ -93,6 +93,13 @@ class Channels:
             frame = block[offset : offset + _FRAME]
             await socket.send({"type": "websocket.send", "bytes": frame})
         return len(block)
+
+
+async def _report_damage(socket: WebSocket, fault: str, message: str) -> int:
+    """Report an object that cannot be sent to the operator and to the client."""
+    _log.error("%s; admin verify says which files need it", fault)
+    await socket.send_json({"code": 500, "message": message})
+    return 500
 
 
 def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> sa.RowMapping:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,12 +15,12 @@ from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.settings import PAGE, TOKEN_LIFETIME
-from pymdc.bridge.storage.removal import file_parts, remove_files
-from pymdc.bridge.storage.tables import BATCH, files, find_bucket, pointers
+from pymdc.bridge.settings import BATCH, LIMIT_DIGITS, PAGE, TOKEN_LIFETIME
+from pymdc.bridge.storage.removal import remove_files
+from pymdc.bridge.storage.tables import file_shards, files, find_bucket, pointers, shards
 from pymdc.bridge.storage.usage import add_transfer, give_back_transfer, spend_transfer
 
-_LIMIT = re.compile(r"[0-9]{1,18}")
+_LIMIT = re.compile(rf"[0-9]{{1,{LIMIT_DIGITS}}}")
 _REFUSALS = {
     "PUSH": "Not authorized to store in bucket",
     "PULL": "Not authorized to retrieve from bucket",
@@ -63,6 +64,7 @@ def list_pointers(context: Context, request: Request, identity: Identity) -> Res
         made = _Pointers(request.channel_url, found, now)
         spend_transfer(connection, bucket, made.month, found["size"])
         first = made.add(connection, now)
+    made.count(first)
     if len(first) < BATCH:
         return Response(first)
     return Response(pages=made.pages(context, first))
@@ -82,19 +84,22 @@ class _Pointers:
         self._rest = {"operation": "PULL", "channel": channel_url}
 
     def add(self, connection: sa.Connection, now: int) -> list[dict[str, Any]]:
-        """Make the next ones, and return them."""
-        parts = file_parts(connection, *self._file, self._made)
+        """Make the next ones, and return them; `count` has to follow."""
+        parts = _find_shards(connection, *self._file, self._made)
         spent = {"bucket": self._file[0], "month": self.month, "expires": now + TOKEN_LIFETIME}
         answer, rows = [], []
         for part in parts:
             token = secrets.token_hex(20)
             answer.append({"hash": part["hash"], "token": token, "size": part["size"]} | self._rest)
             rows.append({"token": token, "shard": part["hash"], "size": part["size"]} | spent)
-            self.left -= part["size"]
         if rows:
             connection.execute(sa.insert(pointers), rows)
-        self._made += len(rows)
         return answer
+
+    def count(self, added: list[dict[str, Any]]) -> None:
+        """Count those that were *added* as made, once that is committed."""
+        self._made += len(added)
+        self.left -= sum(pointer["size"] for pointer in added)
 
     def pages(
         self, context: Context, first: list[dict[str, Any]]
@@ -104,16 +109,23 @@ class _Pointers:
             page = first
             while page:
                 yield page
-                now = context.now()
-                with context.database.write(durable=False) as connection:
-                    give_back_transfer(connection, now)
-                    page = self.add(connection, now)
+                page = context.load.run(partial(self._add_next, context))
+                self.count(page)
             if self.left:
                 raise Refused(404, "The file was removed while its pointers were made")
         finally:
             if self.left:
-                with context.database.write(durable=False) as connection:
-                    add_transfer(connection, self._file[0], self.month, -self.left)
+                context.load.run(partial(self._give_back, context))
+
+    def _add_next(self, context: Context) -> list[dict[str, Any]]:
+        now = context.now()
+        with context.database.write(durable=False) as connection:
+            give_back_transfer(connection, now)
+            return self.add(connection, now)
+
+    def _give_back(self, context: Context) -> None:
+        with context.database.write(durable=False) as connection:
+            add_transfer(connection, self._file[0], self.month, -self.left)
 
 
 def remove(context: Context, request: Request, identity: Identity) -> Response:
@@ -142,6 +154,16 @@ def _find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.Row
     """Return the row of a file, or None."""
     statement = sa.select(files).where(files.c.bucket == bucket, files.c.hash == file_hash)
     return connection.execute(statement).mappings().first()
+
+
+def _find_shards(
+    connection: sa.Connection, bucket: str, file_hash: str, first: int
+) -> Sequence[sa.RowMapping]:
+    """Return the hash and the size of at most `BATCH` shards of a file, from *first* on."""
+    joined, position = file_shards.join(files).join(shards), file_shards.c.position
+    this = files.c.bucket == bucket, files.c.hash == file_hash, position >= first
+    statement = sa.select(shards.c.hash, shards.c.size).select_from(joined).where(*this)
+    return connection.execute(statement.order_by(position).limit(BATCH)).mappings().all()
 
 
 def _file_json(row: sa.RowMapping) -> dict[str, object]:

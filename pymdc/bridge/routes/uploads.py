@@ -19,8 +19,8 @@ from pymdc.bridge.routes.multipart import FilePart
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import MAX_FILE
 from pymdc.bridge.storage.objects import new_upload, object_name
-from pymdc.bridge.storage.tables import find_bucket
-from pymdc.bridge.storage.uploads import Part, insert_file, release, reserve
+from pymdc.bridge.storage.tables import Shard, find_bucket
+from pymdc.bridge.storage.uploads import insert_file, release, reserve
 
 
 async def upload(context: Context, request: Request, body: AsyncIterable[bytes]) -> Response:
@@ -55,7 +55,7 @@ class IncomingFile:
     def __init__(self, context: Context, upload: str, declared: int) -> None:
         self.size = 0
         self.upload = upload
-        self.parts: list[Part] = []
+        self.parts: list[Shard] = []
         self.objects: list[str] = []
         self._context = context
         self._declared = declared
@@ -124,10 +124,10 @@ class IncomingFile:
 
     def _put(self, name: str, data: memoryview) -> None:
         with self._context.load.room_for(len(data)):
-            self._context.objects.put(name, data)
+            self._context.objects.put(name, [data])
 
     def _add_part(self, name: str, data: memoryview, shard_hash: str) -> None:
-        self.parts.append(Part(shard_hash, name, len(data)))
+        self.parts.append(Shard(shard_hash, name, len(data)))
 
 
 def _hash(data: memoryview) -> str:

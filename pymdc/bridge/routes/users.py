@@ -64,10 +64,8 @@ def activate(context: Context, request: Request, _identity: Identity) -> Respons
 
     HEAD activates nobody: programs that check the links in mails send it.
     """
-    this, shown = (
-        users.c.activation == request.path_parameters["token"],
-        (users.c.email, users.c.created),
-    )
+    this = users.c.activation == request.path_parameters["token"]
+    shown = users.c.email, users.c.created
     # Who has read one mail may be sent the next one at once.
     changed = sa.update(users).where(this).values(activation=None, mailed=None).returning(*shown)
     statement = sa.select(*shown).where(this) if request.method == "HEAD" else changed

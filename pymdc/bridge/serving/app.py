@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,7 @@ from starlette.websockets import WebSocket
 from pymdc.bridge.auth import Identity, password_owner
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.logs import Entry
+from pymdc.bridge.logs import Entry, log_fault
 from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
 from pymdc.bridge.serving.proxies import Origin, Proxies
@@ -26,7 +25,6 @@ from pymdc.bridge.settings import DRAIN_SECONDS, EXPECT_SECONDS, MAX_BODY
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
 _METHODS = (("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"),)
-_log = logging.getLogger("pymdc.bridge")
 
 
 class Body:
@@ -136,9 +134,9 @@ class App:
         except Refused as refused:
             entry.note = refused.message if entry.route != "-" else ""  # else the path says it all
             response = Response({"error": refused.message}, refused.status, refused.headers)
-        except Exception:  # noqa: BLE001  # every error is logged and answered
+        except Exception as error:  # noqa: BLE001  # every error is logged and answered
             # The line of the request says its path, without an activation token in it.
-            _log.exception("the %s request %s failed", scope["method"], entry.request)
+            log_fault(f"the {scope['method']} request {entry.request}", error)
             response = Response({"error": f"Internal error in request {entry.request}"}, 500)
         try:
             if response.pages is None:
@@ -147,6 +145,8 @@ class App:
                 await self._send_pages(response, headers, body, send, entry)
         except (Refused, asyncio.CancelledError) as error:  # in the middle of the pages
             entry.note = str(error) or "The bridge is stopping"
+        except Exception as error:  # noqa: BLE001  # as above; the list ends in the middle
+            log_fault(f"the {scope['method']} request {entry.request}", error)
         finally:
             entry.received = body.size
             if scope["method"] == "HEAD":
@@ -253,8 +253,8 @@ def _run_all(functions: list[Callable[[], None]]) -> None:
     for function in functions:
         try:
             function()
-        except Exception:  # noqa: BLE001  # every error is logged
-            _log.exception("what follows the answer to a request failed")
+        except Exception as error:  # noqa: BLE001  # every error is logged
+            log_fault("what follows the answer to a request", error)
 
 
 def _handle(

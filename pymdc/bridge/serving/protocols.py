@@ -32,6 +32,7 @@ from pymdc.bridge.settings import (
     PARSED_AT_ONCE,
     PARSED_IN_TURN,
     ROOM_SECONDS,
+    ROOM_SHARE,
 )
 
 _log = logging.getLogger("pymdc.bridge.channel")
@@ -62,8 +63,8 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class HTTPProtocol(HttpToolsProtocol):
-    """HTTP with limits on stalls, on heads, and on requests that wait for their answer."""
+class _BoundedHTTP(HttpToolsProtocol):
+    """HTTP with limits on heads and chunks; a request is parsed when the one before is answered."""
 
     config: Config
     flow: _Flow
@@ -73,41 +74,10 @@ class HTTPProtocol(HttpToolsProtocol):
     _head_begun = 0.0  # when the first of them was parsed
     _body_left = 0  # bytes of a body whose length is known
     _chunks = _chunked = 0  # pieces of a body whose length is not known, and their bytes
-    _received = 0  # bytes of the body since the last check
-    _unsent = math.inf  # bytes at the last check, unless all were sent since then
-    _idle_checks = 0  # checks in a row that found the client stalled
+    _received = 0  # bytes of the body since the last check of a stall
     _last_used = 0.0
     _is_channel = False
-    _running: RequestResponseCycle | None = None
     _refusal = ""  # what is wrong with a head that could be parsed
-    _closing = False  # whether the last check has found that it awaits a farewell
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.logger = _http_log
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._make_room()
-        super().connection_made(transport)
-        self.flow = _Flow(transport)
-        # Writing is then paused until everything is sent, and the check sees what is not.
-        transport.set_write_buffer_limits(*FULL_AT_ONCE)
-        self._last_used = self._head_begun = self.loop.time()
-        self._schedule_check()
-        if self.config.stopping:  # it was accepted too late for uvicorn to close it
-            self.shutdown()
-        elif len(self.connections) > self.config.max_connections:
-            transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._next_check.cancel()
-        self._cancel_continue()
-        self._unparsed = memoryview(b"")
-        if self._running is not None:  # uvicorn tells only the last request
-            self._running.disconnected = True
-            self._running.message_event.set()
-        super().connection_lost(exc)
-        self.transport.close()  # else TLS of Python 3.10 warns that it was not closed
 
     def data_received(self, data: bytes) -> None:
         self._last_used = self.loop.time()
@@ -119,10 +89,6 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._between_requests() and self.cycle.more_body:
             self.transport.close()  # it is still sending what was refused
         self._parse()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) == MAX_HEADERS:
@@ -163,37 +129,17 @@ class HTTPProtocol(HttpToolsProtocol):
         self._body_left = 0
         super().on_message_complete()
 
-    def resume_writing(self) -> None:
-        self._unsent = math.inf
-        super().resume_writing()
-
-    def handle_websocket_upgrade(self) -> None:
-        if not self.transport.is_closing():
-            self._next_check.cancel()
-            self._is_channel = True  # another protocol has the transport from now on
-            super().handle_websocket_upgrade()
-
     def send_400_response(self, msg: str) -> None:
         msg = self._refusal or msg
         super().send_400_response(msg)
         self.config.app.refuse_head(self.client[0] if self.client else "-", msg)
 
-    def shutdown(self) -> None:
-        super().shutdown()
-        if self._awaits_farewell():
-            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
-
-    def room_rank(self) -> tuple[int, float] | None:
-        """Return which connection is closed first to make room for another; None if it is busy.
-
-        First those that are idle, then those whose head is not complete, then those that send
-        nothing of a body; each time the one that has been so for longest.
-        """
-        if not self._between_requests():
-            waits = self._waits_for_client() and self.loop.time() > self._last_used + ROOM_SECONDS
-            return (2, self._last_used) if waits else None
-        is_new = self.cycle is None and self.loop.time() < self._last_used + ROOM_SECONDS
-        return (1, self._head_begun) if self._head_size or is_new else (0, self._last_used)
+    def _unsupported_upgrade_warning(self) -> None:
+        # The request is answered, but the parser reads no other one after it.
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
 
     def _parse(self) -> None:
         """Parse what was received, up to the end of a request that has to be answered first.
@@ -223,14 +169,14 @@ class HTTPProtocol(HttpToolsProtocol):
         elif was_held and (self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT):
             self.flow.resume_reading()
 
-    def _cancel_continue(self) -> None:
-        if self._continue is not None:
-            self._continue.cancel()
-
     def _may_parse(self) -> bool:
         if self.transport.is_closing() or self._is_channel:
             return False
         return not self.pipeline and (self._between_requests() or self.cycle.more_body)
+
+    def _cancel_continue(self) -> None:
+        if self._continue is not None:
+            self._continue.cancel()
 
     def _refuse(self, message: str) -> NoReturn:
         """Let the parser give up, whereupon 400 is sent with *message*."""
@@ -239,6 +185,76 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _values(self, wanted: bytes) -> list[bytes]:
         return [value for name, value in self.headers if name == wanted]
+
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+
+class HTTPProtocol(_BoundedHTTP):
+    """HTTP that gives up on a client that stalls, and makes room for other connections."""
+
+    _unsent = math.inf  # bytes at the last check, unless all were sent since then
+    _idle_checks = 0  # checks in a row that found the client stalled
+    _running: RequestResponseCycle | None = None
+    _closing = False  # whether the last check has found that it awaits a farewell
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _http_log
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._make_room()
+        super().connection_made(transport)
+        self.flow = _Flow(transport)
+        # Writing is then paused until everything is sent, and the check sees what is not.
+        transport.set_write_buffer_limits(*FULL_AT_ONCE)
+        self._last_used = self._head_begun = self.loop.time()
+        self._schedule_check()
+        if self.config.stopping:  # it was accepted too late for uvicorn to close it
+            self.shutdown()
+        elif len(self.connections) > self.config.max_connections:
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._next_check.cancel()
+        self._cancel_continue()
+        self._unparsed = memoryview(b"")
+        if self._running is not None:  # uvicorn tells only the last request
+            self._running.disconnected = True
+            self._running.message_event.set()
+        super().connection_lost(exc)
+        self.transport.close()  # else TLS of Python 3.10 warns that it was not closed
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def resume_writing(self) -> None:
+        self._unsent = math.inf
+        super().resume_writing()
+
+    def handle_websocket_upgrade(self) -> None:
+        if not self.transport.is_closing():
+            self._next_check.cancel()
+            self._is_channel = True  # another protocol has the transport from now on
+            super().handle_websocket_upgrade()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._awaits_farewell():
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def room_rank(self) -> tuple[int, float] | None:
+        """Return which connection is closed first to make room for another; None if it is busy.
+
+        First those that are idle, then those whose head is not complete, then those that send
+        nothing of a body; each time the one that has been so for longest.
+        """
+        if not self._between_requests():
+            waits = self._waits_for_client() and self.loop.time() > self._last_used + ROOM_SECONDS
+            return (2, self._last_used) if waits else None
+        is_new = self.cycle is None and self.loop.time() < self._last_used + ROOM_SECONDS
+        return (1, self._head_begun) if self._head_size or is_new else (0, self._last_used)
 
     def _make_room(self) -> None:
         """Close the connections that are idle longest if there are too many."""
@@ -252,16 +268,9 @@ class HTTPProtocol(HttpToolsProtocol):
             for number, other in enumerate(self.connections)
             if isinstance(other, HTTPProtocol | ChannelProtocol) and (rank := other.room_rank())
         ]
-        for *_, other in heapq.nsmallest(len(self.connections) // 100 + 1, ranked):
+        for *_, other in heapq.nsmallest(len(self.connections) // ROOM_SHARE + 1, ranked):
             self.connections.discard(other)
             other.transport.abort()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        # The request is answered, but the parser reads no other one after it.
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-        else:
-            self.cycle.keep_alive = False
 
     def _schedule_check(self) -> None:
         delay = self.config.patience / IDLE_CHECKS
@@ -300,9 +309,6 @@ class HTTPProtocol(HttpToolsProtocol):
             return self._head_size > 0 or self.timeout_keep_alive_task is None
         reading_paused = self.flow.read_paused or self.cycle.waiting_for_100_continue
         return self.cycle.more_body and not reading_paused
-
-    def _between_requests(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
 
 
 class ChannelProtocol(WebSocketsSansIOProtocol):
@@ -402,10 +408,11 @@ class ChannelProtocol(WebSocketsSansIOProtocol):
             self._abort_timer.cancel()
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Leave one line of a fault of the client, such as a text that is not UTF-8."""
-    record.exc_info = None
+def _tell_fault_of_client(record: logging.LogRecord) -> bool:
+    """Make one line at INFO of a text that is not UTF-8: the fault is the client's."""
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+        record.exc_info, record.levelno, record.levelname = None, logging.INFO, "INFO"
     return True
 
 
-_log.addFilter(_without_traceback)
+_log.addFilter(_tell_fault_of_client)

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from pymdc.bridge.settings import (
     MAX_CONNECTIONS,
     MAX_PROBE_CONNECTIONS,
     MIN_BODY_RATE,
+    STOP_CHECK,
 )
 
 try:
@@ -37,7 +38,6 @@ try:
 except ImportError:  # Windows has no such limit
     resource = None  # type: ignore[assignment]
 
-_STOP_CHECK = 0.05  # seconds between two looks for requests that are not done
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -149,18 +149,18 @@ class Server(uvicorn.Server):
             connection.shutdown()
         deadline = max(deadline, time.monotonic() + CLOSE_SECONDS / 2)
         while (state.connections or state.tasks) and time.monotonic() < deadline:
-            await asyncio.sleep(_STOP_CHECK)
+            await asyncio.sleep(STOP_CHECK)
         if state.tasks:
             _log.warning("%d requests took longer than the grace, and are ended", len(state.tasks))
             await self._end_requests()
         self._end_connections()
-        await asyncio.sleep(_STOP_CHECK)  # for requests that see that their connection has ended
+        await asyncio.sleep(STOP_CHECK)  # for requests that see that their connection has ended
 
     async def _end_requests(self) -> None:
         for connection in self.server_state.connections:
             if isinstance(connection, HTTPProtocol) and connection.flow.write_paused:
                 connection.transport.abort()  # no answer can be sent
-        await asyncio.sleep(_STOP_CHECK)
+        await asyncio.sleep(STOP_CHECK)
         if tasks := [*self.server_state.tasks]:
             for task in tasks:
                 task.cancel()
@@ -180,6 +180,19 @@ class Server(uvicorn.Server):
             self._failure = error
         finally:
             self._ready.set()
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open files as the bridge has connections at most, if the system lets it."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + DESCRIPTORS_KEPT
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def max_connections() -> int:

@@ -1,6 +1,6 @@
 """What a bridge that was killed has left: objects without a row, uploads, removals and mails.
 
-Objects without a row that are younger than the last word of the database are not deleted, unless
+Objects without a row that are younger than the last change in the database are not deleted, unless
 the database knows the upload that stored them: if an older database was put back, they may belong
 to a newer one.
 """
@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import sqlalchemy as sa
 
-from pymdc.bridge.settings import TOKEN_LIFETIME
+from pymdc.bridge.settings import LOCK, OUTBOX, TOKEN_LIFETIME
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.disk import Reserve
+from pymdc.bridge.storage.disk import Reserve, lock, private
 from pymdc.bridge.storage.objects import ObjectStore, upload_of
 from pymdc.bridge.storage.removal import finish_removals
 from pymdc.bridge.storage.tables import (
@@ -31,14 +30,8 @@ from pymdc.bridge.storage.tables import (
     users,
 )
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock
-    fcntl = None  # type: ignore[assignment]
-
-
 # When something was written last, in milliseconds.
-_WORDS = (
+_CHANGES = (
     *(
         sa.select(sa.func.max(column))
         for column in (
@@ -58,34 +51,18 @@ def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -
     Nothing is deleted while another bridge has the lock: the shards of its uploads have no rows
     yet.
     """
-    with open(folder / "serving", "wb") as file:
-        if try_lock(file):
+    with open(folder / LOCK, "ab", opener=private) as file:
+        if lock(file):
             Reserve(folder).run(partial(_clean, database, objects), share=1)
-            _delete_half_written_mails(folder)
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_SH)
+            for mail in (folder / OUTBOX).glob("*.part"):
+                mail.unlink()
+        lock(file, shared=True, wait=True)
         yield
-
-
-def try_lock(file: IO[bytes]) -> bool:
-    """Lock *file* until it is closed; return False if another process has locked it."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _delete_half_written_mails(folder: Path) -> None:
-    for path in (folder / "outbox").glob("*.part"):
-        path.unlink()
 
 
 def _clean(database: Database, objects: ObjectStore) -> None:
     with database.read() as connection:
-        last_word = max(connection.execute(word).scalar() or 0 for word in _WORDS)
+        last_change = max(connection.execute(change).scalar() or 0 for change in _CHANGES)
         broken_off = {*connection.execute(sa.select(uploads.c.id)).scalars()}
     finish_removals(database, objects)
     objects.delete_half_written()
@@ -96,7 +73,7 @@ def _clean(database: Database, objects: ObjectStore) -> None:
         young += (
             name
             for name in orphans
-            if objects.stored_at(name) > last_word and upload_of(name) not in broken_off
+            if objects.stored_at(name) > last_change and upload_of(name) not in broken_off
         )
         objects.delete(orphans.difference(young))
     objects.sync()

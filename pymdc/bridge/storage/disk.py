@@ -1,4 +1,4 @@
-"""The disk: what a power cut leaves on it, and how much room it has."""
+"""The disk: what a power cut leaves on it, how much room it has, and who may use its files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import sqlalchemy as sa
 
 from pymdc.bridge.settings import RESERVE
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock
+    fcntl = None  # type: ignore[assignment]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _INDEX_PIECE = 32 * 1024  # bytes by which SQLite extends the index of its log
@@ -23,7 +28,34 @@ T = TypeVar("T")
 
 
 class DiskFullError(OSError):
-    """The disk is full to the last byte, and so is the reserve."""
+    """The disk is full to the last byte."""
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file; only its owner may read it if it is new. This is an *opener* for `open`."""
+    return os.open(path, flags, 0o600)
+
+
+def lock(file: IO[bytes], *, shared: bool = False, wait: bool = False) -> bool:
+    """Lock *file* until it is closed; return False if that would take waiting, or is impossible."""
+    if fcntl is None:
+        return False
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def check_owner(folder: Path) -> None:
+    """Refuse to work as root on the folder of another user, who could not use the files.
+
+    Other users are refused by the system.
+    """
+    owner = folder.stat().st_uid
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and owner != 0:
+        raise OSError(f"{folder} belongs to user {owner}: run this as that user, not as root")
 
 
 def sync_folder(folder: Path) -> None:
@@ -61,11 +93,13 @@ def free_bytes(folder: Path) -> int:
 class Reserve:
     """A file in *folder* that is cut, piece by piece, when the disk is full to the last byte.
 
-    So there is room for the transactions that make room, whoever filled the disk.
+    So there is room for the transactions that make room, whoever filled the disk. It has *full*
+    bytes when nothing is cut.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, full: int = RESERVE) -> None:
         self._path = folder / "reserve"
+        self._full = full
 
     def run(self, function: Callable[[], T], share: float) -> T:
         """Run *function*; while the disk is too full for its transactions, with more room.
@@ -85,17 +119,17 @@ class Reserve:
     def fill(self) -> None:
         """Make the file as large as it should be, if the disk has room for it."""
         size = self._size()
-        if size == RESERVE or free_bytes(self._path.parent) < 2 * RESERVE:
+        if size >= self._full or free_bytes(self._path.parent) < 2 * self._full:
             return
         with suppress(OSError):
-            with open(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            with open(self._path, "ab", opener=private) as file:
                 if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, RESERVE)
+                    os.posix_fallocate(file.fileno(), 0, self._full)
                 else:
-                    file.write(bytes(RESERVE))
+                    file.write(bytes(self._full - size))
 
     def _give(self, share: float) -> bool:
-        size, least = self._size(), round((1 - share) * RESERVE)
+        size, least = self._size(), round((1 - share) * self._full)
         if size <= least:
             return False
         os.truncate(self._path, max(least, size - RESERVE // 8))

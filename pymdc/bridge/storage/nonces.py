@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
 from pymdc.bridge.settings import NONCE_WINDOW
-from pymdc.bridge.storage.database import INSERTS
 from pymdc.bridge.storage.tables import nonce_floors, old_nonces, used_nonces
 
 _OWNER = sa.bindparam("who", type_=sa.String)
@@ -21,10 +21,9 @@ _R = sa.bindparam("signed", type_=sa.String)
 _FLOOR = sa.select(nonce_floors.c.floor).where(nonce_floors.c.owner == _OWNER).scalar_subquery()
 _IS_OLD = sa.exists().where(old_nonces.c.owner == _OWNER, old_nonces.c.nonce == _NONCE)
 _FRESH = sa.select(_OWNER, _NONCE, _R).where(sa.func.coalesce(_FLOOR, 0) < _NONCE, ~_IS_OLD)
-_INSERT_FRESH = {
-    name: insert(used_nonces).from_select(["owner", "nonce", "r"], _FRESH).on_conflict_do_nothing()
-    for name, insert in INSERTS.items()
-}
+_INSERT_FRESH = (
+    insert(used_nonces).from_select(["owner", "nonce", "r"], _FRESH).on_conflict_do_nothing()
+)
 
 
 class Once:
@@ -46,7 +45,7 @@ class Once:
         Somebody who replays a request can change s and the encoding of the signature, but not r.
         """
         rows = [{"who": owner, "fresh": nonce, "signed": r} for owner in owners]
-        used = connection.execute(_INSERT_FRESH[connection.dialect.name], rows).rowcount
+        used = connection.execute(_INSERT_FRESH, rows).rowcount
         if used == len(owners) and secrets.randbelow(self._prune_every) == 0:
             for owner in owners:
                 self._prune(connection, owner)
@@ -76,7 +75,7 @@ RULES: dict[str, Callable[[], NonceRule]] = {"once": Once, "2016": AsIn2016}
 
 
 def _raise_floor(connection: sa.Connection, owners: Sequence[str], floor: float) -> int:
-    row = INSERTS[connection.dialect.name](nonce_floors)
+    row = insert(nonce_floors)
     statement = row.on_conflict_do_update(
         index_elements=["owner"],
         set_={"floor": row.excluded.floor},

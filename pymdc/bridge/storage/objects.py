@@ -11,13 +11,12 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from pymdc.bridge.errors import Refused
-from pymdc.bridge.storage.disk import FULL, sync_folder, sync_path
+from pymdc.bridge.settings import BATCH, OBJECT_BLOCK, SET_ASIDE
+from pymdc.bridge.storage.disk import FULL, DiskFullError, sync_folder, sync_path
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _UPLOAD_DIGITS = 24  # of a name; the others are its place in the upload
 _HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")
-_BATCH = 1000
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _log = logging.getLogger("pymdc.bridge")
 
@@ -47,7 +46,7 @@ class ObjectStore:
     def __init__(self, folder: Path, *, fsync: bool) -> None:
         self._folder = folder
         self._prefix = os.path.join(folder, "")
-        self._set_aside = folder.with_name("set-aside")
+        self._set_aside = folder.with_name(SET_ASIDE)
         self._fsync = fsync
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -60,7 +59,7 @@ class ObjectStore:
         """Yield the names of all objects, in batches."""
         with os.scandir(self._folder) as entries:
             names = (entry.name for entry in entries if _NAME.fullmatch(entry.name))
-            while batch := list(islice(names, _BATCH)):
+            while batch := list(islice(names, BATCH)):
                 yield batch
 
     def size(self, name: str) -> int | None:
@@ -73,25 +72,30 @@ class ObjectStore:
         """Return when an object was stored, in whole milliseconds since 1970."""
         return (self._folder / name).stat().st_mtime_ns // 1_000_000
 
-    def put(self, name: str, data: memoryview) -> None:
-        """Store *data*; refuse with 507 if the disk is full."""
+    def put(self, name: str, blocks: Iterable[memoryview]) -> None:
+        """Store *blocks* as one object; raise `DiskFullError` if there is no room.
+
+        What *blocks* raises is raised, and nothing is stored.
+        """
         path = f"{self._prefix}{name}"  # a Path takes longer than the system calls
         part = f"{path}#1"
         try:
-            self._write(part, data)
+            self._write(part, blocks)
             os.replace(part, path)
-        except OSError as error:
+        except Exception as error:
             with suppress(OSError):
                 os.unlink(part)
-            if error.errno in FULL:
-                raise Refused(507, "The bridge has no space left") from error
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise DiskFullError(f"there is no room for {path}") from error
             raise
 
-    def _write(self, path: str, data: memoryview) -> None:
+    def _write(self, path: str, blocks: Iterable[memoryview]) -> None:
         descriptor = os.open(path, _NEW, 0o600)
         try:
-            while data:
-                data = data[os.write(descriptor, data) :]
+            for block in blocks:
+                data = block
+                while data:
+                    data = data[os.write(descriptor, data) :]
             if self._fsync:
                 os.fsync(descriptor)
         finally:
@@ -107,6 +111,12 @@ class ObjectStore:
         with open(self._folder / name, "rb", 0) as file:
             file.seek(start)
             return memoryview(file.read(size))
+
+    def blocks(self, name: str) -> Iterator[memoryview]:
+        """Yield the bytes of an object, in blocks."""
+        with open(self._folder / name, "rb", 0) as file:
+            while block := file.read(OBJECT_BLOCK):
+                yield memoryview(block)
 
     def delete_half_written(self) -> None:
         """Delete what each interrupted `put` left; no other process may use the folder."""

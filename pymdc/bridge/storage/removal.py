@@ -11,7 +11,6 @@ from pymdc.bridge.storage.accounts import forget_account
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import (
-    BATCH,
     batches,
     buckets,
     file_shards,
@@ -101,14 +100,3 @@ def finish_removals(database: Database, objects: ObjectStore) -> None:
             pass
     for email in removed_users:
         finish_account_removal(database, objects, email)
-
-
-def file_parts(
-    connection: sa.Connection, bucket: str, file_hash: str, first: int
-) -> Sequence[sa.RowMapping]:
-    """Return the hash and the size of at most `BATCH` shards of a file, from *first* on."""
-    joined, position = file_shards.join(files).join(shards), file_shards.c.position
-    statement = sa.select(shards.c.hash, shards.c.size).select_from(joined)
-    statement = statement.where(files.c.bucket == bucket, files.c.hash == file_hash)
-    ordered = statement.where(position >= first).order_by(position)
-    return connection.execute(ordered.limit(BATCH)).mappings().all()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -25,19 +24,15 @@ class OtherSchemaError(Exception):
     """The database was written by another version of the bridge."""
 
 
-class NewerSchemaError(OtherSchemaError):
-    """The database was written by a newer version of the bridge."""
-
-
 class MigrationError(Exception):
     """The database could not be brought forward, and is as it was."""
 
 
-def prepare_schema(connection: sa.Connection, path: Path | None) -> None:
+def prepare_schema(connection: sa.Connection, path: Path) -> None:
     """Create the tables, or bring those of an older version forward.
 
-    A database in a file is copied first, to ``NAME.before-NUMBER`` beside *path*.
-    Raises `NewerSchemaError` if a newer version wrote the database, and `MigrationError` if a step
+    The file of an older database, *path*, is copied first, to ``NAME.before-NUMBER`` beside it.
+    Raises `OtherSchemaError` if a newer version wrote the database, and `MigrationError` if a step
     fails; the caller then rolls back.
     """
     version = _version(connection)
@@ -49,8 +44,7 @@ def prepare_schema(connection: sa.Connection, path: Path | None) -> None:
         raise _newer(version)
     elif version < NEWEST:
         try:
-            if path is not None:
-                _copy(path)
+            _copy(path)
             _upgrade(connection)
         except Exception as error:  # also a row that an older version should not have accepted
             reason = str(getattr(error, "orig", error)).partition("\n")[0]
@@ -73,8 +67,8 @@ def check_schema(connection: sa.Connection, *, older: bool = False) -> None:
         )
 
 
-def _newer(version: str) -> NewerSchemaError:
-    return NewerSchemaError(
+def _newer(version: str) -> OtherSchemaError:
+    return OtherSchemaError(
         f"it has schema {version}, and this version of the bridge knows none above {NEWEST}"
     )
 
@@ -91,7 +85,7 @@ def _copy(path: Path) -> None:
     copy = path.with_name(f"{path.name}.before-{NEWEST}")
     part = copy.with_name(f"{copy.name}.part")
     part.unlink(missing_ok=True)
-    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    part.touch(mode=0o600, exist_ok=False)
     try:
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
             source.backup(target)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from pymdc.bridge.errors import Refused
-
-BATCH = 500  # below the number of parameters that a statement may have
+from pymdc.bridge.settings import BATCH
 
 metadata = sa.MetaData()
 _key = partial(sa.Column, primary_key=True)
@@ -140,6 +139,15 @@ file_shards = _keyed_table(
     _key("position", sa.Integer),
     _column("shard", sa.ForeignKey("shards.hash"), index=True),
 )
+
+
+class Shard(NamedTuple):
+    """A row of `shards`: its hash, the name of its object, and its size in bytes."""
+
+    hash: str
+    object: str
+    size: int
+
 
 # Statements that many requests need are built once: building one costs as much as running it.
 _BUCKET = (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
-from pymdc.bridge.storage.database import INSERTS
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import (
+    Shard,
     batches,
     buckets,
     file_shards,
@@ -19,15 +20,6 @@ from pymdc.bridge.storage.tables import (
     uploads,
 )
 from pymdc.bridge.storage.usage import Limits, add_used, no_room, where_it_fits
-
-
-class Part(NamedTuple):
-    """A shard of a file, and the object that was stored for it."""
-
-    hash: str
-    object: str
-    size: int
-
 
 _SIZE = sa.bindparam("size", type_=sa.BigInteger)
 _NOW = sa.bindparam("now", type_=sa.BigInteger)
@@ -41,14 +33,13 @@ _RELEASE = sa.delete(uploads).where(uploads.c.id == _TEXTS["upload"])
 _NEW_FILE = where_it_fits(
     buckets.c.id, _TEXTS["hash"], _TEXTS["filename"], _TEXTS["mimetype"], _SIZE, _NOW
 )
-_INSERT_FILE = {
-    name: insert(files)
+_INSERT_FILE = (
+    insert(files)
     .from_select(["bucket", "hash", "filename", "mimetype", "size", "created"], _NEW_FILE)
     .on_conflict_do_nothing()
     .returning(files.c.number)
-    for name, insert in INSERTS.items()
-}
-_INSERT_SHARDS = {name: insert(shards).on_conflict_do_nothing() for name, insert in INSERTS.items()}
+)
+_INSERT_SHARDS = insert(shards).on_conflict_do_nothing()
 _INSERT_PARTS = sa.insert(file_shards)
 
 
@@ -80,7 +71,7 @@ def insert_file(
     limits: Limits,
     upload: str,
     file: dict[str, Any],
-    parts: Sequence[Part],
+    parts: Sequence[Shard],
     now: int,
 ) -> set[str]:
     """Turn an upload into a *file*, or give its name to the same content; return unneeded objects.
@@ -89,7 +80,7 @@ def insert_file(
     """
     release(connection, upload)
     values = file | {"upload": upload, "now": now} | limits._asdict()
-    number = connection.execute(_INSERT_FILE[connection.dialect.name], values).scalar()
+    number = connection.execute(_INSERT_FILE, values).scalar()
     if number is None:
         _rename_file(connection, values)
     else:
@@ -112,10 +103,10 @@ def _rename_file(connection: sa.Connection, values: dict[str, Any]) -> None:
     add_used(connection, values["bucket"], 0, values["now"])
 
 
-def _insert_shards(connection: sa.Connection, file: int, parts: Sequence[Part]) -> bool:
+def _insert_shards(connection: sa.Connection, file: int, parts: Sequence[Shard]) -> bool:
     """Insert the shards of a new file; say whether all of them are new."""
     rows = [part._asdict() for part in parts]
-    new = connection.execute(_INSERT_SHARDS[connection.dialect.name], rows).rowcount
+    new = connection.execute(_INSERT_SHARDS, rows).rowcount
     connection.execute(
         _INSERT_PARTS,
         [
@@ -127,7 +118,7 @@ def _insert_shards(connection: sa.Connection, file: int, parts: Sequence[Part]) 
 
 
 def _replace_damaged(
-    connection: sa.Connection, objects: ObjectStore, parts: Sequence[Part]
+    connection: sa.Connection, objects: ObjectStore, parts: Sequence[Shard]
 ) -> set[str]:
     """Use the new objects for shards whose stored ones are missing or of another size.
 

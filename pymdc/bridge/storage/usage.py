@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.storage.database import INSERTS
 from pymdc.bridge.storage.tables import buckets, delete_expired, pointers, transfers, uploads, users
 
 _GB = 10**9
@@ -99,9 +99,7 @@ def add_used(connection: sa.Connection, bucket: str, size: int, now: int | None)
 
 def spend_transfer(connection: sa.Connection, bucket: sa.RowMapping, month: str, size: int) -> None:
     """Count *size* bytes as pulled in *month*; refuse with 403 if the bucket may not send them."""
-    row = INSERTS[connection.dialect.name](transfers).values(
-        bucket=bucket["id"], month=month, size=size
-    )
+    row = insert(transfers).values(bucket=bucket["id"], month=month, size=size)
     added = row.on_conflict_do_update(
         index_elements=["bucket", "month"], set_={"size": transfers.c.size + row.excluded.size}
     ).returning(transfers.c.size)
