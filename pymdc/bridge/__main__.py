@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from pymdc.bridge import missing
-from pymdc.bridge.logs import configure
+from pymdc.bridge.logs import configure, write_some
 from pymdc.bridge.options import VERSION, parse, unknown_variables
 from pymdc.bridge.settings import STOP_RESERVE, TELL_SECONDS
 
@@ -124,7 +124,9 @@ def _reason(error: OSError) -> str:
 
 def _print_link(email: str, link: str) -> None:
     is_link = "/activations/" in link  # else it is a token
-    print(f"{'Activate' if is_link else 'New password for'} {email}: {link}", flush=True)
+    text = f"{'Activate' if is_link else 'New password for'} {email}: {link}\n"
+    if write_some(sys.stdout, text):
+        _log.warning("nobody reads stdout: the mail to %s is in the outbox alone", email)
 
 
 def _fail(message: str) -> int:

@@ -8,16 +8,17 @@ import json
 import logging
 import re
 import secrets
+import select
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Any
+from typing import Any, TextIO
 
 from pymdc.bridge.errors import DamagedDatabaseError
-from pymdc.bridge.settings import MAX_LOGGED
+from pymdc.bridge.settings import LAST_LINES_SECONDS, MAX_LOGGED, MAX_UNREAD
 
 _SECRETS = re.compile(
     # What follows these names in a path, whatever it is, and each other text of more hexadecimal
@@ -28,6 +29,8 @@ _SECRETS = re.compile(
 _PASSWORD = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", re.IGNORECASE)  # in its place
 _PROCESS = secrets.token_hex(4)  # not a random id for each request: asking the system takes longer
 _numbers = itertools.count()
+_PIPE_BUF = getattr(select, "PIPE_BUF", 512)
+_LOOK_AGAIN = 0.02  # seconds
 _log = logging.getLogger("pymdc.bridge.requests")
 _faults = logging.getLogger("pymdc.bridge")
 
@@ -129,11 +132,14 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not befor
 
     Python lets another thread run during each write, and then has to wait for it; and lines that
     are made one after the other take less time.
+    Nothing waits for whoever reads the lines: those that do not fit are kept, up to a limit.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._records: list[logging.LogRecord] = []
+        self._unread = ""
+        self._lost = 0  # lines
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line of *record* soon, or at once on a thread without an event loop."""
@@ -150,15 +156,61 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not befor
         """Write the lines that wait."""
         with self.lock or nullcontext():
             records, self._records = self._records, []
-            lines = []
-            for record in records:
-                try:
-                    lines.append(f"{self.format(record)}\n")
-                except Exception:  # noqa: BLE001  # as in other handlers
-                    self.handleError(record)
             with suppress(OSError, ValueError):  # nobody reads the log any more
-                self.stream.write("".join(lines))
-                super().flush()
+                self._unread = write_some(self.stream, self._unread)
+                if len(self._unread) > MAX_UNREAD:
+                    self._lost += len(records)
+                    return
+                if self._lost:
+                    records.insert(0, _lines_lost(self._lost))
+                    self._lost = 0
+                text = self._unread + "".join(map(self._line, records))
+                self._unread = ""
+                self._unread = write_some(self.stream, text)
+
+    def close(self) -> None:
+        """Write the lines that wait, if they are read soon."""
+        deadline = time.monotonic() + LAST_LINES_SECONDS
+        self.flush()
+        while self._unread and time.monotonic() < deadline:
+            time.sleep(_LOOK_AGAIN)
+            self.flush()
+        super().close()
+
+    def _line(self, record: logging.LogRecord) -> str:
+        try:
+            return f"{self.format(record)}\n"
+        except Exception:  # noqa: BLE001  # as in other handlers
+            self.handleError(record)
+            return ""
+
+
+def write_some(stream: TextIO, text: str) -> str:
+    """Write *text* as far as *stream* takes it at once, and return the rest."""
+    while text and _takes_more(stream):
+        # After poll, so many bytes fit into a pipe; another letter has up to four.
+        size = _PIPE_BUF if text.isascii() else _PIPE_BUF // 4
+        piece, text = text[:size], text[size:]
+        stream.write(piece)
+        stream.flush()
+    return text
+
+
+def _takes_more(stream: TextIO) -> bool:
+    if not hasattr(select, "poll"):  # on Windows
+        return True
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # it is in memory, or closed
+        return True
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _lines_lost(number: int) -> logging.LogRecord:
+    message = "%d lines of the log are lost: nobody has read those before them"
+    return logging.LogRecord("pymdc.bridge", logging.WARNING, __file__, 0, message, (number,), None)
 
 
 FORMATTERS: dict[str, type[logging.Formatter]] = {"text": TextFormatter, "json": JSONFormatter}

@@ -70,6 +70,8 @@ TELL_SECONDS = 0.5  # for that line of the log: whoever reads the log may hang t
 
 # Log, probes and metrics
 MAX_LOGGED = 500  # characters of a path, a name or a message; lines stay readable
+MAX_UNREAD = MiB  # characters of lines that wait until somebody reads the log; others are lost
+LAST_LINES_SECONDS = 1.0  # for them, at the end
 PROBE_SECONDS = 5.0  # for the database and the store, which take milliseconds
 MAX_PROBE_CONNECTIONS = 32  # on the port of the metrics, for which one program asks
 HISTOGRAM = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import io
 import json
 import logging
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import pytest
 from plain_client import PASSWORD, User, address, ask, basic, form, head, pull, upload_headers
 from processes import bridge_process, python
 
-from pymdc.bridge import Bridge
+from pymdc.bridge import Bridge, logs
 from pymdc.bridge.admin.program import main
 from pymdc.bridge.logs import FORMATTERS, Entry, JSONFormatter, LineHandler, TextFormatter
 
@@ -226,7 +228,7 @@ EMBEDDED = """
 import logging, sys
 sys.path.insert(0, sys.argv[1])
 from plain_client import ask
-from pymdc.bridge import Bridge
+from pymdc.bridge import Bridge, logs
 
 with Bridge() as bridge:
     print(ask(bridge, "GET", "/nope").status, ask(bridge, "POST", "/users", b"{}").status)
@@ -259,3 +261,36 @@ def test_lines_of_one_round_of_the_loop_are_written_together(
     assert capsys.readouterr().err == "none\n", "without a loop"
     assert asyncio.run(emit()) == ""
     assert capsys.readouterr().err == "0\n\n1\n\n2\n\n"
+
+
+def test_log_that_nobody_reads_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MAX_UNREAD", 1000)
+    reader, writer = os.pipe()
+    handler, log = logs.LineHandler(), logging.Logger("unread")
+    log.addHandler(handler)
+    with open(reader, encoding="utf-8") as read, open(writer, "w", encoding="utf-8") as stream:
+        handler.setStream(stream)
+        for number in range(3000):
+            log.warning("%d %s", number, 100 * "x")
+        for _ in range(300):  # as many as make room
+            read.readline()
+        log.warning("the last line")
+        handler.close()
+        stream.close()
+        *_, kept, told, last = read.read().splitlines()
+    number = int(kept.split()[0])
+    assert told == f"{2999 - number} lines of the log are lost: nobody has read those before them"
+    assert last == "the last line"
+
+
+@pytest.mark.parametrize("which", ["stdout", "stderr"])
+def test_output_that_nobody_reads_holds_no_request_up(data: Path, which: str) -> None:
+    with bridge_process(data) as (endpoint, process):
+        bridge = Bridge()
+        bridge.endpoint = endpoint
+        pipe = getattr(process, which)
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+        for number in range(12):
+            fields = {"email": f"{number}@example.com", "password": PASSWORD, "redirect": 900 * "x"}
+            assert ask(bridge, "POST", "/users", json.dumps(fields)).status == 200
+            assert ask(bridge, "GET", "/" + 400 * "x").status == 404
