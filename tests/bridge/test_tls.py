@@ -175,6 +175,7 @@ def test_sighup_reads_the_certificate_again(data: Path, made: tuple[Path, Path],
     )
     with bridge_process(data, *options) as (bridge.endpoint, process):
         assert process.stderr
+        assert "data in" in process.stderr.readline()
         for content, line in (
             (b"x", f"ERROR the certificate {pem} can't be used with the key {pem}: no PEM;"),
             (made[1].read_bytes(), f"INFO the certificate {pem} was read again"),
@@ -192,11 +193,14 @@ def test_closed_terminal_ends_the_program(data: Path) -> None:
     terminal, its_program = os.openpty()
     command = [sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", str(data)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, stdin=its_program, **pipes) as process:
+    with ExitStack() as stack:
+        process = stack.enter_context(subprocess.Popen(command, stdin=its_program, **pipes))
+        stack.callback(process.kill)
         os.close(its_program)
         assert process.stdout
         assert process.stderr
         assert process.stdout.readline()
+        assert "data in" in process.stderr.readline()
         process.send_signal(signal.SIGHUP)
         assert "there is no certificate to read again" in process.stderr.readline()
         os.close(terminal)
