@@ -412,6 +412,15 @@ def test_usage_error_names_the_command(admin: Admin) -> None:
     )
 
 
+def test_password_among_the_arguments_is_refused_and_not_shown(admin: Admin) -> None:
+    done = admin("users", "password", "alice@example.com", PASSWORD)
+    expected = "too many arguments; --help says what is expected"
+    assert (done.status, done.errors) == (2, f"pymdc.bridge admin: {expected}\n")
+    done = admin("users", "password", "alice@example.com", f"--password={PASSWORD}")
+    assert "no such option: --password;" in done.errors
+    assert PASSWORD not in done.errors
+
+
 def written_commands(text: str) -> Iterator[list[str]]:
     """Yield the arguments of the program in *text*: in blocks, in units, in definitions."""
     [alias] = re.findall("alias bridge-admin='(.*)'$", text, re.MULTILINE) or [""]

@@ -106,7 +106,12 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command in *arguments*; return the exit status."""
-    values = vars(argument_parser().parse_args(arguments))
+    parser = argument_parser()
+    namespace, rest = parser.parse_known_args(arguments)
+    if rest:  # not shown whole: it may be a password
+        options = [word.partition("=")[0] for word in rest if word.startswith("-")]
+        parser.error(f"no such option: {options[0]}" if options else "too many arguments")
+    values = vars(namespace)
     run, as_json = values.pop("run"), values.pop("json", False)
     path = values.pop("data", None) or Path(os.environ.get(_DATA.variable) or str(_DATA.default))
     try:
