@@ -121,6 +121,7 @@ MAX_WAITING = 64  # requests of a kind that wait for their turn; more would wait
 WAIT_SECONDS = 30  # for that turn; clients give up after 60
 PAGE = 250  # files that a list reads at a time; others come in between
 BUSY_SECONDS = 60  # that a transaction waits while another process, such as vacuum, is writing
+LOCKED_PAUSE = 0.01  # seconds before the next look at a new database that another bridge opens
 BATCH = 500  # rows at a time; SQLite lets a statement have 999 parameters
 BUCKETS_PAGE = 20  # buckets that a list reads at a time; they may be as large as many files
 RESERVE = 16 * MiB  # bytes on the disk for transactions when it is full; half of them for removals

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from modes import PATIENCE
 from plain_client import User, pull
 
 from pymdc.bridge import Bridge
@@ -16,6 +19,17 @@ from pymdc.bridge.storage import database
 def test_database_has_a_write_ahead_log(bridge: Bridge, data: Path) -> None:
     with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_new_database_is_opened_once_nobody_else_writes_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "new.sqlite"
+    with ThreadPoolExecutor(1) as threads:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            opened = threads.submit(database.Database, path)
+            with pytest.raises(FutureTimeout):
+                opened.result(0.2)
+        opened.result(PATIENCE).close()
 
 
 def test_database_that_another_process_holds_too_long_is_a_503(

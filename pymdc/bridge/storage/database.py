@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from pymdc.bridge.errors import DamagedDatabaseError
-from pymdc.bridge.settings import BUSY_SECONDS
+from pymdc.bridge.settings import BUSY_SECONDS, LOCKED_PAUSE
 from pymdc.bridge.storage.schema import check_schema, prepare_schema
 
 _PROBE = sa.text("SELECT version_num FROM alembic_version")
@@ -134,9 +136,24 @@ def _is_not_debug(record: logging.LogRecord) -> bool:
 
 def _prepare(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # else sqlite3 begins transactions by itself
-    busy = f"busy_timeout={round(BUSY_SECONDS * 1000)}"  # first: the next setting may have to wait
-    for setting in (busy, "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    connection.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}").close()
+    _keep_log(connection)
+    for setting in ("synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {setting}").close()
+
+
+def _keep_log(connection: Any) -> None:
+    """Give a new database its write-ahead log; another bridge may be doing the same."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError as error:  # SQLite does not wait here as it does elsewhere
+            if not is_locked(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(LOCKED_PAUSE)
+        else:
+            return
 
 
 def _execute(connection: sa.Connection, statement: str) -> None:
