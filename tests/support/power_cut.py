@@ -47,7 +47,7 @@ _NAMES = {number: name for name, number in _CALLS.items() if name != "seccomp"}
 _NO_NEW_PRIVILEGES, _SET_FILTER, _NEW_LISTENER = 38, 1, 8
 _LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _NOTIFY, _ALLOW = 0x7FC00000, 0x7FFF0000
-_RECEIVE, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
+_RECEIVE, _SEND, _IS_VALID, _CONTINUE = 0xC0502100, 0xC0182101, 0x40082102, 1
 _MAX_PATH = 4096
 _MINUTE = 60
 
@@ -273,16 +273,34 @@ class Supervised:
         except OSError:  # the thread was killed
             return
         id_, thread, _, number, _, _, *arguments = struct.unpack("QIIiIQ6Q", request)
-        call = _Call(thread, _NAMES[number], tuple(arguments))
+        try:
+            if not self._follow(_Call(thread, _NAMES[number], tuple(arguments))):
+                return
+        except OSError:
+            if self._waits(id_):
+                raise
+            return  # the thread was killed, and has no files any more
+        with suppress(OSError):  # the thread was killed
+            fcntl.ioctl(self._listener, _SEND, struct.pack("QqiI", id_, 0, 0, _CONTINUE))
+
+    def _follow(self, call: _Call) -> bool:
+        """Do to the disk what *call* is about to do; or kill the program, and return False."""
         change = _change_of(call, self._disk)
         if change is not None:
             if len(self.changes) == self._kill_at:
                 os.kill(self.process.pid, signal.SIGKILL)
-                return
+                return False
             change()
             self.changes.append(call.name)
-        with suppress(OSError):  # the thread was killed
-            fcntl.ioctl(self._listener, _SEND, struct.pack("QqiI", id_, 0, 0, _CONTINUE))
+        return True
+
+    def _waits(self, id_: int) -> bool:
+        """Return whether the thread still waits for the answer to its call."""
+        try:
+            fcntl.ioctl(self._listener, _IS_VALID, struct.pack("Q", id_))
+        except OSError:
+            return False
+        return True
 
 
 @contextmanager
