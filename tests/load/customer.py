@@ -118,6 +118,7 @@ class Customer:
         for name, number in expected.unsure.items():
             if name in found:
                 expected.files[name] = number
+                expected.removed.discard(name)
         expected.unsure.clear()
         if seen is not None:
             for name in expected.files.keys() - seen:
