@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, TextIO
 
 from pymdc.bridge.errors import DamagedDatabaseError
-from pymdc.bridge.settings import LAST_LINES_SECONDS, MAX_LOGGED, MAX_UNREAD
+from pymdc.bridge.settings import LAST_LINES_SECONDS, LOG_SECONDS, MAX_LOGGED, MAX_UNREAD
 
 _SECRETS = re.compile(
     # What follows these names in a path, whatever it is, and each other text of more hexadecimal
@@ -128,7 +128,7 @@ class JSONFormatter(logging.Formatter):
 
 
 class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not before Python 3.11
-    """Writes to stderr; the lines of one round of an event loop together.
+    """Writes to stderr; the lines of an event loop together, soon after the first of them.
 
     Python lets another thread run during each write, and then has to wait for it; and lines that
     are made one after the other take less time.
@@ -150,7 +150,7 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not befor
             self.flush()
         else:
             if len(self._records) == 1:
-                loop.call_soon(self.flush)
+                loop.call_later(LOG_SECONDS, self.flush)
 
     def flush(self) -> None:
         """Write the lines that wait."""

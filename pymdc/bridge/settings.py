@@ -70,6 +70,7 @@ TELL_SECONDS = 0.5  # for that line of the log: whoever reads the log may hang t
 
 # Log, probes and metrics
 MAX_LOGGED = 500  # characters of a path, a name or a message; lines stay readable
+LOG_SECONDS = 0.01  # that lines wait for others: a write takes longer than making a line
 MAX_UNREAD = MiB  # characters of lines that wait until somebody reads the log; others are lost
 LAST_LINES_SECONDS = 1.0  # for them, at the end
 PROBE_SECONDS = 5.0  # for the database and the store, which take milliseconds
