@@ -222,6 +222,7 @@ def test_disabled_user_is_named(data: Path, alice: User, caplog: pytest.LogCaptu
     caplog.set_level(logging.INFO)
     assert main(["--data", str(data), "users", "disable", alice.email]) == 0
     assert alice.ask("GET", "/buckets").status == 403
+    alice.bridge.close()  # which waits for the line
     assert f" {alice.email} GET /buckets 403 " in caplog.text
 
 
