@@ -147,6 +147,7 @@ def _declared_size(request: Request) -> int | None:
 
 def _begin(context: Context, request: Request) -> tuple[str, int]:
     """Spend the token and reserve the declared bytes; return the upload's id and the bytes."""
+    context.load.reserve.fill()  # here, where it holds up no other transaction
     upload, refusal, declared = new_upload(), None, _declared_size(request)
     # After a power cut, the reservation tells whose the shards are that are stored meanwhile.
     durable = declared is not None and declared > context.shard_size
@@ -179,7 +180,6 @@ def _reserve(
         find_bucket(connection, bucket)
         raise not_authorized("PUSH")
     context.load.check_room(min(size, context.shard_size))
-    context.load.reserve.fill()
     reserve(connection, context.limits, upload, bucket, size, context.now())
 
 
