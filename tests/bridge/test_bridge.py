@@ -12,7 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plain_client import Count, User, address, ask, form, head, refused_upload, upload_headers
+from plain_client import (
+    Count,
+    User,
+    accepts,
+    address,
+    ask,
+    form,
+    head,
+    refused_upload,
+    upload_headers,
+)
 from processes import SUPPORT, python
 from websockets.sync.client import connect
 
@@ -173,14 +183,6 @@ def test_shard_in_flight_is_finished_on_close(data: Path) -> None:
                 received += sum(len(frame) for frame in channel)
         stop.join()
     assert received == len(shard)
-
-
-def accepts(bridge: Bridge) -> bool:
-    try:
-        socket.create_connection(address(bridge)).close()
-    except ConnectionError:
-        return False
-    return True
 
 
 def test_unread_body_causes_no_error_on_close(data: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -16,19 +17,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import certificate
 from modes import PATIENCE, Ask
-from plain_client import address, head
+from plain_client import accepts, address, head
 from processes import MINUTE, bridge_process
 from websockets.frames import Frame, Opcode
 
 import pymdc
 from pymdc.bridge import Bridge
+from pymdc.bridge.serving.tls import Certificate, SecureListener
 from pymdc.bridge.settings import MAX_HANDSHAKES
 
 DATA = bytes(range(250)) * 10_000
@@ -64,6 +66,15 @@ def connected(bridge: Bridge, trusted: Path) -> ssl.SSLSocket:
     wire.connect(address(bridge))
     context = ssl.create_default_context(cafile=trusted)
     return context.wrap_socket(wire, server_hostname="localhost")
+
+
+def channel(bridge: Bridge, trusted: Path) -> ssl.SSLSocket:
+    """Return an open channel."""
+    lines = "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"
+    wire = connected(bridge, trusted)
+    wire.sendall(head("GET /", *lines, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="))
+    assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
+    return wire
 
 
 def status(wire: ssl.SSLSocket) -> bytes:
@@ -232,20 +243,86 @@ def test_connections_without_a_handshake_are_bounded(
         assert not select.select(idle[21:], [], [], 0)[0]
 
 
+@pytest.fixture
+def patient(data: Path, pem: Path) -> Iterator[Bridge]:
+    """Return a bridge that gives requests in flight a minute when it is closed."""
+    with Bridge(data, host="localhost", tls_cert=pem, tls_key=pem, grace=MINUTE) as running:
+        yield running
+
+
+def closes_soon(bridge: Bridge) -> threading.Thread:
+    """Close *bridge* on a thread, and wait until it accepts no more connections."""
+    stop = threading.Thread(target=bridge.close)
+    stop.start()
+    while accepts(bridge):
+        pass
+    return stop
+
+
+def test_connection_that_comes_just_as_the_listener_is_closed_is_no_error(
+    made: tuple[Path, Path],
+) -> None:
+    faults: list[Any] = []
+    asyncio.run(close_as_a_connection_comes(Certificate(*2 * [made[0]]), faults))
+    assert faults == []
+
+
+async def close_as_a_connection_comes(certificate: Certificate, faults: list[Any]) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, fault: faults.append(fault))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        secure = SecureListener(listener, certificate, asyncio.Protocol)
+        await asyncio.sleep(0)  # it waits for a connection
+        with socket.create_connection(listener.getsockname()):
+            loop.call_soon(secure.close)  # and then asyncio sees the connection
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+
 def test_clients_that_stand_still_in_tls_do_not_delay_the_close(
-    bridge: Bridge, made: tuple[Path, Path]
+    patient: Bridge, made: tuple[Path, Path]
 ) -> None:
     with (
-        socket.create_connection(address(bridge)),
-        closing(connected(bridge, made[0])) as silent,
-        closing(connected(bridge, made[0])) as used,
+        socket.create_connection(address(patient)),
+        closing(connected(patient, made[0])) as silent,
+        closing(connected(patient, made[0])) as used,
+        closing(channel(patient, made[0])),
     ):
         assert status(used) == b"200"
-        stop = threading.Thread(target=bridge.close)
-        stop.start()
-        stop.join(5)  # they answer no farewell, and the grace is 6 seconds
+        stop = closes_soon(patient)
+        stop.join(PATIENCE / 2)  # they answer no farewell
         assert not stop.is_alive()
         assert silent.recv(1) == b""
+
+
+def test_client_that_stands_still_after_its_last_answer_does_not_delay_the_close(
+    patient: Bridge, made: tuple[Path, Path]
+) -> None:
+    fields = "Content-Type: application/json", "Content-Length: 2", "Expect: 100-continue"
+    with closing(connected(patient, made[0])) as wire:
+        wire.sendall(head("POST /users", *fields))
+        assert wire.recv(5000).startswith(b"HTTP/1.1 100 ")
+        stop = closes_soon(patient)
+        wire.sendall(b"{}")
+        assert wire.recv(5000).startswith(b"HTTP/1.1 400 ")
+        stop.join(PATIENCE / 2)
+        assert not stop.is_alive()
+
+
+def test_client_that_answers_no_farewell_of_a_channel_is_disconnected(
+    data: Path, pem: Path, made: tuple[Path, Path]
+) -> None:
+    with (
+        Bridge(data, host="localhost", tls_cert=pem, tls_key=pem, patience=0.2) as bridge,
+        closing(channel(bridge, made[0])) as wire,
+    ):
+        wire.sendall(Frame(Opcode.TEXT, b"{}").serialize(mask=True))
+        wire.sendall(Frame(Opcode.CLOSE, b"").serialize(mask=True))
+        assert wire.recv(1000)
+        with socket.socket(fileno=wire.detach()) as below, suppress(ConnectionResetError):
+            below.settimeout(PATIENCE / 2)
+            while below.recv(1000):
+                pass
 
 
 def test_stalled_channel_is_disconnected(data: Path, pem: Path, made: tuple[Path, Path]) -> None:
@@ -254,10 +331,7 @@ def test_stalled_channel_is_disconnected(data: Path, pem: Path, made: tuple[Path
             files = files_of_new_user(bridge, client)
             [pointer] = files.download(files.upload(io.BytesIO(bytes(8_000_000)))["hash"])
         fields = {name: pointer[name] for name in ("token", "hash", "operation")}
-        lines = "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"
-        with connected(bridge, made[0]) as wire:
-            wire.sendall(head("GET /", *lines, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="))
-            assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
+        with channel(bridge, made[0]) as wire:
             wire.sendall(Frame(Opcode.TEXT, json.dumps(fields).encode()).serialize(mask=True))
             assert wire.recv(65536)
             ping = Frame(Opcode.PING, 125 * b"x").serialize(mask=True)

@@ -83,6 +83,15 @@ def address(bridge: Bridge) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
+def accepts(bridge: Bridge) -> bool:
+    """Return whether *bridge* accepts a connection."""
+    try:
+        socket.create_connection(address(bridge)).close()
+    except ConnectionError:
+        return False
+    return True
+
+
 def head(line: str, *fields: str) -> bytes:
     """Return the bytes of a request's head; *line* is the method and the path."""
     return "\r\n".join([f"{line} HTTP/1.1", "Host: x", *fields, "", ""]).encode()

@@ -19,6 +19,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from pymdc.bridge.serving.app import App
 from pymdc.bridge.serving.proxies import is_host
+from pymdc.bridge.serving.tls import close_once
 from pymdc.bridge.settings import (
     CHANNEL_PATIENCE_FACTOR,
     CLOSE_SECONDS,
@@ -190,13 +191,42 @@ class _BoundedHTTP(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
 
-class HTTPProtocol(_BoundedHTTP):
+class _Farewell(asyncio.Protocol):
+    """Gives up on a client that does not answer the end of TLS, for which asyncio may wait long."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    _closing = False  # whether the last check has found that only this answer is missing
+    _farewell_timer: asyncio.TimerHandle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._farewell_timer is not None:
+            self._farewell_timer.cancel()
+        super().connection_lost(exc)
+
+    def _all_sent(self) -> bool:
+        raise NotImplementedError
+
+    def _check_farewell(self) -> None:
+        if self.transport.is_closing() and self._all_sent():
+            if self._closing:
+                self.transport.abort()
+            self._closing = True
+
+    def _check_farewell_each(self, seconds: float) -> None:
+        """Check now and each *seconds*, until the connection has ended."""
+        if self._farewell_timer is not None:
+            self._farewell_timer.cancel()
+        self._check_farewell()
+        self._farewell_timer = self.loop.call_later(seconds, self._check_farewell_each, seconds)
+
+
+class HTTPProtocol(_Farewell, _BoundedHTTP):
     """HTTP that gives up on a client that stalls, and makes room for other connections."""
 
     _unsent = math.inf  # bytes at the last check, unless all were sent since then
     _idle_checks = 0  # checks in a row that found the client stalled
     _running: RequestResponseCycle | None = None
-    _closing = False  # whether the last check has found that it awaits a farewell
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -204,6 +234,7 @@ class HTTPProtocol(_BoundedHTTP):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._make_room()
+        close_once(transport)
         super().connection_made(transport)
         self.flow = _Flow(transport)
         # Writing is then paused until everything is sent, and the check sees what is not.
@@ -241,8 +272,7 @@ class HTTPProtocol(_BoundedHTTP):
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self._awaits_farewell():
-            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+        self._check_farewell_each(CLOSE_SECONDS)  # it may be closed after its answer
 
     def room_rank(self) -> tuple[int, float] | None:
         """Return which connection is closed first to make room for another; None if it is busy.
@@ -278,10 +308,7 @@ class HTTPProtocol(_BoundedHTTP):
 
     def _check_idle(self) -> None:
         """Give up on a client that stalls; a timer for each piece received would cost more."""
-        if self._awaits_farewell():
-            if self._closing:
-                self.transport.abort()
-            self._closing = True
+        self._check_farewell()
         unsent = self.transport.get_write_buffer_size()
         reads_nothing = unsent > max(0, self._unsent - self.config.min_received)
         self._unsent = unsent or math.inf
@@ -298,10 +325,8 @@ class HTTPProtocol(_BoundedHTTP):
             self.cycle.message_event.set()  # gives an empty piece, which `Body` refuses
         self._schedule_check()
 
-    def _awaits_farewell(self) -> bool:
-        """Return whether the connection is closed except for the last word of a TLS client."""
-        secure = self.scheme == "https"
-        return secure and self.transport.is_closing() and not self.flow.write_paused
+    def _all_sent(self) -> bool:
+        return not self.flow.write_paused
 
     def _waits_for_client(self) -> bool:
         """Return whether it is the client's turn to send, and the bridge is ready to read."""
@@ -311,7 +336,7 @@ class HTTPProtocol(_BoundedHTTP):
         return self.cycle.more_body and not reading_paused
 
 
-class ChannelProtocol(WebSocketsSansIOProtocol):
+class ChannelProtocol(_Farewell, WebSocketsSansIOProtocol):
     """A WebSocket that gives up on a client that reads nothing more, or begins nothing.
 
     It reads nothing while the client does not read, so that answers to pings do not pile up.
@@ -335,6 +360,7 @@ class ChannelProtocol(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         # Writing is then paused until everything is sent, the last frame and the close included.
         self.transport.set_write_buffer_limits(*FULL_AT_ONCE)
+        self._check_farewell_each(self.config.patience / IDLE_CHECKS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_abort()
@@ -402,6 +428,10 @@ class ChannelProtocol(WebSocketsSansIOProtocol):
         super().shutdown()
         if not self.writable.is_set():  # the grace is over
             self.transport.abort()
+        self._check_farewell_each(CLOSE_SECONDS)
+
+    def _all_sent(self) -> bool:
+        return self.writable.is_set()
 
     def _cancel_abort(self) -> None:
         if self._abort_timer is not None:

@@ -72,39 +72,57 @@ class SecureListener:
         self._listener = listener
         self._certificate = certificate
         self._make_protocol = make_protocol
-        self._handshakes: dict[asyncio.Task[None], None] = {}  # the oldest first
+        self._closed = False
+        # The oldest first; with the connection, until the handshake has begun.
+        self._handshakes: dict[asyncio.Task[None], socket.socket | None] = {}
         self._accepting = asyncio.get_running_loop().create_task(self._accept())
 
     def close(self) -> None:
         """Accept no more connections, and give up those in their handshake."""
-        self._accepting.cancel()
-        for task in self._handshakes:
-            task.cancel()
-        self._listener.close()
+        self._closed = True
+        try:
+            # If a connection comes at this moment, asyncio logs an error if its wait is cancelled.
+            self._listener.shutdown(socket.SHUT_RDWR)
+        except OSError:  # not on every system
+            self._accepting.cancel()
+        for handshake in [*self._handshakes]:
+            self._give_up(handshake)
 
     async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
         self._listener.setblocking(False)
-        while True:
-            try:
-                connection, address = await loop.sock_accept(self._listener)
-            except OSError as error:
-                _log.warning("a connection was not accepted: %s", error)
-                await asyncio.sleep(ACCEPT_PAUSE)
-                continue
-            if len(self._handshakes) >= MAX_HANDSHAKES:
-                oldest = next(iter(self._handshakes))
-                del self._handshakes[oldest]
-                oldest.cancel()
-            task = loop.create_task(self._shake_hands(connection, address[0]))
-            self._handshakes[task] = None
-            task.add_done_callback(self._forget)
-            await asyncio.sleep(0)  # `sock_accept` does not wait if there is a connection
+        with self._listener:
+            while not self._closed:
+                try:
+                    await self._accept_one()
+                except OSError as error:
+                    if not self._closed:
+                        _log.warning("a connection was not accepted: %s", error)
+                        await asyncio.sleep(ACCEPT_PAUSE)
+
+    async def _accept_one(self) -> None:
+        loop = asyncio.get_running_loop()
+        connection, address = await loop.sock_accept(self._listener)
+        if self._closed:
+            connection.close()
+            return
+        if len(self._handshakes) >= MAX_HANDSHAKES:
+            self._give_up(next(iter(self._handshakes)))
+        handshake = loop.create_task(self._shake_hands(connection, address[0]))
+        self._handshakes[handshake] = connection
+        handshake.add_done_callback(self._forget)
+        await asyncio.sleep(0)  # `sock_accept` does not wait if there is a connection
+
+    def _give_up(self, handshake: asyncio.Task[None]) -> None:
+        handshake.cancel()
+        if connection := self._handshakes.pop(handshake):
+            connection.close()
 
     def _forget(self, handshake: asyncio.Task[None]) -> None:
         self._handshakes.pop(handshake, None)
 
     async def _shake_hands(self, connection: socket.socket, address: str) -> None:
+        if handshake := asyncio.current_task():
+            self._handshakes[handshake] = None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._make_protocol,
@@ -115,3 +133,19 @@ class SecureListener:
         except (OSError, asyncio.TimeoutError) as error:
             reason = str(error) or type(error).__name__
             _log.info("the TLS handshake with %s failed: %s", address, reason)
+
+
+def close_once(transport: asyncio.Transport) -> None:
+    """Let *transport*, if it is for TLS, be closed again without harm.
+
+    From Python 3.11 on, asyncio can't abort it after a second ``close``.
+    """
+    if transport.get_extra_info("sslcontext") is None:
+        return
+    close = transport.close
+
+    def close_unless_closing() -> None:
+        if not transport.is_closing():
+            close()
+
+    transport.close = close_unless_closing  # type: ignore[method-assign]
