@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import logging
@@ -31,9 +32,11 @@ from websockets.frames import Frame, Opcode
 import pymdc
 from pymdc.bridge import Bridge
 from pymdc.bridge.serving.tls import Certificate, SecureListener
-from pymdc.bridge.settings import MAX_HANDSHAKES
+from pymdc.bridge.serving.uvicorn import Server
+from pymdc.bridge.settings import CLOSE_SECONDS, MAX_HANDSHAKES
 
 DATA = bytes(range(250)) * 10_000
+PIECE, PIECES = bytes(16_000), 100
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +63,14 @@ def bridge(data: Path, pem: Path) -> Iterator[Bridge]:
 
 def connected(bridge: Bridge, trusted: Path) -> ssl.SSLSocket:
     """Return a connection after its handshake."""
+    return connected_to(address(bridge), trusted)
+
+
+def connected_to(its_address: tuple[str, int], trusted: Path) -> ssl.SSLSocket:
     wire = socket.socket()
     wire.settimeout(PATIENCE)
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    wire.connect(address(bridge))
+    wire.connect(its_address)
     context = ssl.create_default_context(cafile=trusted)
     return context.wrap_socket(wire, server_hostname="localhost")
 
@@ -307,6 +314,66 @@ def test_client_that_stands_still_after_its_last_answer_does_not_delay_the_close
         assert wire.recv(5000).startswith(b"HTTP/1.1 400 ")
         stop.join(PATIENCE / 2)
         assert not stop.is_alive()
+
+
+class LongAnswer:
+    """An application that answers with more bytes than the system takes."""
+
+    def __init__(self) -> None:
+        self.channels = self
+        self.answered = threading.Event()
+
+    async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in range(PIECES):
+            more = piece < PIECES - 1
+            await send({"type": "http.response.body", "body": PIECE, "more_body": more})
+        self.answered.set()
+
+    async def finish(self, _seconds: float) -> None:
+        pass
+
+
+def test_client_that_reads_slowly_gets_the_whole_answer_although_the_bridge_stops(
+    made: tuple[Path, Path],
+) -> None:
+    app, certificate = LongAnswer(), Certificate(*2 * [made[0]])
+    server = Server(app, MINUTE, MINUTE, certificate)  # type: ignore[arg-type]  # stands in for App
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        serving = stack.enter_context(ExitStack())
+        serving.enter_context(server.serving(listener))
+        wire = stack.enter_context(connected_to(listener.getsockname(), made[0]))
+        wire.sendall(head("GET /", "Connection: close"))
+        with wire.makefile("rb") as received:
+            read = 0
+            while not app.answered.is_set():
+                read += len(received.read1(1000))
+            stop = threading.Thread(target=serving.close)
+            stop.start()
+            threading.Event().wait(3 * CLOSE_SECONDS)  # longer than it is waited for a farewell
+            read += len(received.read())
+        assert read >= PIECES * len(PIECE)
+        stop.join(PATIENCE)
+        assert not stop.is_alive()
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="asyncio of 3.10 keeps little, and frees it later"
+)
+def test_connections_that_ended_take_no_memory(bridge: Bridge, made: tuple[Path, Path]) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            with connected(bridge, made[0]) as wire:
+                assert status(wire) == b"200"
+        bridge.close()
+        left = [one for one in gc.get_objects() if isinstance(one, ssl.SSLObject)]
+    finally:
+        gc.enable()
+    assert len(left) <= 1, "the last one may not be gone yet"
 
 
 def test_client_that_answers_no_farewell_of_a_channel_is_disconnected(

@@ -10,7 +10,8 @@ import asyncio
 import heapq
 import logging
 import math
-from typing import Any, NoReturn
+import selectors
+from typing import Any, NoReturn, cast
 
 import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -19,7 +20,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from pymdc.bridge.serving.app import App
 from pymdc.bridge.serving.proxies import is_host
-from pymdc.bridge.serving.tls import close_once
+from pymdc.bridge.serving.tls import SecureTransport
 from pymdc.bridge.settings import (
     CHANNEL_PATIENCE_FACTOR,
     CLOSE_SECONDS,
@@ -196,29 +197,42 @@ class _Farewell(asyncio.Protocol):
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
-    _closing = False  # whether the last check has found that only this answer is missing
+    _awaits_farewell = False  # whether the last check has found that only this answer is missing
     _farewell_timer: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._farewell_timer is not None:
             self._farewell_timer.cancel()
         super().connection_lost(exc)
-
-    def _all_sent(self) -> bool:
-        raise NotImplementedError
+        if isinstance(self.transport, SecureTransport):
+            self.transport.free()
 
     def _check_farewell(self) -> None:
-        if self.transport.is_closing() and self._all_sent():
-            if self._closing:
-                self.transport.abort()
-            self._closing = True
+        """Abort the connection if it awaits the farewell at two checks in a row."""
+        awaited = self._awaits_farewell
+        self._awaits_farewell = self.transport.is_closing() and self._all_sent()
+        if awaited and self._awaits_farewell:
+            self.transport.abort()
 
-    def _check_farewell_each(self, seconds: float) -> None:
-        """Check now and each *seconds*, until the connection has ended."""
+    def _check_farewell_every(self, seconds: float) -> None:
+        """Check now and every so many *seconds*, until the connection has ended."""
         if self._farewell_timer is not None:
             self._farewell_timer.cancel()
         self._check_farewell()
-        self._farewell_timer = self.loop.call_later(seconds, self._check_farewell_each, seconds)
+        self._farewell_timer = self.loop.call_later(seconds, self._check_farewell_every, seconds)
+
+    def _all_sent(self) -> bool:
+        """Return whether the system would take more of this connection.
+
+        asyncio has nothing to send then. It does not tell itself: from Python 3.11 on, a transport
+        for TLS knows only what it has not encrypted yet.
+        """
+        with selectors.DefaultSelector() as selector:
+            try:
+                selector.register(self.transport.get_extra_info("socket"), selectors.EVENT_WRITE)
+            except (OSError, ValueError):  # it is closed already
+                return True
+            return bool(selector.select(0))
 
 
 class HTTPProtocol(_Farewell, _BoundedHTTP):
@@ -234,7 +248,8 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._make_room()
-        close_once(transport)
+        if transport.get_extra_info("sslcontext"):
+            transport = cast("asyncio.Transport", SecureTransport(transport))
         super().connection_made(transport)
         self.flow = _Flow(transport)
         # Writing is then paused until everything is sent, and the check sees what is not.
@@ -254,7 +269,6 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)
-        self.transport.close()  # else TLS of Python 3.10 warns that it was not closed
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -272,7 +286,7 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
 
     def shutdown(self) -> None:
         super().shutdown()
-        self._check_farewell_each(CLOSE_SECONDS)  # it may be closed after its answer
+        self._check_farewell_every(CLOSE_SECONDS)  # it may be closed after its answer
 
     def room_rank(self) -> tuple[int, float] | None:
         """Return which connection is closed first to make room for another; None if it is busy.
@@ -325,9 +339,6 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
             self.cycle.message_event.set()  # gives an empty piece, which `Body` refuses
         self._schedule_check()
 
-    def _all_sent(self) -> bool:
-        return not self.flow.write_paused
-
     def _waits_for_client(self) -> bool:
         """Return whether it is the client's turn to send, and the bridge is ready to read."""
         if self._between_requests():  # uvicorn itself closes a kept connection that is unused
@@ -360,13 +371,12 @@ class ChannelProtocol(_Farewell, WebSocketsSansIOProtocol):
         super().connection_made(transport)
         # Writing is then paused until everything is sent, the last frame and the close included.
         self.transport.set_write_buffer_limits(*FULL_AT_ONCE)
-        self._check_farewell_each(self.config.patience / IDLE_CHECKS)
+        self._check_farewell_every(self.config.patience / IDLE_CHECKS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_abort()
         self.connections.add(self)  # uvicorn removes it, but it may have made room already
         super().connection_lost(exc)
-        self.transport.close()  # as above
 
     def data_received(self, data: bytes) -> None:
         self._unparsed = memoryview(bytes(self._unparsed) + data if self._unparsed else data)
@@ -428,10 +438,7 @@ class ChannelProtocol(_Farewell, WebSocketsSansIOProtocol):
         super().shutdown()
         if not self.writable.is_set():  # the grace is over
             self.transport.abort()
-        self._check_farewell_each(CLOSE_SECONDS)
-
-    def _all_sent(self) -> bool:
-        return self.writable.is_set()
+        self._check_farewell_every(CLOSE_SECONDS)
 
     def _cancel_abort(self) -> None:
         if self._abort_timer is not None:

@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pymdc.bridge.settings import ACCEPT_PAUSE, HANDSHAKE_SECONDS, MAX_HANDSHAKES
 
@@ -73,20 +73,21 @@ class SecureListener:
         self._certificate = certificate
         self._make_protocol = make_protocol
         self._closed = False
-        # The oldest first; with the connection, until the handshake has begun.
-        self._handshakes: dict[asyncio.Task[None], socket.socket | None] = {}
+        self._handshakes: dict[asyncio.Task[Any], None] = {}  # the oldest first
         self._accepting = asyncio.get_running_loop().create_task(self._accept())
 
     def close(self) -> None:
         """Accept no more connections, and give up those in their handshake."""
         self._closed = True
         try:
-            # If a connection comes at this moment, asyncio logs an error if its wait is cancelled.
+            # On Linux this ends the wait in `sock_accept`. If the wait were cancelled just as a
+            # connection comes, asyncio would log an error.
             self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:  # not on every system
+        except OSError:
             self._accepting.cancel()
-        for handshake in [*self._handshakes]:
-            self._give_up(handshake)
+            self._listener.close()
+        for handshake in self._handshakes:
+            handshake.cancel()
 
     async def _accept(self) -> None:
         self._listener.setblocking(False)
@@ -102,27 +103,23 @@ class SecureListener:
     async def _accept_one(self) -> None:
         loop = asyncio.get_running_loop()
         connection, address = await loop.sock_accept(self._listener)
-        if self._closed:
-            connection.close()
-            return
         if len(self._handshakes) >= MAX_HANDSHAKES:
-            self._give_up(next(iter(self._handshakes)))
+            oldest = next(iter(self._handshakes))
+            del self._handshakes[oldest]
+            oldest.cancel()
         handshake = loop.create_task(self._shake_hands(connection, address[0]))
-        self._handshakes[handshake] = connection
         handshake.add_done_callback(self._forget)
-        await asyncio.sleep(0)  # `sock_accept` does not wait if there is a connection
-
-    def _give_up(self, handshake: asyncio.Task[None]) -> None:
-        handshake.cancel()
-        if connection := self._handshakes.pop(handshake):
-            connection.close()
+        await asyncio.sleep(0)  # it begins; `sock_accept` does not wait if there is a connection
 
     def _forget(self, handshake: asyncio.Task[None]) -> None:
         self._handshakes.pop(handshake, None)
 
     async def _shake_hands(self, connection: socket.socket, address: str) -> None:
-        if handshake := asyncio.current_task():
-            self._handshakes[handshake] = None
+        handshake = asyncio.current_task()
+        if self._closed or handshake is None:
+            connection.close()
+            return
+        self._handshakes[handshake] = None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._make_protocol,
@@ -135,17 +132,23 @@ class SecureListener:
             _log.info("the TLS handshake with %s failed: %s", address, reason)
 
 
-def close_once(transport: asyncio.Transport) -> None:
-    """Let *transport*, if it is for TLS, be closed again without harm.
+class SecureTransport:
+    """asyncio's *transport* for TLS, which may be closed more than once.
 
     From Python 3.11 on, asyncio can't abort it after a second ``close``.
     """
-    if transport.get_extra_info("sslcontext") is None:
-        return
-    close = transport.close
 
-    def close_unless_closing() -> None:
-        if not transport.is_closing():
-            close()
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
 
-    transport.close = close_unless_closing  # type: ignore[method-assign]
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Close it unless it is closed."""
+        if not self._transport.is_closing():
+            self._transport.close()
+
+    def free(self) -> None:
+        """Let asyncio free what it keeps for a connection that has ended."""
+        self._transport.close()  # Python 3.10 would warn that it was not closed
