@@ -22,8 +22,8 @@ from accounts import Account
 from certificates import certificate
 from modes import PATIENCE, Ask
 from plain_client import User, address, form, upload_headers
-from reverse_proxies import DEPLOY, PROXIES, Proxy, free_port
-from servers import RawServer, read_request, written
+from reverse_proxies import DEPLOY, PROXIES, Proxy
+from servers import RawServer, free_port, read_request, written
 
 import pymdc
 from pymdc.bridge import Bridge

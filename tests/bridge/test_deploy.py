@@ -15,7 +15,8 @@ import pytest
 import yaml
 from containerfile import PYTHON, Build, instructions
 from processes import MINUTE, ROOT, python
-from reverse_proxies import DEPLOY, free_port
+from reverse_proxies import DEPLOY
+from servers import free_port
 
 from pymdc.bridge.options import OPTIONS, PREFIX
 from pymdc.bridge.settings import DESCRIPTORS_KEPT, MAX_CONNECTIONS, STOP_RESERVE, Settings

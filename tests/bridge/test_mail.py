@@ -17,7 +17,7 @@ from certificates import certificate, context
 from mail_server import MailServer
 from modes import PATIENCE
 from plain_client import PASSWORD, Clock, ask
-from servers import RawServer, wait
+from servers import RawServer, free_port, wait
 
 from pymdc.bridge import Bridge, mail
 
@@ -95,9 +95,8 @@ def test_sender_can_be_set(data: Path) -> None:
 def test_mail_waits_for_a_server_that_is_down(
     data: Path, outbox: Path, log: Callable[[], str]
 ) -> None:
-    with MailServer() as server:
-        port = server.port
-    with Bridge(data, smtp=server.url) as bridge:
+    port = free_port()
+    with Bridge(data, smtp=f"smtp://127.0.0.1:{port}") as bridge:
         link = register(bridge)
         wait_until(lambda: "tried again in 0 s: [Errno 111] Connection refused" in log())
         assert link.rpartition("/")[2] not in log()
@@ -278,9 +277,9 @@ def test_mail_is_sent_once_although_two_bridges_have_one_folder(data: Path, outb
     [first] = outbox.iterdir()
     for number in range(20):
         shutil.copy(first, outbox / f"{number}.eml")
-    with MailServer() as server:
-        port = server.port
-    with Bridge(data, smtp=server.url), Bridge(data, smtp=server.url):
+    port = free_port()
+    url = f"smtp://127.0.0.1:{port}"
+    with Bridge(data, smtp=url), Bridge(data, smtp=url):
         with MailServer(port=port) as server:  # now both send
             wait_until(lambda: endings(outbox) == [])
     assert server.mails.qsize() == 21

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,15 @@ from typing import Any
 import pytest
 from fake_bridge import DATA, HASH, FakeBridge
 from modes import PATIENCE, Ask
+from servers import free_port
 
 import pymdc
 from pymdc import exceptions
 from pymdc.bridge import Bridge
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        return int(reserved.getsockname()[1])
-
-
 def test_client_reaches_bridge_started_after_failed_calls(ask: Ask) -> None:
-    port = closed_port()
+    port = free_port()
     with pymdc.Client(f"http://127.0.0.1:{port}", workers=1) as client:
         user = pymdc.api.Users("a@example.com", "pass", client=client)
         for _ in range(2):
@@ -34,7 +29,7 @@ def test_client_reaches_bridge_started_after_failed_calls(ask: Ask) -> None:
 
 
 def test_workers_are_free_after_failed_connections() -> None:
-    port, got = closed_port(), list[Any]()
+    port, got = free_port(), list[Any]()
     barrier = threading.Barrier(4)
 
     def meet(value: Any) -> None:
@@ -63,7 +58,7 @@ def test_download_succeeds_after_channels_were_unreachable(
     to: Any = path if target == "path" else file
     with FakeBridge() as fake, pymdc.Client(fake.endpoint) as client:
         files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
-        reachable, fake.channel = fake.channel, f"ws://127.0.0.1:{closed_port()}"
+        reachable, fake.channel = fake.channel, f"ws://127.0.0.1:{free_port()}"
         assert type(ask(files.download, HASH, to=to)) is exceptions.ConnectError
         assert list(tmp_path.iterdir()) == []
         assert file.getvalue() == b""
@@ -73,7 +68,7 @@ def test_download_succeeds_after_channels_were_unreachable(
 
 
 def test_upload_starts_again_after_bridge_was_unreachable(ask: Ask) -> None:
-    port = closed_port()
+    port = free_port()
     file = io.BytesIO(b"skipped" + DATA)
     file.seek(7)
     with pymdc.Client(f"http://127.0.0.1:{port}") as client:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from modes import Ask
 from processes import python
-from servers import RawServer, answer_all, read_request, written
+from servers import RawServer, answer_all, free_port, read_request, written
 
 import pymdc
 from pymdc import exceptions
@@ -506,8 +506,7 @@ def test_connection_broken_inside_tls_is_connection_lost_and_sent_once(
 
 
 def test_bridge_started_late_is_reached(ask: Ask) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
+    port = free_port()
     bridge = Bridge(port=port)
 
     class Starting(logging.Handler):

@@ -22,12 +22,6 @@ _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 Proxy = Callable[[Path, int, int, Path], AbstractContextManager[None]]
 
 
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def nginx(folder: Path, port: int, bridge_port: int, certificate: Path) -> Iterator[None]:
     """Run nginx with deploy/nginx.conf on *port*."""

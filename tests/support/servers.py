@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -81,6 +82,18 @@ def echoing(before: bytes, first: tuple[bytes, ...] = ()) -> Handler:
         connection.sendall(before + b"\r\n".join(lines) + b"\r\n\r\n")
 
     return handle
+
+
+def free_port() -> int:
+    """Return a free port, which no connection and no server on "a free port" gets meanwhile.
+
+    Systems give those from 32768 on. One of them, in a loop of tries to connect to it, may even
+    be connected to itself.
+    """
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class RawServer:

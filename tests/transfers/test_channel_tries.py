@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ import pytest
 from certificates import certificate, over_tls
 from channels import DATA, HASH, pointer, pointer_server, send_shard, websocket_port
 from modes import AT_ONCE, PATIENCE, Ask
-from servers import RawServer, full_port, wait
+from servers import RawServer, free_port, full_port, wait
 from websockets.sync.server import ServerConnection
 
 import pymdc
@@ -39,11 +38,6 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     logging.getLogger("pymdc").removeHandler(handler)
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        return int(reserved.getsockname()[1])
-
-
 def download(ask: Ask, channel: str, to: Any, **settings: Any) -> Any:
     with (
         pointer_server([pointer(channel)]) as endpoint,
@@ -58,7 +52,7 @@ def seconds(warnings: list[str]) -> list[float]:
 
 
 def test_channel_is_tried_three_times(ask: Ask, warnings: list[str]) -> None:
-    value = download(ask, f"ws://127.0.0.1:{closed_port()}", io.BytesIO())
+    value = download(ask, f"ws://127.0.0.1:{free_port()}", io.BytesIO())
     assert type(value) is exceptions.ConnectError
     first, second = seconds(warnings)
     assert len(warnings) == 2
@@ -68,7 +62,7 @@ def test_channel_is_tried_three_times(ask: Ask, warnings: list[str]) -> None:
 
 @pytest.mark.parametrize("failures", [1, 2])
 def test_channel_that_comes_up_late_is_reached(ask: Ask, failures: int) -> None:
-    port, to = closed_port(), io.BytesIO()
+    port, to = free_port(), io.BytesIO()
 
     def treat(connection: ServerConnection) -> None:
         connection.recv()
@@ -107,7 +101,7 @@ def test_cancel_ends_the_pause_before_a_channel_is_tried_again(
     logging.getLogger("pymdc").addHandler(handler)
     try:
         with (
-            pointer_server([pointer(f"ws://127.0.0.1:{closed_port()}")]) as endpoint,
+            pointer_server([pointer(f"ws://127.0.0.1:{free_port()}")]) as endpoint,
             pymdc.Client(endpoint) as client,
         ):
             files = pymdc.api.Files("b", None, client=client)
