@@ -222,10 +222,10 @@ class _Farewell(asyncio.Protocol):
         self._farewell_timer = self.loop.call_later(seconds, self._check_farewell_every, seconds)
 
     def _all_sent(self) -> bool:
-        """Return whether the system would take more of this connection.
+        """Return whether the system would take more; if so, asyncio has nothing left to send.
 
-        asyncio has nothing to send then. It does not tell itself: from Python 3.11 on, a transport
-        for TLS knows only what it has not encrypted yet.
+        asyncio can't be asked: from Python 3.11 on, a transport for TLS counts only what it has
+        not encrypted yet.
         """
         with selectors.DefaultSelector() as selector:
             try:

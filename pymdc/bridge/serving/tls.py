@@ -151,4 +151,4 @@ class SecureTransport:
 
     def free(self) -> None:
         """Let asyncio free what it keeps for a connection that has ended."""
-        self._transport.close()  # Python 3.10 would warn that it was not closed
+        self._transport.close()  # without this, Python 3.10 warns that it was not closed
