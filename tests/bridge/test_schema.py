@@ -101,7 +101,8 @@ def test_migrated_database_has_everything(old: Callable[[str], Path]) -> None:
         assert alice.ask("DELETE", f"/buckets/{other['id']}").status == 204
         assert alice.download(photos["id"], file_hash(b"abc")) == b"abc"
         assert ask(bridge, "GET", f"/activations/{ACTIVATION}").json["email"] == "bob@example.com"
-    assert execute(data, "SELECT used FROM buckets") == [(3,)]
+    assert execute(data, "SELECT used, files FROM buckets") == [(3, 2)]
+    assert execute(data, "SELECT count(*) FROM files") == [(2,)]
     assert execute(data, "PRAGMA foreign_key_check") == []
 
 

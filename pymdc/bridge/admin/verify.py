@@ -30,7 +30,15 @@ from pymdc.bridge.storage.tables import (
 _FILES_SIZE = sa.func.coalesce(
     sa.select(sa.func.sum(files.c.size)).where(files.c.bucket == buckets.c.id).scalar_subquery(), 0
 )
-_MISCOUNTED = sa.and_(buckets.c.removed.is_(None), buckets.c.used != _FILES_SIZE)
+_FILES = (
+    sa.select(sa.func.count())
+    .select_from(files)
+    .where(files.c.bucket == buckets.c.id)
+    .scalar_subquery()
+)
+_MISCOUNTED = sa.and_(
+    buckets.c.removed.is_(None), sa.or_(buckets.c.used != _FILES_SIZE, buckets.c.files != _FILES)
+)
 
 
 def verify(folder: DataFolder, repair: bool) -> Report:
@@ -139,7 +147,8 @@ def _repair(folder: DataFolder, objects: list[str]) -> int:
             folder.objects.set_aside([name])
             number += 1
     with folder.database.write() as connection:
-        connection.execute(sa.update(buckets).where(_MISCOUNTED).values(used=_FILES_SIZE))
+        right = {"used": _FILES_SIZE, "files": _FILES}
+        connection.execute(sa.update(buckets).where(_MISCOUNTED).values(right))
     return number
 
 

@@ -34,7 +34,8 @@ def remove_files(
     parts = sa.select(file_shards.c.shard).select_from(joined).where(these).distinct()
     unneeded = connection.execute(parts).scalars().all()
     deleted = sa.delete(files).where(these).returning(files.c.size)
-    add_used(connection, bucket, -sum(connection.execute(deleted).scalars()), now)
+    sizes = connection.execute(deleted).scalars().all()
+    add_used(connection, bucket, -len(sizes), -sum(sizes), now)
     needed = sa.exists().where(file_shards.c.shard == shards.c.hash)
     delete = sa.delete(shards).where(~needed).returning(shards.c.object)
     objects: list[str] = []

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pymdc.bridge.storage.disk import sync_folder
 from pymdc.bridge.storage.tables import metadata
 
-NEWEST = "0002"
+NEWEST = "0003"
 _FIRST = "0000"  # of a database without a number
 _VERSIONS = sa.Table(
     "alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)

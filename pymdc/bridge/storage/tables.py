@@ -74,6 +74,7 @@ buckets = _table(
     sa.Column("transfer", sa.Float),
     _column("pubkeys", sa.JSON),
     _column("used", sa.BigInteger, server_default="0"),  # bytes of its files
+    _column("files", sa.BigInteger, server_default="0"),  # their number: to count them takes long
     sa.Column("changed", sa.BigInteger),  # when a file was added or removed last
     sa.Column("removed", sa.BigInteger),  # when; its files are being removed
 )

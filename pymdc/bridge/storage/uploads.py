@@ -84,7 +84,7 @@ def insert_file(
     if number is None:
         _rename_file(connection, values)
     else:
-        add_used(connection, file["bucket"], file["size"], now)
+        add_used(connection, file["bucket"], 1, file["size"], now)
         if parts and _insert_shards(connection, number, parts):
             return set()
     return _replace_damaged(connection, objects, parts)
@@ -100,7 +100,7 @@ def _rename_file(connection: sa.Connection, values: dict[str, Any]) -> None:
         raise no_room(connection, values)
     # The new objects are not needed; should the bridge be killed before it deletes them, it has
     # to know that they are older than this.
-    add_used(connection, values["bucket"], 0, values["now"])
+    add_used(connection, values["bucket"], 0, 0, values["now"])
 
 
 def _insert_shards(connection: sa.Connection, file: int, parts: Sequence[Shard]) -> bool:

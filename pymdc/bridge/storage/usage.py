@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ _GB = 10**9
 _BUCKET = sa.bindparam("bucket", type_=sa.String)
 _UPLOAD = sa.bindparam("upload", type_=sa.String)
 _SIZE = sa.bindparam("size", type_=sa.BigInteger)
+_FILES = sa.bindparam("files", type_=sa.BigInteger)
 _NOW = sa.bindparam("now", type_=sa.BigInteger)
 
 
@@ -66,7 +68,11 @@ _EXPLANATION = (
 _ADD_USED = (
     sa.update(buckets)
     .where(buckets.c.id == _BUCKET)
-    .values(used=buckets.c.used + _SIZE, changed=sa.func.coalesce(_NOW, buckets.c.changed))
+    .values(
+        used=buckets.c.used + _SIZE,
+        files=buckets.c.files + _FILES,
+        changed=sa.func.coalesce(_NOW, buckets.c.changed),
+    )
 )
 
 
@@ -92,9 +98,32 @@ def no_room(connection: sa.Connection, values: dict[str, Any]) -> Refused:
     return Refused(413, f"{whose} has no room for {size} bytes more: {text}")
 
 
-def add_used(connection: sa.Connection, bucket: str, size: int, now: int | None) -> None:
-    """Count *size* bytes more, or less if negative, in *bucket*."""
-    connection.execute(_ADD_USED, {"bucket": bucket, "size": size, "now": now})
+def add_used(
+    connection: sa.Connection, bucket: str, number: int, size: int, now: int | None
+) -> None:
+    """Count a *number* of files more in *bucket*, and their *size* in bytes; less if negative."""
+    values = {"bucket": bucket, "files": number, "size": size, "now": now}
+    connection.execute(_ADD_USED, values)
+
+
+def usage_of_user(
+    connection: sa.Connection, email: str, month: str
+) -> tuple[float | None, Sequence[sa.RowMapping]]:
+    """Return a user's own limit in GB, and *id*, *stored*, *files* and *transferred* of buckets."""
+    limit = connection.execute(sa.select(users.c.storage).where(users.c.email == email)).scalar()
+    this_month = sa.and_(transfers.c.bucket == buckets.c.id, transfers.c.month == month)
+    statement = (
+        sa.select(
+            buckets.c.id,
+            buckets.c.used.label("stored"),
+            buckets.c.files,
+            sa.func.coalesce(transfers.c.size, 0).label("transferred"),
+        )
+        .outerjoin_from(buckets, transfers, this_month)
+        .where(buckets.c.user == email, buckets.c.removed.is_(None))
+        .order_by(buckets.c.number)
+    )
+    return limit, connection.execute(statement).mappings().all()
 
 
 def spend_transfer(connection: sa.Connection, bucket: sa.RowMapping, month: str, size: int) -> None:
