@@ -55,6 +55,16 @@ class Buckets(Resource):
         """
         return self._call(callback, self.key_pair, "GET", "buckets")
 
+    def usage(self, callback: Callback | None = None) -> Answer:
+        """Return ``{stored, limit, disk_free, buckets: [{id, stored, files, transferred}]}``.
+
+        Sizes are in bytes, and *transferred* in this calendar month (UTC); *limit* is in GB, and
+        None without a limit.
+        Signed with the key pair.
+        With *callback*, return a `Call` at once.
+        """
+        return self._call(callback, self.key_pair, "GET", "usage")
+
     def __repr__(self) -> str:
         return f"<Buckets of {self.key_pair}>"
 

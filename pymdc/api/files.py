@@ -43,7 +43,9 @@ class Files(Resource):
         after: Text | None = None,
         name: Text | None = None,
     ) -> Answer:
-        """Return the entries: ``[{bucket, mimetype, filename, size, hash}]``.
+        """Return the entries: ``[{bucket, mimetype, filename, size, hash, created}]``.
+
+        *created* is when the file was stored, in UTC as ISO 8601 says; None if it is not known.
 
         At most *limit* of them, those that follow the file with the hash *after*, or those with
         the file name *name*; the bridge of 2016 returns all of them nevertheless.
@@ -144,6 +146,16 @@ class Files(Resource):
             return value if refused(value) else {"bucket": path[1], "hash": name, **value}
 
         return client.run(pull, callback, transfer=True)
+
+    def rename(self, file_hash: Text, name: Text, callback: Callback | None = None) -> Answer:
+        """Give the file another *name*; the value is its entry, as in `list`.
+
+        As in an upload, a name is cut at its last "/", and the hash is the name if it is empty.
+        Signed with the key pair.
+        With *callback*, return a `Call` at once.
+        """
+        file, params = text(file_hash, "the file's hash"), {"filename": text(name, "the name")}
+        return self._call(callback, self.key_pair, "PATCH", *self._path, file, params=params)
 
     def delete(self, file_hash: Text, callback: Callback | None = None) -> Answer:
         """Delete the file; the value is ''. Signed with the key pair.

@@ -154,7 +154,8 @@ def test_file_is_uploaded_and_downloaded(
     assert entry["mimetype"] == "image/jpeg"
     assert entry["size"] == 100_000
     assert entry["hash"] == file_hash(photo.read_bytes())
-    assert ask(files.list) == [entry]
+    [listed] = ask(files.list)
+    assert listed == {**entry, "created": listed["created"]}
     target = tmp_path / "back.jpg"
     assert ask(files.download, entry["hash"], to=target) == {
         "bucket": entry["bucket"],
@@ -167,6 +168,27 @@ def test_file_is_uploaded_and_downloaded(
     assert ask(files.delete, entry["hash"]) == ""
     assert ask(files.list) == []
     assert ask(files.delete, entry["hash"]) == {"error": "File not found"}
+
+
+def test_file_is_renamed(ask: Ask, bucket: Bucket, photo: Path) -> None:
+    entry = ask(bucket.files.upload, photo)
+    renamed = ask(bucket.files.rename, entry["hash"].encode(), "folder/ü.jpg")
+    assert renamed == {**entry, "filename": "ü.jpg", "created": renamed["created"]}
+    assert ask(bucket.files.list) == [renamed]
+    assert ask(bucket.files.rename, "0" * 40, "x") == {"error": "File not found"}
+    with pytest.raises(TypeError, match="the name"):
+        bucket.files.rename(entry["hash"], NONE)
+
+
+def test_usage_counts_files_and_bytes(
+    ask: Ask, account: Account, bucket: Bucket, photo: Path, client: pymdc.Client
+) -> None:
+    bucket.files.upload(photo)
+    usage = ask(Buckets(account.key_pair, client=client).usage)
+    [counted] = usage["buckets"]
+    assert counted == {**{"id": bucket.bucket_id, "stored": 100_000, "files": 1, "transferred": 0}}
+    assert (usage["stored"], usage["limit"]) == (100_000, None)
+    assert usage["disk_free"] > 0
 
 
 def test_tokens_work_as_in_2016(ask: Ask, bucket: Bucket, photo: Path) -> None:

@@ -34,6 +34,7 @@ SURFACE = {
         "(self, name, storage, transfer, key_pairs, callback=None)"
     ),
     "pymdc.api.buckets.Buckets.list": "(self, callback=None)",
+    "pymdc.api.buckets.Buckets.usage": "(self, callback=None)",
     "pymdc.api.buckets.Bucket": "(bucket_id, key_pair)",
     "pymdc.api.buckets.Bucket.list": "(self, callback=None)",
     "pymdc.api.buckets.Bucket.patch": "(self, params, callback=None)",
@@ -43,6 +44,7 @@ SURFACE = {
     "pymdc.api.files.Files.token": "(self, operation, callback=None)",
     "pymdc.api.files.Files.upload": "(self, path, token=None, callback=None)",
     "pymdc.api.files.Files.download": "(self, file_hash, token=None, callback=None)",
+    "pymdc.api.files.Files.rename": "(self, file_hash, name, callback=None)",
     "pymdc.api.files.Files.delete": "(self, file_hash, callback=None)",
     "pymdc.keypair.ECDSA": "(public_key=None, private_key=None)",
     "pymdc.keypair.ECDSA.get_public_key": "(self, f='hex', public_key=None)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import sqlite3
@@ -13,7 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plain_client import DATA, Count, Rows, User, address, ask, form, head, pull, upload_headers
+from plain_client import (
+    DATA,
+    Clock,
+    Count,
+    Rows,
+    User,
+    address,
+    ask,
+    form,
+    head,
+    pull,
+    upload_headers,
+)
 from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
@@ -85,6 +98,53 @@ def test_list_has_a_limit_and_begins_after_a_file(
     assert names(alice, bucket, f"after={hashes[7]}") == []
     assert names(alice, bucket, f"name=f&after={hashes[4]}&limit=1") == ["f"]
     assert names(alice, bucket, f"name=f&after={hashes[5]}") == []
+
+
+def test_list_tells_when_a_file_was_stored(alice: User, bucket: str, data: Path) -> None:
+    entry = alice.upload(bucket, DATA).json
+    files = f"/buckets/{bucket}/files"
+    assert alice.ask("GET", files).json == [{**entry, "created": "2016-03-24T12:00:00.000Z"}]
+    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+        connection.execute("UPDATE files SET created = NULL")  # as in an older database
+    assert alice.ask("GET", files).json == [{**entry, "created": None}]
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("Grüße ☃.txt", "Grüße ☃.txt"),
+        ("/etc/passwd", "passwd"),
+        ("C:\\a\\b.txt", "b.txt"),
+        ("", file_hash(DATA)),
+        ("folder/", file_hash(DATA)),
+    ],
+)
+def test_file_is_renamed_as_an_upload_names_it(
+    alice: User, bucket: str, clock: Clock, name: str, stored: str
+) -> None:
+    alice.upload(bucket, DATA)
+    files = f"/buckets/{bucket}/files"
+    [entry] = alice.ask("GET", files).json
+    clock.seconds += 1
+    reply = alice.ask("PATCH", f"{files}/{entry['hash']}", {"filename": name})
+    assert (reply.status, reply.json) == (200, {**entry, "filename": stored})
+    assert alice.ask("GET", files).json == [reply.json]
+    assert alice.download(bucket, entry["hash"]) == DATA
+
+
+def test_rename_is_refused_with_what_is_wrong(alice: User, bucket: str) -> None:
+    alice.upload(bucket, DATA, "before")
+    path, bob = f"/buckets/{bucket}/files/{file_hash(DATA)}", User(alice.bridge, "bob")
+    expected = 'The body has no name of a file; expected {"filename": "..."}'
+    for fields in ({}, {"filename": None}, {"filename": 1}, {"filename": ["a"]}, {"name": "a"}):
+        assert alice.ask("PATCH", path, fields).error == (400, expected)
+    name = {"filename": "after"}
+    assert alice.ask("PATCH", path[:-1] + "0", name).error == (404, "File not found")
+    assert bob.ask("PATCH", path, name).error == (404, "Bucket not found")
+    assert ask(alice.bridge, "PATCH", path, json.dumps(name)).status == 401
+    pulling = {"x-token": alice.token(bucket, "PULL")}
+    assert ask(alice.bridge, "PATCH", path, json.dumps(name), pulling).status == 401
+    assert names(alice, bucket, "") == ["before"]
 
 
 def test_list_begins_after_no_file_of_another_bucket(alice: User, bucket: str) -> None:

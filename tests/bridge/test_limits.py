@@ -162,8 +162,11 @@ def test_key_and_signature_have_few_digits(alice: User, name: str, value: str) -
 
 def test_name_of_a_file_may_have_1024_characters(alice: User, bucket: str) -> None:
     assert alice.upload(bucket, DATA, 1024 * "n").json["filename"] == 1024 * "n"
-    told = "The name or the type of the file is too long"
-    assert alice.upload(bucket, DATA, 1025 * "n").error == (400, told)
+    told = 400, "The name of the file has more than 1024 characters"
+    assert alice.upload(bucket, DATA, 1025 * "n").error == told
+    path = f"/buckets/{bucket}/files/{HASH}"
+    assert alice.ask("PATCH", path, {"filename": 1025 * "n"}).error == told
+    assert alice.ask("PATCH", path, {"filename": 1024 * "m"}).json["filename"] == 1024 * "m"
 
 
 @pytest.mark.parametrize(("length", "status"), [(255, 200), (256, 400)])

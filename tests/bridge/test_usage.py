@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+import shutil
 import socket
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from plain_client import DATA, Clock, Count, Reply, Rows, User, address, form, pull
+from plain_client import DATA, Clock, Count, Reply, Rows, User, address, ask, form, pull
 from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
@@ -206,3 +208,56 @@ def test_damaged_object_is_stored_anew_by_the_next_upload(
         assert alice.upload(where, DATA).status == 200
         assert alice.download(bucket, file_hash(DATA)) == DATA
     assert objects() == 3
+
+
+def usage(user: User) -> Any:
+    reply = user.ask("GET", "/usage")
+    assert reply.status == 200
+    return reply.json
+
+
+def test_usage_is_that_of_the_user_in_this_month(
+    alice: User, clock: Clock, data: Path, rows: Rows
+) -> None:
+    assert usage(alice).pop("disk_free") > 0
+    first, second = alice.bucket(), alice.bucket()
+    bob = User(alice.bridge, "bob")
+    bob.upload(bob.bucket(), DATA)
+    name = alice.upload(first, DATA).json["hash"]
+    alice.upload(first, DATA, "again")
+    alice.upload(first, b"ab")
+    alice.download(first, name)
+    told = usage(alice)
+    free = told.pop("disk_free")
+    assert abs(free - shutil.disk_usage(data).free) < 10**9
+    assert told == {
+        "stored": 2502,
+        "limit": None,
+        "buckets": [
+            {"id": first, "stored": 2502, "files": 2, "transferred": 2500},
+            {"id": second, "stored": 0, "files": 0, "transferred": 0},
+        ],
+    }
+    clock.seconds += 31 * 86_400
+    assert alice.ask("DELETE", f"/buckets/{first}/files/{name}").status == 204
+    assert usage(alice)["buckets"][0] == {
+        **{"id": first, "stored": 2, "files": 1, "transferred": 0}
+    }
+    assert alice.ask("DELETE", f"/buckets/{first}").status == 204
+    assert [bucket["id"] for bucket in usage(alice)["buckets"]] == [second]
+    assert ask(alice.bridge, "GET", "/usage").status == 401
+
+
+def test_usage_tells_the_limit_of_the_user(data: Path) -> None:
+    with Bridge(data, user_limit=2.5, storage_limit=100) as bridge:
+        alice, bob = User(bridge, "alice"), User(bridge, "bob")
+        with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
+            connection.execute("UPDATE users SET storage = 7 WHERE email = ?", (bob.email,))
+        assert (usage(alice)["limit"], usage(bob)["limit"]) == (2.5, 7)
+
+
+def test_refused_and_broken_uploads_are_no_files(alice: User) -> None:
+    bucket = alice.bucket(storage=3 * KB)
+    assert alice.upload(bucket, DATA).status == 200
+    assert alice.upload(bucket, OTHER).status == 413
+    assert [each["files"] for each in usage(alice)["buckets"]] == [1]

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
+from pymdc import __version__
 from pymdc.bridge.auth import (
     Identity,
     account_holder,
@@ -22,7 +23,7 @@ from pymdc.bridge.auth import (
 )
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.routes import accounts, buckets, files, keys, uploads, users
+from pymdc.bridge.routes import accounts, buckets, files, keys, uploads, usage, users
 from pymdc.bridge.serving.request import Request, Response
 
 _API_VERSION = "0.3.0"  # of the bridge of 2016, whose protocol this is
@@ -42,10 +43,10 @@ class Route:
     """A row of the table.
 
     *handler* is called on a thread with the context, the request and the identity that
-    *authenticate* returned. The handler of a *streamed* route is a coroutine function, which is
-    given the context, the request and the body as it arrives, and authenticates by itself. That of
-    a *direct* route is one too, which the event loop runs at once, whatever waits; *authenticate*
-    must not block then.
+    *authenticate* returned. The handler of an *is_async* route is a coroutine function, which is
+    given the context and the request, and authenticates by itself. That of a *streamed* route is
+    one too, and is also given the body as it arrives. That of a *direct* route is one which the
+    event loop runs at once, whatever waits; *authenticate* must not block then.
     A *db_only* route only queries the database. *hashes_password* is true if it hashes one, which
     takes long, also where no password is checked.
     """
@@ -55,6 +56,7 @@ class Route:
     handler: Callable[..., Any]
     authenticate: Callable[[Context, Request], Identity]
     streamed: bool = False
+    is_async: bool = False
     direct: bool = False
     db_only: bool = True
     hashes_password: bool = False
@@ -75,7 +77,7 @@ class Route:
         return re.compile(re.sub(_PARAMETER, r"(?P<\1>[^/]+)", self.path) + "/?", re.IGNORECASE)
 
 
-def describe(_context: Context, request: Request, _identity: Identity) -> Response:
+def describe(context: Context, request: Request, _identity: Identity) -> Response:
     """Describe the API."""
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
@@ -88,21 +90,21 @@ def describe(_context: Context, request: Request, _identity: Identity) -> Respon
             "security": _SECURITY[route.authenticate],
             "responses": {"default": {"description": 'The answer, or {"error": "..."}.'}},
         }
-    headers = {
-        name: {"type": "apiKey", "in": "header", "name": name}
-        for name in ("x-pubkey", "x-signature", "x-token")
-    }
+    places = {"x-pubkey": "header", "x-signature": "header", "x-token": "header", "token": "query"}
+    given = {name: {"type": "apiKey", "in": place, "name": name} for name, place in places.items()}
     info = {
         "title": "MetaDisk API",
         "description": "Files in buckets, which users and keys share",
         "version": _API_VERSION,
         "x-network-seed": request.channel_url,
+        "x-version": __version__,
+        "x-registration": context.registration,
     }
     description = {
         "swagger": "2.0",
         "info": info,
         "host": request.channel_url.partition("//")[2],
-        "securityDefinitions": {"basic": {"type": "basic"}} | headers,
+        "securityDefinitions": {"basic": {"type": "basic"}} | given,
         "paths": paths,
     }
     return Response(description)
@@ -128,7 +130,9 @@ ROUTES = (
     Route("GET", "/buckets/{id}/files", files.list_files, user),
     Route("PUT", "/buckets/{id}/files", uploads.upload, token_holder, streamed=True),
     Route("GET", "/buckets/{id}/files/{hash}", files.list_pointers, token_holder),
+    Route("PATCH", "/buckets/{id}/files/{hash}", files.rename, user),
     Route("DELETE", "/buckets/{id}/files/{hash}", files.remove, user, db_only=False),
+    Route("GET", "/usage", usage.show_usage, user),
 )
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from pymdc.bridge.auth import Identity
 from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.routes.multipart import base_name
 from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import BATCH, LIMIT_DIGITS, PAGE, TOKEN_LIFETIME
@@ -35,7 +36,7 @@ def list_files(context: Context, request: Request, identity: Identity) -> Respon
     with context.database.read() as connection:
         find_bucket(connection, request.bucket, identity.email)
         if "after" in wanted:
-            last = _find_file(connection, request.bucket, wanted["after"])
+            last = find_file(connection, request.bucket, wanted["after"])
             if last is None:
                 raise Refused(404, "File not found")
             statement = statement.where(files.c.number > last["number"])
@@ -57,9 +58,7 @@ def list_pointers(context: Context, request: Request, identity: Identity) -> Res
         bucket = find_bucket(connection, request.bucket)
         if not is_for(identity, request.bucket, "PULL"):
             raise not_authorized("PULL")
-        found = _find_file(connection, request.bucket, file_hash)
-        if found is None:
-            raise Refused(404, "The requested file was not found")
+        found = requested_file(connection, request.bucket, file_hash)
         give_back_transfer(connection, now)
         made = _Pointers(request.channel_url, found, now)
         spend_transfer(connection, bucket, made.month, found["size"])
@@ -85,7 +84,7 @@ class _Pointers:
 
     def add(self, connection: sa.Connection, now: int) -> list[dict[str, Any]]:
         """Make the next ones, and return them; `count` has to follow."""
-        parts = _find_shards(connection, *self._file, self._made)
+        parts = find_shards(connection, *self._file, self._made)
         spent = {"bucket": self._file[0], "month": self.month, "expires": now + TOKEN_LIFETIME}
         answer, rows = [], []
         for part in parts:
@@ -128,16 +127,39 @@ class _Pointers:
             add_transfer(connection, self._file[0], self.month, -self.left)
 
 
+def rename(context: Context, request: Request, identity: Identity) -> Response:
+    """Give a file another name; as in an upload, its hash is its name if the name is empty."""
+    file_hash, name = request.path_parameters["hash"], request.fields.get("filename")
+    if not isinstance(name, str):
+        raise Refused(400, 'The body has no name of a file; expected {"filename": "..."}')
+    this = files.c.bucket == request.bucket, files.c.hash == file_hash
+    renamed = sa.update(files).where(*this).values(filename=base_name(name) or file_hash)
+    with context.database.write() as connection:
+        find_bucket(connection, request.bucket, identity.email)
+        row = connection.execute(renamed.returning(files)).mappings().first()
+        if row is None:
+            raise Refused(404, "File not found")
+    return Response(_file_json(row))
+
+
 def remove(context: Context, request: Request, identity: Identity) -> Response:
     """Remove a file."""
     file_hash = request.path_parameters["hash"]
     with context.database.write() as connection:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
-        if _find_file(connection, bucket, file_hash) is None:
+        if find_file(connection, bucket, file_hash) is None:
             raise Refused(404, "File not found")
         objects = remove_files(connection, bucket, [file_hash], context.now())
     context.objects.delete(objects)
     return Response(status=204)
+
+
+def requested_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping:
+    """Return the row of a file that a token holder asks for; refuse with 404 if there is none."""
+    found = find_file(connection, bucket, file_hash)
+    if found is None:
+        raise Refused(404, "The requested file was not found")
+    return found
 
 
 def is_for(identity: Identity, bucket: str, operation: str) -> bool:
@@ -150,22 +172,24 @@ def not_authorized(operation: str) -> Refused:
     return Refused(401, _REFUSALS[operation])
 
 
-def _find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping | None:
+def find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping | None:
     """Return the row of a file, or None."""
     statement = sa.select(files).where(files.c.bucket == bucket, files.c.hash == file_hash)
     return connection.execute(statement).mappings().first()
 
 
-def _find_shards(
-    connection: sa.Connection, bucket: str, file_hash: str, first: int
+def find_shards(
+    connection: sa.Connection, bucket: str, file_hash: str, first: int, limit: int = BATCH
 ) -> Sequence[sa.RowMapping]:
-    """Return the hash and the size of at most `BATCH` shards of a file, from *first* on."""
+    """Return the rows of at most *limit* shards of a file, from *first* on."""
     joined, position = file_shards.join(files).join(shards), file_shards.c.position
     this = files.c.bucket == bucket, files.c.hash == file_hash, position >= first
-    statement = sa.select(shards.c.hash, shards.c.size).select_from(joined).where(*this)
-    return connection.execute(statement.order_by(position).limit(BATCH)).mappings().all()
+    statement = sa.select(shards).select_from(joined).where(*this)
+    return connection.execute(statement.order_by(position).limit(limit)).mappings().all()
 
 
 def _file_json(row: sa.RowMapping) -> dict[str, object]:
     """Return a file as the API shows it."""
-    return {name: row[name] for name in ("bucket", "mimetype", "filename", "size", "hash")}
+    names, created = ("bucket", "mimetype", "filename", "size", "hash"), row["created"]
+    shown = {"created": None if created is None else iso_time(created)}
+    return {name: row[name] for name in names} | shown

@@ -21,6 +21,14 @@ _PARAMETER = re.compile(r';\s*([^\s;=]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 _CHARSETS = {*aliases, *aliases.values()}  # the codec registry never forgets an unknown name
 
 
+def base_name(name: str) -> str:
+    """Return the last part of a file name, which may be empty; refuse a long one with 400."""
+    base = name.rpartition("/" if "/" in name else "\\")[2]
+    if len(base) > MAX_NAME:
+        raise Refused(400, f"The name of the file has more than {MAX_NAME} characters")
+    return base
+
+
 class FilePart:
     """The file in a body: the first part with a file name or the type octet-stream.
 
@@ -93,11 +101,10 @@ class FilePart:
             name = ""
         if self.filename is not None or name is None:
             return
-        name = name.rpartition("/" if "/" in name else "\\")[2]
-        if len(name) > MAX_NAME or len(kind) > MAX_KIND:
-            raise Refused(400, "The name or the type of the file is too long")
+        self.filename = base_name(name)
+        if len(kind) > MAX_KIND:
+            raise Refused(400, f"The type of the file has more than {MAX_KIND} characters")
         self._in_file = True
-        self.filename = name
         self.mimetype = kind or self.mimetype
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
