@@ -18,6 +18,7 @@ from pymdc.bridge.settings import MAX_CACHED_KEYS, MAX_KEY, MAX_SIGNATURE
 from pymdc.bridge.storage.tables import (
     disabled,
     find_bucket,
+    find_token,
     public_keys,
     redeem_token,
     tokens,
@@ -96,7 +97,30 @@ def token_holder(context: Context, request: Request) -> Identity:
 
 def present_token(context: Context, connection: sa.Connection, request: Request) -> Identity:
     """Use up the token of a request; refuse with 401 if there is none."""
-    row = redeem_token(connection, tokens, request.headers.get("x-token", ""), context.now())
+    token = request.headers.get("x-token", "")
+    return _token_identity(request, redeem_token(connection, tokens, token, context.now()))
+
+
+def token_bearer(context: Context, request: Request) -> Identity:
+    """Accept a token in the header or in the query, and leave it good."""
+    with context.database.read() as connection:
+        row = find_token(connection, tokens, _token_in_link(request), context.now())
+    return _token_identity(request, row)
+
+
+def spend_token_of_bearer(
+    context: Context, connection: sa.Connection, request: Request
+) -> Identity:
+    """Use up the token that `token_bearer` accepted; refuse with 401 if another request has."""
+    row = redeem_token(connection, tokens, _token_in_link(request), context.now())
+    return _token_identity(request, row)
+
+
+def _token_in_link(request: Request) -> str:
+    return request.headers.get("x-token") or request.query_parameters.get("token", "")
+
+
+def _token_identity(request: Request, row: sa.RowMapping | None) -> Identity:
     if row is None:
         raise Refused(401, "Invalid or expired token")
     identity = Identity(bucket=row["bucket"], operation=row["operation"])

@@ -19,9 +19,12 @@ import sqlalchemy as sa
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import (
     FORGOTTEN,
+    FRAME,
+    FRAMES_AT_ONCE,
     FREE_FAILURES,
     FREE_REGISTRATIONS,
     LONGEST_DELAY,
+    MANY_SENDING,
     MAX_ADDRESS,
     MAX_LISTS,
     MAX_OWN_HASHES,
@@ -178,6 +181,7 @@ class Load:
         self.wrong_passwords = Throttle(clock, "Too many wrong passwords", FREE_FAILURES)
         self.registrations = Throttle(clock, "Too many registrations", FREE_REGISTRATIONS)
         self.stopping = False
+        self._sending = 0  # channels and downloads
         self._folder = folder
         self._min_free = min_free
         self._claimed = 0  # bytes that are being written
@@ -202,6 +206,19 @@ class Load:
         finally:
             if not own.running and not own.waiting:
                 self._own_hashes.pop(owner.lower(), None)
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Count a channel or a download that sends while the block runs."""
+        self._sending += 1
+        try:
+            yield
+        finally:
+            self._sending -= 1
+
+    def block_size(self) -> int:
+        """Return how many bytes each of them may hold in memory."""
+        return FRAME * (FRAMES_AT_ONCE if self._sending <= MANY_SENDING else 1)
 
     def free(self) -> int:
         """Return how many bytes are free on the disk."""

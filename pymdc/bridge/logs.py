@@ -236,6 +236,11 @@ def printable(text: str) -> str:
     )
 
 
+def log_damage(fault: str) -> None:
+    """Log an object that cannot be sent."""
+    _faults.error("%s; admin verify says which files need it", fault)
+
+
 def log_fault(what: str, error: Exception) -> None:
     """Log that *what* failed; with a traceback, unless the message of *error* says everything."""
     if isinstance(error, DamagedDatabaseError):

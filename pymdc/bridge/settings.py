@@ -77,13 +77,17 @@ PROBE_SECONDS = 5.0  # for the database and the store, which take milliseconds
 MAX_PROBE_CONNECTIONS = 32  # on the port of the metrics, for which one program asks
 HISTOGRAM = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
+# Contents of files, by HTTP
+MAX_SENT_NAME = 255  # bytes of the file name in a header; most file systems take no longer one
+
 # Channels
 MAX_CHANNEL_MESSAGE = 64 * 1024  # bytes that a client may send, as of a body
 FRAMES_IN_TURN = 1024  # bytes of them; each frame takes long to parse, even if it is empty
 MAX_FRAMES = 1000  # that a client may send: one message, and some pings
 FIRST_MESSAGE_SECONDS = 10.0  # a client sends it at once
-FRAMES_AT_ONCE = 8  # of a shard, each of 64 KiB, that a channel holds in memory
-MANY_CHANNELS = 64  # that send; then each holds one frame in memory
+FRAME = 64 * 1024  # bytes, the most that the protocol allows
+FRAMES_AT_ONCE = 8  # of a shard, that a channel holds in memory
+MANY_SENDING = 64  # channels and downloads that send; then each holds one frame in memory
 CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
 
 # Accounts

@@ -9,8 +9,9 @@ from http.client import HTTPConnection, HTTPResponse
 import pytest
 from plain_client import PASSWORD, User, ask, basic
 
+import pymdc
 from pymdc.bridge import Bridge
-from pymdc.bridge.auth import token_holder
+from pymdc.bridge.auth import token_bearer, token_holder
 from pymdc.bridge.routes import ROUTES, Route
 
 
@@ -28,7 +29,7 @@ def test_path_parameters_keep_their_case(alice: User) -> None:
 
 def test_wrong_method_gets_405_with_the_allowed_ones(bridge: Bridge) -> None:
     reply = ask(bridge, "PUT", "/buckets/1/files/2")
-    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, DELETE")
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, PATCH, DELETE")
     assert ask(bridge, "HEAD", "/users").status == 405
 
 
@@ -50,7 +51,7 @@ def test_head_is_answered_as_get_without_the_body(alice: User, route: Route) -> 
     path, host = route.path.format(**parameters), alice.bridge.endpoint.removeprefix("http://")
 
     def headers() -> dict[str, str]:
-        if route.authenticate is token_holder:
+        if route.authenticate in (token_holder, token_bearer):
             return {"x-token": alice.token(parameters["id"], "PULL")}
         return basic(alice.email, PASSWORD)
 
@@ -92,9 +93,17 @@ def test_unknown_path_is_404_in_json(bridge: Bridge, path: str) -> None:
     assert reply.headers["content-type"] == "application/json; charset=utf-8"
 
 
+@pytest.mark.parametrize("registration", ["closed", "invite"])
+def test_description_tells_who_may_register(registration: str) -> None:
+    with Bridge(registration=registration) as bridge:
+        assert ask(bridge, "GET", "/").json["info"]["x-registration"] == registration
+
+
 def test_description_names_every_route(bridge: Bridge) -> None:
     document = ask(bridge, "GET", "/").json
     assert document["info"]["version"] == "0.3.0"
+    assert document["info"]["x-version"] == pymdc.__version__
+    assert document["info"]["x-registration"] == "open"
     assert document["info"]["title"] == "MetaDisk API"
     assert document["info"]["description"]
     assert document["host"] == bridge.endpoint.removeprefix("http://")

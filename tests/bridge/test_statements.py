@@ -79,6 +79,7 @@ def prepared(alice: User, bucket: str) -> dict[str, Ask]:
     """Return a request for each route; everything that they need exists."""
     key, pulling = Key("other").public, {"x-token": alice.token(bucket, "PULL")}
     pushing = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
+    content_token = alice.token(bucket, "PULL")
     alice.upload(bucket, DATA[::-1])
     pointer = alice.pointers(bucket, file_hash(DATA[::-1])).json[0]
     fields = {"email": "carol@example.com", "password": PASSWORD}
@@ -108,6 +109,13 @@ def prepared(alice: User, bucket: str) -> dict[str, Ask]:
         "GET /buckets/{id}/files/{hash}": lambda alice, _: ask(
             alice.bridge, "GET", f"{files}/{FILE}", None, pulling
         ),
+        "PATCH /buckets/{id}/files/{hash}": lambda alice, _: alice.ask(
+            "PATCH", f"{files}/{FILE}", {"filename": "b.bin"}
+        ),
+        "GET /buckets/{id}/files/{hash}/content": lambda alice, _: ask(
+            alice.bridge, "GET", f"{files}/{FILE}/content", None, {"x-token": content_token}
+        ),
+        "GET /usage": lambda alice, _: alice.ask("GET", "/usage"),
         "PULL": lambda _alice, _: pull(pointer),
         "DELETE /buckets/{id}/files/{hash}": lambda alice, _: alice.ask(
             "DELETE", f"{files}/{FILE}"

@@ -17,13 +17,14 @@ from pymdc.bridge.auth import (
     Identity,
     account_holder,
     anybody,
+    token_bearer,
     token_holder,
     user,
     user_or_listed_key,
 )
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.routes import accounts, buckets, files, keys, uploads, usage, users
+from pymdc.bridge.routes import accounts, buckets, content, files, keys, uploads, usage, users
 from pymdc.bridge.serving.request import Request, Response
 
 _API_VERSION = "0.3.0"  # of the bridge of 2016, whose protocol this is
@@ -35,6 +36,7 @@ _SECURITY = {
     user_or_listed_key: _BASIC_OR_KEY,
     account_holder: [{"basic": []}],
     token_holder: [{"x-token": []}],
+    token_bearer: [{"x-token": []}, {"token": []}],
 }
 
 
@@ -132,6 +134,7 @@ ROUTES = (
     Route("GET", "/buckets/{id}/files/{hash}", files.list_pointers, token_holder),
     Route("PATCH", "/buckets/{id}/files/{hash}", files.rename, user),
     Route("DELETE", "/buckets/{id}/files/{hash}", files.remove, user, db_only=False),
+    Route("GET", "/buckets/{id}/files/{hash}/content", content.send, token_bearer, is_async=True),
     Route("GET", "/usage", usage.show_usage, user),
 )
 

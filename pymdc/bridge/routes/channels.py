@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from functools import partial
 from typing import Any
 
@@ -13,13 +12,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.logs import Entry, log_fault
-from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, FRAMES_AT_ONCE, MANY_CHANNELS
+from pymdc.bridge.logs import Entry, log_damage, log_fault
+from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, FRAME
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
-
-_FRAME = 65536  # bytes, the most that the protocol allows
-_BLOCK = FRAMES_AT_ONCE * _FRAME
-_log = logging.getLogger("pymdc.bridge")
 
 
 class Channels:
@@ -59,13 +54,14 @@ class Channels:
         try:
             redeem = partial(_redeem_pointer, self._context, message, entry)
             shard = await self._context.threads.run_db_only(self._context.load.run, redeem)
-            while entry.sent < shard["size"]:
-                sent = await self._send_block(socket, shard["object"], entry.sent)
-                if not sent:
-                    sizes = f"{entry.sent:,} of {shard['size']:,} bytes"
-                    fault = f"object {shard['object']} has {sizes}"
-                    return await _report_damage(socket, fault, "The shard is damaged")
-                entry.sent += sent
+            with self._context.load.sending():
+                while entry.sent < shard["size"]:
+                    sent = await self._send_block(socket, shard["object"], entry.sent)
+                    if not sent:
+                        sizes = f"{entry.sent:,} of {shard['size']:,} bytes"
+                        fault = f"object {shard['object']} has {sizes}"
+                        return await _report_damage(socket, fault, "The shard is damaged")
+                    entry.sent += sent
         except Refused as refused:
             entry.note = refused.message
             await socket.send_json({"code": refused.status, "message": refused.message})
@@ -87,17 +83,17 @@ class Channels:
 
     async def _send_block(self, socket: WebSocket, name: str, start: int) -> int:
         """Send one block of an object, wait until the client has read it, return its size."""
-        size = _BLOCK if len(self._sending) <= MANY_CHANNELS else _FRAME
+        size = self._context.load.block_size()
         block = await self._context.threads.run(self._context.objects.read, name, start, size)
-        for offset in range(0, len(block), _FRAME):
-            frame = block[offset : offset + _FRAME]
+        for offset in range(0, len(block), FRAME):
+            frame = block[offset : offset + FRAME]
             await socket.send({"type": "websocket.send", "bytes": frame})
         return len(block)
 
 
 async def _report_damage(socket: WebSocket, fault: str, message: str) -> int:
     """Report an object that cannot be sent to the operator and to the client."""
-    _log.error("%s; admin verify says which files need it", fault)
+    log_damage(fault)
     await socket.send_json({"code": 500, "message": message})
     return 500
 

@@ -20,7 +20,7 @@ from pymdc.bridge.logs import Entry, log_fault
 from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
 from pymdc.bridge.serving.proxies import Origin, Proxies
-from pymdc.bridge.serving.request import Headers, Request, Response, to_json
+from pymdc.bridge.serving.request import Blocks, Headers, Request, Response, to_json
 from pymdc.bridge.settings import DRAIN_SECONDS, EXPECT_SECONDS, MAX_BODY
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
@@ -138,20 +138,27 @@ class App:
             # The line of the request says its path, without an activation token in it.
             log_fault(f"the {scope['method']} request {entry.request}", error)
             response = Response({"error": f"Internal error in request {entry.request}"}, 500)
+        status = response.status
         try:
-            if response.pages is None:
-                entry.sent = await _send(response, headers, body, send)
-            else:
+            if response.blocks is not None:
+                await self._send_blocks(response.blocks, response, headers, body, send, entry)
+            elif response.pages is not None:
                 await self._send_pages(response, headers, body, send, entry)
-        except (Refused, asyncio.CancelledError) as error:  # in the middle of the pages
-            entry.note = str(error) or "The bridge is stopping"
-        except Exception as error:  # noqa: BLE001  # as above; the list ends in the middle
+            else:
+                entry.sent = await _send(response, headers, body, send)
+        except ClientDisconnect:
+            status, entry.note = 499, "The client has gone"
+        except asyncio.CancelledError:
+            entry.note = "The bridge is stopping"
+        except Refused as refused:  # in the middle of the pages or blocks
+            status, entry.note = refused.status, refused.message
+        except Exception as error:  # noqa: BLE001  # as above; the body ends in the middle
             log_fault(f"the {scope['method']} request {entry.request}", error)
         finally:
             entry.received = body.size
             if scope["method"] == "HEAD":
                 entry.sent = 0
-            entry.finish(response.status)
+            entry.finish(status)
         if response.afterwards is not None:
             await self._run_afterwards(response.afterwards)
 
@@ -192,6 +199,8 @@ class App:
         if not route.streamed:
             if content := await body.read():
                 request = replace(request, body=content)
+            if route.is_async:
+                return await route.handler(context, request)  # type: ignore[no-any-return]
             known = None
             checks = route.checks_password and request.credentials
             if checks or route.hashes_password:
@@ -231,6 +240,32 @@ class App:
             await context.threads.run_db_only(response.pages.close)
         await send({"type": "http.response.body", "body": b"]", "more_body": False})
         entry.sent += 1
+
+    async def _send_blocks(
+        self,
+        blocks: Blocks,
+        response: Response,
+        headers: Headers,
+        body: Body,
+        send: Send,
+        entry: Entry,
+    ) -> None:
+        """Send *blocks*, each when the client has read the one before."""
+        gone = asyncio.create_task(body.disconnect())
+        try:
+            with self._context.load.sending():
+                await _start(response.status, _fields(response, headers), send)
+                while blocks.left:
+                    block = await blocks.read()
+                    entry.sent += len(block)
+                    for part in block, b"":  # the second one waits until the first one is read
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                    if blocks.left and gone.done():
+                        raise ClientDisconnect
+        finally:
+            gone.cancel()
+            await blocks.close()
+        await send({"type": "http.response.body", "more_body": False})
 
     def _channel_url(self, origin: Origin) -> str:
         if self._url is not None:
@@ -291,7 +326,7 @@ async def _send(response: Response, headers: Headers, body: Body, send: Send) ->
     """
     content, unread = response.body, not body.ended
     fields = _fields(response, headers)
-    if response.status != 204:
+    if response.status not in (204, 304) and "Content-Length" not in dict(fields):
         fields.append(("Content-Length", str(len(content))))
     seconds = DRAIN_SECONDS
     if not body.begun and headers.get("expect", "").lower() == "100-continue":

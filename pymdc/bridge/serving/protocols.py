@@ -245,6 +245,7 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = _http_log
+        self.access_log = False  # its lines show the query, which may contain a token
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._make_room()

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
 from pymdc.bridge.errors import Refused
@@ -80,6 +80,21 @@ class Request:
         return (user, password) if scheme.lower() == "basic" and user and password else None
 
 
+class Blocks(Protocol):
+    """Bytes that are read as they are sent; *left* is how many are not read yet.
+
+    `close` is called at the end, whether all of them were sent or not.
+    """
+
+    left: int
+
+    async def read(self) -> memoryview:
+        """Return the next bytes; what it raises cuts the connection."""
+
+    async def close(self) -> None:
+        """Give back what was not sent."""
+
+
 @dataclass(frozen=True, repr=False)
 class Response:
     """A status, and a value to send as JSON; None is an empty body.
@@ -87,6 +102,7 @@ class Response:
     *pages* are sent instead of a value: lists, which are read as they are sent, as one list.
     To read or close them blocks; if one is refused, the connection is closed.
     *content* is sent instead as it is.
+    *blocks* are sent instead, as they are read; *headers* have their Content-Length.
     *piece* is called on a thread until it returns true, before the response is sent; between two
     calls it is the turn of other requests.
     *afterwards* is called on a thread when the response is sent, so that neither its value nor
@@ -98,6 +114,7 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
     pages: Generator[list[Any]] | None = None
     content: bytes = b""
+    blocks: Blocks | None = None
     piece: Callable[[], bool] | None = None
     afterwards: Callable[[], None] | None = None
 

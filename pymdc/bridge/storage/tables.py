@@ -211,6 +211,14 @@ def delete_expired(connection: sa.Connection, table: sa.Table, now: int) -> Sequ
     return connection.execute(statement).mappings().all()
 
 
+def find_token(
+    connection: sa.Connection, table: sa.Table, token: str, now: int
+) -> sa.RowMapping | None:
+    """Return the row of *token*; None as `redeem_token` does."""
+    this = sa.select(table).where(table.c.token == token, table.c.expires > now)
+    return connection.execute(this).mappings().first()
+
+
 def redeem_token(
     connection: sa.Connection, table: sa.Table, token: str, now: int
 ) -> sa.RowMapping | None:

@@ -1,0 +1,239 @@
+"""The content of files by plain HTTP, whole or in part (RFC 9110), for browsers, curl and links."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import NoReturn, TypeAlias
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+from pymdc.bridge.auth import spend_token_of_bearer, token_bearer
+from pymdc.bridge.context import Context, iso_time
+from pymdc.bridge.errors import Refused
+from pymdc.bridge.logs import log_damage
+from pymdc.bridge.routes.files import find_shards, is_for, not_authorized, requested_file
+from pymdc.bridge.serving.request import Request, Response
+from pymdc.bridge.settings import BATCH, MAX_SENT_NAME
+from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.tables import find_bucket
+from pymdc.bridge.storage.usage import add_transfer, give_back_transfer, spend_transfer
+
+_RANGE = re.compile(r"bytes=(?=[0-9-]*[0-9])([0-9]*)-([0-9]*)", re.IGNORECASE)
+_LONGEST_NUMBER = 18  # digits; no file is so large
+_ENTITY_TAG = re.compile(r'"([^"]*)"')
+_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)  # RFC 6838, 4.2
+_ATTRIBUTE = "!#$&+-.^_`|~"  # characters that are not escaped (RFC 8187, 3.2.1)
+_NOT_PLAIN = re.compile(r'[^ -~]|["\\%]')
+Fields: TypeAlias = tuple[tuple[str, str], ...]
+_ALWAYS = (
+    # Of a link with a token, and of a header that caches do not look at.
+    ("Cache-Control", "private, no-cache"),
+    ("Access-Control-Expose-Headers", "Accept-Ranges, Content-Disposition, Content-Range, ETag"),
+)
+# Whoever uploaded the file chose its type: a page in it must not act for the bridge's own pages.
+_HARMLESS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; sandbox"),
+)
+
+
+async def send(context: Context, request: Request) -> Response:
+    """Send the content of a file; GET spends a PULL token when it sends something of it."""
+    run = context.threads.run_db_only
+    file, shard_size = await run(partial(context.load.run, partial(_find, context, request)))
+    if _has_it(request.headers.get("if-none-match", ""), file["hash"]):
+        return Response(status=304, headers=_validators(file["hash"]))
+    part = _part(request, file)
+    wanted = part or range(file["size"])
+    fields = _fields(file, wanted) + (_content_range(part, file["size"]) if part else ())
+    if request.method == "HEAD":
+        return Response(headers=fields)
+    content = Content(context, file, shard_size, wanted)
+    await content.check()
+    spend = partial(_spend, context, request, len(wanted))
+    content.month = await run(partial(context.load.run, spend))
+    return Response(status=206 if part else 200, headers=fields, blocks=content)
+
+
+class Content:
+    """The *wanted* bytes of a file, which are read as they are sent.
+
+    All its shards have *shard_size* bytes, but the last one.
+    *month* is the month in which the bytes are counted as transfer.
+    """
+
+    month = ""
+
+    def __init__(
+        self, context: Context, file: sa.RowMapping, shard_size: int, wanted: range
+    ) -> None:
+        self.left = len(wanted)
+        self._context = context
+        self._file = file
+        self._shard_size = shard_size
+        self._end = wanted.stop
+        self._first = 0  # the number of the first of the shards that are known
+        self._shards: Sequence[sa.RowMapping] = ()
+
+    async def check(self) -> None:
+        """Refuse with 500 if the next bytes are known to be missing."""
+        if self.left:
+            await self._find_shards(self._place()[0])
+
+    async def read(self) -> memoryview:
+        """Return the next bytes; refuse if the file is damaged, or has been removed."""
+        number, offset = self._place()
+        if not self._first <= number < self._first + len(self._shards):
+            await self._find_shards(number)
+        size = min(self._context.load.block_size(), self.left, self._size(number) - offset)
+        block = await self._read(number, offset, size)
+        if len(block) < size:  # the object may have been removed or replaced
+            await self._find_shards(number)
+            block = await self._read(number, offset, size)
+        if len(block) < size:
+            _report_damage(f"object {self._shards[number - self._first]['object']} has no end")
+        self.left -= size
+        return block
+
+    async def close(self) -> None:
+        """Count what was not sent no longer."""
+        if self.left:
+            give_back = partial(self._context.load.run, self._give_back)
+            await self._context.threads.run_db_only(give_back)
+
+    def _place(self) -> tuple[int, int]:
+        """Return the number of the shard with the next byte, and the place of that byte in it."""
+        return divmod(self._end - self.left, self._shard_size)
+
+    def _size(self, number: int) -> int:
+        return min(self._shard_size, int(self._file["size"]) - number * self._shard_size)
+
+    async def _read(self, number: int, offset: int, size: int) -> memoryview:
+        name, read = self._shards[number - self._first]["object"], self._context.objects.read
+        try:
+            return await self._context.threads.run(read, name, offset, size)
+        except FileNotFoundError:
+            return memoryview(b"")
+
+    async def _find_shards(self, number: int) -> None:
+        """Find the shards from *number* on, and check that their objects are there."""
+        last = (self._end - 1) // self._shard_size
+        find = partial(self._query, number, min(last - number + 1, BATCH))
+        self._first, self._shards = number, await self._context.threads.run_db_only(find)
+        if not self._shards:
+            raise Refused(404, "The file was removed while it was sent")
+        sizes = [(row["object"], self._size(number + n)) for n, row in enumerate(self._shards)]
+        await self._context.threads.run(_check_objects, self._context.objects, sizes)
+
+    def _query(self, first: int, count: int) -> Sequence[sa.RowMapping]:
+        with self._context.database.read() as connection:
+            this = self._file["bucket"], self._file["hash"]
+            return find_shards(connection, *this, first, count)
+
+    def _give_back(self) -> None:
+        with self._context.database.write(durable=False) as connection:
+            add_transfer(connection, self._file["bucket"], self.month, -self.left)
+
+
+def _find(context: Context, request: Request) -> tuple[sa.RowMapping, int]:
+    """Return the row of the file, and the size of its first shard."""
+    identity, bucket = token_bearer(context, request), request.bucket
+    with context.database.read() as connection:
+        find_bucket(connection, bucket)
+        if not is_for(identity, bucket, "PULL"):
+            raise not_authorized("PULL")
+        file = requested_file(connection, bucket, request.path_parameters["hash"])
+        shards = find_shards(connection, bucket, file["hash"], 0, 1)
+        return file, shards[0]["size"] if shards else 1
+
+
+def _spend(context: Context, request: Request, size: int) -> str:
+    """Spend the token, and *size* bytes of the transfer; return the month of which."""
+    now = context.now()
+    month = iso_time(now)[:7]
+    with context.database.write(durable=False) as connection:
+        spend_token_of_bearer(context, connection, request)
+        bucket = find_bucket(connection, request.bucket)
+        give_back_transfer(connection, now)
+        spend_transfer(connection, bucket, month, size)
+    return month
+
+
+def _check_objects(objects: ObjectStore, sizes: Sequence[tuple[str, int]]) -> None:
+    for name, size in sizes:
+        found = objects.size(name)
+        if found is None:
+            _report_damage(f"object {name} is missing")
+        if found != size:
+            _report_damage(f"object {name} has {found:,} of {size:,} bytes")
+
+
+def _report_damage(fault: str) -> NoReturn:
+    log_damage(fault)
+    raise Refused(500, "The file is damaged")
+
+
+def _has_it(condition: str, file_hash: str) -> bool:
+    """Say whether the header If-None-Match names the file."""
+    return condition.strip() == "*" or file_hash in _ENTITY_TAG.findall(condition)
+
+
+def _part(request: Request, file: sa.RowMapping) -> range | None:
+    """Return which bytes are asked for, or None for all; refuse with 416 if there are none.
+
+    What is not one range of bytes is ignored, as RFC 9110 14.2 allows.
+    """
+    found, size = _RANGE.fullmatch(request.headers.get("range", "").strip()), file["size"]
+    if found is None or request.method == "HEAD":
+        return None
+    if request.headers.get("if-range", f'"{file["hash"]}"') != f'"{file["hash"]}"':
+        return None
+    first, last = found.groups()
+    if first:
+        part = range(_number(first), min(size, _number(last) + 1) if last else size)
+    else:
+        part = range(max(0, size - _number(last)), size)
+    if (first and last and _number(last) < _number(first)) or (not size and not first and last):
+        return None  # it is no range; or the last bytes of an empty file, which are all of it
+    if not part:
+        raise Refused(416, f"The file has {size} bytes", Content_Range=f"bytes */{size}")
+    return part
+
+
+def _number(digits: str) -> int:
+    """Return the number in *digits*, or one that is larger than every file."""
+    digits = digits.lstrip("0")
+    return 10**_LONGEST_NUMBER if len(digits) > _LONGEST_NUMBER else int(digits or 0)
+
+
+def _validators(file_hash: str) -> Fields:
+    return (*_ALWAYS, ("ETag", f'"{file_hash}"'), ("Accept-Ranges", "bytes"))
+
+
+def _fields(file: sa.RowMapping, wanted: range) -> Fields:
+    """Return the headers of the answer with the *wanted* bytes."""
+    known = _MEDIA_TYPE.fullmatch(file["mimetype"])
+    return (
+        *_validators(file["hash"]),
+        *_HARMLESS,
+        ("Content-Type", file["mimetype"] if known else "application/octet-stream"),
+        ("Content-Disposition", disposition(file["filename"])),
+        ("Content-Length", str(len(wanted))),
+    )
+
+
+def _content_range(part: range, size: int) -> Fields:
+    return (("Content-Range", f"bytes {part[0]}-{part[-1]}/{size}"),)
+
+
+def disposition(name: str) -> str:
+    """Return the header Content-Disposition of a file called *name*, as RFC 6266 says."""
+    encoded, half = name.encode(), MAX_SENT_NAME // 2
+    if len(encoded) > MAX_SENT_NAME:  # without its middle, so that it keeps its ending
+        name = "".join(end.decode("utf-8", "ignore") for end in (encoded[:half], encoded[-half:]))
+    plain = _NOT_PLAIN.sub("_", name)
+    extended = f"; filename*=UTF-8''{quote(name, safe=_ATTRIBUTE)}" if plain != name else ""
+    return f'attachment; filename="{plain}"{extended}'
