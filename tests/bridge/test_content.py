@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from certificates import certificate
 from plain_client import DATA, Clock, Reply, User, accepts, address, ask, form, head, upload_headers
 from processes import MINUTE
 
@@ -446,3 +447,13 @@ def test_many_slow_readers_hold_up_nobody(large: Stored) -> None:
             wires.enter_context(begin(large))
         assert threading.active_count() <= before + MAX_IDLE_THREADS
         assert large.get({"Range": "bytes=-5"}).body == bytes(5)
+
+
+def test_content_is_the_file_within_tls(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem = certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    with Bridge(data, host="localhost", tls_cert=pem, tls_key=pem) as bridge:
+        content = 8 * MiB * DATA[:1] + 8 * MiB * DATA[1:2]
+        assert Stored(User(bridge, "alice"), content).get().body == content

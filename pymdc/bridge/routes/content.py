@@ -139,7 +139,7 @@ class Content:
 
 
 def _find(context: Context, request: Request) -> tuple[sa.RowMapping, int]:
-    """Return the row of the file, and the size of its first shard."""
+    """Return the row of the file that the holder of a token asks for, and its shards' size."""
     identity, bucket = token_bearer(context, request), request.bucket
     with context.database.read() as connection:
         find_bucket(connection, bucket)

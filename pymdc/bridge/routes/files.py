@@ -22,6 +22,15 @@ from pymdc.bridge.storage.tables import file_shards, files, find_bucket, pointer
 from pymdc.bridge.storage.usage import add_transfer, give_back_transfer, spend_transfer
 
 _LIMIT = re.compile(rf"[0-9]{{1,{LIMIT_DIGITS}}}")
+_THIS = files.c.bucket == sa.bindparam("in"), files.c.hash == sa.bindparam("its")
+_FILE = sa.select(files).where(*_THIS)
+_FILE_SHARDS = (
+    sa.select(shards)
+    .select_from(file_shards.join(files).join(shards))
+    .where(*_THIS, file_shards.c.position >= sa.bindparam("first"))
+    .order_by(file_shards.c.position)
+    .limit(sa.bindparam("count"))
+)
 _REFUSALS = {
     "PUSH": "Not authorized to store in bucket",
     "PULL": "Not authorized to retrieve from bucket",
@@ -174,18 +183,15 @@ def not_authorized(operation: str) -> Refused:
 
 def find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping | None:
     """Return the row of a file, or None."""
-    statement = sa.select(files).where(files.c.bucket == bucket, files.c.hash == file_hash)
-    return connection.execute(statement).mappings().first()
+    return connection.execute(_FILE, {"in": bucket, "its": file_hash}).mappings().first()
 
 
 def find_shards(
     connection: sa.Connection, bucket: str, file_hash: str, first: int, limit: int = BATCH
 ) -> Sequence[sa.RowMapping]:
     """Return the rows of at most *limit* shards of a file, from *first* on."""
-    joined, position = file_shards.join(files).join(shards), file_shards.c.position
-    this = files.c.bucket == bucket, files.c.hash == file_hash, position >= first
-    statement = sa.select(shards).select_from(joined).where(*this)
-    return connection.execute(statement.order_by(position).limit(limit)).mappings().all()
+    values = {"in": bucket, "its": file_hash, "first": first, "count": limit}
+    return connection.execute(_FILE_SHARDS, values).mappings().all()
 
 
 def _file_json(row: sa.RowMapping) -> dict[str, object]:

@@ -454,3 +454,5 @@ def _tell_fault_of_client(record: logging.LogRecord) -> bool:
 
 
 _log.addFilter(_tell_fault_of_client)
+# The line of the request says why its response was cut off.
+_http_log.addFilter(lambda record: "without completing response" not in record.getMessage())

@@ -160,6 +160,7 @@ _REDEEM = {
     table: sa.delete(table).where(table.c.token == sa.bindparam("its")).returning(table)
     for table in (tokens, pointers, resets)
 }
+_FIND = {tokens: sa.select(tokens).where(tokens.c.token == sa.bindparam("its"))}
 _USERS_BUCKET = sa.select(buckets).where(
     buckets.c.id == sa.bindparam("id"),
     buckets.c.removed.is_(None),
@@ -215,8 +216,8 @@ def find_token(
     connection: sa.Connection, table: sa.Table, token: str, now: int
 ) -> sa.RowMapping | None:
     """Return the row of *token*; None as `redeem_token` does."""
-    this = sa.select(table).where(table.c.token == token, table.c.expires > now)
-    return connection.execute(this).mappings().first()
+    row = connection.execute(_FIND[table], {"its": token}).mappings().first()
+    return row if row is not None and row["expires"] > now else None
 
 
 def redeem_token(
