@@ -137,7 +137,7 @@ class _Pointers:
 
 
 def rename(context: Context, request: Request, identity: Identity) -> Response:
-    """Give a file another name; as in an upload, its hash is its name if the name is empty."""
+    """Give a file another name, which is cut as that of an upload."""
     file_hash, name = request.path_parameters["hash"], request.fields.get("filename")
     if not isinstance(name, str):
         raise Refused(400, 'The body has no name of a file; expected {"filename": "..."}')
