@@ -154,17 +154,23 @@ def test_file_that_is_removed_meanwhile_is_not_damage(
     assert found(admin) == WHOLE
 
 
-def test_sums_are_checked_and_corrected(alice: User, bucket: str, data: Path, admin: Admin) -> None:
+@pytest.mark.parametrize("column", ["used", "files"])
+def test_sums_are_checked_and_corrected(
+    alice: User, bucket: str, data: Path, admin: Admin, column: str
+) -> None:
     alice.upload(bucket, DATA)
     other = alice.bucket()
     with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
-        connection.execute("UPDATE buckets SET used = used + 1 WHERE id = ?", [bucket])
+        wrong = f"UPDATE buckets SET {column} = {column} + 1 WHERE id = ?"
+        connection.execute(wrong, [bucket])
     done = admin("verify", "--repair")
     assert done.status == 1
     assert f"Wrong sums of files in: {bucket}.\nThe sums are corrected.\n" in done.text
     assert other not in done.text
     assert found(admin) == WHOLE
     assert admin("usage", "--json").json["used"] == 2500
+    [counted] = alice.ask("GET", "/usage").json["buckets"][:1]
+    assert (counted["stored"], counted["files"]) == (2500, 1)
 
 
 def test_faults_of_the_database_are_told(

@@ -32,10 +32,25 @@ IDS = [
 PATHS = [
     *("/", "//", "*", "", "/users", "/USERS/", "/keys", "/buckets", "/buckets/", "/health"),
     *("/buckets/ID", "/buckets/ID/files", "/buckets/ID/tokens", "/buckets/ID/files/ID"),
+    *("/buckets/ID/files/ID/content", "/usage", "/buckets/ID/files/ID/content/x"),
     *("/activations/ID", "/keys/ID", "/keys/%00", "/activations/", "/ready", "/metrics"),
     *("http://other.example/keys", "http://", "http://x:y@[::1]:99999/buckets", "x:/y", "/a#b"),
     *("/../../etc/passwd", "/%2e%2e/%2e%2e", "/\x01", "/\xff\xfe", "/a b", "/%0d%0aX:%20y"),
     *("/" + 5000 * "a", "/" + 3000 * "%41", "/" + 1000 * "a/", "/\\..\\", "/?" + 3000 * "&a"),
+]
+RANGES = [
+    *("bytes=0-", "bytes=-0", "bytes=0-,-0", "bytes=5-4", "bytes=-", "bytes=--1", "bytes=0-0,2-2"),
+    *("bytes=" + 5000 * "9" + "-", "bytes=-" + 5000 * "9", "bytes=" + 5000 * "0-,", "lines=1-2"),
+    *("bytes=\xb2-", "bytes= 0 - 1", "BYTES=1-2", "bytes=1-99999999999999999999", ""),
+]
+CONDITIONS = [
+    *(
+        "If-None-Match: *",
+        'If-None-Match: "x"',
+        'If-None-Match: W/"',
+        "If-None-Match: " + 5000 * '",',
+    ),
+    *('If-Range: "x"', "If-Range: Wed, 21 Oct 2015 07:28:00 GMT", 'If-Range: W/"x"', "If-Range:"),
 ]
 GOOD_PATHS = [path for path in PATHS if re.fullmatch(r"/[!-~]*", path)]
 QUERIES = [
@@ -369,7 +384,15 @@ class Nasty:
         token = self._user.token(self._bucket, "PULL") if self._choose.random() < 0.5 else "0" * 64
         method = self._one(["GET", "HEAD", "DELETE"])
         path = f"/buckets/{self._bucket}/files/{self._one([self._hash, *IDS])}"
-        return self._head(method, path, f"x-token: {token}", *self._fields()[:3])
+        fields = [f"x-token: {token}", *self._fields()[:3]]
+        if self._choose.random() < 0.5:
+            path += "/content"
+            if self._choose.random() < 0.3:
+                path += f"?token={token}"
+                del fields[0]
+            fields += [f"Range: {self._one(RANGES)}", self._one(CONDITIONS)]
+            self._choose.shuffle(fields)
+        return self._head(method, path, *fields)
 
     def _upgrade(self) -> bytes:
         fields = [

@@ -149,7 +149,7 @@ class App:
         except ClientDisconnect:
             status, entry.note = 499, "The client has gone"
         except asyncio.CancelledError:
-            entry.note = "The bridge is stopping"
+            status, entry.note = 499, "The bridge is stopping"
         except Refused as refused:  # in the middle of the pages or blocks
             status, entry.note = refused.status, refused.message
         except Exception as error:  # noqa: BLE001  # as above; the body ends in the middle
