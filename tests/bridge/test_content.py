@@ -21,7 +21,8 @@ from plain_client import DATA, Clock, Reply, User, accepts, address, ask, form, 
 from processes import MINUTE
 
 from pymdc.bridge import Bridge
-from pymdc.bridge.routes.content import Content, disposition
+from pymdc.bridge.routes.content import Content
+from pymdc.bridge.routes.content_headers import disposition
 from pymdc.bridge.settings import MANY_SENDING, MAX_IDLE_THREADS
 
 MiB = 1024 * 1024

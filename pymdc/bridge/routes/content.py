@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
-from typing import NoReturn, TypeAlias
-from urllib.parse import quote
+from typing import NoReturn
 
 import sqlalchemy as sa
 
@@ -14,48 +12,30 @@ from pymdc.bridge.auth import spend_token_of_bearer, token_bearer
 from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.logs import log_damage
+from pymdc.bridge.routes.content_headers import description, has_it, validators, wanted_range
 from pymdc.bridge.routes.files import find_shards, is_for, not_authorized, requested_file
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.settings import BATCH, MAX_SENT_NAME
+from pymdc.bridge.settings import BATCH
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import find_bucket
 from pymdc.bridge.storage.usage import add_transfer, give_back_transfer, spend_transfer
-
-_RANGE = re.compile(r"bytes=(?=[0-9-]*[0-9])([0-9]*)-([0-9]*)", re.IGNORECASE)
-_LONGEST_NUMBER = 18  # digits; no file is so large
-_ENTITY_TAG = re.compile(r'"([^"]*)"')
-_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)  # RFC 6838, 4.2
-_ATTRIBUTE = "!#$&+-.^_`|~"  # characters that are not escaped (RFC 8187, 3.2.1)
-_NOT_PLAIN = re.compile(r'[^ -~]|["\\%]')
-Fields: TypeAlias = tuple[tuple[str, str], ...]
-_ALWAYS = (
-    # Of a link with a token, and of a header that caches do not look at.
-    ("Cache-Control", "private, no-cache"),
-    ("Access-Control-Expose-Headers", "Accept-Ranges, Content-Disposition, Content-Range, ETag"),
-)
-# Whoever uploaded the file chose its type: a page in it must not act for the bridge's own pages.
-_HARMLESS = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Content-Security-Policy", "default-src 'none'; sandbox"),
-)
 
 
 async def send(context: Context, request: Request) -> Response:
     """Send the content of a file; GET spends a PULL token when it sends something of it."""
     run = context.threads.run_db_only
     file, shard_size = await run(partial(context.load.run, partial(_find, context, request)))
-    if _has_it(request.headers.get("if-none-match", ""), file["hash"]):
-        return Response(status=304, headers=_validators(file["hash"]))
-    part = _part(request, file)
-    wanted = part or range(file["size"])
-    fields = _fields(file, wanted) + (_content_range(part, file["size"]) if part else ())
+    if has_it(request.headers, file["hash"]):
+        return Response(status=304, headers=validators(file["hash"]))
     if request.method == "HEAD":
-        return Response(headers=fields)
-    content = Content(context, file, shard_size, wanted)
+        return Response(headers=description(file, None))
+    part = wanted_range(request.headers, file["hash"], file["size"])
+    content = Content(context, file, shard_size, part or range(file["size"]))
     await content.check()
-    spend = partial(_spend, context, request, len(wanted))
+    spend = partial(_spend, context, request, content.left)
     content.month = await run(partial(context.load.run, spend))
-    return Response(status=206 if part else 200, headers=fields, blocks=content)
+    status = 206 if part else 200
+    return Response(status=status, headers=description(file, part), blocks=content)
 
 
 class Content:
@@ -174,66 +154,3 @@ def _check_objects(objects: ObjectStore, sizes: Sequence[tuple[str, int]]) -> No
 def _report_damage(fault: str) -> NoReturn:
     log_damage(fault)
     raise Refused(500, "The file is damaged")
-
-
-def _has_it(condition: str, file_hash: str) -> bool:
-    """Say whether the header If-None-Match names the file."""
-    return condition.strip() == "*" or file_hash in _ENTITY_TAG.findall(condition)
-
-
-def _part(request: Request, file: sa.RowMapping) -> range | None:
-    """Return which bytes are asked for, or None for all; refuse with 416 if there are none.
-
-    What is not one range of bytes is ignored, as RFC 9110 14.2 allows.
-    """
-    found, size = _RANGE.fullmatch(request.headers.get("range", "").strip()), file["size"]
-    if found is None or request.method == "HEAD":
-        return None
-    if request.headers.get("if-range", f'"{file["hash"]}"') != f'"{file["hash"]}"':
-        return None
-    first, last = found.groups()
-    if first:
-        part = range(_number(first), min(size, _number(last) + 1) if last else size)
-    else:
-        part = range(max(0, size - _number(last)), size)
-    if (first and last and _number(last) < _number(first)) or (not size and not first and last):
-        return None  # it is no range; or the last bytes of an empty file, which are all of it
-    if not part:
-        raise Refused(416, f"The file has {size} bytes", Content_Range=f"bytes */{size}")
-    return part
-
-
-def _number(digits: str) -> int:
-    """Return the number in *digits*, or one that is larger than every file."""
-    digits = digits.lstrip("0")
-    return 10**_LONGEST_NUMBER if len(digits) > _LONGEST_NUMBER else int(digits or 0)
-
-
-def _validators(file_hash: str) -> Fields:
-    return (*_ALWAYS, ("ETag", f'"{file_hash}"'), ("Accept-Ranges", "bytes"))
-
-
-def _fields(file: sa.RowMapping, wanted: range) -> Fields:
-    """Return the headers of the answer with the *wanted* bytes."""
-    known = _MEDIA_TYPE.fullmatch(file["mimetype"])
-    return (
-        *_validators(file["hash"]),
-        *_HARMLESS,
-        ("Content-Type", file["mimetype"] if known else "application/octet-stream"),
-        ("Content-Disposition", disposition(file["filename"])),
-        ("Content-Length", str(len(wanted))),
-    )
-
-
-def _content_range(part: range, size: int) -> Fields:
-    return (("Content-Range", f"bytes {part[0]}-{part[-1]}/{size}"),)
-
-
-def disposition(name: str) -> str:
-    """Return the header Content-Disposition of a file called *name*, as RFC 6266 says."""
-    encoded, half = name.encode(), MAX_SENT_NAME // 2
-    if len(encoded) > MAX_SENT_NAME:  # without its middle, so that it keeps its ending
-        name = "".join(end.decode("utf-8", "ignore") for end in (encoded[:half], encoded[-half:]))
-    plain = _NOT_PLAIN.sub("_", name)
-    extended = f"; filename*=UTF-8''{quote(name, safe=_ATTRIBUTE)}" if plain != name else ""
-    return f'attachment; filename="{plain}"{extended}'
