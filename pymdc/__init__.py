@@ -16,7 +16,7 @@ The environment variable PYMDC_ENDPOINT names the bridge, unless a class is give
     >>> bucket.files.list(print)           # returns at once; print gets the answer on a worker
 
 If a call fails, it returns an exception or the bridge's refusal. `exceptions` shows the tree of
-these exceptions; `unwrap` raises them.
+these exceptions; `unwrap` raises them, and the blocking calls of ``Client(raises=True)`` do.
 """
 
 from __future__ import annotations

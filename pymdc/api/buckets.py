@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pymdc._arguments import Callback, Gigabytes, Text, gigabytes, text
+from pymdc._calls.raising import may_raise
 from pymdc._http.auth import Identity, check_identity
 from pymdc.api._resource import Resource
 from pymdc.api.files import Files
@@ -25,6 +26,7 @@ class Buckets(Resource):
         super().__init__(client)
         self.key_pair = check_identity(key_pair)
 
+    @may_raise
     def create(
         self,
         name: Text,
@@ -48,6 +50,7 @@ class Buckets(Resource):
         }
         return self._call(callback, self.key_pair, "POST", "buckets", params=params)
 
+    @may_raise
     def list(self, callback: Callback | None = None) -> Answer:
         """Return the user's buckets. Signed with the key pair.
 
@@ -74,6 +77,7 @@ class Bucket(Resource):
         self.key_pair = check_identity(key_pair)
         self.files = Files(bucket_id, key_pair, client=client)
 
+    @may_raise
     def list(self, callback: Callback | None = None) -> Answer:
         """Return the metadata of this bucket. Signed with the key pair.
 
@@ -81,6 +85,7 @@ class Bucket(Resource):
         """
         return self._call(callback, self.key_pair, "GET", *self._path)
 
+    @may_raise
     def patch(self, params: Mapping[str, Any], callback: Callback | None = None) -> Answer:
         """Change the fields in *params*: name, storage, transfer or pubkeys.
 
@@ -89,6 +94,7 @@ class Bucket(Resource):
         """
         return self._call(callback, self.key_pair, "PATCH", *self._path, params=params)
 
+    @may_raise
     def delete(self, callback: Callback | None = None) -> Answer:
         """Delete the bucket and its files; the value is ''. Signed with the key pair.
 

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from pymdc._arguments import Callback, Text, check_callback, check_count, text
 from pymdc._calls.cancel_scope import CancelScope
+from pymdc._calls.raising import may_raise
 from pymdc._http.auth import FetchedToken, Identity, Token, check_identity, check_token, identify
 from pymdc._http.request import Request, build_request, resource
 from pymdc._transfers.download import download_file
@@ -35,6 +36,7 @@ class Files(Resource):
         self.bucket_id = text(bucket_id, "the bucket's id")
         self.key_pair = check_identity(key_pair)
 
+    @may_raise
     def list(
         self,
         callback: Callback | None = None,
@@ -56,6 +58,7 @@ class Files(Resource):
                 params[key] = text(value, what)
         return self._call(callback, self.key_pair, "GET", *self._path, params=params)
 
+    @may_raise
     def token(self, operation: Text, callback: Callback | None = None) -> Answer:
         """Return a token for one *operation*, "PUSH" or "PULL"; it is valid for 5 minutes.
 
@@ -65,6 +68,7 @@ class Files(Resource):
         params = {"operation": text(operation, "the operation")}
         return self._call(callback, self.key_pair, "POST", *self._path[:2], "tokens", params=params)
 
+    @may_raise
     def upload(
         self,
         path: Given,
@@ -106,6 +110,7 @@ class Files(Resource):
 
         return client.run(push, callback, transfer=True)
 
+    @may_raise
     def download(
         self,
         file_hash: Text,
@@ -145,6 +150,7 @@ class Files(Resource):
 
         return client.run(pull, callback, transfer=True)
 
+    @may_raise
     def delete(self, file_hash: Text, callback: Callback | None = None) -> Answer:
         """Delete the file; the value is ''. Signed with the key pair.
 
