@@ -21,6 +21,9 @@ these exceptions; `unwrap` raises them, and the blocking calls of ``Client(raise
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 # First: on Python 3.11, urllib3 compiles its patterns slowly if imports are deeply nested.
 from pymdc.client import Client  # isort: skip
 
@@ -37,6 +40,7 @@ __all__ = [
     "Cancelled",
     "Client",
     "PymdcError",
+    "aio",
     "api",
     "keypair",
     "rest",
@@ -45,5 +49,16 @@ __all__ = [
 ]
 
 
+if TYPE_CHECKING:
+    from pymdc import aio
+
+
+def __getattr__(name: str) -> Any:
+    if name == "aio":  # it imports asyncio, which takes longer than all the rest
+        return importlib.import_module("pymdc.aio")
+    raise AttributeError(f"module 'pymdc' has no attribute {name!r}")
+
+
 def __dir__() -> list[str]:
-    return [name for name in globals() if not name.startswith("_") or name.startswith("__")]
+    names = {name for name in globals() if not name.startswith("_") or name.startswith("__")}
+    return sorted(names | {"aio"})
