@@ -15,7 +15,7 @@ from pymdc._http.request import Request, build_request, resource
 from pymdc._transfers.download import download_file
 from pymdc._transfers.progress import ProgressCallback, check_progress
 from pymdc._transfers.source import Given, Source
-from pymdc._transfers.target import Target, check_target
+from pymdc._transfers.target import Target, check_target, name_of
 from pymdc._transfers.upload import FileBody, body_of
 from pymdc.api._resource import Resource
 from pymdc.client import Answer, Client
@@ -85,7 +85,8 @@ class Files(Resource):
         The file name is *name*, or else the base name of the file, or else the hash of the file.
         *token* is a PUSH token; without it, a token is fetched with the key pair.
         *progress* is called on the worker with the number of bytes sent and the total, at most 20
-        times a second. If it raises, the transfer stops and that exception is the value.
+        times a second. If it raises, the transfer stops and that exception is the value. It may be
+        `pymdc.progress_bar`.
         The value is the entry of the file. It is an `IntegrityError` if the file grew or shrank
         meanwhile or, unless *verify* is False, if the bridge stored another hash.
         With *callback*, return a `Call` at once.
@@ -96,16 +97,17 @@ class Files(Resource):
 
         def push(scope: CancelScope) -> Answer:
             hasher = client.background_task() if verify else None
-            with body_of(source, scope, reporter, hasher) as body:
-                headers = {**body.headers, "x-filesize": str(body.size)}
-                request = Request("PUT", files_path, headers=headers, stream=body)
-                auth = given_token or FetchedToken(fetch_token, scope)
-                answer = client.send(request, auth, scope)
-                if refused(answer):
-                    return answer
-                _check_stored_hash(answer, body, scope.operation)
-                body.stored = True
-            reporter.finish(body.size)
+            with reporter.begin(source.name):
+                with body_of(source, scope, reporter, hasher) as body:
+                    headers = {**body.headers, "x-filesize": str(body.size)}
+                    request = Request("PUT", files_path, headers=headers, stream=body)
+                    auth = given_token or FetchedToken(fetch_token, scope)
+                    answer = client.send(request, auth, scope)
+                    if refused(answer):
+                        return answer
+                    _check_stored_hash(answer, body, scope.operation)
+                    body.stored = True
+                reporter.finish(body.size)
             return answer
 
         return client.run(push, callback, transfer=True)
@@ -145,7 +147,10 @@ class Files(Resource):
         target, renewable = check_target(to), given_token is None
 
         def pull(scope: CancelScope) -> Answer:
-            value = download_file(client, name, target, reporter, fetch_pointers, renewable, scope)
+            with reporter.begin(name_of(target) or name):
+                value = download_file(
+                    client, name, target, reporter, fetch_pointers, renewable, scope
+                )
             return value if refused(value) else {"bucket": path[1], "hash": name, **value}
 
         return client.run(pull, callback, transfer=True)

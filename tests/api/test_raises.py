@@ -90,7 +90,7 @@ def test_every_call_raises_with_one_frame_of_pymdc_and_without_secrets(
     own = [frame for frame in frames if frame.f_code.co_filename.startswith(PACKAGE)]
     assert own == frames[-1:]
     assert SECRET not in repr([frame.f_locals for frame in own])
-    assert own[0].f_locals.keys() == {"method"}
+    assert {*own[0].f_locals} == {"method"}
     assert error.__context__ is None
 
 
