@@ -6,6 +6,7 @@ terminal. No exception of this module reaches a transfer.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
@@ -101,6 +102,15 @@ class ProgressBar:
                     self._display = None
                     display.close()
 
+    def close(self) -> None:
+        """Remove all lines, as Python ends: after Ctrl-C a transfer may still be under way."""
+        if self._display is not None and self._lock.acquire(timeout=1):
+            with suppress(Exception):
+                self._display.draw([], None)
+                self._display.close()
+            self._display = None
+            self._lock.release()
+
     def __repr__(self) -> str:
         return "pymdc.progress_bar"
 
@@ -116,13 +126,13 @@ class _PlainDisplay:
         self._terminal = terminal
 
     def draw(self, lines: Sequence[Line], ended: Line | None) -> None:
-        """Clear what is below the cursor, and draw there."""
+        """Replace what is after the cursor; *ended* is printed in its line."""
         size = os.get_terminal_size(self._terminal.fileno())
-        last = "" if ended is None else _fit(ended, size.columns - 1) + "\n"
+        last = "" if ended is None else f"\r\x1b[K{_fit(ended, size.columns - 1)}\n"
         shown = [_fit(line, size.columns - 1) for line in lines[: max(1, size.lines - 2)]]
         below = "".join(f"\n\r{text}" for text in shown)
         back = f"\x1b[{len(shown)}A\r" if shown else ""
-        self._terminal.write(f"\r\x1b[J{last}{below}{back}")
+        self._terminal.write(f"\x1b[J{last}{below}{back}")
         self._terminal.flush()
 
     def close(self) -> None:
@@ -208,5 +218,6 @@ def _size(size: float) -> str:
 
 
 progress_bar = ProgressBar()
+atexit.register(progress_bar.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=progress_bar.__init__)  # type: ignore[misc]  # a new lock
