@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import re
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ def test_folder_example_takes_a_folder_and_draws_bars(tmp_path: Path) -> None:
     assert [row.split()[0] for row in rows[:-1]] == ["photo.jpg"] * 2
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="asyncio of Python 3.10 may log a Ctrl-C that hits a task"
+)
 def test_bot_listens_until_ctrl_c() -> None:
     script = (
         "import runpy, sys; sys.argv[1:] = ['--listen', '0']\n"
