@@ -168,9 +168,12 @@ class BridgeError(PymdcError):
 def unwrap(result: Any) -> Any:
     """Return the value of a call, or raise it: an exception, or `BridgeError` for a refusal."""
     error = error_of(result)
-    if error is not None:
+    if error is None:
+        return result
+    try:
         raise error
-    return result
+    finally:
+        del error, result  # the traceback refers to this frame: they would form a cycle
 
 
 def error_of(result: Any) -> BaseException | None:
