@@ -1,4 +1,4 @@
-"""Uploads from an asyncio program: calls are awaited, and the event loop stays free.
+"""Uploads from an asyncio program with pymdc.aio: the event loop stays free.
 
     .venv/bin/python examples/asyncio_app.py
 
@@ -11,25 +11,15 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pymdc
+from pymdc import aio
 from pymdc.bridge import Bridge
 
 FILES = 4
 SIZE = 2_000_000
 TICK = 0.01  # seconds
-
-
-async def ask(method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Call *method* with a callback, and await its answer; raise the answer if it is an error.
-
-    The callback does nothing; the handle is a future, which asyncio can await.
-    """
-    call = method(*arguments, **named, callback=lambda answer: None)
-    return pymdc.unwrap(await asyncio.wrap_future(call))
 
 
 async def tick(late: list[float]) -> None:
@@ -40,27 +30,31 @@ async def tick(late: list[float]) -> None:
         late.append(time.monotonic() - due)
 
 
-async def there_and_back(files: pymdc.api.Files, path: Path) -> bool:
+async def there_and_back(files: aio.Files, path: Path) -> bool:
     """Upload the file at *path*, download it, and say whether both are equal."""
-    entry = await ask(files.upload, path)
+    entry = await files.upload(path)
     print(f"{path.name} went up: {entry['size']} bytes", flush=True)
     back = path.with_suffix(".back")
-    await ask(files.download, entry["hash"], to=back)
+    await files.download(entry["hash"], to=back)
     print(f"{path.name} came back", flush=True)
     return back.read_bytes() == path.read_bytes()
 
 
-async def lesson(bridge: Bridge, client: pymdc.Client, paths: list[Path]) -> bool:
-    user = pymdc.api.Users("you@example.com", "a good password", client=client)
-    await ask(user.register)
-    await ask(user.activate, bridge.activation_key(user.username))
-    keys = pymdc.api.Keys(user)
-    await ask(keys.create)
+async def lesson(bridge: Bridge, paths: list[Path]) -> bool:
+    async with aio.Client(bridge.endpoint) as client:
+        return await upload_and_download(bridge, client, paths)
+
+
+async def upload_and_download(bridge: Bridge, client: aio.Client, paths: list[Path]) -> bool:
+    user = aio.Users("you@example.com", "a good password", client=client)
+    await user.register()
+    await user.activate(bridge.activation_key(user.username))  # usually the token comes by mail
+    keys = aio.Keys(user)
+    await keys.create()
     print("The account is there.", flush=True)
 
-    buckets = pymdc.api.Buckets(keys.key_pairs[0], client=client)
-    made = await ask(buckets.create, "photos", 10, 30, [])
-    files = pymdc.api.Bucket(made["id"], keys.key_pairs[0], client=client).files
+    made = await aio.Buckets(keys.key_pairs[0], client=client).create("photos", 10, 30, [])
+    files = aio.Bucket(made["id"], keys.key_pairs[0], client=client).files
     print("The bucket is there.", flush=True)
 
     late: list[float] = []
@@ -76,9 +70,9 @@ def main() -> None:
         paths = [Path(folder, f"photo{number}.jpg") for number in range(FILES)]
         for path in paths:
             path.write_bytes(random.randbytes(SIZE))
-        with Bridge() as bridge, pymdc.Client(bridge.endpoint) as client:
+        with Bridge() as bridge:
             try:
-                same = asyncio.run(lesson(bridge, client, paths))
+                same = asyncio.run(lesson(bridge, paths))
             except (pymdc.PymdcError, OSError) as error:
                 sys.exit(f"The lesson ends here: {error}")
         if not same:

@@ -1,9 +1,9 @@
-"""A window that uploads files and stays responsive: answers are passed to the Tk thread.
+"""A window that uploads files, with progress and cancel, and stays responsive.
 
     .venv/bin/python examples/tk_app.py [--demo]
 
-It starts a bridge of its own. With --demo it uploads a file by itself and closes, and exits
-with 0 only if the file is then in the list.
+It starts a bridge of its own. With --demo it cancels an upload and then uploads a file, and exits
+with 0 only if the list then has that file alone.
 """
 
 import random
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from tkinter import filedialog, ttk
-from typing import Any, BinaryIO
+from typing import Any
 
 import pymdc
 from pymdc.bridge import Bridge
@@ -30,8 +30,8 @@ Then = Callable[[Any], object]
 class Window:
     """Signs in, then uploads the chosen file, and lists the files in the bucket.
 
-    Only one thread may use Tk. A callback runs on a worker, so it only puts its answer into a
-    queue, which the Tk thread reads every few milliseconds.
+    Only one thread may use Tk. Callbacks and progress run on workers, so they only put what they
+    get into a queue, which the Tk thread reads every few milliseconds.
     """
 
     def __init__(self, root: tk.Tk, bridge: Bridge, client: pymdc.Client) -> None:
@@ -40,12 +40,13 @@ class Window:
         self.keys = pymdc.api.Keys(self.user)
         self.answers: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self.path: Path | None = None
-        self.file: BinaryIO | None = None  # during the upload
+        self.call: pymdc.Call | None = None  # during the upload
         self.status = tk.StringVar(root, "Signing in ...")
         self.percent = tk.IntVar(root, 0)
         self.lines = tk.Variable(root)
         self.choose_button = ttk.Button(root, text="Choose a file ...", command=self.choose)
         self.upload_button = ttk.Button(root, text="Upload", command=self.upload)
+        self.cancel_button = ttk.Button(root, text="Cancel", command=self.cancel)
         self.build()
         self.due = time.monotonic()
         self.latest = 0.0
@@ -57,6 +58,7 @@ class Window:
         for widget in (
             self.choose_button,
             self.upload_button,
+            self.cancel_button,
             ttk.Progressbar(self.root, variable=self.percent, length=400),
             ttk.Label(self.root, textvariable=self.status),
             tk.Listbox(self.root, listvariable=self.lines, width=60),
@@ -75,8 +77,6 @@ class Window:
                 self.answers.get_nowait()()
         except Empty:
             pass
-        if self.file is not None:
-            self.percent.set(100 * self.file.tell() // max(1, self.size))
         self.due = time.monotonic() + TICK / 1000
         self.root.after(TICK, self.take_answers)
 
@@ -85,9 +85,14 @@ class Window:
         try:
             then(pymdc.unwrap(answer))
         except (pymdc.PymdcError, OSError) as error:
-            self.say(f"It did not work: {error}")
-            self.close_file()
+            self.call = None
+            self.percent.set(0)
+            self.failed(error)
             self.allow(bool(self.keys.key_pairs))
+
+    def failed(self, error: Exception) -> None:
+        cancelled = isinstance(error, pymdc.Cancelled)
+        self.say("Cancelled." if cancelled else f"It did not work: {error}")
 
     def registered(self, answer: Any) -> None:
         token = self.bridge.activation_key(self.user.username)  # usually the token comes by mail
@@ -117,17 +122,21 @@ class Window:
 
     def upload(self) -> None:
         assert self.path
-        try:
-            self.file, self.size = self.path.open("rb"), self.path.stat().st_size
-        except OSError as error:
-            self.say(f"It did not work: {error}")
-            return
-        self.allow(False)
         self.say(f"{self.path.name}: on its way ...")
-        self.files.upload(self.file, callback=self.later(self.uploaded))
+        self.call = self.files.upload(
+            self.path, callback=self.later(self.uploaded), progress=self.progress
+        )
+        self.allow(False)
+
+    def progress(self, done: int, total: int | None) -> None:
+        self.answers.put(partial(self.percent.set, 100 * done // max(1, total or 1)))
+
+    def cancel(self) -> None:
+        if self.call is not None:
+            self.call.cancel()
 
     def uploaded(self, entry: Any) -> None:
-        self.close_file()
+        self.call = None
         self.percent.set(100)
         self.say(f"{entry['filename']}: {entry['size']} bytes went up.")
         self.files.list(self.later(self.listed))
@@ -143,11 +152,7 @@ class Window:
     def allow(self, allowed: bool) -> None:
         self.choose_button.state(["!disabled" if allowed else "disabled"])
         self.upload_button.state(["!disabled" if allowed and self.path else "disabled"])
-
-    def close_file(self) -> None:
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        self.cancel_button.state(["!disabled" if self.call else "disabled"])
 
 
 class Demo(Window):
@@ -156,22 +161,27 @@ class Demo(Window):
     def __init__(self, root: tk.Tk, bridge: Bridge, client: pymdc.Client, path: Path) -> None:
         super().__init__(root, bridge, client)
         self.made = path
-        self.succeeded = False
+        self.cancelled = self.succeeded = False
 
     def signed_in(self, bucket: Any) -> None:
         super().signed_in(bucket)
         self.take(str(self.made))
         self.upload_button.invoke()
+        self.cancel_button.invoke()
+
+    def failed(self, error: Exception) -> None:
+        super().failed(error)
+        self.cancelled = isinstance(error, pymdc.Cancelled)
+        if not self.cancelled:
+            self.root.quit()
+            return
+        self.root.after(TICK, self.upload_button.invoke)
 
     def listed(self, entries: Any) -> None:
         super().listed(entries)
-        self.succeeded = [entry["size"] for entry in entries] == [self.made.stat().st_size]
+        sizes = [entry["size"] for entry in entries]
+        self.succeeded = self.cancelled and sizes == [self.made.stat().st_size]
         self.root.quit()
-
-    def say(self, text: str) -> None:
-        super().say(text)
-        if text.startswith("It did not work"):
-            self.root.quit()
 
 
 def main() -> None:
@@ -182,10 +192,9 @@ def main() -> None:
             except tk.TclError as error:
                 sys.exit(f"No window can be opened: {error}")
             if "--demo" not in sys.argv:
-                window = Window(root, bridge, client)
+                Window(root, bridge, client)
                 root.mainloop()
                 client.close(cancel=True)  # nobody waits for the calls that are left
-                window.close_file()
                 return
             path = Path(folder, "photo.jpg")
             path.write_bytes(random.randbytes(DEMO_SIZE))

@@ -16,16 +16,20 @@ The environment variable PYMDC_ENDPOINT names the bridge, unless a class is give
     >>> bucket.files.list(print)           # returns at once; print gets the answer on a worker
 
 If a call fails, it returns an exception or the bridge's refusal. `exceptions` shows the tree of
-these exceptions; `unwrap` raises them.
+these exceptions; `unwrap` raises them, and the blocking calls of ``Client(raises=True)`` do.
 """
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 # First: on Python 3.11, urllib3 compiles its patterns slowly if imports are deeply nested.
 from pymdc.client import Client  # isort: skip
 
 from pymdc import api, keypair, rest, unirest
 from pymdc._calls.call import Call
+from pymdc._progress_bar import progress_bar
 from pymdc.exceptions import BridgeError, Cancelled, PymdcError, unwrap
 from pymdc.keypair import ECDSA
 
@@ -37,13 +41,26 @@ __all__ = [
     "Cancelled",
     "Client",
     "PymdcError",
+    "aio",
     "api",
     "keypair",
+    "progress_bar",
     "rest",
     "unirest",
     "unwrap",
 ]
 
 
+if TYPE_CHECKING:
+    from pymdc import aio
+
+
+def __getattr__(name: str) -> Any:
+    if name == "aio":  # it imports asyncio, which takes longer than all the rest
+        return importlib.import_module("pymdc.aio")
+    raise AttributeError(f"module 'pymdc' has no attribute {name!r}")
+
+
 def __dir__() -> list[str]:
-    return [name for name in globals() if not name.startswith("_") or name.startswith("__")]
+    names = {name for name in globals() if not name.startswith("_") or name.startswith("__")}
+    return sorted(names | {"aio"})

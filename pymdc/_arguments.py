@@ -61,6 +61,13 @@ def check_count(number: Any, what: str) -> int:
     return number
 
 
+def check_switch(switch: Any, what: str) -> bool:
+    """Return *switch* if it is True or False; TypeError if it is neither."""
+    if not isinstance(switch, bool):
+        raise TypeError(f"{what} is {switch!r}; expected True or False")
+    return switch
+
+
 def check_path(path: Any, what: str) -> Any:
     """Return *path* if it is a path or None; TypeError if it is neither."""
     if path is not None and not isinstance(path, str | bytes | os.PathLike):

@@ -35,6 +35,12 @@ def _seconds(value: str) -> tuple[float, ...]:
     return tuple(float(part) for part in value.split(","))
 
 
+def _switch(value: str) -> bool:
+    """Return whether *value* switches on; KeyError if it switches neither on nor off."""
+    words = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+    return words[value.lower()]
+
+
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "endpoint": ("PYMDC_ENDPOINT", str),
     "workers": ("PYMDC_WORKERS", int),
@@ -42,6 +48,12 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "total": ("PYMDC_TOTAL", float),
     "stall": ("PYMDC_STALL", float),
     "channels": ("PYMDC_CHANNELS", int),
+    "raises": ("PYMDC_RAISES", _switch),
+}
+
+_EXPECTED: dict[Callable[[str], Any], str] = {
+    _seconds: "a number, or two separated by a comma",
+    _switch: "1 or 0",
 }
 
 
@@ -78,6 +90,7 @@ class _FinalizationClient(Client):
         self._transport: Any = None  # nothing is sent
         self._total = self._stall = math.inf
         self._size = 1
+        self.raises = False
         self._pool = WorkerPool(self._size)
 
     @property
@@ -143,8 +156,8 @@ def check_client(client: object) -> Client | None:
 
 def _read(variable: str, parse: Callable[[str], Any]) -> Any:
     value = os.environ[variable]
-    expected = "a number, or two separated by a comma" if parse is _seconds else "a number"
     try:
         return parse(value)
-    except ValueError:
+    except (ValueError, KeyError):
+        expected = _EXPECTED.get(parse, "a number")
         raise ValueError(f"the variable {variable} is {value!r}; expected {expected}") from None

@@ -21,6 +21,7 @@ from pymdc._arguments import (
     check_count,
     check_path,
     check_seconds,
+    check_switch,
     check_timeouts,
     text,
 )
@@ -28,11 +29,12 @@ from pymdc._calls.background import BackgroundTask
 from pymdc._calls.cancel_scope import CancelScope
 from pymdc._calls.capture import Job
 from pymdc._calls.pool import WorkerPool
+from pymdc._calls.raising import Failure
 from pymdc._http.auth import Auth
 from pymdc._http.request import Request
 from pymdc._http.retry import send
 from pymdc._http.transport import Transport
-from pymdc.exceptions import Closed, NoEndpoint
+from pymdc.exceptions import Closed, NoEndpoint, error_of
 
 WORKERS = 32
 TIMEOUT = (10.0, 60.0)
@@ -61,6 +63,9 @@ class Client:
     *stall* is the limit in seconds for a transfer, from one block to the next.
     A download fetches at most *channels* shards at once.
     *ca_certs* is a file of additional certificates to trust.
+    If *raises*, a blocking call raises an exception instead of returning it, and raises
+    `BridgeError` for a refusal; a callback gets its value as before. The attribute ``raises`` may
+    be assigned.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Client:
         stall: float = STALL,
         channels: int = CHANNELS,
         ca_certs: str | None = None,
+        raises: bool = False,
     ) -> None:
         if endpoint is None:
             endpoint = os.environ.get("PYMDC_ENDPOINT") or None
@@ -80,6 +86,7 @@ class Client:
             raise NoEndpoint
         self._total, self._stall = check_seconds(total, "total"), check_seconds(stall, "stall")
         self._size = check_count(workers, "workers")
+        self.raises = check_switch(raises, "raises")
         self.channels = check_count(channels, "channels")
         self._transport = Transport(
             text(endpoint, "the endpoint"),
@@ -125,7 +132,8 @@ class Client:
     ) -> Any:
         """Do *work* on a worker: return its value, or a `Call` that hands it to *callback*.
 
-        Every method of the API calls `run`.
+        Every method of the API calls `run`. If the client raises, a blocking call returns a
+        `Failure` in place of an error, which the method's decorator raises.
         """
         scope = CancelScope(self._stall, renews=True) if transfer else CancelScope(self._total)
         if sys.is_finalizing():  # no module can be imported now, and no other thread runs
@@ -134,7 +142,9 @@ class Client:
             scope.fail(Closed(f"the client of {self.endpoint} is closed"))
         callback = check_callback(callback)
         if callback is None:
-            return self._pool.run(work, scope)
+            value = self._pool.run(work, scope)
+            error = error_of(value) if self.raises else None
+            return value if error is None else Failure(error)
         return self._pool.submit(work, callback, scope)
 
     def send(self, request: Request, auth: Auth, scope: CancelScope) -> Answer:

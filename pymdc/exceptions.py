@@ -20,7 +20,7 @@
     +-- Closed              the client was closed, or Python was ending, before the call
 
 A call does not raise these exceptions: they are its value, with or without a callback.
-If you prefer ``try``, `unwrap` raises them.
+If you prefer ``try``, `unwrap` raises them, and the blocking calls of a ``Client(raises=True)`` do.
 """
 
 from __future__ import annotations
@@ -30,6 +30,25 @@ import urllib.error
 from collections.abc import Mapping
 from email.message import Message
 from typing import Any
+
+__all__ = [
+    "BridgeError",
+    "Cancelled",
+    "CertificateError",
+    "ChannelError",
+    "Closed",
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionLost",
+    "GarbledAnswer",
+    "HTTPError",
+    "IntegrityError",
+    "NetworkError",
+    "NoEndpoint",
+    "PymdcError",
+    "Timeout",
+    "unwrap",
+]
 
 _NO_ENDPOINT = (
     "no bridge is named, and the Metadisk service of 2016 is gone; set the environment variable"
@@ -148,11 +167,20 @@ class BridgeError(PymdcError):
 
 def unwrap(result: Any) -> Any:
     """Return the value of a call, or raise it: an exception, or `BridgeError` for a refusal."""
+    error = error_of(result)
+    if error is None:
+        return result
+    try:
+        raise error
+    finally:
+        del error, result  # the traceback refers to this frame: they would form a cycle
+
+
+def error_of(result: Any) -> BaseException | None:
+    """Return what `unwrap` raises for *result*, or None if it is an answer."""
     if isinstance(result, BaseException):
-        raise result
-    if refused(result):
-        raise BridgeError(result)
-    return result
+        return result
+    return BridgeError(result) if refused(result) else None
 
 
 def refused(answer: Any) -> bool:

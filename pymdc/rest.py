@@ -7,6 +7,7 @@ from typing import Any
 
 from pymdc._arguments import Callback, Text, check_callback, text
 from pymdc._calls.cancel_scope import CancelScope
+from pymdc._calls.raising import may_raise
 from pymdc._default import check_client, default
 from pymdc._http.auth import identify
 from pymdc._http.request import NOTHING, build_request, redact
@@ -18,6 +19,7 @@ from pymdc.exceptions import refused
 from pymdc.keypair import ECDSA
 
 
+@may_raise
 def REST(  # noqa: N802  # the name of 2016
     method: Text,
     resource: Text,

@@ -226,6 +226,12 @@ def check_target(to: object) -> TargetPath | BinaryIO:
     return file  # type: ignore[no-any-return]  # an object that takes bytes is enough
 
 
+def name_of(target: TargetPath | BinaryIO) -> str:
+    """Return the file name of *target*, or '' if an open file has none."""
+    path = target.given if isinstance(target, TargetPath) else getattr(target, "name", "")
+    return os.path.basename(path) if isinstance(path, str) else ""
+
+
 def _target_path(given: str) -> TargetPath:
     try:
         return TargetPath(given, absolute(given))

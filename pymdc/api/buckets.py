@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pymdc._arguments import Callback, Gigabytes, Text, gigabytes, text
+from pymdc._calls.raising import may_raise
 from pymdc._http.auth import Identity, check_identity
 from pymdc.api._resource import Resource
 from pymdc.api.files import Files
@@ -25,6 +26,7 @@ class Buckets(Resource):
         super().__init__(client)
         self.key_pair = check_identity(key_pair)
 
+    @may_raise
     def create(
         self,
         name: Text,
@@ -48,6 +50,7 @@ class Buckets(Resource):
         }
         return self._call(callback, self.key_pair, "POST", "buckets", params=params)
 
+    @may_raise
     def list(self, callback: Callback | None = None) -> Answer:
         """Return the user's buckets. Signed with the key pair.
 
@@ -55,6 +58,7 @@ class Buckets(Resource):
         """
         return self._call(callback, self.key_pair, "GET", "buckets")
 
+    @may_raise
     def usage(self, callback: Callback | None = None) -> Answer:
         """Return ``{stored, limit, disk_free, buckets: [{id, stored, files, transferred}]}``.
 
@@ -84,6 +88,7 @@ class Bucket(Resource):
         self.key_pair = check_identity(key_pair)
         self.files = Files(bucket_id, key_pair, client=client)
 
+    @may_raise
     def list(self, callback: Callback | None = None) -> Answer:
         """Return the metadata of this bucket. Signed with the key pair.
 
@@ -91,6 +96,7 @@ class Bucket(Resource):
         """
         return self._call(callback, self.key_pair, "GET", *self._path)
 
+    @may_raise
     def patch(self, params: Mapping[str, Any], callback: Callback | None = None) -> Answer:
         """Change the fields in *params*: name, storage, transfer or pubkeys.
 
@@ -99,6 +105,7 @@ class Bucket(Resource):
         """
         return self._call(callback, self.key_pair, "PATCH", *self._path, params=params)
 
+    @may_raise
     def delete(self, callback: Callback | None = None) -> Answer:
         """Delete the bucket and its files; the value is ''. Signed with the key pair.
 

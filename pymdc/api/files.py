@@ -9,12 +9,13 @@ from typing import Any, BinaryIO
 
 from pymdc._arguments import Callback, Text, check_callback, check_count, text
 from pymdc._calls.cancel_scope import CancelScope
+from pymdc._calls.raising import may_raise
 from pymdc._http.auth import FetchedToken, Identity, Token, check_identity, check_token, identify
 from pymdc._http.request import Request, build_request, resource
 from pymdc._transfers.download import download_file
 from pymdc._transfers.progress import ProgressCallback, check_progress
 from pymdc._transfers.source import Given, Source
-from pymdc._transfers.target import Target, check_target
+from pymdc._transfers.target import Target, check_target, name_of
 from pymdc._transfers.upload import FileBody, body_of
 from pymdc.api._resource import Resource
 from pymdc.client import Answer, Client
@@ -35,6 +36,7 @@ class Files(Resource):
         self.bucket_id = text(bucket_id, "the bucket's id")
         self.key_pair = check_identity(key_pair)
 
+    @may_raise
     def list(
         self,
         callback: Callback | None = None,
@@ -58,6 +60,7 @@ class Files(Resource):
                 params[key] = text(value, what)
         return self._call(callback, self.key_pair, "GET", *self._path, params=params)
 
+    @may_raise
     def token(self, operation: Text, callback: Callback | None = None) -> Answer:
         """Return a token for one *operation*, "PUSH" or "PULL"; it is valid for 5 minutes.
 
@@ -67,6 +70,7 @@ class Files(Resource):
         params = {"operation": text(operation, "the operation")}
         return self._call(callback, self.key_pair, "POST", *self._path[:2], "tokens", params=params)
 
+    @may_raise
     def upload(
         self,
         path: Given,
@@ -83,7 +87,8 @@ class Files(Resource):
         The file name is *name*, or else the base name of the file, or else the hash of the file.
         *token* is a PUSH token; without it, a token is fetched with the key pair.
         *progress* is called on the worker with the number of bytes sent and the total, at most 20
-        times a second. If it raises, the transfer stops and that exception is the value.
+        times a second. If it raises, the transfer stops and that exception is the value. It may be
+        `pymdc.progress_bar`.
         The value is the entry of the file. It is an `IntegrityError` if the file grew or shrank
         meanwhile or, unless *verify* is False, if the bridge stored another hash.
         With *callback*, return a `Call` at once.
@@ -94,20 +99,22 @@ class Files(Resource):
 
         def push(scope: CancelScope) -> Answer:
             hasher = client.background_task() if verify else None
-            with body_of(source, scope, reporter, hasher) as body:
-                headers = {**body.headers, "x-filesize": str(body.size)}
-                request = Request("PUT", files_path, headers=headers, stream=body)
-                auth = given_token or FetchedToken(fetch_token, scope)
-                answer = client.send(request, auth, scope)
-                if refused(answer):
-                    return answer
-                _check_stored_hash(answer, body, scope.operation)
-                body.stored = True
-            reporter.finish(body.size)
+            with reporter.begin(source.name):
+                with body_of(source, scope, reporter, hasher) as body:
+                    headers = {**body.headers, "x-filesize": str(body.size)}
+                    request = Request("PUT", files_path, headers=headers, stream=body)
+                    auth = given_token or FetchedToken(fetch_token, scope)
+                    answer = client.send(request, auth, scope)
+                    if refused(answer):
+                        return answer
+                    _check_stored_hash(answer, body, scope.operation)
+                    body.stored = True
+                reporter.finish(body.size)
             return answer
 
         return client.run(push, callback, transfer=True)
 
+    @may_raise
     def download(
         self,
         file_hash: Text,
@@ -142,11 +149,15 @@ class Files(Resource):
         target, renewable = check_target(to), given_token is None
 
         def pull(scope: CancelScope) -> Answer:
-            value = download_file(client, name, target, reporter, fetch_pointers, renewable, scope)
+            with reporter.begin(name_of(target) or name):
+                value = download_file(
+                    client, name, target, reporter, fetch_pointers, renewable, scope
+                )
             return value if refused(value) else {"bucket": path[1], "hash": name, **value}
 
         return client.run(pull, callback, transfer=True)
 
+    @may_raise
     def rename(self, file_hash: Text, name: Text, callback: Callback | None = None) -> Answer:
         """Give the file another *name*; the value is its entry, as in `list`.
 
@@ -157,6 +168,7 @@ class Files(Resource):
         file, params = text(file_hash, "the file's hash"), {"filename": text(name, "the name")}
         return self._call(callback, self.key_pair, "PATCH", *self._path, file, params=params)
 
+    @may_raise
     def delete(self, file_hash: Text, callback: Callback | None = None) -> Answer:
         """Delete the file; the value is ''. Signed with the key pair.
 

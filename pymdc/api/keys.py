@@ -7,6 +7,7 @@ from contextlib import suppress
 from copy import copy
 
 from pymdc._arguments import Callback
+from pymdc._calls.raising import may_raise
 from pymdc._http.auth import Basic, Identity, PasswordAndSignature, check_identity, identify
 from pymdc.api._resource import Resource
 from pymdc.api.users import Users
@@ -30,6 +31,7 @@ class Keys(Resource):
         client_of_user = self.user._given_client if isinstance(self.user, Users) else None
         return self._given_client or client_of_user or super()._client
 
+    @may_raise
     def list(self, callback: Callback | None = None) -> Answer:
         """Return the registered keys: ``[{user, key, id}]``. Authenticated as the user.
 
@@ -37,6 +39,7 @@ class Keys(Resource):
         """
         return self._call(callback, self.user, "GET", "keys")
 
+    @may_raise
     def create(self, key_pair: ECDSA | None = None, callback: Callback | None = None) -> Answer:
         """Register the public key of *key_pair* or of a new key pair. Authenticated as the user.
 
@@ -55,6 +58,7 @@ class Keys(Resource):
             self.key_pairs.append(pair)
         return call()
 
+    @may_raise
     def delete(self, key_pair: ECDSA, callback: Callback | None = None) -> Answer:
         """Delete the public key of *key_pair*; the value is ''. Authenticated as the user.
 

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 from pymdc._arguments import Callback, Text, check_callback, raw, text
 from pymdc._calls.cancel_scope import CancelScope
+from pymdc._calls.raising import may_raise
 from pymdc._http.auth import Auth, NoAuth, identify
 from pymdc._http.request import NOTHING, build_request, resource
 from pymdc.api._resource import Resource
@@ -35,6 +36,7 @@ class Users(Resource):
         """Return the SHA-256 of the password, as the 64 hexadecimal digits sent to the bridge."""
         return _hash(self.password)
 
+    @may_raise
     def register(
         self, callback: Callback | None = None, *, invitation: Text | None = None
     ) -> Answer:
@@ -48,6 +50,7 @@ class Users(Resource):
             params["invitation"] = text(invitation, "the invitation")
         return self._call(callback, None, "POST", "users", params=params)
 
+    @may_raise
     def activate(self, token: Text, callback: Callback | None = None) -> Answer:
         """Activate the account with the *token* from the mail. Not authenticated.
 
@@ -56,6 +59,7 @@ class Users(Resource):
         path = ("activations", text(token, "the activation token"))
         return self._call(callback, None, "GET", *path)
 
+    @may_raise
     def change_password(self, password: Text, callback: Callback | None = None) -> Answer:
         """Change the password to *password*. Authenticated with the old one.
 
@@ -64,6 +68,7 @@ class Users(Resource):
         """
         return self._set_password(callback, identify(self), "PATCH", *self._path, new=password)
 
+    @may_raise
     def forgot_password(self, callback: Callback | None = None) -> Answer:
         """Ask the bridge to mail a token for `reset_password`. Not authenticated.
 
@@ -72,6 +77,7 @@ class Users(Resource):
         """
         return self._call(callback, None, "POST", *self._path, "reset")
 
+    @may_raise
     def reset_password(
         self, token: Text, password: Text, callback: Callback | None = None
     ) -> Answer:
@@ -85,6 +91,7 @@ class Users(Resource):
         path = (*self._path, "reset")
         return self._set_password(callback, NoAuth(), "PUT", *path, new=password, params=params)
 
+    @may_raise
     def delete(self, callback: Callback | None = None) -> Answer:
         """Delete the account with its keys, buckets and files; the value is ''.
 

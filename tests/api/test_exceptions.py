@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import urllib.error
 from collections.abc import Callable
@@ -290,3 +291,14 @@ def test_upload_stored_under_another_hash_names_both_hashes(ask: Ask) -> None:
         f"PUT {server.endpoint}/buckets/b/files: the bridge stored {'f0' * 20};"
         " what was sent is ba084d3f143f2896809d3f1d7dffed472b39d8de"
     )
+
+
+def test_all_lists_the_exceptions_of_the_tree_and_unwrap() -> None:
+    tree = re.findall(r"^(?:    |[| ]*\+-- )(\w+)", str(exceptions.__doc__), re.MULTILINE)
+    classes = [
+        name
+        for name, member in vars(exceptions).items()
+        if isinstance(member, type) and issubclass(member, exceptions.PymdcError)
+    ]
+    assert sorted(exceptions.__all__) == sorted([*classes, "unwrap"])
+    assert sorted(tree) == sorted(classes)

@@ -103,7 +103,7 @@ def test_new_parameters_are_keyword_only_and_optional(dotted: str) -> None:
 def test_client_and_bridge_have_these_defaults() -> None:
     assert signature(pymdc.Client) == (
         "(endpoint=None, *, workers=32, timeout=(10.0, 60.0), total=120.0, stall=60.0, channels=4,"
-        " ca_certs=None)"
+        " ca_certs=None, raises=False)"
     )
     assert signature(Bridge) == (
         "(data=None, *, host='127.0.0.1', port=0, url=None, smtp=None, smtp_password=None,"

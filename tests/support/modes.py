@@ -1,12 +1,16 @@
-"""The two modes of a call, behind one signature."""
+"""The modes of a call, behind one signature."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pymdc
+from pymdc._default import default
 
+PACKAGE = str(Path(pymdc.__file__).parent)
 PATIENCE = 30
 AT_ONCE = 5  # seconds, on a busy machine; the promise is one second
 
@@ -36,4 +40,36 @@ def register(client: pymdc.Client, callback: Callable[[Any], object]) -> pymdc.C
     return call
 
 
+def raising(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call *method* with a client that raises; return its answer, or what it raises as a value."""
+    client = kwargs.get("client") or getattr(getattr(method, "__self__", None), "_client", None)
+    client, error = client or default(), None
+    client.raises = True
+    try:
+        return method(*args, **kwargs)
+    except Exception as caught:  # noqa: BLE001  # it is the value
+        error = caught
+    finally:
+        client.raises = False
+    rest = after_raise(error)
+    if isinstance(error, pymdc.BridgeError):
+        return error.answer
+    return error.with_traceback(rest)
+
+
+def after_raise(error: BaseException) -> TracebackType | None:
+    """Return the traceback of *error* after the first frame of pymdc; raise it if more follow.
+
+    Below the caller a value has one frame of pymdc, and then those of the caller's own functions.
+    """
+    tracebacks = [error.__traceback__]
+    while (last := tracebacks[-1]) is not None:
+        tracebacks.append(last.tb_next)
+    own = [tb for tb in tracebacks if tb and tb.tb_frame.f_code.co_filename.startswith(PACKAGE)]
+    if len(own) != 1:
+        raise error  # a wrong argument
+    return own[0].tb_next
+
+
 MODES = {"blocking": blocking, "callback": with_callback}
+ALL_MODES = {**MODES, "raises": raising}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, assert_type
 
 import pymdc
@@ -9,6 +10,14 @@ import pymdc
 
 def show(answer: object) -> None:
     """Accept an answer."""
+
+
+async def coroutine_caller(user: pymdc.aio.Users, bucket: pymdc.aio.Bucket) -> None:
+    assert_type(await user.register(invitation="code"), Any)
+    files: pymdc.aio.Files = bucket.files
+    await asyncio.gather(files.upload("photo.jpg"), pymdc.aio.REST("GET", "/keys", auth=user))
+    async with pymdc.aio.Client() as client:
+        await pymdc.aio.Keys(user, client=client).create()
 
 
 def caller(user: pymdc.api.Users, key_pair: pymdc.ECDSA, bucket: pymdc.api.Bucket) -> None:
