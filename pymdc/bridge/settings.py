@@ -55,6 +55,7 @@ ACCEPTED_AT_ONCE = 16  # connections, before the bridge looks whether there are 
 ROOM_SECONDS = 5.0  # a request that sends nothing for so long may have to make room for another
 ROOM_SHARE = 100  # one of so many connections makes room at a time: to choose them takes long
 BACKLOG = 2048  # connections that wait to be accepted, as many as uvicorn lets
+TICK_SECONDS = 1.0  # of the header Date
 
 # TLS
 HANDSHAKE_SECONDS = 10.0  # it takes two round trips
@@ -63,7 +64,7 @@ ACCEPT_PAUSE = 1.0  # seconds, when no descriptor is free for another connection
 CLOSE_SECONDS = 1.0  # for the farewell of a client when the bridge stops
 
 # Stopping
-STOP_CHECK = 0.05  # seconds between two looks for requests that are not done
+SETTLE_SECONDS = 0.05  # for requests whose connection was ended, to see that
 CLEANUP_SECONDS = 1.0  # for requests that were ended, to delete what they stored
 STOP_RESERVE = 2.0  # seconds after the grace; then the program ends, whatever still hangs
 TELL_SECONDS = 0.5  # for that line of the log: whoever reads the log may hang too
