@@ -11,7 +11,7 @@ from accounts import Account
 from modes import MODES, Ask
 
 import pymdc
-from pymdc.bridge import Bridge, passwords, settings
+from pymdc.bridge import Bridge, settings
 
 # A test that names no bridge finds a closed port, not a real server.
 os.environ["PYMDC_ENDPOINT"] = "http://127.0.0.1:1"
@@ -20,7 +20,7 @@ os.environ["PYMDC_ENDPOINT"] = "http://127.0.0.1:1"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Most tests register a user; at full cost their passwords would take a third of the time.
-passwords._COST["n"] = 2
+settings.PASSWORD_COST["n"] = 2
 # They do so from one address, at the bridge of the session.
 settings.FREE_REGISTRATIONS["address"] = 10_000
 
