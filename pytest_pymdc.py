@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -128,15 +129,30 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show in the report of a failed test what arrived at its bridge, and where its folder is."""
     report = yield
-    bridge = item.stash.get(_bridge_key, None)
-    if bridge is None and "_pymdc_session_bridge" in getattr(item, "fixturenames", ()):
-        bridge = item.config.stash.get(_session_key, None)
-    if report.failed and bridge is not None:
+    bridge = _bridge_of(item)
+    if report.failed and (shown := bridge or _bridge_of_case(item)):
         item.stash[_failed_key] = True
-        report.sections.append(("Requests at the bridge", _described(bridge.requests)))
-        if item.config.getoption("bridge_keep") and bridge.folder.exists():
-            report.sections.append(("Folder of the bridge", str(bridge.folder)))
+        report.sections.append(("Requests at the bridge", _described(shown.requests)))
+    if report.failed and bridge and item.config.getoption("bridge_keep") and bridge.folder.exists():
+        report.sections.append(("Folder of the bridge", str(bridge.folder)))
     return report
+
+
+def _bridge_of(item: pytest.Item) -> TestBridge | None:
+    """Return the bridge that the fixtures of a test have used, if they have used one."""
+    if own := item.stash.get(_bridge_key, None):
+        return own
+    shared = "_pymdc_session_bridge" in getattr(item, "fixturenames", ())
+    return item.config.stash.get(_session_key, None) if shared else None
+
+
+def _bridge_of_case(item: pytest.Item) -> TestBridge | None:
+    """Return the bridge of a `BridgeTestCase`, which need not have been imported."""
+    testing, case = sys.modules.get("pymdc.testing"), getattr(item, "cls", None)
+    if testing is None or case is None or not issubclass(case, testing.BridgeTestCase):
+        return None
+    bridge: TestBridge | None = case._bridge
+    return bridge
 
 
 def _described(requests: Sequence[object]) -> str:

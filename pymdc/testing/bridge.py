@@ -107,10 +107,10 @@ class TestBridge(Bridge):
         self._faults.reset()
         self.clock.reset()
 
-    def account(self) -> Account:
-        """Register and activate a user with a key pair."""
+    def account(self, client: Client | None = None) -> Account:
+        """Register and activate a user with a key pair; by default, through `client`."""
         self._registrations.forget(address=self._settings.host)
-        return make_account(self.client, self.activation_key, self._unrecorded)
+        return make_account(client or self.client, self.activation_key, self._unrecorded)
 
     @contextmanager
     def _unrecorded(self) -> Iterator[None]:

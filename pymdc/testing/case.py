@@ -23,7 +23,7 @@ class BridgeTestCase(unittest.TestCase):
 
     @property
     def bridge(self) -> TestBridge:
-        """The bridge of the class; after each test it is reset."""
+        """The bridge of the class; before each test it is reset."""
         kind = type(self)
         if "_bridge" not in vars(kind):
             bridge = TestBridge(**self.bridge_settings).__enter__()
@@ -43,12 +43,10 @@ class BridgeTestCase(unittest.TestCase):
         return self.account.bucket()
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
-        """Run the test, then reset the bridge; no ``setUp`` is needed."""
-        try:
-            return super().run(result)
-        finally:
-            if self._bridge is not None:
-                self._bridge.reset()
+        """Reset the bridge, and run the test; no ``setUp`` is needed."""
+        if self._bridge is not None:
+            self._bridge.reset()
+        return super().run(result)
 
 
 def _close(kind: type[BridgeTestCase]) -> None:

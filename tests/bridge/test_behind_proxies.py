@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import plain_client
 import pytest
-from accounts import Account
 from certificates import certificate
 from modes import PATIENCE, Ask
 from plain_client import User, address, form, upload_headers
@@ -28,6 +27,7 @@ from servers import RawServer, free_port, read_request, written
 import pymdc
 from pymdc.bridge import Bridge
 from pymdc.bridge.settings import CHANNEL_PATIENCE_FACTOR, DRAIN_SECONDS, Settings
+from pymdc.testing import Account
 
 SIZE = 9_000_000  # more than a shard, and more than nginx's default for a body
 NO_TOKEN = "0" * 64

@@ -24,6 +24,7 @@ def pytest_run(folder: Path, *arguments: str, autoload: bool = False) -> Complet
     (metadata / "entry_points.txt").write_text(f"[pytest11]\n{NAME} = {MODULE}\n")
     path = os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = {"PYTHONPATH": path, "PYTEST_ADDOPTS": "-p no:cacheprovider"}
+    environment["TMPDIR"] = str(folder.parent)
     if not autoload:
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         environment["PYTEST_ADDOPTS"] += f" -p {NAME}" + " -p xdist" * ("-n" in arguments)

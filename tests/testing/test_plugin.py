@@ -44,6 +44,7 @@ def test_plugin_imports_nothing_until_a_fixture_is_used(folder: Path) -> None:
 
 FAILING = """
     import pytest
+    from pymdc.testing import BridgeTestCase
 
     def test_fails(bucket, bridge):
         bridge.fail(503, times=None)
@@ -85,17 +86,24 @@ FAILING = """
     def test_shared(shared):
         shared.client.endpoint
         assert shared.account() is None
+
+    class TestCase(BridgeTestCase):
+        def test_fails(self):
+            assert self.bucket.files.list() is None
 """
 
 
 def test_report_of_a_failed_test_and_wrong_markers(folder: Path) -> None:
     write(folder, FAILING)
     done = pytest_run(folder)
-    assert re.search(r" 2 failed, 2 passed, 3 errors in ", done.stdout), done.stdout
+    assert re.search(r" 3 failed, 2 passed, 3 errors in ", done.stdout), done.stdout
     assert re.search(
         r"- Requests at the bridge -+\n<POST /.*/tokens 503 \(on demand\)>", done.stdout
     )
     assert re.search(r"- Requests at the bridge -+\nnone\n", done.stdout), "of the session's"
+    assert re.search(r"- Requests at the bridge -+\n<GET /.*/files 200>", done.stdout), (
+        "of unittest"
+    )
     for line in (
         "the marker bridge is wrong: no such setting: shards; expected quota, host, ",
         "the marker bridge is wrong: shard_size is 0; expected bytes, one or more",
