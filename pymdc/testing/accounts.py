@@ -45,7 +45,7 @@ def make_account(
     client: Client, activation_key: Callable[[str], str], unrecorded: Unrecorded
 ) -> Account:
     """Register and activate a user, and add a key pair."""
-    user = api.Users(f"user{next(_numbers)}@example.com", "password", client=client)
+    user = api.Users(f"user{next(_numbers)}@testing.example", "password", client=client)
     keys = api.Keys(user)
     with unrecorded():
         unwrap(user.register())
