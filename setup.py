@@ -36,6 +36,8 @@ setup(
     long_description_content_type="text/x-rst",
     license="MIT",
     license_files=["LICENSE"],
+    py_modules=["pytest_pymdc"],
+    entry_points={"pytest11": ["pymdc = pytest_pymdc"]},
     packages=find_packages(include=["pymdc", "pymdc.*"]),
     package_data={"pymdc": ["py.typed"]},
     python_requires=">=3.10",

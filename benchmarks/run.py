@@ -23,6 +23,7 @@ try:
     import machine
     import memory
     import signing
+    import starts
     import uploads
     from figures import GIB, MIB, Row, Scale, result, table
 
@@ -85,6 +86,8 @@ ROWS = (
     Row("signed-gets", "signed GETs that a bridge answers", 1500, gets.signed, "/s"),
     Row("import", "import pymdc ÷ its dependencies", 1.2, imports.plain, at_most=True),
     Row("import-fast", "the same, libsecp256k1 with both", None, imports.fast, at_most=True),
+    Row("start", "start of a bridge ÷ of a bare uvicorn", None, starts.start, at_most=True),
+    Row("stop", "stop of an idle bridge ÷ of a bare uvicorn", None, starts.stop, at_most=True),
     Row("signing", "libsecp256k1 ÷ ecdsa, no request", None, signing.alone),
 )
 NAMES = tuple(row.name for row in ROWS)

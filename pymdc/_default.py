@@ -6,7 +6,8 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from pymdc._arguments import Callback
@@ -119,6 +120,23 @@ def default() -> Client:
             # with it. Its threads end when they are idle, and its connections when it is deleted.
             _client, _client_values = _make(), values
         return _client
+
+
+@contextmanager
+def replaced() -> Iterator[None]:
+    """Let the block have a default client of its own, which is closed after the block."""
+    global _client, _client_values, _timeout
+    with _lock:
+        before = _client, _client_values, _timeout
+        _client = _timeout = None
+    try:
+        yield
+    finally:
+        with _lock:
+            own = _client
+            _client, _client_values, _timeout = before
+        if own is not None:
+            own.close()
 
 
 def set_timeout(seconds: float) -> None:

@@ -7,11 +7,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from accounts import Account
 from modes import MODES, Ask
 
 import pymdc
-from pymdc.bridge import Bridge, passwords, settings
+from pymdc.bridge import settings
+from pymdc.testing import Account, TestBridge
 
 # A test that names no bridge finds a closed port, not a real server.
 os.environ["PYMDC_ENDPOINT"] = "http://127.0.0.1:1"
@@ -20,7 +20,7 @@ os.environ["PYMDC_ENDPOINT"] = "http://127.0.0.1:1"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Most tests register a user; at full cost their passwords would take a third of the time.
-passwords._COST["n"] = 2
+settings.PASSWORD_COST["n"] = 2
 # They do so from one address, at the bridge of the session.
 settings.FREE_REGISTRATIONS["address"] = 10_000
 
@@ -34,13 +34,13 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 
 
 @pytest.fixture(scope="session")
-def bridge() -> Iterator[Bridge]:
-    with Bridge() as running:
+def bridge() -> Iterator[TestBridge]:
+    with TestBridge() as running:
         yield running
 
 
 @pytest.fixture
-def client(bridge: Bridge) -> Iterator[pymdc.Client]:
+def client(bridge: TestBridge) -> Iterator[pymdc.Client]:
     with pymdc.Client(bridge.endpoint) as open_client:
         yield open_client
 
@@ -52,20 +52,13 @@ def new_user(client: pymdc.Client) -> pymdc.api.Users:
 
 
 @pytest.fixture
-def account(bridge: Bridge, client: pymdc.Client, new_user: pymdc.api.Users) -> Account:
-    new_user.register()
-    new_user.activate(bridge.activation_key(new_user.username))
-    keys = pymdc.api.Keys(new_user)
-    keys.create()
-    return Account(new_user, keys.key_pairs[0])
+def account(bridge: TestBridge, client: pymdc.Client) -> Account:
+    return bridge.account(client)
 
 
 @pytest.fixture
-def bucket(account: Account, client: pymdc.Client) -> pymdc.api.Bucket:
-    answer = pymdc.api.Buckets(account.key_pair, client=client).create(
-        "photos", 10, 30, [account.key_pair]
-    )
-    return pymdc.api.Bucket(answer["id"], account.key_pair, client=client)
+def bucket(account: Account) -> pymdc.api.Bucket:
+    return account.bucket("photos", key_pairs=[account.key_pair])
 
 
 @pytest.fixture

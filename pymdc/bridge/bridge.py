@@ -60,6 +60,8 @@ class Bridge:
     each; None is without limit.
     *grace* is the time in seconds for requests and channels in flight when the bridge is closed.
     *patience* is the time in seconds that a client may stall.
+    *password_cost* is n of scrypt, with which passwords are hashed, a power of two; only tests
+    should lower it.
 
     Entering raises OSError if the port is taken, if the folder cannot be used, or if the folder
     has shards but no database.
@@ -89,6 +91,7 @@ class Bridge:
         user_limit: float | None = Settings.user_limit,
         grace: float = Settings.grace,
         patience: float = Settings.patience,
+        password_cost: int | None = Settings.password_cost,
         clock: Callable[[], float] = Settings.clock,
         announce: Announce | None = Settings.announce,
     ) -> None:
@@ -114,6 +117,7 @@ class Bridge:
             user_limit=user_limit,
             grace=grace,
             patience=patience,
+            password_cost=password_cost,
             clock=clock,
             announce=announce,
         )
@@ -142,7 +146,7 @@ class Bridge:
             elif settings.metrics_token is not None:
                 self.metrics_endpoint = f"{self.endpoint}/metrics"
                 routes += (probes.metrics_route,)
-            app = App(context, routes, Proxies(settings.trusted_proxies), settings.url)
+            app = self._application(context, routes, Proxies(settings.trusted_proxies))
             server = Server(app, settings.grace, settings.patience, self._certificate, own_port)
             context.metrics.connections = server.connections
             undo.enter_context(server.serving(listener))
@@ -151,11 +155,16 @@ class Bridge:
             self._undo = undo.pop_all()
         return self
 
+    def _application(self, context: Context, routes: tuple[Route, ...], proxies: Proxies) -> App:
+        """Make the application; `pymdc.testing` makes one that can fail."""
+        return App(context, routes, proxies, self._settings.url)
+
     def _context(self, folder: Path, undo: ExitStack) -> Context:
         """Open what is in *folder*."""
         settings = self._settings
         objects = ObjectStore(_usable(folder / SHARDS), fsync=settings.fsync)
-        database = _open_database(folder, objects, fsync=settings.fsync)
+        temporary = settings.data is None
+        database = _open_database(folder, objects, fsync=settings.fsync, temporary=temporary)
         undo.enter_context(closing(database))
         if settings.fsync:  # the names of the folders, and of the files of the database
             sync_path(folder)
@@ -168,7 +177,7 @@ class Bridge:
             objects=objects,
             commits=GroupCommit(database, objects),
             mailer=mailer,
-            passwords=Passwords(),
+            passwords=Passwords(cost=settings.password_cost),
             nonce_rule=RULES[settings.nonce_rule](),
             threads=undo.enter_context(closing(Threads())),
             load=Load(folder, settings.min_free, settings.clock, reserve=settings.fsync),
@@ -230,7 +239,7 @@ def _usable(folder: Path) -> Path:
     return folder
 
 
-def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool) -> Database:
+def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool, temporary: bool) -> Database:
     """Open the database in *folder*; create one only if there are no *objects*."""
     path = folder / DATABASE
     # With a new database, the cleanup would delete every object.
@@ -244,8 +253,9 @@ def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool) -> Databa
     path.touch(mode=0o600)  # SQLite gives its other files the same mode
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)
+    open_it = partial(Database, path, fsync=fsync, temporary=temporary)
     try:
-        return Reserve(folder).run(partial(Database, path, fsync=fsync), share=1)
+        return Reserve(folder).run(open_it, share=1)
     except (DiskFullError, MigrationError, OtherSchemaError) as error:
         raise OSError(f"{path} can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:

@@ -73,12 +73,12 @@ class Entry:
             _log.handle(logging.LogRecord(_log.name, level, __file__, 0, self, None, None))
 
     def __str__(self) -> str:
-        path = _word(_without_secrets(self.path))
+        path = _word(without_secrets(self.path))
         line = (
             f"{_word(self.address)} {_word(_name(self.who))} {self.method} {path} {self.status}"
             f" in={self.received} out={self.sent} {self.seconds:.4f}s {self.request}"
         )
-        return f"{line} {json.dumps(_without_secrets(self.note))}" if self.note else line
+        return f"{line} {json.dumps(without_secrets(self.note))}" if self.note else line
 
     def fields(self) -> dict[str, object]:
         """Return what a line of JSON contains."""
@@ -86,14 +86,14 @@ class Entry:
             "address": self.address,
             "who": _name(self.who),
             "method": self.method,
-            "path": _without_secrets(self.path),
+            "path": without_secrets(self.path),
             "status": self.status,
             "received": self.received,
             "sent": self.sent,
             "seconds": round(self.seconds, 4),
             "request": self.request,
         }
-        return fields | ({"note": _without_secrets(self.note)} if self.note else {})
+        return fields | ({"note": without_secrets(self.note)} if self.note else {})
 
 
 class TextFormatter(logging.Formatter):
@@ -249,7 +249,8 @@ def log_fault(what: str, error: Exception) -> None:
         _faults.error("%s failed", what, exc_info=error)
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
+    """Return *text* as it may be logged, and not too long."""
     if _SECRETS.search(text):  # replacing nothing takes twice as long
         text = _SECRETS.sub(r"\1...", text)
     return text[:MAX_LOGGED]

@@ -55,6 +55,7 @@ ACCEPTED_AT_ONCE = 16  # connections, before the bridge looks whether there are 
 ROOM_SECONDS = 5.0  # a request that sends nothing for so long may have to make room for another
 ROOM_SHARE = 100  # one of so many connections makes room at a time: to choose them takes long
 BACKLOG = 2048  # connections that wait to be accepted, as many as uvicorn lets
+TICK_SECONDS = 1.0  # of the header Date
 
 # TLS
 HANDSHAKE_SECONDS = 10.0  # it takes two round trips
@@ -63,7 +64,7 @@ ACCEPT_PAUSE = 1.0  # seconds, when no descriptor is free for another connection
 CLOSE_SECONDS = 1.0  # for the farewell of a client when the bridge stops
 
 # Stopping
-STOP_CHECK = 0.05  # seconds between two looks for requests that are not done
+SETTLE_SECONDS = 0.05  # for requests whose connection was ended, to see that
 CLEANUP_SECONDS = 1.0  # for requests that were ended, to delete what they stored
 STOP_RESERVE = 2.0  # seconds after the grace; then the program ends, whatever still hangs
 TELL_SECONDS = 0.5  # for that line of the log: whoever reads the log may hang too
@@ -94,6 +95,7 @@ CHANNEL_PATIENCE_FACTOR = 5  # a client may read other shards before this one
 MAX_ADDRESS = 254  # characters of an e-mail address, as RFC 5321 says
 TOKEN_LIFETIME = 300_000  # milliseconds, as in 2016; for the tokens of pointers too
 NONCE_WINDOW = 10_000  # uses of nonces that are remembered for each user and key: 1 MB
+PASSWORD_COST = {"n": 2**14, "r": 8, "p": 1}  # of scrypt; 50 ms
 MAX_PASSWORD_HASHES = 4  # at the same time; each takes 16 MiB, and a processor for 50 ms
 MAX_OWN_HASHES = 2  # of those, for one account or, without one, for one address
 FREE_FAILURES = {"account": 5, "address": 20}  # wrong passwords before the next has to wait
@@ -180,6 +182,7 @@ class Settings:
     user_limit: float | None = None
     grace: float = 6
     patience: float = 60
+    password_cost: int | None = None
     clock: Callable[[], float] = time.time
     announce: Announce | None = None
 
@@ -194,6 +197,9 @@ class Settings:
             is_port = type(port) is int and 0 <= port <= 65535
             self._check(name, is_port or (port is None and name != "port"), "0 to 65535")
         self._check("host", self.host, "an address, such as 127.0.0.1")
+        cost = self.password_cost
+        is_cost = cost is None or (cost > 1 and cost & (cost - 1) == 0)
+        self._check("password_cost", is_cost, "a power of two, 2 or more")
         self._check("shard_size", self.shard_size >= 1, "bytes, one or more")
         both = "both a certificate and its key, or neither"
         for name, other in ("tls_cert", self.tls_key), ("tls_key", self.tls_cert):

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from accounts import Account
 from modes import PATIENCE, Ask
 from processes import python
 from servers import RawServer, answering, wait, written
@@ -22,6 +21,7 @@ from pymdc import _default, unirest
 from pymdc.api import REST, Bucket, Buckets, Files, Keys, Users
 from pymdc.bridge import Bridge
 from pymdc.exceptions import NoEndpoint, Timeout
+from pymdc.testing import Account
 
 PAIR = pymdc.ECDSA(private_key=b"\x11" * 32)
 

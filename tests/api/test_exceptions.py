@@ -16,6 +16,7 @@ from servers import Handler, RawServer, answering, read_request, wait, written
 
 import pymdc
 from pymdc import exceptions
+from pymdc.testing import Account
 
 
 @pytest.mark.parametrize("value", [{"id": 1}, {}, [], ["error"], "", "error", None])
@@ -40,12 +41,10 @@ def test_unwrap_raises_refusal_with_text_of_bridge() -> None:
     assert isinstance(caught.value, pymdc.PymdcError)
 
 
-def test_unwrap_accepts_values_of_calls(
-    ask: Ask, account: Any, client: pymdc.Client, new_user: pymdc.api.Users
-) -> None:
+def test_unwrap_accepts_values_of_calls(ask: Ask, account: Account, client: pymdc.Client) -> None:
     assert pymdc.unwrap(ask(pymdc.api.Buckets(account.key_pair, client=client).list)) == []
     with pytest.raises(pymdc.BridgeError, match="Email is already registered"):
-        pymdc.unwrap(ask(new_user.register))
+        pymdc.unwrap(ask(account.user.register))
     with pytest.raises(FileNotFoundError):
         pymdc.unwrap(
             ask(pymdc.api.Files("b", account.key_pair, client=client).upload, "missing.jpg")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accounts import Account
 from modes import PATIENCE, Ask
 from servers import RawServer, wait
 
@@ -19,6 +18,7 @@ import pymdc
 from pymdc._crypto.file_hash import file_hash
 from pymdc.api import REST, Bucket, Buckets, Files, Keys, Users
 from pymdc.bridge import Bridge
+from pymdc.testing import Account
 
 _numbers = itertools.count(1)
 

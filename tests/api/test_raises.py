@@ -15,13 +15,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from accounts import Account
 from modes import PACKAGE, PATIENCE
 from servers import HoldingServer, RawServer, answering, read_request, read_some, written
 
 import pymdc
 from pymdc import api, exceptions
 from pymdc.bridge import Bridge
+from pymdc.testing import Account
 
 SECRET = "5ecret" * 4
 

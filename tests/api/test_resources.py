@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accounts import Account
 from modes import PATIENCE, Ask
 from servers import RawServer, read_request
 
@@ -22,6 +21,7 @@ from pymdc.api import Bucket, Buckets, Files, Keys, Users
 from pymdc.bridge import Bridge
 from pymdc.exceptions import IntegrityError
 from pymdc.rest import REST
+from pymdc.testing import Account
 
 ENTRY = {"bucket", "mimetype", "filename", "size", "hash"}
 BUCKET = {"user", "created", "name", "pubkeys", "status", "storage", "transfer", "id"}

@@ -110,7 +110,7 @@ def test_client_and_bridge_have_these_defaults() -> None:
         " mail_from=None, registration='open', trusted_proxies=(), tls_cert=None, tls_key=None,"
         " metrics_port=None, metrics_token=None, nonce_rule='once', shard_size=8388608,"
         " fsync=False, min_free=67108864, storage_limit=None, user_limit=None, grace=6,"
-        " patience=60, clock=<built-in function time>, announce=None)"
+        " patience=60, password_cost=None, clock=<built-in function time>, announce=None)"
     )
 
 

@@ -9,7 +9,6 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
-from accounts import Account
 from modes import PATIENCE, Ask
 from servers import RawServer, read_request, read_some, written
 
@@ -18,6 +17,7 @@ from pymdc import exceptions
 from pymdc.api import Buckets, Keys, Users
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
+from pymdc.testing import Account
 
 WRONG_PASSWORD = {"error": "Invalid email or password"}
 TAKEN = {"error": "Public key is already registered"}

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import plain_client
 import pytest
-from accounts import Account
 from certificates import certificate
 from modes import PATIENCE, Ask
 from plain_client import User, address, form, upload_headers
@@ -28,6 +27,7 @@ from servers import RawServer, free_port, read_request, written
 import pymdc
 from pymdc.bridge import Bridge
 from pymdc.bridge.settings import CHANNEL_PATIENCE_FACTOR, DRAIN_SECONDS, Settings
+from pymdc.testing import Account, TestBridge
 
 SIZE = 9_000_000  # more than a shard, and more than nginx's default for a body
 NO_TOKEN = "0" * 64
@@ -59,9 +59,9 @@ def front(
 
 
 @pytest.fixture(scope="module")
-def bridge(front: Front) -> Iterator[Bridge]:
+def bridge(front: Front) -> Iterator[TestBridge]:
     """Give a bridge behind the proxy."""
-    with Bridge(url=front.endpoint, trusted_proxies=("127.0.0.1",)) as running:
+    with TestBridge(url=front.endpoint, trusted_proxies=("127.0.0.1",)) as running:
         port = address(running)[1]
         with front.run(front.folder, front.port, port, front.certificate):
             yield running

@@ -40,6 +40,7 @@ def test_options_are_settings() -> None:
         "shard_size",
         "clock",
         "announce",
+        "password_cost",
     }
 
 

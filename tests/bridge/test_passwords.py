@@ -13,7 +13,8 @@ from plain_client import PASSWORD, Reply, User, ask, basic
 from processes import python
 
 from pymdc.bridge import Bridge
-from pymdc.bridge.passwords import _COST, Passwords
+from pymdc.bridge.passwords import Passwords
+from pymdc.bridge.settings import PASSWORD_COST
 
 
 def by_password(bridge: Bridge, email: str, password: str) -> Reply:
@@ -28,7 +29,7 @@ def test_right_password_is_accepted_and_a_wrong_one_refused(alice: User) -> None
 
 
 def test_unknown_user_costs_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(_COST, "n", 2**14)  # conftest.py lowers it
+    monkeypatch.setitem(PASSWORD_COST, "n", 2**14)  # conftest.py lowers it
     work: list[dict[str, Any]] = []
 
     def scrypt(password: bytes, **cost: Any) -> bytes:

@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,6 @@ class BusyApp:
     async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
         self.busy.set()
         self.go_on.wait(MINUTE)
-        threading.Event().wait(0.2)  # longer than the server takes to see that it shall stop
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
@@ -162,19 +161,26 @@ class BusyApp:
         pass
 
 
-def test_connection_that_comes_just_before_the_stop_is_closed() -> None:
+def test_connections_that_come_just_before_the_stop_are_closed() -> None:
     app = BusyApp()
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as late:
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener, ExitStack() as clients:
+
+        def connect() -> socket.socket:
+            wire = socket.create_connection(listener.getsockname(), timeout=PATIENCE)
+            return clients.enter_context(wire)
+
         server = Server(app, grace=8, patience=60)  # type: ignore[arg-type]  # it stands in for App
-        with server.serving(listener), socket.create_connection(listener.getsockname()) as first:
+        with server.serving(listener):
+            first = connect()
             first.sendall(head("GET /"))
             assert app.busy.wait(MINUTE)
-            late.settimeout(PATIENCE)
-            late.connect(listener.getsockname())
-            server.should_exit = True
+            late = [connect() for _ in range(300)]
+            server.stop()
             app.go_on.set()
             assert first.recv(100).startswith(b"HTTP/1.1 204 ")
-        assert late.recv(1) == b""
+        for wire in late:
+            with suppress(ConnectionResetError):
+                assert wire.recv(1) == b""
 
 
 def upgrade(path: str = "GET /") -> bytes:

@@ -17,7 +17,6 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
-from accounts import Account
 from modes import PATIENCE
 from processes import MINUTE, bridge_process, python
 from steps import at_each_step
@@ -25,6 +24,7 @@ from steps import at_each_step
 import pymdc
 from pymdc._crypto.nonces import Nonces
 from pymdc.bridge import Bridge
+from pymdc.testing import Account
 
 CALLS = 1_000
 

@@ -17,7 +17,6 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
-from accounts import Account
 from certificates import certificate, over_tls
 from modes import PATIENCE, Ask, register
 from processes import python
@@ -28,6 +27,7 @@ import pymdc
 from pymdc import Cancelled
 from pymdc._crypto.nonces import nonces
 from pymdc.bridge import Bridge
+from pymdc.testing import Account
 
 # Python warns of a fork with threads; these tests do that on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")

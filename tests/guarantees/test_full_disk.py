@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from accounts import Account
 from modes import Ask
 from plain_client import User
 from processes import bridge_process
@@ -23,6 +22,7 @@ from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.load import Load
 from pymdc.bridge.settings import RESERVE
+from pymdc.testing import Account
 
 DATA = random.Random(3).randbytes(16 * 1024 * 1024)  # two shards; neither fits
 

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from accounts import Account
 from processes import python
 from servers import RawServer, wait
 
 import pymdc
 from pymdc.bridge import Bridge
+from pymdc.testing import Account
 
 SHARING = pytest.param(
     "legacy",

@@ -7,12 +7,12 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from accounts import Account
 from processes import python
 from servers import ANSWER, Handler, RawServer, answer_all, read_request, wait
 
 import pymdc
 from pymdc._calls.threads import start_thread
+from pymdc.testing import Account
 
 PROGRAM = """
 import io, pymdc, sys, threading

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from accounts import Account
 from certificates import certificate, over_tls
 from faulty_proxy import ANSWERING, BUSY, FORWARDED, HEAD, STAGES, FaultyProxy
 from hypothesis import given, settings
@@ -41,6 +40,7 @@ from pymdc._http.retry import MAX_NONCE_REFUSALS, Outcome, RetryState
 from pymdc.api import Bucket, Buckets, Keys, Users
 from pymdc.bridge import Bridge
 from pymdc.rest import REST
+from pymdc.testing import Account
 
 NOW = 1_700_000_000
 

@@ -44,15 +44,8 @@ REACH = 97  # percent
 MARK = "MUTATION_COPY"  # the variable by which all processes of a copy are known
 # What all tests may depend on; besides, each depends on its own file.
 SHARED = (
-    *(
-        "*.rst",
-        "*.py",
-        "*.toml",
-        "docs/*.rst",
-        "examples/*.py",
-        "examples/*.ipynb",
-        "pymdc/**/*.py",
-    ),
+    *("*.rst", "*.py", "*.toml", "docs/*.rst", "examples/**/*.py", "examples/*.ipynb"),
+    "pymdc/**/*.py",
     *("tests/*.py", "tests/support/*.py", "tests/*/conftest.py", "tests/*/*.json", "tests/*/*.sql"),
 )
 HIDDEN = shutil.ignore_patterns(".git", ".tox", ".venv", "*_cache", "*.egg-info", "build")

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accounts import Account
 from modes import PATIENCE, Ask
 from processes import python
 
@@ -28,6 +27,7 @@ from pymdc._crypto.file_hash import file_hash
 from pymdc._transfers.source import Source
 from pymdc.api import Bucket, Files
 from pymdc.bridge import Bridge
+from pymdc.testing import Account
 
 DATA = os.urandom(300_000)
 

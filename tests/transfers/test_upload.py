@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pytest
-from accounts import Account
 from faulty_proxy import STAGES, UNREAD, FaultyProxy, read_head
 from modes import Ask
 from servers import HoldingServer, RawServer, answering, read_request
@@ -27,6 +26,7 @@ from pymdc._transfers.source import Source
 from pymdc._transfers.upload import body_of
 from pymdc.api import Bucket, Files
 from pymdc.bridge import Bridge
+from pymdc.testing import Account
 
 DATA = os.urandom(300_000)
 SKIPPED = 60_000

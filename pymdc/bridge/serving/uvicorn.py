@@ -30,7 +30,8 @@ from pymdc.bridge.settings import (
     MAX_CONNECTIONS,
     MAX_PROBE_CONNECTIONS,
     MIN_BODY_RATE,
-    STOP_CHECK,
+    SETTLE_SECONDS,
+    TICK_SECONDS,
 )
 
 try:
@@ -61,6 +62,22 @@ def _config(app: App, patience: float, most: int, **settings: Any) -> Config:
     config.min_received = round(MIN_BODY_RATE * patience / IDLE_CHECKS)
     config.max_connections = most
     return config
+
+
+class _Members(set[Any]):
+    """Connections or tasks; *left* is set whenever one of them leaves."""
+
+    def __init__(self, left: asyncio.Event) -> None:
+        super().__init__()
+        self._left = left
+
+    def discard(self, member: Any) -> None:
+        super().discard(member)
+        self._left.set()
+
+    def remove(self, member: Any) -> None:
+        super().remove(member)
+        self._left.set()
 
 
 class Server(uvicorn.Server):
@@ -99,6 +116,11 @@ class Server(uvicorn.Server):
         self._grace = grace
         self._patience = patience
         self._ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = asyncio.Event()
+        self._left = asyncio.Event()
+        self.server_state.connections = _Members(self._left)
+        self.server_state.tasks = _Members(self._left)
         self._failure: BaseException | None = None
 
     @contextmanager
@@ -112,8 +134,15 @@ class Server(uvicorn.Server):
                 raise RuntimeError("the bridge did not start") from self._failure
             yield
         finally:
-            self.should_exit = True
+            self.stop()
             thread.join()
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self.should_exit = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(self._stopped.set)
 
     def connections(self) -> int:
         """Return how many connections are open, without those in their handshake."""
@@ -121,6 +150,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and set the event that says so."""
+        self._loop = asyncio.get_running_loop()
         listeners = sockets or []
         await super().startup([] if self._certificate else listeners)
         for listener in listeners:
@@ -132,8 +162,14 @@ class Server(uvicorn.Server):
             app, listener = self._own_port
             config = _config(app, self._patience, MAX_PROBE_CONNECTIONS, ws="none")
             make = partial(HTTPProtocol, config, self._own_state, {})
-            self._own_server = await asyncio.get_running_loop().create_server(make, sock=listener)
+            self._own_server = await self._loop.create_server(make, sock=listener)
         self._ready.set()
+
+    async def main_loop(self) -> None:
+        """Serve until `stop`, which uvicorn itself would see up to 0.1 seconds later."""
+        while not await self.on_tick(0):  # it makes the header Date
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), TICK_SECONDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop: finish what is in flight within the grace, end the rest, and clean up."""
@@ -142,34 +178,56 @@ class Server(uvicorn.Server):
         if self._secure_listener:
             self._secure_listener.close()
         for server in self.servers:
-            server.close()
+            await self._close(server)
         await self._channels.finish(self._grace)  # the next step would abort those that send
         state = self.server_state
         for connection in [*state.connections]:
             connection.shutdown()
-        deadline = max(deadline, time.monotonic() + CLOSE_SECONDS / 2)
-        while (state.connections or state.tasks) and time.monotonic() < deadline:
-            await asyncio.sleep(STOP_CHECK)
+        seconds = max(deadline - time.monotonic(), CLOSE_SECONDS / 2)
+        await self._wait_until_none_is_left(seconds)
         if state.tasks:
             _log.warning("%d requests took longer than the grace, and are ended", len(state.tasks))
             await self._end_requests()
-        self._end_connections()
-        await asyncio.sleep(STOP_CHECK)  # for requests that see that their connection has ended
+        await self._end_connections()
+        # Requests see that their connection has ended.
+        await self._wait_until_none_is_left(SETTLE_SECONDS)
+
+    async def _close(self, server: asyncio.Server) -> None:
+        """Close the listeners of *server*, when the connections that it accepted are known.
+
+        asyncio would forget them, and never close them.
+        """
+        with suppress(NotImplementedError):  # Windows
+            for listener in server.sockets:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+        if others := asyncio.all_tasks() - {asyncio.current_task()} - self.server_state.tasks:
+            await asyncio.wait(others, timeout=SETTLE_SECONDS)
+        server.close()
+
+    async def _wait_until_none_is_left(self, seconds: float) -> None:
+        """Wait until all connections and requests have ended, for at most so many *seconds*."""
+        deadline = time.monotonic() + seconds
+        while self.server_state.connections or self.server_state.tasks:
+            self._left.clear()
+            try:
+                await asyncio.wait_for(self._left.wait(), deadline - time.monotonic())
+            except asyncio.TimeoutError:
+                return
 
     async def _end_requests(self) -> None:
         for connection in self.server_state.connections:
             if isinstance(connection, HTTPProtocol) and connection.flow.write_paused:
                 connection.transport.abort()  # no answer can be sent
-        await asyncio.sleep(STOP_CHECK)
+        await self._wait_until_none_is_left(SETTLE_SECONDS)
         if tasks := [*self.server_state.tasks]:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=CLEANUP_SECONDS)
 
-    def _end_connections(self) -> None:
+    async def _end_connections(self) -> None:
         """End those that are left: a client reads nothing, or a scraper asks for the metrics."""
         if self._own_port:
-            self._own_server.close()
+            await self._close(self._own_server)
         for connection in (*self.server_state.connections, *self._own_state.connections):
             connection.transport.abort()
 

@@ -31,16 +31,17 @@ from pymdc.bridge.storage.tables import (
 )
 
 # When something was written last, in milliseconds.
-_CHANGES = (
+_CHANGES = sa.union_all(
     *(
-        sa.select(sa.func.max(column))
+        sa.select(sa.func.max(column).label("change"))
         for column in (
             *(table.c.created for table in (users, buckets, files)),
             *(buckets.c.changed, buckets.c.removed, users.c.removed, uploads.c.started),
+            *(table.c.expires - TOKEN_LIFETIME for table in (tokens, pointers)),
         )
-    ),
-    *(sa.select(sa.func.max(table.c.expires) - TOKEN_LIFETIME) for table in (tokens, pointers)),
-)
+    )
+).subquery()
+_LAST_CHANGE = sa.select(sa.func.max(_CHANGES.c.change))
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -62,7 +63,7 @@ def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -
 
 def _clean(database: Database, objects: ObjectStore) -> None:
     with database.read() as connection:
-        last_change = max(connection.execute(change).scalar() or 0 for change in _CHANGES)
+        last_change = connection.execute(_LAST_CHANGE).scalar() or 0
         broken_off = {*connection.execute(sa.select(uploads.c.id)).scalars()}
     finish_removals(database, objects)
     objects.delete_half_written()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ class Database:
     """Transactions on the SQLite database *path*; its tables are created or brought forward.
 
     With *fsync*, what a durable transaction wrote outlasts a power cut.
+    A *temporary* one is removed when the bridge stops, and waits for the disk at no time.
     An *existing* database is neither created nor brought forward, but refused with
     `OtherSchemaError` if it is not of this version: a bridge of another one may be using it.
     """
 
-    def __init__(self, path: Path, *, fsync: bool = False, existing: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, fsync: bool = False, temporary: bool = False, existing: bool = False
+    ) -> None:
         self._path = path
         # Neither parameters nor rows are logged: they contain passwords and tokens.
         self._engine = sa.create_engine(
@@ -42,7 +46,8 @@ class Database:
         logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
         self._write_lock = threading.Lock()
         sa.event.listen(self._engine, "handle_error", _tell_damage)
-        sa.event.listen(self._engine, "connect", _prepare)
+        prepare = partial(_prepare, temporary=temporary)
+        sa.event.listen(self._engine, "connect", prepare)
         # Connections are kept: getting one from the pool costs more than a statement.
         self._writer = self._engine.connect()
         self._durable_writer = self._writer
@@ -134,12 +139,15 @@ def _is_not_debug(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
 
 
-def _prepare(connection: Any, _record: object) -> None:
+def _prepare(connection: Any, _record: object, temporary: bool) -> None:
     connection.isolation_level = None  # else sqlite3 begins transactions by itself
     connection.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}").close()
+    if temporary:
+        connection.execute("PRAGMA synchronous=OFF").close()  # also for the first pages of the log
     _keep_log(connection)
-    for setting in ("synchronous=NORMAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {setting}").close()
+    if not temporary:
+        connection.execute("PRAGMA synchronous=NORMAL").close()
+    connection.execute("PRAGMA foreign_keys=ON").close()
 
 
 def _keep_log(connection: Any) -> None:

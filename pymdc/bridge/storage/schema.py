@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import sqlite3
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from pymdc.bridge.storage.disk import sync_folder
 from pymdc.bridge.storage.tables import metadata
@@ -37,8 +39,8 @@ def prepare_schema(connection: sa.Connection, path: Path) -> None:
     """
     version = _version(connection)
     if version is None:
-        metadata.create_all(connection)
-        _VERSIONS.create(connection)
+        for statement in _creation():
+            connection.exec_driver_sql(statement)
         connection.execute(sa.insert(_VERSIONS).values(version_num=NEWEST))
     elif version > NEWEST:
         raise _newer(version)
@@ -52,6 +54,19 @@ def prepare_schema(connection: sa.Connection, path: Path) -> None:
                 f"it can't be brought from schema {version} to {NEWEST}: {reason}"
             ) from error
         _log.warning("the database was brought from schema %s to %s", version, NEWEST)
+
+
+@lru_cache(maxsize=1)
+def _creation() -> list[str]:
+    """Return the statements that create the tables; to make them takes longer than to run them."""
+    statements: list[str] = []
+    dialect = sqlite.dialect()
+    engine = sa.create_mock_engine(
+        "sqlite://", lambda element, *_: statements.append(str(element.compile(dialect=dialect)))
+    )
+    metadata.create_all(engine, checkfirst=False)
+    _VERSIONS.create(engine, checkfirst=False)
+    return statements
 
 
 def check_schema(connection: sa.Connection, *, older: bool = False) -> None:
