@@ -13,3 +13,8 @@ class Account:
 
     user: pymdc.api.Users
     key_pair: pymdc.ECDSA
+
+
+def uploaded(listed: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Return the entries in a list of files as their uploads answered them: without the times."""
+    return [{name: value for name, value in entry.items() if name != "created"} for entry in listed]
