@@ -47,8 +47,8 @@ class Files(Resource):
     ) -> Answer:
         """Return the entries: ``[{bucket, mimetype, filename, size, hash, created}]``.
 
-        *created* is when the file was stored, in UTC as ISO 8601 says; None if it is not known.
-
+        *created* is when the file was uploaded last, in UTC as ISO 8601 says; None if that is not
+        known. The bridge of 2016 does not tell it.
         At most *limit* of them, those that follow the file with the hash *after*, or those with
         the file name *name*; the bridge of 2016 returns all of them nevertheless.
         Signed with the key pair.

@@ -21,9 +21,9 @@ The request:
     join      the pulls whose bytes make one file
 
 The answer: ``status``, ``headers`` and one of ``error``, ``text``, ``body`` (an object that
-``bodies`` defines, except for its ``values``) or ``list`` (the same, ``values`` for each); for a
-channel ``bytes`` and ``hash``, or ``message``, and the ``close`` code; ``ended`` if the bridge of
-2016 stopped answering.
+``bodies`` defines, with what this bridge has ``added``, except for its ``values``) or ``list``
+(the same, ``values`` for each); for a channel ``bytes`` and ``hash``, or ``message``, and the
+``close`` code; ``ended`` if the bridge of 2016 stopped answering.
 
 In every text ``{name}`` is a value: one of ``names``, the hash of one of ``files``, a key
 (``{ka}`` is Alice's, ``{ka_long}`` the same uncompressed, ``{KA}`` in upper case; ``{kb}`` is
@@ -152,17 +152,21 @@ def slot_pattern(name: str, names: Fields) -> str:
 # Answers
 
 
+def body(name: str) -> Fields:
+    """Return the body of this bridge."""
+    fields: Fields = TABLE["bodies"][name] | TABLE["added"].get(name, {})
+    return fields
+
+
 def parts_of(expected: Fields) -> Fields:
     """Return the answer that the table expects, in the parts of an answer."""
     parts = {f"header {name}": value for name, value in expected.get("headers", {}).items()}
     if "error" in expected:
         parts["json"] = {"error": expected["error"]}
     if "body" in expected:
-        parts["json"] = TABLE["bodies"][expected["body"]] | expected.get("values", {})
+        parts["json"] = body(expected["body"]) | expected.get("values", {})
     if "list" in expected:
-        parts["json"] = [
-            TABLE["bodies"][expected["list"]] | values for values in expected["values"]
-        ]
+        parts["json"] = [body(expected["list"]) | values for values in expected["values"]]
     converted = {"headers", "error", "body", "list", "values"}
     return parts | {name: value for name, value in expected.items() if name not in converted}
 

@@ -100,10 +100,17 @@ def test_list_has_a_limit_and_begins_after_a_file(
     assert names(alice, bucket, f"name=f&after={hashes[5]}") == []
 
 
-def test_list_tells_when_a_file_was_stored(alice: User, bucket: str, data: Path) -> None:
+def test_entry_tells_when_a_file_was_uploaded_last(
+    alice: User, bucket: str, data: Path, clock: Clock
+) -> None:
     entry = alice.upload(bucket, DATA).json
     files = f"/buckets/{bucket}/files"
-    assert alice.ask("GET", files).json == [{**entry, "created": "2016-03-24T12:00:00.000Z"}]
+    assert entry["created"] == "2016-03-24T12:00:00.000Z"
+    assert alice.ask("GET", files).json == [entry]
+    clock.seconds += 1
+    again = alice.upload(bucket, DATA).json
+    assert again == {**entry, "created": "2016-03-24T12:00:01.000Z"}
+    assert alice.ask("GET", files).json == [again]
     with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
         connection.execute("UPDATE files SET created = NULL")  # as in an older database
     assert alice.ask("GET", files).json == [{**entry, "created": None}]

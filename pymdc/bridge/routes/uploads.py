@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from pymdc._crypto.file_hash import FileHash
 from pymdc.bridge.auth import Identity, present_token
-from pymdc.bridge.context import Context
+from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number
 from pymdc.bridge.load import Pace
@@ -196,7 +196,7 @@ def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFil
     """Store the last shard, insert the rows of the file, and delete unneeded objects."""
     try:
         incoming.store_last()
-        file_hash = incoming.hash()
+        file_hash, now = incoming.hash(), context.now()
         entry = {"mimetype": part.mimetype, "filename": part.filename or file_hash}
         file = {"bucket": bucket, "hash": file_hash, "size": incoming.size} | entry
         insert = partial(
@@ -206,11 +206,11 @@ def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFil
             upload=incoming.upload,
             file=file,
             parts=incoming.parts,
-            now=context.now(),
+            now=now,
         )
         unneeded = context.commits.run(insert)
     except BaseException:
         _give_up(context, incoming)
         raise
     context.objects.delete(unneeded)
-    return Response(file)
+    return Response(file | {"created": iso_time(now)})

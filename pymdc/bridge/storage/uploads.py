@@ -96,7 +96,7 @@ def _rename_file(connection: sa.Connection, values: dict[str, Any]) -> None:
     this = files.c.bucket == values["bucket"], files.c.hash == values["hash"]
     renamed = sa.update(files).where(*this)
     names = {name: values[name] for name in ("filename", "mimetype")}
-    if connection.execute(renamed.values(**names)).rowcount != 1:
+    if connection.execute(renamed.values(**names, created=values["now"])).rowcount != 1:
         raise no_room(connection, values)
     # The new objects are not needed; should the bridge be killed before it deletes them, it has
     # to know that they are older than this.
