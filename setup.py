@@ -39,7 +39,7 @@ setup(
     py_modules=["pytest_pymdc"],
     entry_points={"pytest11": ["pymdc = pytest_pymdc"]},
     packages=find_packages(include=["pymdc", "pymdc.*"]),
-    package_data={"pymdc": ["py.typed"]},
+    package_data={"pymdc": ["py.typed"], "pymdc.bridge": ["console/*"]},
     python_requires=">=3.10",
     install_requires=REQUIRES,
     extras_require={"fast": [LIBSECP256K1], "bridge": BRIDGE},

@@ -20,7 +20,7 @@ from pymdc.bridge.load import Load
 from pymdc.bridge.mail import Mailer, Outbox
 from pymdc.bridge.metrics import Metrics
 from pymdc.bridge.passwords import Passwords
-from pymdc.bridge.routes import ROUTES, Route
+from pymdc.bridge.routes import CONSOLE, ROUTES, Route
 from pymdc.bridge.serving.app import App
 from pymdc.bridge.serving.probes import Probes
 from pymdc.bridge.serving.proxies import Proxies
@@ -137,7 +137,7 @@ class Bridge:
             context = self._context(folder, undo)
             self._database = context.database
             probes = Probes(context, settings.metrics_token)
-            routes: tuple[Route, ...] = ROUTES + probes.routes
+            routes: tuple[Route, ...] = ROUTES + CONSOLE + probes.routes
             own_port = None
             if settings.metrics_port is not None:
                 port = undo.enter_context(_listen(settings.host, settings.metrics_port))

@@ -24,7 +24,17 @@ from pymdc.bridge.auth import (
 )
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.routes import accounts, buckets, content, files, keys, uploads, usage, users
+from pymdc.bridge.routes import (
+    accounts,
+    buckets,
+    console,
+    content,
+    files,
+    keys,
+    uploads,
+    usage,
+    users,
+)
 from pymdc.bridge.serving.request import Request, Response
 
 _API_VERSION = "0.3.0"  # of the bridge of 2016, whose protocol this is
@@ -80,7 +90,9 @@ class Route:
 
 
 def describe(context: Context, request: Request, _identity: Identity) -> Response:
-    """Describe the API."""
+    """Describe the API; a browser gets the console."""
+    if request.prefers_html:
+        return console.show_page(request)
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = {
@@ -109,7 +121,7 @@ def describe(context: Context, request: Request, _identity: Identity) -> Respons
         "securityDefinitions": {"basic": {"type": "basic"}} | given,
         "paths": paths,
     }
-    return Response(description)
+    return Response(description, headers=console.VARY)
 
 
 ROUTES = (
@@ -137,6 +149,8 @@ ROUTES = (
     Route("GET", "/buckets/{id}/files/{hash}/content", content.send, token_bearer, is_async=True),
     Route("GET", "/usage", usage.show_usage, user),
 )
+
+CONSOLE = (Route("GET", "/console/{name}", console.show_file, anybody, direct=True),)
 
 
 def find_route(

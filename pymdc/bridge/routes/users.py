@@ -31,6 +31,7 @@ from pymdc.bridge.storage.accounts import delete_old_registrations
 from pymdc.bridge.storage.database import insert_new
 from pymdc.bridge.storage.tables import invitations, public_keys, users
 
+_WRONG_TOKEN = "Invalid activation token"
 _PASSWORD = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -62,6 +63,7 @@ def register(context: Context, request: Request, _identity: Identity) -> Respons
 def activate(context: Context, request: Request, _identity: Identity) -> Response:
     """Activate the user who was sent this token; redirect if the query says where to.
 
+    A browser is redirected in any case: to the console, which says how it went.
     HEAD activates nobody: programs that check the links in mails send it.
     """
     this = users.c.activation == request.path_parameters["token"]
@@ -71,11 +73,14 @@ def activate(context: Context, request: Request, _identity: Identity) -> Respons
     statement = sa.select(*shown).where(this) if request.method == "HEAD" else changed
     with context.database.write() as connection:
         row = connection.execute(statement).first()
+    if row is None and request.prefers_html:
+        request.entry.note = _WRONG_TOKEN
+        return _redirect("/#not-activated")
     if row is None:
-        raise Refused(400, "Invalid activation token")
+        raise Refused(400, _WRONG_TOKEN)
     target = quote(request.query_parameters.get("redirect", ""), safe=":/%#?=@[]!$&'()*+,;")
-    if target:
-        return Response(status=302, headers=(("Location", target),))
+    if target or request.prefers_html:
+        return _redirect(target or "/#activated")
     return Response(user_json(*row, activated=True))
 
 
@@ -106,6 +111,10 @@ def may_mail(now: int) -> sa.ColumnElement[bool]:
 def user_json(email: str, created: int, *, activated: bool) -> dict[str, object]:
     """Return a user as the API shows it."""
     return {"activated": activated, "created": iso_time(created), "email": email, "id": email}
+
+
+def _redirect(target: str) -> Response:
+    return Response(status=302, headers=(("Location", target),))
 
 
 def _register_again(connection: sa.Connection, row: dict[str, Any], now: int) -> bool:

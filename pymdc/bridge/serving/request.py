@@ -17,6 +17,7 @@ from pymdc.bridge.settings import MAX_PARAMETERS
 
 Headers: TypeAlias = Mapping[str, str]  # by their names in lower case
 _ID = re.compile(r"[0-9a-fA-F]{24}")
+_QUALITY = re.compile(r"q=(0(\.[0-9]{0,3})?|1(\.0{0,3})?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +61,26 @@ class Request:
     def expects_body(self) -> bool:
         """Whether the method takes its parameters from the body, not from the query string."""
         return self.method in ("POST", "PATCH", "PUT")
+
+    @property
+    def prefers_html(self) -> bool:
+        """Whether the client is a browser, which would rather have a page than JSON."""
+        return self._acceptance("text/html") > self._acceptance("application/json")
+
+    def _acceptance(self, kind: str) -> tuple[float, int]:
+        """Return the quality of a media type in Accept, and how exactly it is named there.
+
+        The most exact range counts (RFC 9110, 12.5.1).
+        """
+        ranges = ["*/*", f"{kind.partition('/')[0]}/*", kind]
+        found = {"": 0.0}
+        for item in self.headers.get("accept", "").split(","):
+            name, *parameters = (part.strip() for part in item.split(";"))
+            quality = next(filter(None, map(_QUALITY.fullmatch, parameters)), None)
+            found[name.lower()] = float(quality[1]) if quality else 1.0
+        exact = max((index for index, name in enumerate(ranges) if name in found), default=-1)
+        quality_of_it = found[ranges[exact]] if exact >= 0 else 0.0
+        return (quality_of_it, exact) if quality_of_it else (0.0, -1)
 
     @property
     def bucket(self) -> str:

@@ -1,0 +1,51 @@
+// One upload to the bridge. XMLHttpRequest tells how much is sent, which fetch does not.
+
+import { refusal, UnreachableError, waitOrThrow } from "./bridge.js";
+
+/**
+ * Send *file* and return its entry.
+ *
+ * *newToken* is called for each try: a token is spent by the first one. *progress* gets the number of
+ * bytes sent, and null from when all are sent: then the bridge is storing.
+ */
+export async function sendFile(bucket, file, newToken, progress, signal) {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await put(`/buckets/${bucket}/files`, file, await newToken(signal), progress, signal);
+    } catch (error) {
+      await waitOrThrow(error, attempt, signal);
+    }
+  }
+}
+
+function put(path, file, token, progress, signal) {
+  const request = new XMLHttpRequest();
+  const body = new FormData();
+  body.append("file", file, file.name);
+  request.open("PUT", path);
+  request.setRequestHeader("x-token", token);
+  request.setRequestHeader("x-filesize", file.size);
+  // The form around the file is counted too; it is a few hundred bytes.
+  request.upload.onprogress = ({ loaded }) => progress(Math.min(loaded, file.size));
+  request.upload.onload = () => progress(null);
+  return new Promise((resolve, reject) => {
+    request.onload = () => {
+      if (request.status === 200) resolve(JSON.parse(request.responseText));
+      else reject(refusal(request.status, request.responseText, { get: (name) => request.getResponseHeader(name) }));
+    };
+    request.onerror = () => whyNot(file).then(reject);
+    request.onabort = () => reject(signal.reason);
+    if (signal.aborted) return reject(signal.reason);
+    signal.addEventListener("abort", () => request.abort());
+    request.send(body);
+  });
+}
+
+async function whyNot(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+    return new UnreachableError();
+  } catch {
+    return new Error("The browser cannot read the file; perhaps it was changed or removed");
+  }
+}
