@@ -1,0 +1,617 @@
+"""The console in Chromium: what a person does with it, from the registration to the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from hashlib import sha256
+from importlib import resources
+from itertools import count
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+from browser import MISSING, NARROW, WIDE, Browser, browsing
+from modes import PATIENCE
+from plain_client import DATA, PASSWORD, Clock, User, ask, basic
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from pymdc.bridge import Bridge
+
+pytestmark = [
+    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+    pytest.mark.filterwarnings("ignore::ResourceWarning:selenium"),
+]
+
+AXE = resources.files("axe_core_python").joinpath("axe.min.js").read_text("utf-8")
+MAILED = SimpleQueue[str]()
+NUMBERS = count()
+REFUSALS = "Failed to load resource: the server responded with a status of 4"
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(tmp_path_factory.mktemp("downloads")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def bridge(folder: Path) -> Iterator[Bridge]:
+    with Bridge(folder, announce=lambda _, text: MAILED.put(text)) as running:
+        yield running
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """Give the browser; afterwards, nothing but refusals may be in its console."""
+    yield chromium
+    chromium.driver.get("about:blank")
+    assert [entry for entry in chromium.log() if not is_refusal(entry)] == []
+
+
+def is_refusal(entry: dict[str, Any]) -> bool:
+    """Say whether the browser only notes that a request was refused, which the page shows."""
+    return entry["source"] == "network" and REFUSALS in entry["message"]
+
+
+@pytest.fixture
+def alice(bridge: Bridge) -> User:
+    while not MAILED.empty():
+        MAILED.get()
+    user = User(bridge, f"alice{next(NUMBERS)}")
+    MAILED.get(timeout=PATIENCE)
+    return user
+
+
+@pytest.fixture
+def signed_in(browser: Browser, alice: User) -> Browser:
+    sign_in(browser, alice)
+    return browser
+
+
+@pytest.fixture
+def photos(signed_in: Browser, alice: User) -> str:
+    """Show a bucket, and return its id."""
+    bucket = alice.bucket(name="photos")
+    go_to(signed_in, f"#bucket/{bucket}")
+    signed_in.heading("photos")
+    return bucket
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[..., Path]:
+    def write(name: str, content: bytes = b"abc") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def sign_in(browser: Browser, user: User, password: str = "pass") -> None:
+    browser.open(user.bridge.endpoint)
+    browser.fill("E-mail", user.email)
+    browser.fill("Password", password)
+    browser.press("Sign in")
+    browser.heading("Buckets")
+
+
+def go_to(browser: Browser, place: str) -> None:
+    browser.driver.execute_script("location.hash = arguments[0]", place)
+
+
+def names(user: User, bucket: str) -> list[str]:
+    listed = user.ask("GET", f"/buckets/{bucket}/files").json
+    return sorted(entry["filename"] for entry in listed)
+
+
+def shown(browser: Browser) -> list[str]:
+    """Return the names of the files in the list, in its order."""
+    cells = browser.driver.find_elements(By.CSS_SELECTOR, "td.filename button")
+    return [cell.text for cell in cells]
+
+
+def wait_for_files(browser: Browser, *expected: str) -> None:
+    browser.wait(lambda: shown(browser) == [*expected], f"the list of {expected}")
+
+
+def test_person_registers_stores_shares_and_deletes(
+    browser: Browser, bridge: Bridge, files: Callable[..., Path]
+) -> None:
+    browser.open(bridge.endpoint)
+    browser.press("Register")
+    browser.fill("E-mail", "Ann@example.com")
+    browser.fill("Password", "pässwörd €")
+    browser.press("Register")
+    browser.heading("Look in your mail")
+    browser.open(MAILED.get(timeout=PATIENCE))
+    browser.see("Your address is confirmed")
+    browser.fill("E-mail", "Ann@example.com")
+    browser.fill("Password", "password")
+    browser.press("Sign in")
+    browser.see("Invalid email or password. Check both.")
+    browser.fill("Password", "pässwörd €")
+    browser.press("Sign in")
+    browser.heading("Buckets")
+
+    browser.press("New bucket")
+    browser.fill("Name", "photos")
+    browser.fill("Storage in GB", "1")
+    browser.press("Make the bucket")
+    browser.heading("photos")
+    browser.choose(files("notes.txt", b"Dear diary"), files("b.bin", DATA), files("a.bin"))
+    wait_for_files(browser, "a.bin", "b.bin", "notes.txt")
+    browser.press("Size")
+    wait_for_files(browser, "b.bin", "notes.txt", "a.bin")
+    browser.fill("Filter by name", "NOTE")
+    wait_for_files(browser, "notes.txt")
+    browser.see("1 of 3 files")
+
+    browser.press("notes.txt")
+    browser.see("Dear diary")
+    browser.press("Rename…")
+    browser.fill("Name", "diary.txt")
+    browser.press("Rename")
+    browser.fill("Filter by name", "")
+    wait_for_files(browser, "b.bin", "diary.txt", "a.bin")
+    browser.press("Download diary.txt")
+    assert browser.downloaded("diary.txt") == b"Dear diary"
+
+    browser.field("Select a.bin").click()
+    browser.field("Select b.bin").click()
+    browser.see("2 files selected")
+    browser.find("//*[@aria-label='Selected files']//button[.='Delete…']").click()
+    browser.see("Delete 2 files?")
+    browser.press("Delete")
+    wait_for_files(browser, "diary.txt")
+
+    browser.press("Delete…")
+    browser.see("Delete this bucket?")
+    delete = browser.find("//button[.='Delete the bucket']")
+    browser.fill("Type the name of the bucket", "photo")
+    assert not delete.is_enabled()
+    browser.fill("Type the name of the bucket", "photos")
+    delete.click()
+    browser.heading("Buckets")
+    browser.see("Make the first one")
+    browser.press("Sign out")
+    browser.heading("Sign in")
+    assert "Ann" not in browser.text
+
+
+def test_large_upload_is_cancelled_and_another_goes_through(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path], folder: Path
+) -> None:
+    def uploads() -> int:
+        with closing(sqlite3.connect(folder / "metadata.sqlite")) as connection:
+            return int(connection.execute("SELECT count(*) FROM uploads").fetchone()[0])
+
+    def objects() -> set[Path]:
+        return {path for path in (folder / "shards").rglob("*") if path.is_file()}
+
+    before, large = objects(), files("large.bin")
+    os.truncate(large, 100_000_000)
+    throttle(browser, 50_000_000)
+    browser.choose(large)
+    browser.see("MB of 100 MB")
+    browser.wait(lambda: uploads() == 1 and objects() > before, "the beginning of the upload")
+    browser.press("Cancel large.bin")
+    browser.gone("MB of 100 MB")
+    throttle(browser, -1)
+    browser.wait(lambda: uploads() == 0, "the end of the upload")
+    assert (names(alice, photos), objects()) == ([], before)
+    browser.choose(large)
+    wait_for_files(browser, "large.bin")
+    browser.see("100 MB of 10 GB")
+    assert alice.ask("GET", f"/buckets/{photos}/files").json[0]["size"] == 100_000_000
+
+
+def throttle(browser: Browser, rate: int) -> None:
+    """Let the browser send no faster than *rate* bytes a second; -1 ends that."""
+    browser.driver.execute_cdp_cmd("Network.enable", {})
+    conditions = {"offline": False, "latency": 0, "downloadThroughput": -1}
+    browser.driver.execute_cdp_cmd(
+        "Network.emulateNetworkConditions", conditions | {"uploadThroughput": rate}
+    )
+
+
+def test_folder_is_uploaded_without_its_path(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path], tmp_path: Path
+) -> None:
+    files("trip/one.txt", b"1")
+    files("trip/two.txt", b"2")
+    browser.choose(tmp_path / "trip", folder=True)
+    wait_for_files(browser, "one.txt", "two.txt")
+    assert names(alice, photos) == ["one.txt", "two.txt"]
+
+
+def test_files_and_folders_are_dropped(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path], tmp_path: Path
+) -> None:
+    files("trip/one.txt", b"1")
+    files("trip/two.txt", b"2")
+    paths = [str(files("three.txt", b"3")), str(tmp_path / "trip")]
+    data = {"items": [], "files": paths, "dragOperationsMask": 1}
+    for kind in "dragEnter", "dragOver", "drop":
+        event = {"type": kind, "x": 400, "y": 300, "data": data}
+        browser.driver.execute_cdp_cmd("Input.dispatchDragEvent", event)
+    wait_for_files(browser, "one.txt", "three.txt", "two.txt")
+
+
+def test_content_that_is_there_already_is_said_to_be(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path]
+) -> None:
+    browser.choose(files("old.txt"))
+    wait_for_files(browser, "old.txt")
+    browser.choose(files("new.txt"))
+    wait_for_files(browser, "new.txt")
+    browser.see("new.txt has the content of old.txt, so the two are one file")
+
+
+def test_upload_that_fails_says_why_and_can_be_repeated(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path]
+) -> None:
+    alice.ask("PATCH", f"/buckets/{photos}", {"storage": 0})
+    browser.choose(files("a.txt"))
+    browser.see("Delete files, or give the bucket more storage.")
+    alice.ask("PATCH", f"/buckets/{photos}", {"storage": 1})
+    browser.press("Try a.txt again")
+    wait_for_files(browser, "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("<img src=x onerror=alert(1)>.txt", b"<script>alert(2)</script>"),
+        ("picture.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(3)</script></svg>"),
+        ("page.html", b"<h1 id=foreign>Hello</h1><script>alert(4)</script>"),
+    ],
+)
+def test_markup_in_names_and_contents_is_text(
+    browser: Browser, photos: str, files: Callable[..., Path], name: str, content: bytes
+) -> None:
+    browser.choose(files(name, content))
+    wait_for_files(browser, name)
+    browser.press(name)
+    browser.see(content.decode())
+    assert not browser.driver.find_elements(By.CSS_SELECTOR, "main img, dialog img, svg, #foreign")
+    browser.press("Share…")
+    browser.see("A link to share")
+    browser.press("Delete…")
+    browser.press("Delete")
+    wait_for_files(browser)
+
+
+def test_image_is_shown(browser: Browser, photos: str, files: Callable[..., Path]) -> None:
+    gif = b"GIF89a\x02\0\x03\0\xf0\0\0\xff\0\0\0\0\0,\0\0\0\0\x02\0\x03\0\0\x02\x03\x84\x6f\x05\0;"
+    browser.choose(files("dot.gif", gif))
+    wait_for_files(browser, "dot.gif")
+    browser.press("dot.gif")
+    image = browser.find("//dialog//img")
+    browser.wait(lambda: image.get_property("naturalHeight") == 3, "the picture")
+
+
+def test_list_of_many_files_is_shown_in_pieces(browser: Browser, alice: User, folder: Path) -> None:
+    bucket = alice.bucket(name="many")
+    alice.upload(bucket, b"abc", "template")
+    with closing(sqlite3.connect(folder / "metadata.sqlite", timeout=PATIENCE)) as connection:
+        cursor = connection.execute("SELECT * FROM files WHERE bucket = ?", [bucket])
+        fields = [field[0] for field in cursor.description]
+        row = dict(zip(fields, cursor.fetchone(), strict=True))
+        del row["number"]
+        rows = [row | {"hash": f"{i:040x}", "filename": f"file {i:05}"} for i in range(12_000)]
+        marks = ", ".join(f":{name}" for name in row)
+        connection.executemany(f"INSERT INTO files ({', '.join(row)}) VALUES ({marks})", rows)
+        connection.commit()
+    sign_in(browser, alice)
+    go_to(browser, f"#bucket/{bucket}")
+    browser.see("12,001 files")
+    assert shown(browser)[0] == "file 00000"
+    assert len(browser.driver.find_elements(By.CSS_SELECTOR, "tbody tr")) == 200
+    browser.driver.execute_script("scrollTo(0, document.body.scrollHeight)")
+    rows_now = "return document.querySelectorAll('tbody tr').length"
+    browser.wait(lambda: browser.driver.execute_script(rows_now) == 400, "the next rows")
+    browser.fill("Filter by name", "11999")
+    wait_for_files(browser, "file 11999")
+
+
+def test_link_gets_a_file_without_an_account(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path]
+) -> None:
+    browser.choose(files("gift.txt", b"for you"))
+    wait_for_files(browser, "gift.txt")
+    browser.press("gift.txt")
+    browser.press("Share…")
+    browser.see("Works once, until")
+    link = browser.find("//pre[@aria-label='The link']").text
+    for _ in range(2):  # to look at it does not use it up
+        browser.open(link)
+        browser.see("gift.txt")
+        browser.see("7 bytes")
+    (browser.folder / "gift.txt").unlink(missing_ok=True)
+    browser.press("Download")
+    browser.see("The link is used up")
+    assert browser.downloaded("gift.txt") == b"for you"
+    browser.open(link)
+    browser.see("This link does not work any more")
+
+
+def test_link_receives_a_file_without_an_account(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path]
+) -> None:
+    browser.press("Receive…")
+    browser.press("Make a link")
+    link = browser.find("//pre[@aria-label='The link']").text
+    browser.open(link)
+    browser.heading("Send a file")
+    browser.choose(files("thesis.txt", b"at last"))
+    browser.see("has arrived, 7 bytes")
+    assert names(alice, photos) == ["thesis.txt"]
+    browser.open(link)
+    browser.choose(files("more.txt"))
+    browser.see("This link does not work any more")
+    assert names(alice, photos) == ["thesis.txt"]
+
+
+def test_command_of_a_link_works_in_a_terminal(
+    browser: Browser, photos: str, files: Callable[..., Path], tmp_path: Path
+) -> None:
+    name = "it's $(a) `trap`.txt"
+    browser.choose(files(name, b"safe"))
+    wait_for_files(browser, name)
+    browser.press(name)
+    browser.press("Share…")
+    command = browser.find("//pre[@aria-label='The command']").text
+    shell(command, tmp_path / "down")
+    assert [path.read_bytes() for path in (tmp_path / "down").iterdir()] == [b"safe"]
+    browser.keys(Keys.ESCAPE)
+    browser.press("Receive…")
+    browser.press("Make a link")
+    command = browser.find("//pre[@aria-label='The command']").text
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up" / "FILE").write_bytes(b"sent")
+    shell(command, tmp_path / "up")
+    go_to(browser, "#buckets")
+    go_to(browser, f"#bucket/{photos}")
+    wait_for_files(browser, "FILE", name)
+
+
+def shell(command: str, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=folder, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_keyboard_is_enough(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path]
+) -> None:
+    browser.open(alice.bridge.endpoint)
+    browser.heading("Sign in")
+    browser.keys(alice.email, Keys.TAB, "pass", Keys.ENTER)
+    browser.heading("Buckets")
+    browser.tab_to("New bucket")
+    browser.keys(Keys.ENTER)
+    browser.see("A new bucket")
+    browser.tab_to("Name")
+    browser.keys("by keys", Keys.ENTER)
+    browser.heading("by keys")
+    browser.tab_to("Upload files")
+    browser.choose(files("a.txt", b"a"), files("b.txt", b"b"))
+    wait_for_files(browser, "a.txt", "b.txt")
+    browser.tab_to("b.txt")
+    browser.keys(Keys.ENTER)
+    browser.see("Hash")
+    browser.keys(Keys.ESCAPE)
+    browser.tab_to("b.txt")  # where the focus is again
+    browser.keys(Keys.SHIFT + Keys.TAB + Keys.NULL)
+    browser.keys(Keys.SPACE)
+    browser.see("1 file selected")
+
+
+def test_password_that_was_changed_elsewhere_signs_out(
+    browser: Browser, alice: User, signed_in: Browser
+) -> None:
+    change = json.dumps({"password": "1" * 64})
+    by_old = basic(alice.email, PASSWORD)
+    assert ask(alice.bridge, "PATCH", f"/users/{alice.email}", change, by_old).status == 200
+    browser.press("Account")
+    browser.heading("Sign in")
+    browser.see("You are signed out: Invalid email or password.")
+
+
+def test_account_changes_its_password_and_ends(signed_in: Browser, alice: User) -> None:
+    browser = signed_in
+    browser.press("Account")
+    browser.see(alice.key.public)
+    browser.fill("Old password", "pass")
+    browser.fill("New password", "better")
+    browser.press("Change the password")
+    browser.see("The password is changed.")
+    browser.press("Buckets")
+    browser.heading("Buckets")
+    browser.press("Account")
+    browser.press("Delete the account…")
+    browser.fill("Password", "better")
+    browser.press("Delete everything")
+    browser.see("The account is deleted.")
+    reply = ask(alice.bridge, "GET", "/keys", None, basic(alice.email, PASSWORD))
+    assert reply.status == 401
+
+
+def test_forgotten_password_is_set_by_mail(browser: Browser, alice: User) -> None:
+    browser.open(alice.bridge.endpoint)
+    browser.press("Forgot the password?")
+    browser.fill("E-mail", alice.email)
+    browser.press("Send the mail")
+    browser.fill("Token", MAILED.get(timeout=PATIENCE))
+    browser.fill("New password", "new")
+    browser.press("Set the password")
+    browser.heading("Buckets")
+    sign_in(browser, alice, "new")
+
+
+def test_too_many_wrong_passwords_wait_as_the_bridge_says(browser: Browser) -> None:
+    clock = Clock()
+    with Bridge(clock=clock) as bridge:
+        alice = User(bridge, "alice")
+        for _ in range(5):
+            ask(bridge, "GET", "/keys", None, basic(alice.email, 64 * "0"))
+        ask(bridge, "GET", "/keys", None, basic(alice.email, 64 * "0"))
+        browser.open(bridge.endpoint)
+        browser.fill("E-mail", alice.email)
+        browser.fill("Password", "pass")
+        browser.press("Sign in")
+        browser.see("The bridge asks to wait")
+        clock.seconds += 60
+        browser.heading("Buckets")
+
+
+def test_bridge_that_is_gone_is_said_to_be(browser: Browser) -> None:
+    with Bridge() as bridge:
+        sign_in(browser, User(bridge, "alice"))
+    browser.press("Account")
+    browser.see("The bridge cannot be reached")
+    refused = [entry["message"] for entry in browser.log()]
+    assert refused
+    assert all("ERR_CONNECTION_REFUSED" in message for message in refused), refused
+
+
+def test_registration_asks_for_an_invitation_or_is_closed(browser: Browser) -> None:
+    with Bridge(registration="invite") as bridge:
+        browser.open(f"{bridge.endpoint}/#register")
+        browser.fill("E-mail", "bob@example.com")
+        browser.fill("Password", "pass")
+        browser.fill("Invitation", "guess")
+        browser.press("Register")
+        browser.see("The invitation is not valid. Ask the person who runs this bridge")
+        browser.see("Registration is by invitation")
+    with Bridge(registration="closed") as bridge:
+        browser.open(bridge.endpoint)
+        browser.heading("Sign in")
+        assert "Register" not in [
+            link.text for link in browser.driver.find_elements(By.TAG_NAME, "a")
+        ]
+        go_to(browser, "#register")
+        browser.see("Registration is closed")
+
+
+@pytest.mark.parametrize(
+    ("text", "digest"),
+    [
+        ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        ("abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        ("pass", "d74ff0ee8da3b9806b18c877dbf29bbde50b5bd8e4dad7a3a725000feb82e8f1"),
+    ],
+)
+def test_hash_of_a_password_is_right(
+    browser: Browser, bridge: Bridge, text: str, digest: str
+) -> None:
+    browser.open(bridge.endpoint)
+    assert hashed(browser, text) == digest
+
+
+def test_hash_of_every_length_and_script_is_that_of_python(
+    browser: Browser, bridge: Bridge
+) -> None:
+    browser.open(bridge.endpoint)
+    texts = ["ä" * length for length in range(70)]
+    texts += ["pässwörd €", "密码", "🔑" * 40, "\0", "a" * 5000]
+    assert hashed(browser, texts) == [sha256(text.encode()).hexdigest() for text in texts]
+
+
+def hashed(browser: Browser, texts: object) -> object:
+    script = """const [texts, done] = arguments;
+        import("/console/sha256.js").then(({sha256}) =>
+          done(Array.isArray(texts) ? texts.map(sha256) : sha256(texts)))"""
+    return browser.driver.execute_async_script(script, texts)
+
+
+def axe(browser: Browser, *rules: str) -> list[str]:
+    """Return what axe-core finds on the page, by all rules or by some: the rule and the element."""
+    if not browser.driver.execute_script("return Boolean(window.axe)"):
+        browser.driver.execute_script(AXE)
+    script = """const [rules, done] = arguments;
+        axe.run(rules.length ? {runOnly: rules} : {}).then(done)"""
+    found = browser.driver.execute_async_script(script, rules)["violations"]
+    return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
+
+
+def views(alice: User, photos: str, entry: dict[str, Any]) -> dict[str, Callable[[Browser], None]]:
+    """Return how to come from one view to the next, by the names of the views."""
+    pull, push = alice.token(photos, "PULL"), alice.token(photos, "PUSH")
+    link = f"/#get/{photos}/{entry['hash']}/{pull}"
+
+    def dialog(button: str, text: str) -> Callable[[Browser], None]:
+        def show(browser: Browser) -> None:
+            browser.press(button)
+            browser.see(text)
+
+        return show
+
+    def place(hash_: str, text: str) -> Callable[[Browser], None]:
+        def show(browser: Browser) -> None:
+            go_to(browser, hash_)
+            browser.see(text)
+
+        return show
+
+    def shared(browser: Browser) -> None:
+        browser.press("Share…")
+        browser.see("A link to share")
+        browser.press("As pymdc, in Python, with curl")
+
+    return {
+        "register": place("#register", "I have an account"),
+        "forgot": place("#forgot", "The bridge mails a token"),
+        "get": place(link.removeprefix("/"), "9 bytes"),
+        "receive": place(f"#receive/{photos}/{push}", "Drop a file here"),
+        "used up": place(f"#get/{photos}/{entry['hash']}/{64 * '0'}", "does not work any more"),
+        "sign in": lambda browser: sign_in(browser, alice),
+        "account": place("#account", "Key pairs"),
+        "bucket": place(f"#bucket/{photos}", "1 file"),
+        "file": dialog("notes.txt", "the notes"),
+        "share": shared,
+        "closed": lambda browser: browser.keys(Keys.ESCAPE),
+        "receive a file": dialog("Receive…", "Make a link for somebody"),
+        "closed again": lambda browser: browser.keys(Keys.ESCAPE),
+        "edit": dialog("Edit…", "Public keys of others"),
+        "closed at last": lambda browser: browser.keys(Keys.ESCAPE),
+        "delete": dialog("Delete…", "Type the name of the bucket"),
+    }
+
+
+def test_views_have_no_fault_that_axe_finds_and_fit_a_phone(browser: Browser, alice: User) -> None:
+    photos = alice.bucket(name="photos")
+    entry = alice.upload(photos, b"the notes", "notes.txt").json
+    browser.open(alice.bridge.endpoint)
+    browser.heading("Sign in")
+    faults = []
+    try:
+        for name, show in views(alice, photos, entry).items():
+            browser.size(*WIDE)
+            show(browser)
+            faults += [f"{name}: {fault}" for fault in axe(browser)]
+            browser.scheme("dark")
+            faults += [f"{name}, dark: {fault}" for fault in axe(browser, "color-contrast")]
+            browser.scheme("light")
+            browser.size(*NARROW)
+            if browser.driver.execute_script("return document.documentElement.scrollWidth") > 390:
+                faults.append(f"{name} is wider than a phone")
+    finally:
+        browser.scheme("light")
+        browser.size(*WIDE)
+    assert faults == []
