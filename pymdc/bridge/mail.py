@@ -57,6 +57,7 @@ NEW_PASSWORD = Purpose(
     "A new password for your Metadisk account",
     "Somebody, probably you, asked for a new password for your Metadisk account."
     " If it was you, set a password with this token, which is good for an hour:\n\n{}\n\n"
+    "In a browser, do that at {page}\n\n"
     "If it was not you, ignore this mail: without the token nothing changes.\n",
     RESET_LIFETIME,
 )
@@ -179,10 +180,10 @@ class Mailer:
         """Return how many mails are in the outbox."""
         return len(self._outbox.waiting())
 
-    def send(self, purpose: Purpose, email: str, link: str) -> None:
-        """Send *link* to *email*; if the mail cannot even be kept, that is logged."""
+    def send(self, purpose: Purpose, email: str, link: str, page: str = "") -> None:
+        """Send *link*, or a token for *page*, to *email*; if it cannot be kept, that is logged."""
         try:
-            self._outbox.put(self._message(purpose, email, link))
+            self._outbox.put(self._message(purpose, email, link, page))
             if self._server is not None:
                 self._wake.set()
             elif self._announce is not None:
@@ -190,7 +191,7 @@ class Mailer:
         except Exception:  # noqa: BLE001  # also one of *announce*
             _log.exception("the mail to %s was not delivered", email)
 
-    def _message(self, purpose: Purpose, email: str, link: str) -> EmailMessage:
+    def _message(self, purpose: Purpose, email: str, link: str, page: str) -> EmailMessage:
         message, now = EmailMessage(_UNBROKEN), self._clock()
         message["Subject"] = purpose.subject
         message["From"] = self._sender
@@ -199,7 +200,7 @@ class Mailer:
         message["Expires"] = _date(now + purpose.lifetime / 1000)
         message["Message-ID"] = make_msgid(domain=self._sender.rpartition("@")[2])
         message["Auto-Submitted"] = "auto-generated"
-        message.set_content(purpose.text.format(link))
+        message.set_content(purpose.text.format(link, page=page))
         return message
 
     def _deliver_until_stopped(self, server: _Server) -> None:

@@ -7,8 +7,11 @@ import re
 from contextlib import closing
 from http.client import HTTPConnection
 from importlib import resources
+from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
+from modes import PATIENCE
 from plain_client import PASSWORD, User, address, ask
 
 from pymdc.bridge import Bridge
@@ -143,6 +146,18 @@ def test_activation_leads_a_browser_where_its_registration_said(bridge: Bridge) 
     link = activation(bridge, "?redirect=https://example.com/hello")
     reply = ask(bridge, "GET", link, None, {"Accept": CHROME})
     assert (reply.status, reply.headers["location"]) == (302, "https://example.com/hello")
+
+
+def test_mail_with_a_token_says_on_which_page_to_use_it(data: Path) -> None:
+    mailed = SimpleQueue[str]()
+    url = "https://bridge.example.com"
+    with Bridge(data, url=url, announce=lambda _, text: mailed.put(text)) as bridge:
+        alice = User(bridge, "alice")
+        mailed.get(timeout=PATIENCE)
+        ask(bridge, "POST", f"/users/{alice.email}/reset")
+        token = mailed.get(timeout=PATIENCE)
+    [mail] = [text for file in (data / "outbox").iterdir() if token in (text := file.read_text())]
+    assert f"In a browser, do that at {url}/#reset" in mail.splitlines()
 
 
 def test_channel_is_where_it_was(alice: User) -> None:

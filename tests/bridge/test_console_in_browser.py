@@ -244,10 +244,14 @@ def test_files_and_folders_are_dropped(
     files("trip/two.txt", b"2")
     paths = [str(files("three.txt", b"3")), str(tmp_path / "trip")]
     data = {"items": [], "files": paths, "dragOperationsMask": 1}
+    browser.press("Edit…")
+    browser.press("Save")
+    browser.see("The bucket is changed.")
     for kind in "dragEnter", "dragOver", "drop":
         event = {"type": kind, "x": 400, "y": 300, "data": data}
         browser.driver.execute_cdp_cmd("Input.dispatchDragEvent", event)
     wait_for_files(browser, "one.txt", "three.txt", "two.txt")
+    browser.see("3 files stored")
 
 
 def test_content_that_is_there_already_is_said_to_be(
@@ -577,6 +581,7 @@ def views(alice: User, photos: str, entry: dict[str, Any]) -> dict[str, Callable
     return {
         "register": place("#register", "I have an account"),
         "forgot": place("#forgot", "The bridge mails a token"),
+        "reset": place("#reset", "The 64 digits and letters"),
         "get": place(link.removeprefix("/"), "9 bytes"),
         "receive": place(f"#receive/{photos}/{push}", "Drop a file here"),
         "used up": place(f"#get/{photos}/{entry['hash']}/{64 * '0'}", "does not work any more"),

@@ -6,7 +6,13 @@ import { counted, ofQuota } from "./texts.js";
 
 const PASSWORD = { type: "password", required: true };
 const emailField = (value) =>
-  field("E-mail", { type: "email", name: "email", autocomplete: "username", required: true, value });
+  field("E-mail", {
+    type: "email",
+    name: "email",
+    autocomplete: "username",
+    required: true,
+    value,
+  });
 const newPasswordField = (label) =>
   field(label, { ...PASSWORD, name: "password", autocomplete: "new-password" });
 
@@ -43,7 +49,10 @@ export function showSignIn({ info, goOn, message }) {
 
 export function showRegister({ info }) {
   if (info.registration === "closed") {
-    render("Register", h("p", {}, "Registration is closed: the person who runs this bridge opens accounts."));
+    render(
+      "Register",
+      h("p", {}, "Registration is closed: the person who runs this bridge opens accounts."),
+    );
     return;
   }
   const invited = info.registration === "invite";
@@ -79,7 +88,13 @@ function showLookInMail() {
     h(
       "div",
       { class: "card narrow front" },
-      h("p", {}, "A mail with a link is on its way to ", h("strong", {}, waiting.email), ". Open the link to activate the account."),
+      h(
+        "p",
+        {},
+        "A mail with a link is on its way to ",
+        h("strong", {}, waiting.email),
+        ". Open the link to activate the account.",
+      ),
       h("p", { class: "hint" }, "A bridge without a mail server prints the link where it runs."),
       signIn,
     ),
@@ -93,35 +108,48 @@ export function showForgot() {
       "div",
       { class: "card narrow front" },
       h("p", {}, "The bridge mails a token, with which you set a new password."),
-      form([emailField()], "Send the mail", async ({ email }) => {
+      form([emailField(waiting.email)], "Send the mail", async ({ email }) => {
         await bridge.askForReset(email.trim());
-        showReset(email.trim());
+        waiting = { email: email.trim() };
+        location.hash = "#reset";
       }),
-      h("p", { class: "links" }, h("a", { href: "#" }, "Sign in")),
+      h(
+        "p",
+        { class: "links" },
+        h("a", { href: "#reset" }, "I have a token"),
+        h("a", { href: "#" }, "Sign in"),
+      ),
     ),
   );
 }
 
-function showReset(address) {
-  const token = { name: "token", required: true, autocomplete: "one-time-code", spellcheck: "false" };
+export function showReset() {
+  const token = {
+    name: "token",
+    required: true,
+    autocomplete: "one-time-code",
+    spellcheck: "false",
+  };
   const fields = [
-    whose(address),
+    emailField(waiting.email),
     field("Token", token, "The 64 digits and letters in the mail; they are good for an hour."),
     newPasswordField("New password"),
   ];
+  const asked = "If there is an account for this address, a mail with a token is on its way.";
   render(
     "Set a new password",
     h(
       "div",
       { class: "card narrow front" },
-      h("p", {}, "If there is an account for ", h("strong", {}, address), ", a mail with a token is on its way."),
-      h("p", { class: "hint" }, "Your registered key pairs are removed with the old password; register them again."),
-      form(fields, "Set the password", async ({ token, password }) => {
-        await bridge.resetPassword(address, token.trim(), password);
-        await bridge.signIn(address, password);
-        notice("The new password is set.", "good");
+      waiting.email && h("p", {}, asked),
+      form(fields, "Set the password", async ({ email, token, password }) => {
+        await bridge.resetPassword(email.trim(), token.trim(), password);
+        await bridge.signIn(email.trim(), password);
+        waiting = {};
         location.hash = "#buckets";
+        announce("The new password is set.");
       }),
+      h("p", { class: "hint" }, "This removes the key pairs of the account; register them again."),
     ),
   );
 }
@@ -134,7 +162,15 @@ export async function showAccount({ signal }) {
   ]);
   render(
     "Account",
-    h("p", { class: "subtitle" }, bridge.email(), " · ", ofQuota(usage.stored, usage.limit), " in ", counted(usage.buckets.length, "bucket")),
+    h(
+      "p",
+      { class: "subtitle" },
+      bridge.email(),
+      " · ",
+      ofQuota(usage.stored, usage.limit),
+      " in ",
+      counted(usage.buckets.length, "bucket"),
+    ),
     h(
       "div",
       { class: "grid" },
@@ -145,15 +181,25 @@ export async function showAccount({ signal }) {
         { class: "card" },
         h("h2", {}, "Delete the account"),
         h("p", {}, "This deletes its buckets and all files in them too."),
-        h("div", { class: "actions" }, button("Delete the account…", confirmEnd, { class: "danger" })),
+        h(
+          "div",
+          { class: "actions" },
+          button("Delete the account…", confirmEnd, { class: "danger" }),
+        ),
       ),
     ),
   );
 }
 
 /** Tell a password manager whose password a form asks for. */
-const whose = (address = bridge.email()) =>
-  h("input", { type: "email", name: "email", autocomplete: "username", value: address, hidden: true });
+const whose = () =>
+  h("input", {
+    type: "email",
+    name: "email",
+    autocomplete: "username",
+    value: bridge.email(),
+    hidden: true,
+  });
 
 function passwordForm() {
   const fields = [
@@ -174,14 +220,23 @@ function keySection(keys) {
       "li",
       {},
       h("code", {}, key),
-      button("Remove", (event) => removeKey(key, event.target), { class: "plain", "aria-label": `Remove the key ${key.slice(0, 12)}` }),
+      button("Remove", (event) => removeKey(key, event.target), {
+        class: "plain",
+        "aria-label": `Remove the key ${key.slice(0, 12)}`,
+      }),
     ),
   );
   return h(
     "section",
     { class: "card" },
     h("h2", {}, "Key pairs"),
-    h("p", { class: "hint" }, "Programs sign with a private key; the bridge knows the public one. ", h("code", {}, "pymdc login"), " registers one."),
+    h(
+      "p",
+      { class: "hint" },
+      "Programs sign with a private key; the bridge knows the public one. ",
+      h("code", {}, "pymdc login"),
+      " registers one.",
+    ),
     rows.length ? h("ul", { class: "keys" }, rows) : h("p", {}, "No key is registered."),
   );
 }
@@ -201,11 +256,25 @@ function removeKey(key, source) {
 }
 
 function confirmEnd() {
-  const fields = [whose(), field("Password", { ...PASSWORD, name: "password", autocomplete: "current-password" })];
-  const sure = form(fields, "Delete everything", ({ password }) => bridge.deleteAccount(password), "danger");
+  const fields = [
+    whose(),
+    field("Password", { ...PASSWORD, name: "password", autocomplete: "current-password" }),
+  ];
+  const sure = form(
+    fields,
+    "Delete everything",
+    ({ password }) => bridge.deleteAccount(password),
+    "danger",
+  );
   openDialog(
     "Delete the account?",
-    h("p", {}, "Everything that ", h("strong", {}, bridge.email()), " stored here is deleted for good."),
+    h(
+      "p",
+      {},
+      "Everything that ",
+      h("strong", {}, bridge.email()),
+      " stored here is deleted for good.",
+    ),
     sure,
   );
 }

@@ -56,7 +56,10 @@ export const askForReset = (address) =>
   ask("POST", `${account(address)}/reset`, { as: null, body: {} });
 
 export const resetPassword = (address, token, password) =>
-  ask("PUT", `${account(address)}/reset`, { as: null, body: { token, password: sha256(password) } });
+  ask("PUT", `${account(address)}/reset`, {
+    as: null,
+    body: { token, password: sha256(password) },
+  });
 
 export const info = async () => (await ask("GET", "/", { as: null })).info;
 
@@ -95,7 +98,8 @@ export async function waitOrThrow(error, attempt, signal, as = null) {
     await pause(error.retryAfter, signal);
     return;
   }
-  if (as && as === session && error.status === 401) signOut(`You are signed out: ${error.message}.`);
+  if (as && as === session && error.status === 401)
+    signOut(`You are signed out: ${error.message}.`);
   throw error;
 }
 
@@ -124,7 +128,10 @@ async function reach(path, options) {
 
 function newSession(address, password) {
   const bytes = new TextEncoder().encode(`${address}:${sha256(password)}`);
-  return { email: address.toLowerCase(), authorization: `Basic ${btoa(String.fromCharCode(...bytes))}` };
+  return {
+    email: address.toLowerCase(),
+    authorization: `Basic ${btoa(String.fromCharCode(...bytes))}`,
+  };
 }
 
 const account = (address) => `/users/${encodeURIComponent(address)}`;

@@ -13,7 +13,10 @@ export async function loadBuckets(signal) {
     bridge.ask("GET", "/usage", { signal }),
   ]);
   const used = new Map(usage.buckets.map((entry) => [entry.id, entry]));
-  return { usage, buckets: buckets.map((bucket) => ({ ...bucket, usage: used.get(bucket.id) ?? NOTHING })) };
+  return {
+    usage,
+    buckets: buckets.map((bucket) => ({ ...bucket, usage: used.get(bucket.id) ?? NOTHING })),
+  };
 }
 
 export async function showBuckets({ signal, showDisk }) {
@@ -25,7 +28,11 @@ export async function showBuckets({ signal, showDisk }) {
     h(
       "div",
       { class: "toolbar" },
-      button("New bucket", () => editBucket(null, (made) => (location.hash = `#bucket/${made.id}`)), { class: "primary" }),
+      button(
+        "New bucket",
+        () => editBucket(null, (made) => (location.hash = `#bucket/${made.id}`)),
+        { class: "primary" },
+      ),
       h("p", { class: "subtitle" }, `${ofQuota(usage.stored, usage.limit)} stored`),
     ),
     buckets.length
@@ -72,12 +79,26 @@ export function usageBar({ usage, storage }) {
 export function editBucket(bucket, done) {
   const quota = { type: "number", min: "0", step: "any", inputmode: "decimal" };
   const fields = [
-    field("Name", { name: "name", required: true, maxlength: "1024", value: bucket?.name ?? "", autocomplete: "off" }),
+    field("Name", {
+      name: "name",
+      required: true,
+      maxlength: "1024",
+      value: bucket?.name ?? "",
+      autocomplete: "off",
+    }),
     h(
       "div",
       { class: "pair" },
-      field("Storage in GB", { ...quota, name: "storage", value: bucket ? bucket.storage : 10 }, "Empty is without limit."),
-      field("Transfer in GB a month", { ...quota, name: "transfer", value: bucket ? bucket.transfer : 30 }, "Empty is without limit."),
+      field(
+        "Storage in GB",
+        { ...quota, name: "storage", value: bucket ? bucket.storage : 10 },
+        "Empty is without limit.",
+      ),
+      field(
+        "Transfer in GB a month",
+        { ...quota, name: "transfer", value: bucket ? bucket.transfer : 30 },
+        "Empty is without limit.",
+      ),
     ),
     field(
       "Public keys of others",
@@ -108,20 +129,35 @@ const number = (text) => (text === "" ? null : Number(text));
 
 /** Ask for the name of *bucket*, so that nobody deletes it by a slip. */
 export function confirmDeletion(bucket, done) {
-  const typed = field("Type the name of the bucket", { name: "typed", autocomplete: "off", required: true, spellcheck: "false" });
-  const sure = form([typed], "Delete the bucket", async () => {
-    await bridge.ask("DELETE", `/buckets/${bucket.id}`);
-    dialog.close();
-    announce("The bucket is deleted.");
-    done();
-  }, "danger");
+  const typed = field("Type the name of the bucket", {
+    name: "typed",
+    autocomplete: "off",
+    required: true,
+    spellcheck: "false",
+  });
+  const sure = form(
+    [typed],
+    "Delete the bucket",
+    async () => {
+      await bridge.ask("DELETE", `/buckets/${bucket.id}`);
+      dialog.close();
+      announce("The bucket is deleted.");
+      done();
+    },
+    "danger",
+  );
   const submit = sure.querySelector("[type=submit]");
   submit.disabled = true;
   const isSure = () => typed.querySelector("input").value === title(bucket);
   typed.addEventListener("input", () => (submit.disabled = !isSure()));
   const dialog = openDialog(
     "Delete this bucket?",
-    h("p", {}, h("strong", {}, title(bucket)), ` and ${counted(bucket.usage.files, "file")} in it are deleted for good.`),
+    h(
+      "p",
+      {},
+      h("strong", {}, title(bucket)),
+      ` and ${counted(bucket.usage.files, "file")} in it are deleted for good.`,
+    ),
     sure,
   );
 }

@@ -7,8 +7,7 @@ export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 const python = JSON.stringify; // a JSON text is a Python literal too
 
-export const getCommand = (bucket, file) =>
-  `pymdc get ${quoted(`${bucket.name}:#${file.hash}`)}`;
+export const getCommand = (bucket, file) => `pymdc get ${quoted(`${bucket.name}:#${file.hash}`)}`;
 
 export const putCommand = (bucket) => `pymdc put FILE ${quoted(`${bucket.name}:`)}`;
 
@@ -26,7 +25,8 @@ function pythonBucket(bucket) {
   ].join("\n");
 }
 
-export const curlDownload = (path, token) => `curl -fOJ -H 'x-token: ${token}' ${quoted(here() + path)}`;
+export const curlDownload = (path, token) =>
+  `curl -fOJ -H 'x-token: ${token}' ${quoted(here() + path)}`;
 
 export const curlUpload = (bucket, token) =>
   [

@@ -1,6 +1,6 @@
 // The console: which view is shown, who is signed in, and what the bridge tells about itself.
 
-import { showAccount, showForgot, showRegister, showSignIn } from "./account.js";
+import { showAccount, showForgot, showRegister, showReset, showSignIn } from "./account.js";
 import * as bridge from "./bridge.js";
 import { showBuckets } from "./buckets.js";
 import { button, explained, h, notice, render } from "./elements.js";
@@ -16,6 +16,7 @@ const WRONG_LINK = "#not-activated";
 const VIEWS = [
   [/^#register$/, showRegister, false],
   [/^#forgot$/, showForgot, false],
+  [/^#reset$/, showReset, false],
   [/^#get\/(\w+)\/(\w+)\/(\w+)$/, showGet, false],
   [/^#receive\/(\w+)\/(\w+)$/, showReceive, false],
   [/^#account$/, showAccount, true],
@@ -42,7 +43,10 @@ async function show() {
     return;
   }
   const before = document.querySelector("main h1");
-  const busy = setTimeout(() => before === document.querySelector("main h1") && render("Loading…"), 300);
+  const busy = setTimeout(
+    () => before === document.querySelector("main h1") && render("Loading…"),
+    300,
+  );
   try {
     await view(context, ...pattern.exec(location.hash).slice(1));
   } catch (error) {
@@ -89,7 +93,9 @@ function showStrip() {
     `Registration is ${REGISTRATION[info.registration]}`,
     disk !== null && `${bytes(disk)} free on the disk`,
   ];
-  document.getElementById("strip").replaceChildren(...parts.filter(Boolean).map((part) => h("span", {}, part)));
+  document
+    .getElementById("strip")
+    .replaceChildren(...parts.filter(Boolean).map((part) => h("span", {}, part)));
 }
 
 async function loadInfo() {
@@ -111,7 +117,10 @@ bridge.events.addEventListener("wait", ({ detail }) => {
   let left = Math.ceil(detail.seconds);
   clearInterval(waiting);
   const tell = () => {
-    notice(left > 0 ? `${detail.message}. The bridge asks to wait; the page goes on in ${left} s.` : "", "bad");
+    notice(
+      left > 0 ? `${detail.message}. The bridge asks to wait; the page goes on in ${left} s.` : "",
+      "bad",
+    );
     if (left-- <= 0) clearInterval(waiting);
   };
   tell();
@@ -119,7 +128,8 @@ bridge.events.addEventListener("wait", ({ detail }) => {
 });
 let waiting;
 
-const OFFLINE = "The bridge cannot be reached. Check the network; the page goes on when you try again.";
+const OFFLINE =
+  "The bridge cannot be reached. Check the network; the page goes on when you try again.";
 let reachable = true;
 bridge.events.addEventListener("unreachable", () => {
   reachable = false;
@@ -140,4 +150,6 @@ addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => event.preventDefault());
 document.getElementById("sign-out").addEventListener("click", () => bridge.signOut());
 
-loadInfo().catch(() => {}).finally(show);
+loadInfo()
+  .catch(() => {})
+  .finally(show);

@@ -133,7 +133,9 @@ export function openDialog(title, ...children) {
 export function copyButton(text, label = "Copy") {
   return button(label, async (event) => {
     const copied = await copy(text, event.target);
-    announce(copied ? "Copied." : "The browser does not let the page copy; select the text instead.");
+    announce(
+      copied ? "Copied." : "The browser does not let the page copy; select the text instead.",
+    );
   });
 }
 
@@ -150,7 +152,10 @@ export function copyable(label, text) {
 // navigator.clipboard is missing on http:// other than localhost.
 async function copy(text, source) {
   if (navigator.clipboard) {
-    return navigator.clipboard.writeText(text).then(() => true, () => false);
+    return navigator.clipboard.writeText(text).then(
+      () => true,
+      () => false,
+    );
   }
   const area = h("textarea", { class: "unseen", "aria-hidden": "true" });
   area.value = text;

@@ -2,7 +2,17 @@
 
 import * as bridge from "./bridge.js";
 import { curlDownload, getCommand, pythonDownload } from "./commands.js";
-import { announce, button, copyable, copyButton, field, form, h, openDialog, showError } from "./elements.js";
+import {
+  announce,
+  button,
+  copyable,
+  copyButton,
+  field,
+  form,
+  h,
+  openDialog,
+  showError,
+} from "./elements.js";
 import { preview } from "./preview.js";
 import { bytes, timeIn, when } from "./texts.js";
 
@@ -45,17 +55,34 @@ export function showFile(bucket, file, { renamed, remove }) {
     h(
       "div",
       { class: "actions" },
-      button("Download", trying(() => download(bucket, file)), { class: "primary" }),
-      button("Share…", trying(() => share(bucket, file, shared))),
+      button(
+        "Download",
+        trying(() => download(bucket, file)),
+        { class: "primary" },
+      ),
+      button(
+        "Share…",
+        trying(() => share(bucket, file, shared)),
+      ),
       button("Rename…", () => rename(bucket, file, dialog, renamed)),
-      button("Delete…", () => {
-        dialog.close();
-        remove();
-      }, { class: "danger" }),
+      button(
+        "Delete…",
+        () => {
+          dialog.close();
+          remove();
+        },
+        { class: "danger" },
+      ),
     ),
     error,
     shared,
-    h("p", { class: "hash" }, "Hash ", h("code", {}, file.hash), copyButton(file.hash, "Copy the hash")),
+    h(
+      "p",
+      { class: "hash" },
+      "Hash ",
+      h("code", {}, file.hash),
+      copyButton(file.hash, "Copy the hash"),
+    ),
     h(
       "details",
       { class: "commands" },
@@ -74,7 +101,11 @@ async function share(bucket, file, box) {
   const link = `${location.origin}/#get/${bucket.id}/${file.hash}/${token}`;
   box.replaceChildren(
     h("h3", {}, "A link to share"),
-    h("p", { class: "hint" }, `Works once, until ${timeIn(5)}; no account is needed. The link and the command have the same token, so one of them works.`),
+    h(
+      "p",
+      { class: "hint" },
+      `Works once, until ${timeIn(5)}; no account is needed. The link and the command have the same token, so one of them works.`,
+    ),
     copyable("The link", link),
     copyable("The command", curlDownload(bridge.contentPath(bucket.id, file.hash), token)),
   );
@@ -83,7 +114,15 @@ async function share(bucket, file, box) {
 }
 
 function rename(bucket, file, parent, renamed) {
-  const fields = [field("Name", { name: "filename", value: file.filename, required: true, maxlength: "1024", autocomplete: "off" })];
+  const fields = [
+    field("Name", {
+      name: "filename",
+      value: file.filename,
+      required: true,
+      maxlength: "1024",
+      autocomplete: "off",
+    }),
+  ];
   const dialog = openDialog(
     "Rename",
     form(fields, "Rename", async ({ filename }) => {

@@ -3,7 +3,17 @@
 import * as bridge from "./bridge.js";
 import { confirmDeletion, editBucket, loadBuckets, title, usageBar } from "./buckets.js";
 import { putCommand, pythonUpload } from "./commands.js";
-import { announce, button, copyable, explained, form, h, notice, openDialog, render } from "./elements.js";
+import {
+  announce,
+  button,
+  copyable,
+  explained,
+  form,
+  h,
+  notice,
+  openDialog,
+  render,
+} from "./elements.js";
 import { download, showFile } from "./file.js";
 import { makeReceiveLink } from "./links.js";
 import { Listing, pieces } from "./listing.js";
@@ -38,10 +48,20 @@ class BucketView {
     this.body = h("tbody", { role: "rowgroup" });
     this.summary = h("p", { class: "subtitle", "aria-live": "polite" });
     this.more = button("Show more", () => this.showMore(), { class: "more", hidden: true });
-    this.bulk = h("div", { class: "bulk", role: "group", "aria-label": "Selected files", hidden: true });
+    this.bulk = h("div", {
+      class: "bulk",
+      role: "group",
+      "aria-label": "Selected files",
+      hidden: true,
+    });
     this.heads = new Map(COLUMNS.map(([key, label]) => [key, this.head(key, label)]));
-    this.all = h("input", { type: "checkbox", "aria-label": "Select all files shown", onchange: () => this.selectAll() });
+    this.all = h("input", {
+      type: "checkbox",
+      "aria-label": "Select all files shown",
+      onchange: () => this.selectAll(),
+    });
     this.usage = h("div");
+    this.zone = dropZone(bucket.id, signal);
     uploads.addEventListener("stored", ({ detail }) => this.stored(detail), { signal });
     const seen = new IntersectionObserver(([entry]) => entry.isIntersecting && this.showMore());
     seen.observe(this.more);
@@ -50,9 +70,14 @@ class BucketView {
 
   show() {
     const { bucket } = this;
-    const filter = h("input", { type: "search", id: "filter", placeholder: "Filter by name", "aria-label": "Filter by name", autocomplete: "off" });
+    const filter = h("input", {
+      type: "search",
+      id: "filter",
+      placeholder: "Filter by name",
+      "aria-label": "Filter by name",
+      autocomplete: "off",
+    });
     filter.addEventListener("input", () => this.filterBy(filter.value));
-    const zone = dropZone(bucket.id, this.signal);
     render(
       title(bucket),
       h("p", { class: "path" }, h("a", { href: "#buckets" }, "Buckets"), " / ", title(bucket)),
@@ -64,9 +89,11 @@ class BucketView {
         h("span", { class: "gap" }),
         button("Receive…", () => makeReceiveLink(bucket)),
         button("Edit…", () => editBucket(bucket, (changed) => this.changed(changed))),
-        button("Delete…", () => confirmDeletion(bucket, () => (location.hash = "#buckets")), { class: "danger" }),
+        button("Delete…", () => confirmDeletion(bucket, () => (location.hash = "#buckets")), {
+          class: "danger",
+        }),
       ),
-      zone,
+      this.zone,
       (this.tools = h("div", { class: "toolbar" }, filter, this.summary)),
       this.bulk,
       this.table(),
@@ -79,9 +106,18 @@ class BucketView {
   table() {
     const heads = [...this.heads.values()].map((head) => head.cell);
     const select = h("th", { scope: "col", role: "columnheader", class: "check" }, this.all);
-    const actions = h("th", { scope: "col", role: "columnheader", class: "act" }, h("span", { class: "unseen" }, "Download"));
+    const actions = h(
+      "th",
+      { scope: "col", role: "columnheader", class: "act" },
+      h("span", { class: "unseen" }, "Download"),
+    );
     const head = h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, select, heads, actions));
-    this.grid = h("table", { class: "files", role: "table", "aria-label": "Files" }, head, this.body);
+    this.grid = h(
+      "table",
+      { class: "files", role: "table", "aria-label": "Files" },
+      head,
+      this.body,
+    );
     return this.grid;
   }
 
@@ -97,7 +133,11 @@ class BucketView {
       h("summary", {}, "As pymdc, in Python"),
       copyable("The command that uploads", putCommand(this.bucket)),
       copyable("The same in Python", pythonUpload(this.bucket)),
-      h("p", { class: "hint" }, "For curl, make a link with “Receive…”: its token stands in a command too."),
+      h(
+        "p",
+        { class: "hint" },
+        "For curl, make a link with “Receive…”: its token stands in a command too.",
+      ),
     );
   }
 
@@ -117,7 +157,9 @@ class BucketView {
     if (bucket !== this.bucket.id) return;
     const twin = this.listing.files.get(entry.hash);
     if (twin && twin.filename !== entry.filename) {
-      notice(`${entry.filename} has the content of ${twin.filename}, so the two are one file, which has the new name.`);
+      notice(
+        `${entry.filename} has the content of ${twin.filename}, so the two are one file, which has the new name.`,
+      );
     }
     const created = twin?.created ?? new Date().toISOString();
     this.listing.add([{ created, ...entry }]);
@@ -158,10 +200,15 @@ class BucketView {
     this.shown = listing.shown();
     for (const [key, { cell, sort }] of this.heads) {
       const sorted = key === listing.key;
-      cell.setAttribute("aria-sort", sorted ? (listing.descending ? "descending" : "ascending") : "none");
+      cell.setAttribute(
+        "aria-sort",
+        sorted ? (listing.descending ? "descending" : "ascending") : "none",
+      );
       sort.dataset.sorted = sorted ? (listing.descending ? "↓" : "↑") : "";
     }
-    this.keepFocus(() => this.body.replaceChildren(...this.shown.slice(0, this.rows).map((file) => this.row(file))));
+    this.keepFocus(() =>
+      this.body.replaceChildren(...this.shown.slice(0, this.rows).map((file) => this.row(file))),
+    );
     this.more.hidden = this.rows >= this.shown.length;
     this.grid.hidden = !this.shown.length;
     this.tools.hidden = !listing.files.size && !this.loading;
@@ -178,7 +225,8 @@ class BucketView {
     const focused = this.body.contains(document.activeElement) && document.activeElement;
     const [hash, kind] = focused ? [focused.closest("tr").dataset.hash, focused.dataset.kind] : [];
     change();
-    if (hash) this.body.querySelector(`tr[data-hash="${CSS.escape(hash)}"] [data-kind="${kind}"]`)?.focus();
+    if (hash)
+      this.body.querySelector(`tr[data-hash="${CSS.escape(hash)}"] [data-kind="${kind}"]`)?.focus();
   }
 
   summarize(count) {
@@ -204,13 +252,21 @@ class BucketView {
       "tr",
       { role: "row", "data-hash": hash },
       cell("check", check),
-      cell("filename", button(filename, () => this.open(file), { class: "plain name", "data-kind": "name" })),
+      cell(
+        "filename",
+        button(filename, () => this.open(file), { class: "plain name", "data-kind": "name" }),
+      ),
       cell("size", bytes(file.size)),
       cell("mimetype", file.mimetype),
       cell("created", file.created && h("time", { datetime: file.created }, when(file.created))),
       cell(
         "act",
-        button("↓", (event) => this.download(file, event.target), { class: "plain", "data-kind": "act", title: "Download", "aria-label": `Download ${filename}` }),
+        button("↓", (event) => this.download(file, event.target), {
+          class: "plain",
+          "data-kind": "act",
+          title: "Download",
+          "aria-label": `Download ${filename}`,
+        }),
       ),
     );
   }
@@ -248,7 +304,8 @@ class BucketView {
       if (this.all.checked) this.listing.selected.add(hash);
       else this.listing.selected.delete(hash);
     }
-    for (const box of this.body.querySelectorAll("[data-kind=check]")) box.checked = this.all.checked;
+    for (const box of this.body.querySelectorAll("[data-kind=check]"))
+      box.checked = this.all.checked;
     this.showBulk();
   }
 
@@ -283,18 +340,30 @@ class BucketView {
   confirm(files) {
     const named = files.slice(0, 5).map((file) => h("li", {}, file.filename));
     const rest = files.length - named.length;
-    const progress = h("progress", { max: files.length, value: 0, "aria-label": "Deleted", hidden: true });
+    const progress = h("progress", {
+      max: files.length,
+      value: 0,
+      "aria-label": "Deleted",
+      hidden: true,
+    });
     const stop = new AbortController();
-    const sure = form([], "Delete", async () => {
-      progress.hidden = files.length < 2;
-      for (const { hash } of files) {
-        await bridge.ask("DELETE", `/buckets/${this.bucket.id}/files/${hash}`, { signal: stop.signal });
-        this.listing.remove(hash);
-        progress.value++;
-      }
-      dialog.close();
-      announce(`${counted(files.length, "file")} deleted.`);
-    }, "danger");
+    const sure = form(
+      [],
+      "Delete",
+      async () => {
+        progress.hidden = files.length < 2;
+        for (const { hash } of files) {
+          await bridge.ask("DELETE", `/buckets/${this.bucket.id}/files/${hash}`, {
+            signal: stop.signal,
+          });
+          this.listing.remove(hash);
+          progress.value++;
+        }
+        dialog.close();
+        announce(`${counted(files.length, "file")} deleted.`);
+      },
+      "danger",
+    );
     const dialog = openDialog(
       files.length === 1 ? "Delete this file?" : `Delete ${counted(files.length, "file")}?`,
       h("ul", { class: "names" }, named, rest > 0 && h("li", {}, `and ${rest} more`)),

@@ -9,18 +9,27 @@ import { sendFile } from "./sending.js";
 import { Speed } from "./speed.js";
 import { bytes, timeIn } from "./texts.js";
 
-const GONE = "This link does not work any more: it has been used, or it is older than five minutes. Ask for a new one.";
+const GONE =
+  "This link does not work any more: it has been used, or it is older than five minutes. Ask for a new one.";
 
 /** Make a link with which somebody without an account stores one file in *bucket*. */
 export function makeReceiveLink(bucket) {
   const made = h("div");
   const dialog = openDialog(
     "Receive a file",
-    h("p", {}, "Make a link for somebody who has no account. With it, that person stores one file in this bucket."),
+    h(
+      "p",
+      {},
+      "Make a link for somebody who has no account. With it, that person stores one file in this bucket.",
+    ),
     form([], "Make a link", async () => {
       const token = await bridge.newToken(bucket.id, "PUSH");
       made.replaceChildren(
-        h("p", { class: "hint" }, `Works once, until ${timeIn(5)}. The link and the command have the same token, so one of them works.`),
+        h(
+          "p",
+          { class: "hint" },
+          `Works once, until ${timeIn(5)}. The link and the command have the same token, so one of them works.`,
+        ),
         copyable("The link", `${location.origin}/#receive/${bucket.id}/${token}`),
         copyable("The command", curlUpload(bucket.id, token)),
       );
@@ -58,7 +67,9 @@ export async function showGet({ signal }, bucket, hash, token) {
     get.disabled = true;
     try {
       await startDownload(path, token);
-      card.replaceChildren(h("p", { role: "status" }, "The download has begun. The link is used up."));
+      card.replaceChildren(
+        h("p", { role: "status" }, "The download has begun. The link is used up."),
+      );
     } catch (problem) {
       get.disabled = false;
       showError(error, problem);
@@ -73,8 +84,17 @@ export function showReceive({ signal }, bucket, token) {
     "div",
     { class: "card narrow front receive" },
     h("p", {}, "Drop a file here, or choose one."),
-    h("div", { class: "actions" }, button("Choose a file", () => input.click(), { class: "primary" }), input),
-    h("p", { class: "hint" }, "The link is good for one file, and for five minutes after it was made."),
+    h(
+      "div",
+      { class: "actions" },
+      button("Choose a file", () => input.click(), { class: "primary" }),
+      input,
+    ),
+    h(
+      "p",
+      { class: "hint" },
+      "The link is good for one file, and for five minutes after it was made.",
+    ),
   );
   render("Send a file", card);
   onDrop(take, signal);
@@ -85,17 +105,35 @@ export function showReceive({ signal }, bucket, token) {
     begun = true;
     const stop = new AbortController();
     const speed = new Speed();
-    const bar = h("progress", { max: file.size || 1, value: 0, "aria-label": `Progress of ${file.name}` });
+    const bar = h("progress", {
+      max: file.size || 1,
+      value: 0,
+      "aria-label": `Progress of ${file.name}`,
+    });
     const text = h("p", { class: "facts", role: "status" });
     const cancel = button("Cancel", () => stop.abort());
-    card.replaceChildren(h("p", { class: "name" }, file.name), bar, text, h("div", { class: "actions" }, cancel));
+    card.replaceChildren(
+      h("p", { class: "name" }, file.name),
+      bar,
+      text,
+      h("div", { class: "actions" }, cancel),
+    );
     cancel.focus();
     try {
       await sendFile(bucket, file, async () => token, progress, stop.signal);
-      card.replaceChildren(h("p", { role: "status" }, h("strong", {}, file.name), ` has arrived, ${bytes(file.size)}. Thank you.`));
+      card.replaceChildren(
+        h(
+          "p",
+          { role: "status" },
+          h("strong", {}, file.name),
+          ` has arrived, ${bytes(file.size)}. Thank you.`,
+        ),
+      );
     } catch (error) {
       const failed = h("p", { class: "error", role: "alert" });
-      if (stop.signal.aborted) failed.textContent = "Cancelled: nothing is stored. The link is used up; ask for a new one.";
+      if (stop.signal.aborted)
+        failed.textContent =
+          "Cancelled: nothing is stored. The link is used up; ask for a new one.";
       else if (error.status === 401) failed.textContent = GONE;
       else showError(failed, error);
       card.replaceChildren(h("p", { class: "name" }, file.name), failed);

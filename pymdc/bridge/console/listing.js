@@ -26,7 +26,8 @@ export class Listing {
   }
 
   add(files) {
-    for (const file of files) this.files.set(file.hash, { ...file, folded: file.filename.toLowerCase() });
+    for (const file of files)
+      this.files.set(file.hash, { ...file, folded: file.filename.toLowerCase() });
   }
 
   remove(hash) {
@@ -45,7 +46,9 @@ export class Listing {
     const found = [...this.files.values()].filter((file) => file.folded.includes(wanted));
     const key = this.key === "filename" ? "folded" : this.key;
     const sign = this.descending ? -1 : 1;
-    return found.sort((one, other) => sign * compare(one[key], other[key]) || compare(one.folded, other.folded));
+    return found.sort(
+      (one, other) => sign * compare(one[key], other[key]) || compare(one.folded, other.folded),
+    );
   }
 }
 

@@ -5,11 +5,19 @@ import * as bridge from "./bridge.js";
 import { explained, h } from "./elements.js";
 import { bytes } from "./texts.js";
 
-const IMAGES = new Set(["image/png", "image/jpeg", "image/gif", "image/webp", "image/avif", "image/bmp"]);
+const IMAGES = new Set([
+  "image/png",
+  "image/jpeg",
+  "image/gif",
+  "image/webp",
+  "image/avif",
+  "image/bmp",
+]);
 const MAX_IMAGE = 10_000_000; // bytes
 const MAX_TEXT = 100_000; // bytes; longer texts are cut
 const TEXTS = /^text\/|^image\/svg|[/+](json|xml|yaml|x-yaml|toml|javascript|x-sh|x-python|sql)$/;
-const TEXT_NAMES = /\.(txt|md|rst|csv|tsv|log|json|ya?ml|toml|ini|cfg|conf|py|js|ts|c|h|cpp|rs|go|java|sh|sql|xml|html?|css|svg)$/i;
+const TEXT_NAMES =
+  /\.(txt|md|rst|csv|tsv|log|json|ya?ml|toml|ini|cfg|conf|py|js|ts|c|h|cpp|rs|go|java|sh|sql|xml|html?|css|svg)$/i;
 
 /** Return an element in which the preview of a file appears. */
 export function preview(bucket, file, signal) {
@@ -20,7 +28,8 @@ export function preview(bucket, file, signal) {
   make(bucket, file, signal)
     .then((content) => box.replaceChildren(...content))
     .catch((error) => {
-      if (!signal.aborted) box.replaceChildren(h("p", { class: "hint" }, `No preview: ${explained(error)}`));
+      if (!signal.aborted)
+        box.replaceChildren(h("p", { class: "hint" }, `No preview: ${explained(error)}`));
     })
     .finally(() => box.removeAttribute("aria-busy"));
   return box;
@@ -43,7 +52,10 @@ async function text(bucket, file, signal) {
   const response = await content(bucket, file, signal, { Range: `bytes=0-${MAX_TEXT - 1}` });
   const shown = new TextDecoder().decode(await response.arrayBuffer());
   const cut = file.size > MAX_TEXT && h("p", { class: "hint" }, `The first ${bytes(MAX_TEXT)}.`);
-  return [h("pre", { tabindex: "0", role: "group", "aria-label": `Text of ${file.filename}` }, shown), cut].filter(Boolean);
+  return [
+    h("pre", { tabindex: "0", role: "group", "aria-label": `Text of ${file.filename}` }, shown),
+    cut,
+  ].filter(Boolean);
 }
 
 async function content(bucket, file, signal, headers = {}) {

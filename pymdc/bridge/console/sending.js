@@ -31,7 +31,12 @@ function put(path, file, token, progress, signal) {
   return new Promise((resolve, reject) => {
     request.onload = () => {
       if (request.status === 200) resolve(JSON.parse(request.responseText));
-      else reject(refusal(request.status, request.responseText, { get: (name) => request.getResponseHeader(name) }));
+      else
+        reject(
+          refusal(request.status, request.responseText, {
+            get: (name) => request.getResponseHeader(name),
+          }),
+        );
     };
     request.onerror = () => whyNot(file).then(reject);
     request.onabort = () => reject(signal.reason);

@@ -31,7 +31,10 @@ export const ofQuota = (used, quota) =>
 const ADVICE = [
   [/Invalid email or password/, "Check both. If you forgot the password, ask for a new one."],
   [/not been activated/, "Open the link in the mail first."],
-  [/already registered/, "Sign in, or ask for a new password. After a registration, wait a minute before the next one."],
+  [
+    /already registered/,
+    "Sign in, or ask for a new password. After a registration, wait a minute before the next one.",
+  ],
   [/Invalid or expired token/, "A link works once, for five minutes. Ask for a new one."],
   [/Invalid reset token/, "It works once, for an hour. Ask for another mail."],
   [/invitation/i, "Ask the person who runs this bridge for an invitation."],

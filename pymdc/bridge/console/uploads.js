@@ -44,13 +44,20 @@ export function cancelAll() {
 
 /** A button for files and one for a folder. */
 export function pickers(bucket) {
-  return [picker("Upload files", bucket, { multiple: true }, "primary"), picker("Upload a folder", bucket, { webkitdirectory: true })];
+  return [
+    picker("Upload files", bucket, { multiple: true }, "primary"),
+    picker("Upload a folder", bucket, { webkitdirectory: true }),
+  ];
 }
 
 /** What says that files can be dropped; they can, anywhere on the page. */
 export function dropZone(bucket, signal) {
   onDrop((files) => upload(bucket, files), signal);
-  return h("p", { class: "drop" }, "Drop files or folders anywhere on this page. A file keeps its name, without the folders around it.");
+  return h(
+    "p",
+    { class: "drop" },
+    "Drop files or folders anywhere on this page. A file keeps its name, without the folders around it.",
+  );
 }
 
 class Upload {
@@ -67,7 +74,13 @@ class Upload {
     running.add(this);
     try {
       const token = (signal) => bridge.newToken(this.bucket, "PUSH", signal);
-      const entry = await sendFile(this.bucket, this.file, token, (done) => this.progress(done), this.stop.signal);
+      const entry = await sendFile(
+        this.bucket,
+        this.file,
+        token,
+        (done) => this.progress(done),
+        this.stop.signal,
+      );
       stored++;
       sent += this.file.size;
       this.row.remove();
@@ -87,10 +100,28 @@ class Upload {
 
   makeRow() {
     this.row?.remove();
-    this.bar = h("progress", { max: this.file.size || 1, value: 0, "aria-label": `Progress of ${this.file.name}` });
+    this.bar = h("progress", {
+      max: this.file.size || 1,
+      value: 0,
+      "aria-label": `Progress of ${this.file.name}`,
+    });
     this.text = h("p", { class: "facts" }, "Waiting for the bridge");
-    this.actions = h("div", { class: "actions" }, button("Cancel", () => this.cancel(), { class: "plain", "aria-label": `Cancel ${this.file.name}` }));
-    this.row = h("li", {}, h("p", { class: "name" }, this.file.name), this.actions, this.bar, this.text);
+    this.actions = h(
+      "div",
+      { class: "actions" },
+      button("Cancel", () => this.cancel(), {
+        class: "plain",
+        "aria-label": `Cancel ${this.file.name}`,
+      }),
+    );
+    this.row = h(
+      "li",
+      {},
+      h("p", { class: "name" }, this.file.name),
+      this.actions,
+      this.bar,
+      this.text,
+    );
     list.prepend(this.row);
   }
 
@@ -115,7 +146,10 @@ class Upload {
     this.text.textContent = explained(error);
     this.actions.replaceChildren(
       button("Try again", () => this.again(), { "aria-label": `Try ${this.file.name} again` }),
-      button("Dismiss", () => this.dismiss(), { class: "plain", "aria-label": `Dismiss ${this.file.name}` }),
+      button("Dismiss", () => this.dismiss(), {
+        class: "plain",
+        "aria-label": `Dismiss ${this.file.name}`,
+      }),
     );
     if (failed.size > SHOWN_FAILURES) this.row.remove();
     announce(`${this.file.name} was not stored. ${explained(error)}`);
@@ -163,7 +197,11 @@ function show() {
 function showRate() {
   let done = sent;
   for (const one of running) done += one.sent;
-  const parts = [stored && `${counted(stored, "file")} stored`, waiting.length && `${waiting.length} waiting`, speed && `${bytes(speed.at(done))}/s`];
+  const parts = [
+    stored && `${counted(stored, "file")} stored`,
+    waiting.length && `${waiting.length} waiting`,
+    speed && `${bytes(speed.at(done))}/s`,
+  ];
   rate.textContent = running.size ? parts.filter(Boolean).join(" · ") : "";
 }
 

@@ -84,7 +84,7 @@ def _mail_token(context: Context, email: str) -> None:
             return
         row = {"token": _hashed(token), "user": email, "expires": now + RESET_LIFETIME}
         connection.execute(sa.insert(resets).values(**row))
-    context.mailer.send(NEW_PASSWORD, email, token)
+    context.mailer.send(NEW_PASSWORD, email, token, f"{context.endpoint}/#reset")
 
 
 def _hashed(token: str) -> str:
