@@ -203,28 +203,19 @@ def test_large_upload_is_cancelled_and_another_goes_through(
 
     before, large = objects(), files("large.bin")
     os.truncate(large, 100_000_000)
-    throttle(browser, 50_000_000)
+    browser.upload_rate(50_000_000)
     browser.choose(large)
     browser.see("MB of 100 MB")
     browser.wait(lambda: uploads() == 1 and objects() > before, "the beginning of the upload")
     browser.press("Cancel large.bin")
     browser.gone("MB of 100 MB")
-    throttle(browser, -1)
+    browser.upload_rate(-1)
     browser.wait(lambda: uploads() == 0, "the end of the upload")
     assert (names(alice, photos), objects()) == ([], before)
     browser.choose(large)
     wait_for_files(browser, "large.bin")
     browser.see("100 MB of 10 GB")
     assert alice.ask("GET", f"/buckets/{photos}/files").json[0]["size"] == 100_000_000
-
-
-def throttle(browser: Browser, rate: int) -> None:
-    """Let the browser send no faster than *rate* bytes a second; -1 ends that."""
-    browser.driver.execute_cdp_cmd("Network.enable", {})
-    conditions = {"offline": False, "latency": 0, "downloadThroughput": -1}
-    browser.driver.execute_cdp_cmd(
-        "Network.emulateNetworkConditions", conditions | {"uploadThroughput": rate}
-    )
 
 
 def test_folder_is_uploaded_without_its_path(

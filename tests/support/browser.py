@@ -134,6 +134,20 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": name}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
+    def upload_rate(self, rate: int) -> None:
+        """Let the browser send no faster than *rate* bytes a second; -1 ends that."""
+        self.driver.execute_cdp_cmd("Network.enable", {})
+        conditions = {"offline": False, "latency": 0, "downloadThroughput": -1}
+        self.driver.execute_cdp_cmd(
+            "Network.emulateNetworkConditions", conditions | {"uploadThroughput": rate}
+        )
+
+    def quiet(self) -> None:
+        """Wait until the page says nothing in passing."""
+        self.wait(
+            lambda: not self.driver.find_element(By.ID, "status").text, "the end of a message"
+        )
+
     def log(self) -> list[dict[str, Any]]:
         """Return what was written to the console since the last call."""
         return list(self.driver.get_log("browser"))  # type: ignore[no-untyped-call]

@@ -122,7 +122,7 @@ class Upload {
       this.bar,
       this.text,
     );
-    list.prepend(this.row);
+    list.append(this.row);
   }
 
   progress(done) {
