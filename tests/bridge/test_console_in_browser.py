@@ -266,6 +266,18 @@ def test_upload_that_fails_says_why_and_can_be_repeated(
     wait_for_files(browser, "a.txt")
 
 
+def test_large_file_without_room_is_refused_before_it_is_sent(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path]
+) -> None:
+    large = files("large.bin")
+    os.truncate(large, 100_000_000)
+    alice.ask("PATCH", f"/buckets/{photos}", {"storage": 0.02})
+    browser.upload_rate(1_000_000)
+    browser.choose(large)
+    browser.see("The file has 100 MB, and there is room for 20 MB. Delete files, or give")
+    browser.upload_rate(-1)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -26,7 +26,11 @@ function put(path, file, token, progress, signal) {
   request.setRequestHeader("x-token", token);
   request.setRequestHeader("x-filesize", file.size);
   // The form around the file is counted too; it is a few hundred bytes.
-  request.upload.onprogress = ({ loaded }) => progress(Math.min(loaded, file.size));
+  let begun = false;
+  request.upload.onprogress = ({ loaded }) => {
+    begun = loaded > 0;
+    progress(Math.min(loaded, file.size));
+  };
   request.upload.onload = () => progress(null);
   return new Promise((resolve, reject) => {
     request.onload = () => {
@@ -38,7 +42,7 @@ function put(path, file, token, progress, signal) {
           }),
         );
     };
-    request.onerror = () => whyNot(file).then(reject);
+    request.onerror = () => whyNot(file, begun).then(reject);
     request.onabort = () => reject(signal.reason);
     if (signal.aborted) return reject(signal.reason);
     signal.addEventListener("abort", () => request.abort());
@@ -46,11 +50,13 @@ function put(path, file, token, progress, signal) {
   });
 }
 
-async function whyNot(file) {
+async function whyNot(file, begun) {
   try {
     await file.slice(0, 1).arrayBuffer();
-    return new UnreachableError();
   } catch {
     return new Error("The browser cannot read the file; perhaps it was changed or removed");
   }
+  // Who is refused early and goes on sending may lose the answer.
+  if (begun) return new Error("The connection ended: the network failed, or the file was refused");
+  return new UnreachableError();
 }

@@ -3,6 +3,7 @@
 import * as bridge from "./bridge.js";
 import { onDrop } from "./dropped.js";
 import { announce, button, explained, focusHeading, h } from "./elements.js";
+import { checkRoom } from "./room.js";
 import { sendFile } from "./sending.js";
 import { Speed } from "./speed.js";
 import { bytes, counted } from "./texts.js";
@@ -73,6 +74,7 @@ class Upload {
     this.makeRow();
     running.add(this);
     try {
+      await checkRoom(this.bucket, this.file.size, this.stop.signal);
       const token = (signal) => bridge.newToken(this.bucket, "PUSH", signal);
       const entry = await sendFile(
         this.bucket,
