@@ -141,7 +141,7 @@ def links(browser: Browser, bucket: str) -> None:
     shoot(browser, "file")
     browser.press("Share…")
     browser.see("A link to share")
-    link = browser.find("//pre[@aria-label='The link']").text
+    link = browser.find("//pre[@aria-label='the link']").text
     browser.keys(Keys.ESCAPE)
     browser.press("Packing list.txt")
     browser.press("Share…")

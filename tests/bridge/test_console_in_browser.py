@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import sha256
@@ -342,7 +343,7 @@ def test_link_gets_a_file_without_an_account(
     browser.press("gift.txt")
     browser.press("Share…")
     browser.see("Works once, until")
-    link = browser.find("//pre[@aria-label='The link']").text
+    link = browser.find("//pre[@aria-label='the link']").text
     for _ in range(2):  # to look at it does not use it up
         browser.open(link)
         browser.see("gift.txt")
@@ -360,7 +361,7 @@ def test_link_receives_a_file_without_an_account(
 ) -> None:
     browser.press("Receive…")
     browser.press("Make a link")
-    link = browser.find("//pre[@aria-label='The link']").text
+    link = browser.find("//pre[@aria-label='the link']").text
     browser.open(link)
     browser.heading("Send a file")
     browser.choose(files("thesis.txt", b"at last"))
@@ -380,19 +381,40 @@ def test_command_of_a_link_works_in_a_terminal(
     wait_for_files(browser, name)
     browser.press(name)
     browser.press("Share…")
-    command = browser.find("//pre[@aria-label='The command']").text
+    command = browser.find("//pre[@aria-label='the command']").text
     shell(command, tmp_path / "down")
     assert [path.read_bytes() for path in (tmp_path / "down").iterdir()] == [b"safe"]
     browser.keys(Keys.ESCAPE)
     browser.press("Receive…")
     browser.press("Make a link")
-    command = browser.find("//pre[@aria-label='The command']").text
+    command = browser.find("//pre[@aria-label='the command']").text
     (tmp_path / "up").mkdir()
     (tmp_path / "up" / "FILE").write_bytes(b"sent")
     shell(command, tmp_path / "up")
     go_to(browser, "#buckets")
     go_to(browser, f"#bucket/{photos}")
     wait_for_files(browser, "FILE", name)
+
+
+def test_python_that_the_page_shows_works(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path], tmp_path: Path
+) -> None:
+    name = 'say "ü".txt'
+    browser.choose(files(f"up/{name}", b"said"))
+    wait_for_files(browser, name)
+    browser.press("As pymdc, in Python")
+    upload = browser.find("//pre[@aria-label='the same in Python']").text
+    browser.press(name)
+    browser.press("As pymdc, in Python, with curl")
+    download = browser.find("//dialog//pre[@aria-label='the same in Python']").text
+    word = alice.email.partition("@")[0]
+    (tmp_path / "you.key").write_text(sha256(word.encode()).hexdigest())
+    (tmp_path / "FILE").write_bytes(b"more")
+    for code in upload, download:
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=PATIENCE)
+        assert done.returncode == 0
+    assert (tmp_path / name).read_bytes() == b"said"
+    assert names(alice, photos) == sorted(["FILE", name])
 
 
 def shell(command: str, folder: Path) -> None:
@@ -596,7 +618,7 @@ def views(alice: User, photos: str, entry: dict[str, Any]) -> dict[str, Callable
         "closed": lambda browser: browser.keys(Keys.ESCAPE),
         "receive a file": dialog("Receive…", "Make a link for somebody"),
         "closed again": lambda browser: browser.keys(Keys.ESCAPE),
-        "edit": dialog("Edit…", "Public keys of others"),
+        "edit": dialog("Edit…", "Whoever has one of these"),
         "closed at last": lambda browser: browser.keys(Keys.ESCAPE),
         "delete": dialog("Delete…", "Type the name of the bucket"),
     }

@@ -101,9 +101,9 @@ export function editBucket(bucket, done) {
       ),
     ),
     field(
-      "Public keys of others",
+      "Public keys",
       { name: "pubkeys", rows: "3", spellcheck: "false", value: bucket?.pubkeys.join("\n") ?? "" },
-      "One a line. These key pairs may upload and download, and nothing else; they need no account.",
+      "One a line. Whoever has one of these key pairs may upload and download, and nothing else; no account is needed.",
     ),
   ];
   const dialog = openDialog(

@@ -124,28 +124,32 @@ export function openDialog(title, ...children) {
     if (opener?.isConnected) opener.focus();
     else focusHeading();
   });
+  const cancel = button("Cancel", () => dialog.close());
+  dialog.querySelector(".danger[type=submit]")?.after(cancel);
+  const first = dialog.querySelector("form input:not([hidden]), form textarea");
+  first?.setAttribute("autofocus", "");
   document.body.append(dialog);
   dialog.showModal();
   return dialog;
 }
 
-/** Make a button that copies *text*. */
-export function copyButton(text, label = "Copy") {
-  return button(label, async (event) => {
+/** Make a button that copies *text*; *what* says to a screen reader what that is. */
+export function copyButton(text, what) {
+  const copyText = async (event) => {
     const copied = await copy(text, event.target);
-    announce(
-      copied ? "Copied." : "The browser does not let the page copy; select the text instead.",
-    );
-  });
+    const refused = "The browser does not let the page copy; select the text instead.";
+    announce(copied ? "Copied." : refused);
+  };
+  return button("Copy", copyText, { "aria-label": `Copy ${what}` });
 }
 
-/** A box with a text to copy: a command, a link, a hash. */
-export function copyable(label, text) {
+/** A box with a text to copy: a command, a link. */
+export function copyable(what, text) {
   return h(
     "div",
     { class: "copyable" },
-    h("pre", { tabindex: "0", "aria-label": label, role: "group" }, text),
-    copyButton(text),
+    h("pre", { tabindex: "0", "aria-label": what, role: "group" }, text),
+    copyButton(text, what),
   );
 }
 

@@ -76,19 +76,13 @@ export function showFile(bucket, file, { renamed, remove }) {
     ),
     error,
     shared,
-    h(
-      "p",
-      { class: "hash" },
-      "Hash ",
-      h("code", {}, file.hash),
-      copyButton(file.hash, "Copy the hash"),
-    ),
+    h("p", { class: "hash" }, "Hash ", h("code", {}, file.hash), copyButton(file.hash, "the hash")),
     h(
       "details",
       { class: "commands" },
       h("summary", {}, "As pymdc, in Python, with curl"),
-      copyable("The command that downloads the file", getCommand(bucket, file)),
-      copyable("The same in Python", pythonDownload(bucket, file)),
+      copyable("the command that downloads the file", getCommand(bucket, file)),
+      copyable("the same in Python", pythonDownload(bucket, file)),
       h("p", { class: "hint" }, "For curl, press “Share…”: its token stands in a command too."),
     ),
   );
@@ -106,8 +100,8 @@ async function share(bucket, file, box) {
       { class: "hint" },
       `Works once, until ${timeIn(5)}; no account is needed. The link and the command have the same token, so one of them works.`,
     ),
-    copyable("The link", link),
-    copyable("The command", curlDownload(bridge.contentPath(bucket.id, file.hash), token)),
+    copyable("the link", link),
+    copyable("the command", curlDownload(bridge.contentPath(bucket.id, file.hash), token)),
   );
   announce("The link is ready.");
   box.querySelector("button").focus();

@@ -131,8 +131,8 @@ class BucketView {
       "details",
       { class: "commands" },
       h("summary", {}, "As pymdc, in Python"),
-      copyable("The command that uploads", putCommand(this.bucket)),
-      copyable("The same in Python", pythonUpload(this.bucket)),
+      copyable("the command that uploads", putCommand(this.bucket)),
+      copyable("the same in Python", pythonUpload(this.bucket)),
       h(
         "p",
         { class: "hint" },
@@ -367,7 +367,7 @@ class BucketView {
     const dialog = openDialog(
       files.length === 1 ? "Delete this file?" : `Delete ${counted(files.length, "file")}?`,
       h("ul", { class: "names" }, named, rest > 0 && h("li", {}, `and ${rest} more`)),
-      h("p", {}, "They are deleted for good."),
+      h("p", {}, files.length === 1 ? "It is deleted for good." : "They are deleted for good."),
       progress,
       sure,
     );

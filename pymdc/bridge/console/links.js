@@ -30,8 +30,8 @@ export function makeReceiveLink(bucket) {
           { class: "hint" },
           `Works once, until ${timeIn(5)}. The link and the command have the same token, so one of them works.`,
         ),
-        copyable("The link", `${location.origin}/#receive/${bucket.id}/${token}`),
-        copyable("The command", curlUpload(bucket.id, token)),
+        copyable("the link", `${location.origin}/#receive/${bucket.id}/${token}`),
+        copyable("the command", curlUpload(bucket.id, token)),
       );
     }),
     made,

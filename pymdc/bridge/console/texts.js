@@ -9,6 +9,7 @@ export const GB = 1e9;
 
 /** Write a number of bytes, in powers of 1000 as the bridge's quotas are. */
 export function bytes(count) {
+  if (count === 1) return "1 byte";
   let unit = 0;
   while (count >= 999.5 && unit < UNITS.length - 1) {
     count /= 1000;
