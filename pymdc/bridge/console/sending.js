@@ -20,9 +20,9 @@ export async function sendFile(bucket, file, newToken, progress, signal) {
 
 function put(path, file, token, progress, signal) {
   const request = new XMLHttpRequest();
-  const body = new FormData();
-  body.append("file", file, file.name);
+  const [boundary, body] = form(file);
   request.open("PUT", path);
+  request.setRequestHeader("content-type", `multipart/form-data; boundary=${boundary}`);
   request.setRequestHeader("x-token", token);
   request.setRequestHeader("x-filesize", file.size);
   // The form around the file is counted too; it is a few hundred bytes.
@@ -33,14 +33,11 @@ function put(path, file, token, progress, signal) {
   };
   request.upload.onload = () => progress(null);
   return new Promise((resolve, reject) => {
+    const headers = { get: (name) => request.getResponseHeader(name) };
     request.onload = () => {
-      if (request.status === 200) resolve(JSON.parse(request.responseText));
-      else
-        reject(
-          refusal(request.status, request.responseText, {
-            get: (name) => request.getResponseHeader(name),
-          }),
-        );
+      const { status, responseText } = request;
+      if (status === 200) resolve(JSON.parse(responseText));
+      else reject(refusal(status, responseText, headers));
     };
     request.onerror = () => whyNot(file, begun).then(reject);
     request.onabort = () => reject(signal.reason);
@@ -48,6 +45,29 @@ function put(path, file, token, progress, signal) {
     signal.addEventListener("abort", () => request.abort());
     request.send(body);
   });
+}
+
+/**
+ * Return a boundary, and a form with *file* between two of them, which is read while it is sent.
+ *
+ * FormData would write %22 for a quotation mark in the name, which is then part of the name.
+ */
+function form(file) {
+  const random = crypto.getRandomValues(new Uint32Array(4));
+  const boundary = [...random].map((word) => word.toString(16).padStart(8, "0")).join("");
+  const head = [
+    `--${boundary}`,
+    `Content-Disposition: form-data; name="file"; filename*=UTF-8''${encoded(file.name)}`,
+    `Content-Type: ${file.type || "application/octet-stream"}`,
+    "\r\n",
+  ].join("\r\n");
+  return [boundary, new Blob([head, file, `\r\n--${boundary}--\r\n`])];
+}
+
+/** Encode a name as in RFC 8187. */
+function encoded(name) {
+  const escaped = (character) => `%${character.charCodeAt(0).toString(16)}`;
+  return encodeURIComponent(name.toWellFormed?.() ?? name).replace(/['()*]/g, escaped);
 }
 
 async function whyNot(file, begun) {
