@@ -278,6 +278,9 @@ def test_large_file_without_room_is_refused_before_it_is_sent(
     browser.choose(large)
     browser.see("The file has 100 MB, and there is room for 20 MB. Delete files, or give")
     browser.upload_rate(-1)
+    browser.press("Sign out")
+    browser.heading("Sign in")
+    assert "large.bin" not in browser.text, "somebody else may sign in now"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import { button, explained, h, notice, render } from "./elements.js";
 import { showBucket } from "./files.js";
 import { showGet, showReceive } from "./links.js";
 import { bytes } from "./texts.js";
-import { cancelAll } from "./uploads.js";
+import { endUploads } from "./uploads.js";
 
 const HELLO = "#activated";
 const WRONG_LINK = "#not-activated";
@@ -106,7 +106,7 @@ async function loadInfo() {
 }
 
 bridge.events.addEventListener("signed-out", ({ detail }) => {
-  cancelAll();
+  endUploads();
   disk = null;
   showStrip();
   notice(detail.reason);

@@ -23,7 +23,7 @@ let speed = null;
 let sent = 0; // bytes of the uploads that are over
 
 const panel = document.getElementById("uploads");
-const title = h("h2");
+const title = h("h2", { tabindex: "-1" });
 const rate = h("p", { class: "facts" });
 const list = h("ul");
 const cancel = button("Cancel all", () => cancelAll(), { class: "plain" });
@@ -37,10 +37,16 @@ export function upload(bucket, files) {
   startNext();
 }
 
-export function cancelAll() {
+function cancelAll() {
   waiting.length = 0;
   for (const one of [...running]) one.cancel();
   show();
+}
+
+/** Cancel everything, and show nothing of it: somebody else may sign in now. */
+export function endUploads() {
+  cancelAll();
+  forget();
 }
 
 /** A button for files and one for a folder. */
@@ -85,10 +91,10 @@ class Upload {
       );
       stored++;
       sent += this.file.size;
-      this.row.remove();
+      this.removeRow();
       uploads.dispatchEvent(new CustomEvent("stored", { detail: { bucket: this.bucket, entry } }));
     } catch (error) {
-      if (this.stop.signal.aborted) this.row.remove();
+      if (this.stop.signal.aborted) this.removeRow();
       else this.fail(error);
     }
     running.delete(this);
@@ -127,6 +133,13 @@ class Upload {
     list.append(this.row);
   }
 
+  /** Remove the row; the focus goes to the head of the panel if it was there. */
+  removeRow() {
+    const focused = this.row.contains(document.activeElement);
+    this.row.remove();
+    if (focused) title.focus();
+  }
+
   progress(done) {
     if (done === null) {
       this.sent = this.file.size;
@@ -159,7 +172,7 @@ class Upload {
 
   again() {
     failed.delete(this);
-    this.row.remove();
+    this.removeRow();
     waiting.unshift(this);
     speed ??= new Speed();
     startNext();
@@ -167,7 +180,7 @@ class Upload {
 
   dismiss() {
     failed.delete(this);
-    this.row.remove();
+    this.removeRow();
     show();
   }
 }
