@@ -33,9 +33,12 @@ _SWITCHES = (
     "--lang=en-US",
 )
 # Selenium's own question whether an element is displayed takes a hundred times as long.
-_FIND = """const found = document.evaluate(arguments[0], document, null, 7, null);
+_FIND = """const [xpath, usable] = arguments;
+    const found = document.evaluate(xpath, document, null, 7, null);
+    const dialog = usable && [...document.querySelectorAll("dialog[open]")].pop();
     for (let i = found.snapshotLength - 1; i >= 0; i--) {
-      if (found.snapshotItem(i).checkVisibility()) return found.snapshotItem(i);
+      const element = found.snapshotItem(i);
+      if (element.checkVisibility() && (!dialog || dialog.contains(element))) return element;
     }"""
 WIDE, NARROW = (1200, 800), (390, 844)
 
@@ -64,9 +67,14 @@ class Browser:
             assert time.monotonic() < end, f"{what} did not happen; the page says:\n{self.text}"
             time.sleep(0.02)
 
-    def find(self, xpath: str) -> WebElement:
-        """Wait for an element that is seen, and return it; the last one if there are several."""
-        return self.wait(lambda: self.driver.execute_script(_FIND, xpath), xpath)  # type: ignore[no-any-return]
+    def find(self, xpath: str, *, usable: bool = False) -> WebElement:
+        """Wait for an element that is seen, and return it; the last one if there are several.
+
+        If it has to be *usable*, one outside an open dialog does not count.
+        """
+        found = self.wait(lambda: self.driver.execute_script(_FIND, xpath, usable), xpath)
+        assert isinstance(found, WebElement)
+        return found
 
     def heading(self, text: str) -> None:
         """Wait for the view with this heading."""
@@ -83,7 +91,8 @@ class Browser:
     def press(self, name: str) -> None:
         """Press the button or follow the link that is called *name*."""
         this = f"normalize-space()={quoted(name)} or @aria-label={quoted(name)}"
-        self.find(f"//*[self::button or self::a or self::summary][{this}]").click()
+        control = f"//*[self::button or self::a or self::summary][{this}]"
+        self.find(control, usable=True).click()
 
     def fill(self, label: str, text: str) -> None:
         """Write *text* into the field that is called *label*."""
@@ -93,7 +102,8 @@ class Browser:
         """Return the field that is called *label*."""
         name = quoted(label)
         return self.find(
-            f"//*[self::input or self::textarea][@id=//label[.={name}]/@for or @aria-label={name}]"
+            f"//*[self::input or self::textarea][@id=//label[.={name}]/@for or @aria-label={name}]",
+            usable=True,
         )
 
     def choose(self, *paths: Path, folder: bool = False) -> None:
