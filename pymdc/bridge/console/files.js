@@ -161,8 +161,7 @@ class BucketView {
         `${entry.filename} has the content of ${twin.filename}, so the two are one file, which has the new name.`,
       );
     }
-    const created = twin?.created ?? new Date().toISOString();
-    this.listing.add([{ created, ...entry }]);
+    this.listing.add([entry]);
     this.bucket.usage.files = this.listing.files.size;
     this.timer ??= setTimeout(() => {
       this.timer = undefined;
