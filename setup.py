@@ -27,6 +27,9 @@ BRIDGE = [
     "prometheus-client>=0.20",
     LIBSECP256K1,
 ]
+# click parses the verbs and completes them in shells, rich draws bars that fit the terminal, and
+# platformdirs knows where each system keeps settings.
+CLI = ["click>=8.2", "rich>=13.9", "platformdirs>=4.3"]
 
 setup(
     name="metadisk-client-python",
@@ -37,12 +40,15 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     py_modules=["pytest_pymdc"],
-    entry_points={"pytest11": ["pymdc = pytest_pymdc"]},
+    entry_points={
+        "console_scripts": ["pymdc = pymdc._cli:main"],
+        "pytest11": ["pymdc = pytest_pymdc"],
+    },
     packages=find_packages(include=["pymdc", "pymdc.*"]),
     package_data={"pymdc": ["py.typed"], "pymdc.bridge": ["console/*"]},
     python_requires=">=3.10",
     install_requires=REQUIRES,
-    extras_require={"fast": [LIBSECP256K1], "bridge": BRIDGE},
+    extras_require={"fast": [LIBSECP256K1], "bridge": BRIDGE, "cli": CLI},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3 :: Only",

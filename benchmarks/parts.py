@@ -58,7 +58,7 @@ def _endpoint(output: IO[str], log: IO[str]) -> str:
     if not line:
         log.seek(0)
         raise RuntimeError((log.read().splitlines() or ["the bridge did not start"])[-1])
-    return line.split()[-1]
+    return line.split()[-1].rstrip("/")
 
 
 def _account(client: pymdc.Client, output: IO[str], pid: int) -> Account:

@@ -29,6 +29,7 @@ from pymdc.client import Client  # isort: skip
 
 from pymdc import api, keypair, rest, unirest
 from pymdc._calls.call import Call
+from pymdc._crypto.file_hash import hash_of_file as file_hash
 from pymdc._progress_bar import progress_bar
 from pymdc.exceptions import BridgeError, Cancelled, PymdcError, unwrap
 from pymdc.keypair import ECDSA
@@ -43,6 +44,7 @@ __all__ = [
     "PymdcError",
     "aio",
     "api",
+    "file_hash",
     "keypair",
     "progress_bar",
     "rest",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 from pymdc._crypto.ripemd160 import ripemd160
 
 Block = bytes | bytearray | memoryview
+
+_BLOCK = 1024 * 1024
 
 
 class FileHash:
@@ -36,3 +39,15 @@ class FileHash:
 def file_hash(data: bytes) -> str:
     """Return the hash of *data*, as 40 hexadecimal digits."""
     return FileHash(data).hexdigest()
+
+
+def hash_of_file(path: str | os.PathLike[str]) -> str:
+    """Return the hash of the file at *path*, as 40 hexadecimal digits: what the bridge calls it.
+
+    Raises OSError if it cannot be read.
+    """
+    file_hash = FileHash()
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            file_hash.update(block)
+    return file_hash.hexdigest()

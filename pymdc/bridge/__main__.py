@@ -44,8 +44,9 @@ def main() -> int:
         except OSError as error:
             return _fail(_reason(error))
         with closing(bridge):
-            _log.info("%s, data in %s", VERSION, os.path.abspath(options["data"]))
-            print(f"Bridge at {bridge.endpoint}", flush=True)
+            data = os.path.abspath(options["data"])
+            _log.info("%s, data in %s", VERSION, data)
+            print(f"Files in {data}. Open {bridge.endpoint}/", flush=True)
             if bridge.metrics_endpoint:
                 print(f"Metrics at {bridge.metrics_endpoint}", flush=True)
             while wait_for_signal() == _RELOAD and not any(map(_is_hung_up, terminals)):

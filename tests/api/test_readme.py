@@ -18,7 +18,7 @@ from readme import Block, all_blocks, shape
 from terminal import MORE, PYTHON, SHELL, Terminal
 
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
-BRIDGE = "Bridge at http://127.0.0.1:6382\n"
+BRIDGE = "/metadisk. Open http://127.0.0.1:6382/\n"
 TOX = "bin/tox"
 WARNING = "; retrying in"  # a log line, which is shown on the terminal
 TOKEN = "The token from the mail: "

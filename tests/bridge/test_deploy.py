@@ -210,5 +210,6 @@ def test_container_is_built_and_serves(tmp_path: Path) -> None:
         timeout=3 * MINUTE,
         check=False,
     )
-    shown = [f"Bridge at http://0.0.0.0:{port}", "600:6382", "healthy", "ended", "not healthy"]
+    first = f"Files in /data. Open http://0.0.0.0:{port}/"
+    shown = [first, "600:6382", "healthy", "ended", "not healthy"]
     assert done.stdout.splitlines() == shown, done.stderr

@@ -36,7 +36,7 @@ def test_second_signal_ends_the_program_at_once(data: Path) -> None:
     with program("--data", data) as process:
         assert process.stdout
         bridge = Bridge()
-        bridge.endpoint = process.stdout.readline().split()[-1]
+        bridge.endpoint = process.stdout.readline().split()[-1].rstrip("/")
         with refused_upload(bridge):
             process.send_signal(signal.SIGINT)
             assert process.stderr
@@ -49,7 +49,8 @@ def test_second_signal_ends_the_program_at_once(data: Path) -> None:
 def test_program_prints_its_address_and_the_links(data: Path) -> None:
     with program("--data", data) as process:
         assert process.stdout
-        endpoint = re.fullmatch(r"Bridge at (http://127\.0\.0\.1:\d+)\n", process.stdout.readline())
+        first = rf"Files in {data}\. Open (http://127\.0\.0\.1:\d+)/\n"
+        endpoint = re.fullmatch(first, process.stdout.readline())
         assert endpoint
         bridge = Bridge()
         bridge.endpoint = endpoint[1]

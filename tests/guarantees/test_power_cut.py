@@ -92,7 +92,7 @@ class Journey:
             assert output
             line = output.readline()
             if line:
-                self.bridge.endpoint = line.split()[-1]
+                self.bridge.endpoint = line.split()[-1].rstrip("/")
                 with suppress(OSError, HTTPException, IndexError):  # it was killed
                     do(output)
             if kill_at is not None:

@@ -42,7 +42,7 @@ def bridge_process(
     with subprocess.Popen([*command, *arguments], stdout=PIPE, stderr=stderr, text=True) as process:
         try:
             assert process.stdout
-            yield process.stdout.readline().split()[-1], process
+            yield process.stdout.readline().split()[-1].rstrip("/"), process
         finally:
             process.terminate()
             process.communicate(timeout=MINUTE)

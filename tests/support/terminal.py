@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import re
 import select
 import struct
 import subprocess
 import termios
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 SHELL, PYTHON, MORE = "$ ", ">>> ", "... "
@@ -53,6 +54,11 @@ class Terminal:
         echo, _, rest = printed.partition("\n")
         return rest if echo.strip() == line.strip() else printed
 
+    def show(self, line: str, *prompts: str, patience: float = 60) -> str:
+        """Type *line*, wait for one of *prompts*, and return all that the terminal shows then."""
+        os.write(self._master, line.encode() + b"\n")
+        return "".join(self._read_to(prompts, patience))
+
     def send(self, keys: bytes) -> None:
         """Send what keys do."""
         os.write(self._master, keys)
@@ -63,10 +69,40 @@ class Terminal:
 
     def read_to(self, *ends: str, patience: float = 60) -> str:
         """Wait until the output ends with one of *ends*; return the output before it."""
+        return self._read_to(ends, patience)[0]
+
+    def _read_to(self, ends: Sequence[str], patience: float) -> tuple[str, str]:
+        """Wait until the output ends with one of *ends*; return the output before it, and that."""
         pattern = re.compile(f"(?:{'|'.join(map(re.escape, ends))})\\Z")
         while not (found := pattern.search(self._seen)):
             ready, _, _ = select.select([self._master], [], [], patience)
             assert ready, f"nothing more came in {patience} s; so far: {self._seen}"
             self._seen += os.read(self._master, 65536).decode().replace("\r", "")
-        printed, self._seen = self._seen[: found.start()], ""
-        return printed
+        self._seen = ""
+        return found.string[: found.start()], found[0]
+
+
+class Tty:
+    """A terminal for a program that runs in the process of the test: *file* is its end."""
+
+    def __init__(self) -> None:
+        self._master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, _SIZE)
+        both = io.FileIO(slave, "r+")
+        self.file = io.TextIOWrapper(both, encoding="utf-8", write_through=True)
+
+    def type(self, line: str) -> None:
+        """Type *line*; it is read when the program asks."""
+        os.write(self._master, line.encode() + b"\n")
+
+    def read(self) -> str:
+        """Return what was shown since the last time."""
+        shown = b""
+        while select.select([self._master], [], [], 0)[0]:
+            shown += os.read(self._master, 65536)
+        return shown.decode().replace("\r", "")
+
+    def close(self) -> None:
+        """Close both ends."""
+        self.file.close()
+        os.close(self._master)

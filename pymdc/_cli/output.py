@@ -1,0 +1,138 @@
+"""What is printed: text for people, a line of JSON a record for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from io import TextIOWrapper
+from typing import Any
+
+from pymdc._cli.failures import Failure
+
+_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+Record = Mapping[str, Any]
+
+
+class Output:
+    """Prints results to stdout, and what is only for people to stderr."""
+
+    def __init__(self) -> None:
+        self.as_json = False
+        self.quiet = False
+        self.print_above: Callable[[str], None] | None = None  # while progress bars are drawn
+
+    def record(self, record: Record, text: str | None = None) -> None:
+        """Print *record* as JSON, or else *text*, unless it is None; its lines may be many."""
+        if self.as_json:
+            print(json.dumps(record))
+        elif text is not None:
+            print(text)
+
+    def summary(self, text: str) -> None:
+        """Print a line that says what was done, unless it is not wanted."""
+        if self.is_chatty:
+            print(text)
+
+    def note(self, text: str) -> None:
+        """Print to stderr what people should know, unless it is not wanted."""
+        if self.is_chatty:
+            self._print(text)
+
+    def failure(self, failure: Failure) -> None:
+        """Print *failure* to stderr."""
+        if self.as_json:
+            record = {"error": failure.message, "code": int(failure.code)}
+            line = json.dumps(record | ({"remedy": failure.remedy} if failure.remedy else {}))
+        else:
+            line = f"pymdc: {printable(failure.message)}"
+            if failure.remedy:
+                line += "".join(f"\n  {printable(part)}" for part in failure.remedy.splitlines())
+        self._print(line)
+
+    @property
+    def is_chatty(self) -> bool:
+        """Whether there may be more than results and errors."""
+        return not (self.as_json or self.quiet)
+
+    def _print(self, text: str) -> None:
+        if self.print_above:
+            self.print_above(text)
+            return
+        with suppress(OSError):  # nobody reads stderr
+            print(text, file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Return *text* with escapes for what a terminal would act on, or would not show."""
+    if text.isprintable():
+        return text
+    return "".join(part if part.isprintable() else repr(part)[1:-1] for part in text)
+
+
+def size_text(size: float) -> str:
+    """Return a number of bytes with its unit: ``12.4 MB`` is 12,400,000 bytes."""
+    for unit in _UNITS:
+        if round(size, 1) < 1000 or unit == _UNITS[-1]:
+            break
+        size /= 1000
+    return f"{size:.1f}".removesuffix(".0") + f" {unit}"
+
+
+def quota_text(gigabytes: float | None) -> str:
+    """Return a quota in GB (10^9 bytes); None is no limit."""
+    return "no limit" if gigabytes is None else f"{gigabytes:,.12g} GB"
+
+
+def count_text(number: int, noun: str = "file") -> str:
+    """Return a number of things: ``1 file`` or ``2 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def time_text(iso: str | None) -> str:
+    """Return the local time of a time in ISO 8601: ``2026-11-22 07:54``."""
+    if not iso:
+        return "-"
+    try:
+        moment = datetime.fromisoformat(iso.replace("Z", "+00:00"))
+    except ValueError:
+        return printable(iso)
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def columns(rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
+    """Return *rows* as lines in columns; those whose numbers are in *right* are right-aligned."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligned = set(right)
+
+    def line(row: list[str]) -> str:
+        padded = (
+            cell.rjust(width) if number in aligned else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    return [line(row) for row in cells]
+
+
+def prepare_streams() -> None:
+    """Have stdout and stderr show escapes for what their encoding lacks; none of the three is None.
+
+    Python sets those to None that were closed when it started.
+    """
+    for name, mode in ("stdin", "r"), ("stdout", "w"), ("stderr", "w"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # until the program ends
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def drop_stdout() -> None:
+    """Send what is still in the buffer of stdout nowhere: its reader is gone."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
