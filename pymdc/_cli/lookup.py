@@ -14,6 +14,7 @@ from pymdc.api import Files
 from pymdc.exceptions import unwrap
 
 PAGE = 1000
+MANIFEST = ".pymdc-sync"  # in a bucket, the file that says which paths a sync gave to its contents
 Entry = dict[str, Any]
 
 
@@ -87,8 +88,11 @@ def twins(found: Sequence[Entry], bucket: str) -> str:
     return "\n".join(columns(rows, right=[1]))
 
 
-def find_files(files: Files, address: Address) -> Iterator[Entry]:
-    """Yield the entries that *address* names: one, those that match a pattern, or all."""
+def find_files(files: Files, address: Address, *, hidden: bool = False) -> Iterator[Entry]:
+    """Yield the entries that *address* names: one, those that match a pattern, or all.
+
+    A manifest is among several only if also *hidden* files are wanted.
+    """
     if address.name and not address.is_pattern:
         yield find_file(files, address)
         return
@@ -97,6 +101,8 @@ def find_files(files: Files, address: Address) -> Iterator[Entry]:
         return
     matched = False
     for entry in entries(files):
+        if entry["filename"] == MANIFEST and not hidden:
+            continue
         if not address.name or fnmatchcase(entry["filename"], address.name):
             matched = True
             yield entry

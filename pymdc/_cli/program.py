@@ -33,6 +33,7 @@ VERBS = {
     "put": "put",
     "get": "get",
     "cat": "get",
+    "sync": "sync",
     "rm": "files",
     "mv": "files",
     "share": "links",

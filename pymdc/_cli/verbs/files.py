@@ -37,11 +37,13 @@ from pymdc.exceptions import unwrap
     "addresses", metavar="[BUCKET:[NAME]]...", nargs=-1, shell_complete=complete.address
 )
 @click.option("-l", "long", is_flag=True, help="Show size, time, type, name and hash.")
+@click.option("-a", "--all", "hidden", is_flag=True, help="Show the manifest of sync as well.")
 @filters
 def ls(
     session: Session,
     addresses: tuple[str, ...],
     long: bool,
+    hidden: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
 ) -> None:
@@ -56,7 +58,8 @@ def ls(
     chosen = choice(include, exclude)
     for address in [parse_listed(text) for text in addresses]:
         files = files_of(session, find_bucket(session, address.bucket))
-        found = (it for it in find_files(files, address) if chosen(it["filename"]))
+        named = find_files(files, address, hidden=hidden)
+        found = (it for it in named if chosen(it["filename"]))
         for page in _pages(found):
             lines = _long(page) if long else [printable(entry["filename"]) for entry in page]
             for entry, line in zip(page, lines, strict=True):
