@@ -21,8 +21,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Most tests register a user; at full cost their passwords would take a third of the time.
 settings.PASSWORD_COST["n"] = 2
-# They do so from one address, at the bridge of the session.
-settings.FREE_REGISTRATIONS["address"] = 10_000
 
 _numbers = itertools.count(1)
 
@@ -34,9 +32,15 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 
 
 @pytest.fixture(scope="session")
-def bridge() -> Iterator[TestBridge]:
+def session_bridge() -> Iterator[TestBridge]:
     with TestBridge() as running:
         yield running
+
+
+@pytest.fixture
+def bridge(session_bridge: TestBridge) -> Iterator[TestBridge]:
+    yield session_bridge
+    session_bridge.reset()
 
 
 @pytest.fixture

@@ -148,6 +148,11 @@ class Throttle:
             for kind, name in names.items():
                 self._tries.pop((kind, _name(kind, name)), None)
 
+    def forget_all(self) -> None:
+        """Forget all tries."""
+        with self._lock:
+            self._tries.clear()
+
     def _wait(self, kind: str, name: str) -> float:
         now = self._clock()
         number, last = self._tries.get((kind, name), _Tries(0, 0))

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.context import Context
+from pymdc.bridge.load import Throttle
 from pymdc.bridge.serving.app import App
 from pymdc.client import Client
 from pymdc.testing.accounts import Account, make_account
@@ -23,6 +24,11 @@ _SETTINGS = ["quota", *inspect.signature(Bridge).parameters]
 _SETTINGS.remove("data")
 _SETTINGS.remove("clock")
 _CHEAP = 2  # the lowest cost of a password
+
+
+class _Throttles(NamedTuple):
+    registrations: Throttle
+    wrong_passwords: Throttle
 
 
 class TestBridge(Bridge):
@@ -103,13 +109,18 @@ class TestBridge(Bridge):
         self._faults.add_delay(seconds, times, route)
 
     def reset(self) -> None:
-        """Forget failures, delays and requests, and set the clock back; accounts stay."""
+        """Forget failures, delays, requests and wrong passwords, and set the clock back.
+
+        Accounts stay.
+        """
         self._faults.reset()
         self.clock.reset()
+        for throttle in self._throttles:
+            throttle.forget_all()
 
     def account(self, client: Client | None = None) -> Account:
         """Register and activate a user with a key pair; by default, through `client`."""
-        self._registrations.forget(address=self._settings.host)
+        self._throttles.registrations.forget_all()
         return make_account(client or self.client, self.activation_key, self._unrecorded)
 
     @contextmanager
@@ -123,7 +134,7 @@ class TestBridge(Bridge):
     def _context(self, folder: Path, undo: ExitStack) -> Context:
         self.folder = folder
         context = super()._context(folder, undo)
-        self._registrations = context.load.registrations
+        self._throttles = _Throttles(context.load.registrations, context.load.wrong_passwords)
         return context
 
     def _application(self, *arguments: Any) -> App:

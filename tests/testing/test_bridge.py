@@ -13,7 +13,7 @@ from certificates import certificate
 from modes import PATIENCE, Ask
 
 import pymdc
-from pymdc.bridge.settings import FREE_REGISTRATIONS
+from pymdc.bridge.settings import FREE_FAILURES, FREE_REGISTRATIONS
 from pymdc.testing import BridgeTestCase, TestBridge, pymdc_endpoint
 
 UPLOAD = "PUT /buckets/{id}/files"
@@ -55,6 +55,15 @@ def test_failures_are_counted_and_have_a_route(bridge: TestBridge, files: pymdc.
     assert all("error" in files.list() for _ in range(3))
     bridge.reset()
     assert files.list() == []
+
+
+def test_reset_forgets_wrong_passwords(bridge: TestBridge) -> None:
+    keys = pymdc.api.Keys(pymdc.api.Users("nobody@example.com", "wrong", client=bridge.client))
+    for _ in range(FREE_FAILURES["account"]):
+        keys.list()
+    bridge.reset()
+    keys.list()
+    assert [request.status for request in bridge.requests] == [401]
 
 
 def test_failure_may_have_any_body(bridge: TestBridge, files: pymdc.api.Files) -> None:
