@@ -1,54 +1,170 @@
-"""The README, typed by a newcomer: in order, in two terminals, in a fresh clone."""
+"""The README and the pages, typed by a newcomer: in order, in two terminals, in a fresh clone."""
 
 from __future__ import annotations
 
 import doctest
 import fcntl
+import importlib.metadata
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import ROOT
-from readme import Block, all_blocks, shape
+from readme import Block, Command, all_blocks, commands, fits
 from terminal import MORE, PYTHON, SHELL, Terminal
 
-README = (ROOT / "README.rst").read_text(encoding="utf-8")
-BRIDGE = "/metadisk. Open http://127.0.0.1:6382/\n"
+# In the order in which a newcomer reads them; each begins where the one before ends.
+FOLLOWED = [
+    "README.rst",
+    "docs/install.rst",
+    "docs/lesson.rst",
+    "docs/next-day.rst",
+    "docs/old-script.rst",
+    "docs/proxies-and-certificates.rst",
+    "docs/one-rule.rst",
+]
+# Why the blocks of the others are not typed here.
+OTHERS = {
+    "CONTRIBUTING.rst": "has the commands of the README, and others that take an hour",
+    "docs/running-a-bridge.rst": "is for root on a machine of its own; see bridge/test_deploy.py",
+}
+# What the pages begin with that do not start Python themselves.
+NEXT_DAY = (ROOT / "docs" / "next-day.rst").read_text(encoding="utf-8")
+PRELUDE = next(block for block in all_blocks(NEXT_DAY) if block.language == "python")
+SERVE = re.compile(r"-m pymdc\.bridge\b")
+SERVING = "http://127.0.0.1:6382\n"  # the end of the line that a bridge prints
 TOX = "bin/tox"
-WARNING = "; retrying in"  # a log line, which is shown on the terminal
+ACTIVATE = ". .venv/bin/activate"
 TOKEN = "The token from the mail: "
 MAILED = re.compile(
     r"^(?:Activate|New password for) \S+: (?:\S+/)?([0-9a-f]{64})\s*$", re.MULTILINE
 )
-
-OLD_SCRIPT = """
-import pymdc
-
-def show(result):
-    print(result)
-
-key_pair = pymdc.keypair.ECDSA(None, open("you.key").read())
-pymdc.api.Buckets(key_pair).list(show).join()
-"""
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("PIP_NO_INDEX") is not None, reason="the README installs from an index"
 )
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
+class Newcomer:
+    """Types the blocks of pages: the bridge into one terminal, the rest into another."""
+
+    def __init__(self, clone: Path, terminals: ExitStack) -> None:
+        self.clone, self._terminals = clone, terminals
+        self._installed: set[str] = set()
+        self._bridge: Terminal | None = None
+        self._open()
+
+    def _open(self) -> None:
+        self._terminal, self._prompt = self._new_terminal(), SHELL
+
+    def _new_terminal(self) -> Terminal:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = {
+            "PATH": path,
+            "PYTHONPATH": "",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "VIRTUAL_ENV_DISABLE_PROMPT": "1",
+        }
+        return self._terminals.enter_context(Terminal(self.clone, environment))
+
+    def follow(self, page: str) -> list[str]:
+        """Type the blocks of *page*; return what differs from it."""
+        self._differences: list[str] = []
+        for block in all_blocks(page):
+            if block.caption and block.language != "console":
+                (self.clone / block.caption).write_text(block.text)
+            elif block.language == "console":
+                self._type_commands(commands(block))
+            elif block.language == "python":
+                self._answer(block)
+        return self._differences
+
+    def stop(self) -> None:
+        """Stop the bridge."""
+        if self._bridge:
+            self._bridge.press_ctrl_c()
+            self._bridge.read_to(SHELL)
+            self._bridge = None
+
+    def _type_commands(self, block: list[Command]) -> None:
+        """Type a block into the terminal that it is for; those that begin there open it."""
+        if SERVE.search(block[-1].line):
+            self.stop()
+            self._bridge = self._new_terminal()
+            for command in block[:-1]:
+                self._run(command, self._bridge)
+            printed = self._bridge.type(block[-1].line, SERVING) + SERVING
+            self._compare(block[-1], printed)
+            return
+        if block[0].line == ACTIVATE:
+            self._open()
+        for command in block:
+            if self._prompt == PYTHON:
+                self._terminal.type("exit()", SHELL)
+            self._prompt = PYTHON if command.line == "python" else SHELL
+            if self._prompt == PYTHON:
+                self._terminal.type(command.line, PYTHON)
+            else:
+                self._run(command, self._terminal)
+
+    def _run(self, command: Command, terminal: Terminal) -> None:
+        line = command.line
+        if TOX in line or line in self._installed:  # tox runs these tests
+            return
+        if "pip install" in line:
+            self._installed.add(line)
+        printed = terminal.type(line, SHELL, patience=180)
+        status = terminal.type("echo $?", SHELL)
+        self._compare(command, printed)
+        if status != "0\n" or (not command.output and "rror" in printed):
+            self._differences.append(f"$ {line}\nended with {status}{printed}")
+
+    def _compare(self, command: Command, printed: str) -> None:
+        """Compare *printed* with the output that the page shows, if it shows one."""
+        if command.output and not fits(command.output, printed):
+            self._differences.append(f"$ {command.line}\n{command.output}here:\n{printed}")
+
+    def _answer(self, block: Block) -> None:
+        if self._prompt == SHELL:
+            self._terminal.type("python", PYTHON)
+            self._prompt = PYTHON
+            if block != PRELUDE:
+                self._answer(
+                    next(each for each in all_blocks(NEXT_DAY) if each.language == "python")
+                )
+        for example in doctest.DocTestParser().get_examples(block.text):
+            lines = example.source.splitlines()
+            if len(lines) > 1 and lines[-1]:
+                lines.append("")  # an empty line ends a block; the parser omits it
+            printed = "".join(self._type(line) for line in lines)
+            if not fits(example.want, printed):
+                self._differences.append(f">>> {example.source}{example.want}here:\n{printed}")
+
+    def _type(self, line: str) -> str:
+        if TOKEN not in line:
+            return self._terminal.type(line, PYTHON, MORE)
+        self._terminal.type(line, "\n" + TOKEN)  # not the prompt in the echo of *line*
+        assert self._bridge
+        mailed = None
+        while mailed is None:  # other lines are of the log
+            mailed = MAILED.search(self._bridge.read_to("\n"))
+        return self._terminal.type(mailed[1], PYTHON)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the checkout, without generated files."""
     made = shutil.ignore_patterns(".*_cache", ".git", ".tox", ".venv", "*.egg-info", "build")
-    return Path(shutil.copytree(ROOT, tmp_path / "clone", ignore=made))
+    return Path(shutil.copytree(ROOT, tmp_path_factory.mktemp("new") / "clone", ignore=made))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def _port() -> Iterator[None]:
     """Wait until no other test uses the port of the README."""
     with open("/tmp/pymdc-tests-readme.lock", "w") as lock:
@@ -56,89 +172,44 @@ def _port() -> Iterator[None]:
         yield
 
 
-class Newcomer:
-    """Types the blocks of the README: the bridge into one terminal, the rest into another."""
-
-    def __init__(self, open_terminal: Callable[[], Terminal]) -> None:
-        self._open_terminal = open_terminal
-        self._setup_commands: list[str] = []  # at the beginning of the lesson
-        self.differences: list[str] = []
-        self._open()
-
-    def _open(self) -> None:
-        self._bridge_terminal, self._terminal = self._open_terminal(), self._open_terminal()
-        self._prompt = SHELL
-
-    def follow(self, block: Block) -> None:
-        if block.language == "console":
-            if self._prompt == PYTHON:
-                self._terminal.type("exit()", SHELL)
-                self._prompt = SHELL
-            for command in block.text.split("$ ")[1:]:
-                self._run(command.rstrip("\n").partition("\n")[0], block.heading)
-            return
-        if block.heading == "The next day":
-            self.stop()
-            self._open()
-            for command in self._setup_commands:
-                self._run(command, "")
-        self._answer(block)
-
-    def stop(self) -> None:
-        """Stop the bridge."""
-        self._bridge_terminal.press_ctrl_c()
-        self._bridge_terminal.read_to(SHELL)
-
-    def _run(self, command: str, heading: str) -> None:
-        if heading == "The lesson":
-            self._setup_commands.append(command)
-        if "-m pymdc.bridge" in command:
-            self._bridge_terminal.type(command, BRIDGE)
-        elif command.endswith("/python"):
-            self._terminal.type(command, PYTHON)
-            self._prompt = PYTHON
-        else:
-            printed = self._terminal.type(command, SHELL, patience=180)
-            status = self._terminal.type("echo $?", SHELL)
-            if status != "0\n" or "rror" in printed:
-                self.differences.append(f"{command}\n{printed}")
-
-    def _answer(self, block: Block) -> None:
-        for example in doctest.DocTestParser().get_examples(block.text):
-            lines = example.source.splitlines()
-            if len(lines) > 1 and lines[-1]:
-                lines.append("")  # an empty line ends a block; the parser omits it
-            printed = "".join(self._type(line) for line in lines)
-            lines = [line for line in printed.splitlines() if WARNING not in line]
-            if [*map(shape, example.want.splitlines())] != [*map(shape, lines)]:
-                self.differences.append(f">>> {example.source}{example.want}here:\n{printed}")
-
-    def _type(self, line: str) -> str:
-        if TOKEN not in line:
-            return self._terminal.type(line, PYTHON, MORE)
-        self._terminal.type(line, "\n" + TOKEN)  # not the prompt in the echo of *line*
-        mailed = None
-        while mailed is None:  # other lines are of the log
-            mailed = MAILED.search(self._bridge_terminal.read_to("\n"))
-        return self._terminal.type(mailed[1], PYTHON)
+@pytest.fixture(scope="module")
+def newcomer(clone: Path, _port: None) -> Iterator[Newcomer]:
+    with ExitStack() as terminals:
+        somebody = Newcomer(clone, terminals)
+        yield somebody
+        somebody.stop()
 
 
-@pytest.mark.usefixtures("_port")
-def test_readme_blocks_work_as_typed(clone: Path) -> None:
-    (clone / "your_old_script.py").write_text(OLD_SCRIPT)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {"PATH": path, "PYTHONPATH": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    with ExitStack() as stack:
-        newcomer = Newcomer(lambda: stack.enter_context(Terminal(clone, environment)))
-        for block in all_blocks(README):
-            if TOX not in block.text:  # tox runs these tests
-                newcomer.follow(block)
-        newcomer.stop()
-    assert not newcomer.differences, "\n".join(newcomer.differences)
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_page_works_as_typed(newcomer: Newcomer, name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    differences = newcomer.follow(page)
+    assert not differences, "\n".join(differences)
 
 
-def test_readme_contains_each_command_once() -> None:
-    consoles = [block.text for block in all_blocks(README) if block.language == "console"]
-    assert len(consoles) == 5
-    assert sum(TOX in text for text in consoles) == 1
-    assert sum("-m pymdc.bridge" in text for text in consoles) == 1
+def test_every_page_with_commands_or_python_is_followed() -> None:
+    pages = [*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst")]
+    with_blocks = {
+        path.relative_to(ROOT).as_posix()
+        for path in pages
+        if any(
+            block.language in ("console", "python")
+            for block in all_blocks(path.read_text(encoding="utf-8"))
+        )
+    }
+    assert with_blocks == {*FOLLOWED, *OTHERS}
+
+
+def test_installed_wheel_needs_four_packages_and_has_these_extras(newcomer: Newcomer) -> None:
+    [site] = (newcomer.clone / ".venv" / "lib").glob("python*/site-packages")
+    [wheel] = importlib.metadata.distributions(name="metadisk-client-python", path=[str(site)])
+    metadata: Any = wheel.metadata
+    alone = [line for line in wheel.requires or [] if "extra ==" not in line]
+    assert {re.split(r"\W", line)[0] for line in alone} == {"ecdsa", "six", "urllib3", "websockets"}
+    assert {*metadata.get_all("Provides-Extra")} == {"all", "bridge", "fast"}
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["License-File"] == "LICENSE"
+    assert not [name for name in metadata.get_all("Classifier") if name.startswith("License")]
+    assert (wheel.read_text("METADATA") or "").endswith(
+        (newcomer.clone / "README.rst").read_text(encoding="utf-8")
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from processes import ROOT
 
 import pymdc
 from pymdc import exceptions
+from pymdc._default import _VARIABLES
 
 DOCS = ROOT / "docs"
 VARIABLE = re.compile(r"PYMDC_[A-Z]+(?:_[A-Z]+)*")
@@ -59,6 +61,11 @@ def test_variables_page_has_every_variable_of_the_code() -> None:
     assert used <= {*table}
 
 
+def test_pages_refer_to_each_other_as_sphinx_does() -> None:
+    for path in DOCS.glob("*.rst"):
+        assert ".rst>`" not in path.read_text(encoding="utf-8"), path
+
+
 @pytest.mark.parametrize("path", [*ROOT.glob("*.rst"), *ROOT.glob("*.md"), *DOCS.glob("*.rst")])
 def test_pages_that_a_page_names_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -66,3 +73,19 @@ def test_pages_that_a_page_names_exist(path: Path) -> None:
         assert (path.parent / target).exists(), target
     for name in re.findall(r"``((?:docs|deploy|examples|benchmarks)/[\w./-]*\w)``", text):
         assert (ROOT / name).exists(), name
+
+
+def test_variables_page_has_the_defaults_of_the_client() -> None:
+    rows = dict(re.findall(r"^``(PYMDC_[A-Z]+)``  +(\S+)", page("variables.rst"), re.MULTILINE))
+    parameters = inspect.signature(pymdc.Client).parameters
+    for name, (variable, parse) in _VARIABLES.items():
+        default = "none" if name == "endpoint" else parameters[name].default
+        assert parse(rows[variable]) == default, variable
+
+
+def test_readme_is_short_and_shows_the_methods() -> None:
+    text = (ROOT / "README.rst").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 150
+    lesson = text + page("lesson.rst")
+    for name in ("register", "activate", "create", "list", "patch", "upload", "download", "delete"):
+        assert f".{name}(" in lesson

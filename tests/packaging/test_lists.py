@@ -1,4 +1,4 @@
-"""What setup.py, tox.ini, the workflow and CITATION.cff say twice."""
+"""What setup.py, tox.ini, the workflow, the README and CITATION.cff say twice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from processes import ROOT
+from readme import all_blocks, commands
 
 import pymdc
 
@@ -39,13 +40,48 @@ def runs(job: dict[str, Any]) -> str:
     return "\n".join(step.get("run", "") for step in job["steps"])
 
 
-def test_tox_and_workflow_run_the_pythons_of_setup() -> None:
+def test_tox_workflow_and_ci_run_the_pythons_of_setup() -> None:
     pythons = pythons_of_setup()
     assert pythons[0] == "3.10"
     assert f'python_requires=">={pythons[0]}"' in read("setup.py")
     names = ["py" + version.replace(".", "") for version in pythons]
     assert [name for name in env_list() if name.startswith("py")] == names
     assert workflow()["python"]["strategy"]["matrix"]["python"] == pythons
+    newer = read(".ci", "newer-pythons")
+    assert re.findall(r"py3\d+", newer.partition("TOX_ENV")[2]) == names[-2:]
+    assert re.findall(r"python(3\.\d+)-venv", newer) == pythons[-2:]
+    assert "\n.ci/newer-pythons\n" in read(".ci", "run")
+    for page in "README.rst", "CONTRIBUTING.rst", "docs/install.rst":
+        assert f"Python {pythons[0]} to {pythons[-1]}" in read(page), page
+
+
+def test_setup_commands_are_the_same_everywhere() -> None:
+    first, second = (
+        commands(block)[0].line
+        for block in all_blocks(read("README.rst"))
+        if "-m venv" in block.text
+    )
+    contributing = all_blocks(read("CONTRIBUTING.rst"))[0]
+    assert [command.line for command in commands(contributing)] == [first, second]
+    assert commands(all_blocks(read("docs", "install.rst"))[0])[0].line == first
+    assert f"\n{second}\n" in read(".ci", "run")
+
+
+def test_install_commands_name_no_package_of_others() -> None:
+    folders = [ROOT / name for name in ("pymdc", "docs", "examples", "benchmarks")]
+    code = [path for folder in folders for path in folder.rglob("*.py")]
+    prose = [path for folder in (ROOT, *folders) for path in folder.glob("*.rst")]
+    stated = [
+        (path, line)
+        for path in (*code, *prose)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "pip install" in line
+    ]
+    assert len(stated) > 5
+    for path, line in stated:
+        assert not re.search(r"metadisk|pymdc", line.partition("pip install")[2]), f"{path}: {line}"
+    for page in "README.rst", "docs/install.rst":
+        assert "``pymdc`` on the package index is something else" in read(page)
 
 
 def test_workflow_runs_the_other_environments_of_tox() -> None:
