@@ -13,7 +13,8 @@ author = "the pymdc developers"
 project_copyright = "2026, The pymdc developers"
 version = release = pymdc.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx_copybutton"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosectionlabel", "sphinx_copybutton"]
+autosectionlabel_prefix_document = True
 exclude_patterns = ["_build"]
 default_role = "any"  # `name` in a docstring or a page is a link
 nitpicky = True
