@@ -31,6 +31,9 @@ FOLLOWED = [
 ]
 # Why the blocks of the others are not typed here.
 OTHERS = {
+    "docs/async.rst": "is run by api/test_docs.py",
+    "docs/errors.rst": "is run by api/test_docs.py",
+    "docs/progress.rst": "is run by api/test_docs.py",
     "docs/http-api.rst": "is typed by bridge/test_http_api.py",
     "CONTRIBUTING.rst": "has the commands of the README, and others that take an hour",
     "docs/running-a-bridge.rst": "is for root on a machine of its own; see bridge/test_deploy.py",
