@@ -30,7 +30,7 @@ class TestBridge(Bridge):
 
     *quota* is how many GB each account may store. *settings* are those of `pymdc.bridge.Bridge`.
     By default the bridge listens on a free port of 127.0.0.1, stores everything in a temporary
-    folder, and hashes passwords fast. Its time is `clock`.
+    folder, and hashes passwords fast. Its time is ``clock``, and ``client`` is a `Client` of it.
     """
 
     __test__ = False  # pytest would take it for tests
@@ -98,7 +98,7 @@ class TestBridge(Bridge):
     def delay(self, seconds: float, *, times: int | None = None, route: str | None = None) -> None:
         """Let the next requests wait for *seconds* before they are looked at; see `fail`.
 
-        Other requests go on meanwhile. `reset` and `close` end the waits.
+        Other requests go on meanwhile. `reset` ends the waits, and so does the end of the bridge.
         """
         self._faults.add_delay(seconds, times, route)
 
@@ -108,7 +108,7 @@ class TestBridge(Bridge):
         self.clock.reset()
 
     def account(self, client: Client | None = None) -> Account:
-        """Register and activate a user with a key pair; by default, through `client`."""
+        """Register and activate a user with a key pair; by default, through ``client``."""
         self._registrations.forget(address=self._settings.host)
         return make_account(client or self.client, self.activation_key, self._unrecorded)
 

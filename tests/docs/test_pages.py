@@ -33,6 +33,7 @@ FOLLOWED = [
 OTHERS = {
     "docs/async.rst": "is run by api/test_docs.py",
     "docs/errors.rst": "is run by api/test_docs.py",
+    "docs/in-tests.rst": "is run by testing/test_in_tests.py",
     "docs/progress.rst": "is run by api/test_docs.py",
     "docs/http-api.rst": "is typed by bridge/test_http_api.py",
     "CONTRIBUTING.rst": "has the commands of the README, and others that take an hour",

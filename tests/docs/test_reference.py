@@ -10,6 +10,7 @@ import pytest
 from processes import ROOT
 
 import pymdc
+import pymdc.testing
 from pymdc import exceptions
 from pymdc._default import _VARIABLES
 
@@ -33,6 +34,7 @@ def test_reference_has_every_public_name() -> None:
     shown = documented("api.rst", "exceptions.rst")
     assert {*pymdc.__all__} - modules <= shown
     assert {*pymdc.api.__all__} <= shown
+    assert {*pymdc.testing.__all__} <= shown
 
 
 def test_exceptions_page_has_every_exception_and_what_to_do() -> None:
