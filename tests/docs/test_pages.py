@@ -20,12 +20,18 @@ from readme import Block, Command, all_blocks, commands, fits
 from terminal import MORE, PYTHON, SHELL, Terminal
 
 # In the order in which a newcomer reads them; each begins where the one before ends.
-FOLLOWED = [
+START = [
     "README.rst",
     "docs/install.rst",
+    "docs/first-file.rst",
     "docs/lesson.rst",
     "docs/next-day.rst",
     "docs/old-script.rst",
+]
+# In any order, after those.
+PAGES = [
+    "docs/share.rst",
+    "docs/curl.rst",
     "docs/proxies-and-certificates.rst",
     "docs/one-rule.rst",
 ]
@@ -33,17 +39,27 @@ FOLLOWED = [
 OTHERS = {
     "docs/async.rst": "is run by api/test_docs.py",
     "docs/errors.rst": "is run by api/test_docs.py",
-    "docs/in-tests.rst": "is run by testing/test_in_tests.py",
     "docs/progress.rst": "is run by api/test_docs.py",
+    "docs/command-line.rst": "is typed by cli/test_command_line_docs.py",
     "docs/http-api.rst": "is typed by bridge/test_http_api.py",
+    "docs/in-tests.rst": "is run by testing/test_in_tests.py",
     "CONTRIBUTING.rst": "has the commands of the README, and others that take an hour",
     "docs/running-a-bridge.rst": "is for root on a machine of its own; see bridge/test_deploy.py",
 }
 # What the pages begin with that do not start Python themselves.
 NEXT_DAY = (ROOT / "docs" / "next-day.rst").read_text(encoding="utf-8")
 PRELUDE = next(block for block in all_blocks(NEXT_DAY) if block.language == "python")
-SERVE = re.compile(r"-m pymdc\.bridge\b")
-SERVING = "http://127.0.0.1:6382\n"  # the end of the line that a bridge prints
+SERVE = "pymdc serve "
+SERVING = "http://127.0.0.1:6382/\n"  # the end of the line that a bridge prints
+HOME = "/home/me"  # in the pages
+PASSWORD = "a good password"
+ANSWERS = {
+    "E-mail: ": "you@example.com",
+    "Password: ": PASSWORD,
+    "[y/N]: ": "y",
+    "Password again: ": PASSWORD,
+}
+LINK = "paste it here: "
 TOX = "bin/tox"
 ACTIVATE = ". .venv/bin/activate"
 TOKEN = "The token from the mail: "
@@ -61,6 +77,7 @@ class Newcomer:
 
     def __init__(self, clone: Path, terminals: ExitStack) -> None:
         self.clone, self._terminals = clone, terminals
+        self._followed: set[str] = set()
         self._installed: set[str] = set()
         self._bridge: Terminal | None = None
         self._open()
@@ -73,14 +90,20 @@ class Newcomer:
         environment = {
             "PATH": path,
             "PYTHONPATH": "",
+            "HOME": str(self.clone.parent),
+            "XDG_CONFIG_HOME": "",
+            "PYMDC_ENDPOINT": "",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_COMPILE": "1",  # Python compiles what it imports
             "VIRTUAL_ENV_DISABLE_PROMPT": "1",
         }
         return self._terminals.enter_context(Terminal(self.clone, environment))
 
-    def follow(self, page: str) -> list[str]:
-        """Type the blocks of *page*; return what differs from it."""
+    def follow(self, name: str) -> list[str]:
+        """Type the blocks of the page *name*, if it was not typed; return what differs from it."""
         self._differences: list[str] = []
+        page = (ROOT / name).read_text(encoding="utf-8") if name not in self._followed else ""
+        self._followed.add(name)
         for block in all_blocks(page):
             if block.caption and block.language != "console":
                 (self.clone / block.caption).write_text(block.text)
@@ -99,7 +122,7 @@ class Newcomer:
 
     def _type_commands(self, block: list[Command]) -> None:
         """Type a block into the terminal that it is for; those that begin there open it."""
-        if SERVE.search(block[-1].line):
+        if block[-1].line.startswith(SERVE):
             self.stop()
             self._bridge = self._new_terminal()
             for command in block[:-1]:
@@ -124,14 +147,24 @@ class Newcomer:
             return
         if "pip install" in line:
             self._installed.add(line)
-        printed = terminal.type(line, SHELL, patience=180)
+        printed = self._typed(terminal, line)
         status = terminal.type("echo $?", SHELL)
         self._compare(command, printed)
         if status != "0\n" or (not command.output and "rror" in printed):
             self._differences.append(f"$ {line}\nended with {status}{printed}")
 
+    def _typed(self, terminal: Terminal, line: str) -> str:
+        """Type *line*, answer its questions, and return what the terminal shows after it."""
+        shown = terminal.show(line, SHELL, *ANSWERS, LINK, patience=180).partition("\n")[2]
+        while not shown.endswith(SHELL):
+            question = next((ask for ask in ANSWERS if shown.endswith(ask)), LINK)
+            answer = ANSWERS.get(question) or self._mailed()[0].split()[-1]
+            shown += terminal.show(answer, SHELL, *ANSWERS, LINK)
+        return shown.removesuffix(SHELL)
+
     def _compare(self, command: Command, printed: str) -> None:
         """Compare *printed* with the output that the page shows, if it shows one."""
+        printed = printed.replace(str(self.clone.parent), HOME)
         if command.output and not fits(command.output, printed):
             self._differences.append(f"$ {command.line}\n{command.output}here:\n{printed}")
 
@@ -155,11 +188,15 @@ class Newcomer:
         if TOKEN not in line:
             return self._terminal.type(line, PYTHON, MORE)
         self._terminal.type(line, "\n" + TOKEN)  # not the prompt in the echo of *line*
+        return self._terminal.type(self._mailed()[1], PYTHON)
+
+    def _mailed(self) -> re.Match[str]:
+        """Wait for a mail, which the bridge prints; its group is the token."""
         assert self._bridge
         mailed = None
         while mailed is None:  # other lines are of the log
             mailed = MAILED.search(self._bridge.read_to("\n"))
-        return self._terminal.type(mailed[1], PYTHON)
+        return mailed
 
 
 @pytest.fixture(scope="module")
@@ -185,10 +222,11 @@ def newcomer(clone: Path, _port: None) -> Iterator[Newcomer]:
         somebody.stop()
 
 
-@pytest.mark.parametrize("name", FOLLOWED)
+@pytest.mark.parametrize("name", START + PAGES)
 def test_page_works_as_typed(newcomer: Newcomer, name: str) -> None:
-    page = (ROOT / name).read_text(encoding="utf-8")
-    differences = newcomer.follow(page)
+    for earlier in START[: START.index(name)] if name in START else START:
+        newcomer.follow(earlier)
+    differences = newcomer.follow(name)
     assert not differences, "\n".join(differences)
 
 
@@ -202,16 +240,17 @@ def test_every_page_with_commands_or_python_is_followed() -> None:
             for block in all_blocks(path.read_text(encoding="utf-8"))
         )
     }
-    assert with_blocks == {*FOLLOWED, *OTHERS}
+    assert with_blocks == {*START, *PAGES, *OTHERS}
 
 
 def test_installed_wheel_needs_four_packages_and_has_these_extras(newcomer: Newcomer) -> None:
+    newcomer.follow("README.rst")
     [site] = (newcomer.clone / ".venv" / "lib").glob("python*/site-packages")
     [wheel] = importlib.metadata.distributions(name="metadisk-client-python", path=[str(site)])
     metadata: Any = wheel.metadata
     alone = [line for line in wheel.requires or [] if "extra ==" not in line]
     assert {re.split(r"\W", line)[0] for line in alone} == {"ecdsa", "six", "urllib3", "websockets"}
-    assert {*metadata.get_all("Provides-Extra")} == {"all", "bridge", "fast"}
+    assert {*metadata.get_all("Provides-Extra")} == {"all", "bridge", "cli", "fast"}
     assert metadata["License-Expression"] == "MIT"
     assert metadata["License-File"] == "LICENSE"
     assert not [name for name in metadata.get_all("Classifier") if name.startswith("License")]

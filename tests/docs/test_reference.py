@@ -15,7 +15,7 @@ from pymdc import exceptions
 from pymdc._default import _VARIABLES
 
 DOCS = ROOT / "docs"
-VARIABLE = re.compile(r"PYMDC_[A-Z]+(?:_[A-Z]+)*")
+VARIABLE = re.compile(r"(?<!_)PYMDC_[A-Z]+(?:_[A-Z]+)*")
 SUFFIX = "_FILE"  # of the variable that names a file with the value
 
 
