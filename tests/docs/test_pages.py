@@ -30,6 +30,7 @@ START = [
 ]
 # In any order, after those.
 PAGES = [
+    "docs/folder.rst",
     "docs/share.rst",
     "docs/curl.rst",
     "docs/proxies-and-certificates.rst",
@@ -41,6 +42,7 @@ OTHERS = {
     "docs/errors.rst": "is run by api/test_docs.py",
     "docs/progress.rst": "is run by api/test_docs.py",
     "docs/command-line.rst": "is typed by cli/test_command_line_docs.py",
+    "docs/sync.rst": "is typed by cli/test_sync.py",
     "docs/http-api.rst": "is typed by bridge/test_http_api.py",
     "docs/in-tests.rst": "is run by testing/test_in_tests.py",
     "CONTRIBUTING.rst": "has the commands of the README, and others that take an hour",
