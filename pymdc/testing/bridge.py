@@ -109,7 +109,8 @@ class TestBridge(Bridge):
 
     def account(self, client: Client | None = None) -> Account:
         """Register and activate a user with a key pair; by default, through ``client``."""
-        self._registrations.forget(address=self._settings.host)
+        for throttle in self._throttles:  # all tests come from one address
+            throttle.forget(address=self._settings.host)
         return make_account(client or self.client, self.activation_key, self._unrecorded)
 
     @contextmanager
@@ -123,7 +124,7 @@ class TestBridge(Bridge):
     def _context(self, folder: Path, undo: ExitStack) -> Context:
         self.folder = folder
         context = super()._context(folder, undo)
-        self._registrations = context.load.registrations
+        self._throttles = context.load.registrations, context.load.wrong_passwords
         return context
 
     def _application(self, *arguments: Any) -> App:

@@ -13,7 +13,7 @@ from certificates import certificate
 from modes import PATIENCE, Ask
 
 import pymdc
-from pymdc.bridge.settings import FREE_REGISTRATIONS
+from pymdc.bridge.settings import FREE_FAILURES, FREE_REGISTRATIONS
 from pymdc.testing import BridgeTestCase, TestBridge, pymdc_endpoint
 
 UPLOAD = "PUT /buckets/{id}/files"
@@ -186,6 +186,17 @@ def test_any_number_of_accounts_may_be_made(
     accounts = [bridge.account() for _ in range(5)]
     assert len({account.user.username for account in accounts}) == 5
     assert "private" not in repr(accounts[0])
+
+
+def test_wrong_passwords_of_other_tests_delay_no_account(
+    bridge: TestBridge, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(FREE_FAILURES, "address", 2)
+    for name in ("one", "two"):
+        stranger = pymdc.api.Users(f"{name}@example.com", "wrong", client=bridge.client)
+        pymdc.api.Keys(stranger).list()
+    bridge.account()
+    assert "answered 429" not in caplog.text
 
 
 def test_quota_limits_an_account() -> None:
