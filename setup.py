@@ -30,6 +30,7 @@ BRIDGE = [
 # click parses the verbs and completes them in shells, rich draws bars that fit the terminal, and
 # platformdirs knows where each system keeps settings.
 CLI = ["click>=8.2", "rich>=13.9", "platformdirs>=4.3"]
+EXTRAS = {"fast": [LIBSECP256K1], "bridge": BRIDGE, "cli": CLI}
 
 setup(
     name="metadisk-client-python",
@@ -37,7 +38,10 @@ setup(
     description="The client of the Metadisk API, blocking or with callbacks, and a bridge for it",
     long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
-    license="MIT",
+    # No project_urls: the project has no public address yet, and a made-up one would mislead.
+    author="The pymdc developers",
+    keywords=["metadisk", "storage", "files", "client", "server", "ecdsa"],
+    license_expression="MIT",
     license_files=["LICENSE"],
     py_modules=["pytest_pymdc"],
     entry_points={
@@ -48,8 +52,15 @@ setup(
     package_data={"pymdc": ["py.typed"], "pymdc.bridge": ["console/*"]},
     python_requires=">=3.10",
     install_requires=REQUIRES,
-    extras_require={"fast": [LIBSECP256K1], "bridge": BRIDGE, "cli": CLI},
+    extras_require={
+        **EXTRAS,
+        "all": sorted({requirement for extra in EXTRAS.values() for requirement in extra}),
+    },
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.10",
@@ -58,7 +69,9 @@ setup(
         "Programming Language :: Python :: 3.13",
         "Programming Language :: Python :: 3.14",
         "Programming Language :: Python :: 3.15",
+        "Programming Language :: Python :: Implementation :: CPython",
         "Topic :: Internet :: WWW/HTTP",
+        "Topic :: System :: Archiving",
         "Typing :: Typed",
     ],
 )

@@ -105,7 +105,7 @@ class GarbledAnswer(NetworkError):
 class HTTPError(PymdcError, urllib.error.HTTPError):
     """A redirect, or a status of 400 and above whose body is not a JSON object.
 
-    Use it like any `urllib.error.HTTPError`: ``code``, ``headers``, ``read()``.
+    Use it like any ``urllib.error.HTTPError``: ``code``, ``headers``, ``read()``.
     """
 
     def __init__(

@@ -55,11 +55,12 @@ class ECDSA:
     Without arguments, a new key pair is made. With *public_key* alone, the key pair can verify but
     not sign.
     A key may be raw bytes, or hexadecimal or base64 as text or bytes; hexadecimal may begin with
-    `#`.
+    ``#``.
     `public_key`, `private_key`, `sign_key` and `verify_key` may be assigned; assigning one changes
     the others to match.
     """
 
+    #: Whether `get_public_key` gives the compressed public key.
     use_compression: int | bool = True
     _public: bytes
     _private: bytes | None

@@ -59,8 +59,8 @@ class Call(concurrent.futures.Future[Any]):
     A callback may wait for another call with ``join()`` or ``result()``, which start a queued call
     at once; ``concurrent.futures.wait()`` does not.
 
-    0.0.1 returned a `threading.Thread`, so a call also has ``name``, ``ident``, ``daemon`` and the
-    methods of a thread. ``daemon`` cannot be set.
+    0.0.1 returned a ``threading.Thread``, so a call also has ``name``, ``ident``, ``daemon`` and
+    the methods of a thread. ``daemon`` cannot be set.
     """
 
     __module__ = "pymdc"  # where it is public

@@ -121,7 +121,10 @@ class Bridge:
             clock=clock,
             announce=announce,
         )
-        self.endpoint = self.metrics_endpoint = ""
+        #: The address of the bridge while it serves, such as http://127.0.0.1:6382; '' before.
+        self.endpoint = ""
+        #: The address of the metrics, or ''.
+        self.metrics_endpoint = ""
         self._certificate: Certificate | None = None
         self._closing = threading.Lock()
         self._undo = ExitStack()

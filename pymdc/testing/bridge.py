@@ -7,11 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.context import Context
-from pymdc.bridge.load import Throttle
 from pymdc.bridge.serving.app import App
 from pymdc.client import Client
 from pymdc.testing.accounts import Account, make_account
@@ -26,17 +25,12 @@ _SETTINGS.remove("clock")
 _CHEAP = 2  # the lowest cost of a password
 
 
-class _Throttles(NamedTuple):
-    registrations: Throttle
-    wrong_passwords: Throttle
-
-
 class TestBridge(Bridge):
     """A bridge that serves while its ``with`` block runs, and does what a test tells it.
 
     *quota* is how many GB each account may store. *settings* are those of `pymdc.bridge.Bridge`.
     By default the bridge listens on a free port of 127.0.0.1, stores everything in a temporary
-    folder, and hashes passwords fast. Its time is `clock`.
+    folder, and hashes passwords fast. Its time is ``clock``, and ``client`` is a `Client` of it.
     """
 
     __test__ = False  # pytest would take it for tests
@@ -104,7 +98,7 @@ class TestBridge(Bridge):
     def delay(self, seconds: float, *, times: int | None = None, route: str | None = None) -> None:
         """Let the next requests wait for *seconds* before they are looked at; see `fail`.
 
-        Other requests go on meanwhile. `reset` and `close` end the waits.
+        Other requests go on meanwhile. `reset` ends the waits, and so does the end of the bridge.
         """
         self._faults.add_delay(seconds, times, route)
 
@@ -119,8 +113,9 @@ class TestBridge(Bridge):
             throttle.forget_all()
 
     def account(self, client: Client | None = None) -> Account:
-        """Register and activate a user with a key pair; by default, through `client`."""
-        self._throttles.registrations.forget_all()
+        """Register and activate a user with a key pair; by default, through ``client``."""
+        for throttle in self._throttles:  # all accounts come from one address
+            throttle.forget_all()
         return make_account(client or self.client, self.activation_key, self._unrecorded)
 
     @contextmanager
@@ -134,7 +129,7 @@ class TestBridge(Bridge):
     def _context(self, folder: Path, undo: ExitStack) -> Context:
         self.folder = folder
         context = super()._context(folder, undo)
-        self._throttles = _Throttles(context.load.registrations, context.load.wrong_passwords)
+        self._throttles = context.load.registrations, context.load.wrong_passwords
         return context
 
     def _application(self, *arguments: Any) -> App:

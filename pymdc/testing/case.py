@@ -12,7 +12,7 @@ from pymdc.testing.bridge import TestBridge
 
 
 class BridgeTestCase(unittest.TestCase):
-    """A test case with a `bridge`, and with an `account` and a `bucket` for each test.
+    """A test case with a ``bridge``, and with an ``account`` and a ``bucket`` for each test.
 
     The bridge is started when it is first used, and closed after the last test of the class.
     *bridge_settings* are the settings of `TestBridge`, which a class may set.

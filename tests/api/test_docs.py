@@ -14,7 +14,6 @@ from processes import ROOT
 from readme import all_blocks, shape
 
 import pymdc
-from pymdc import exceptions
 from pymdc.bridge import Bridge
 
 DOCS = ROOT / "docs"
@@ -70,14 +69,6 @@ def test_blocks_of_page_do_what_they_say(
             ran += 1
     assert not printed
     assert ran >= 6
-
-
-def test_page_of_errors_has_each_exception_in_the_order_of_the_tree() -> None:
-    table = (DOCS / "errors.rst").read_text(encoding="utf-8").rpartition("\nexception ")[2]
-    rows = re.findall(r"^``(\w+)``  *(\S.*?)  +\S", table, re.MULTILINE)
-    tree = re.findall(r"^(?:    |[| ]*\+-- )(\w+)", str(exceptions.__doc__), re.MULTILINE)
-    assert [name for name, _ in rows] == tree
-    assert {*exceptions.__all__} - {name for name, _ in rows} == {"unwrap"}
 
 
 @pytest.mark.parametrize("page", ["async", "errors", "progress"])

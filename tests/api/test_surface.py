@@ -167,7 +167,7 @@ def test_star_import_brings_all_classes() -> None:
     assert {"Users", "Keys", "Buckets", "Bucket", "Files", "ECDSA", "REST"} <= names.keys()
 
 
-@pytest.mark.parametrize("module", [pymdc, pymdc.api])
+@pytest.mark.parametrize("module", [pymdc, pymdc.api, pymdc.exceptions])
 def test_all_lists_existing_names_once(module: Any) -> None:
     assert sorted(module.__all__) == sorted(set(module.__all__))
     for name in module.__all__:

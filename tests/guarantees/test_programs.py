@@ -1,24 +1,17 @@
-"""The README, the examples and a script of 2016 work, and programs end."""
+"""The examples and a script of 2016 work, and programs end."""
 
 from __future__ import annotations
 
-import configparser
-import inspect
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from processes import MINUTE, ROOT, bridge_process, python
-from readme import blocks
 
-import pymdc
-from pymdc._default import _VARIABLES
 from pymdc.bridge import Bridge
 
-README = ROOT / "README.rst"
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
@@ -28,65 +21,6 @@ def outside(tmp_path: Path) -> Path:
     folder = tmp_path / "outside"
     folder.mkdir()
     return folder
-
-
-def test_readme_shows_the_methods() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 300
-    for name in ("register", "activate", "create", "list", "patch", "upload", "download", "delete"):
-        assert f".{name}(" in text
-    assert re.search(r"``pymdc`` on the package index is something else", text)
-
-
-def test_install_commands_name_no_package_of_others() -> None:
-    folders = [ROOT / name for name in ("pymdc", "docs", "examples", "benchmarks")]
-    code = [path for folder in folders for path in folder.rglob("*.py")]
-    prose = [path for folder in (ROOT, *folders) for path in folder.glob("*.rst")]
-    stated = [
-        (path, line)
-        for path in (*code, *prose)
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if "pip install" in line
-    ]
-    assert len(stated) > 5
-    for path, line in stated:
-        assert not re.search(r"metadisk|pymdc", line.partition("pip install")[2]), f"{path}: {line}"
-
-
-def test_variables_in_readme_match_client_settings_and_defaults() -> None:
-    rows = re.findall(r"^``(PYMDC_[A-Z]+)``  +(\S+)", README.read_text(encoding="utf-8"), re.M)
-    assert [variable for variable, _ in rows] == [variable for variable, _ in _VARIABLES.values()]
-    parameters = inspect.signature(pymdc.Client).parameters
-    for (variable, stated), (name, (_, parse)) in zip(rows, _VARIABLES.items(), strict=True):
-        default = "none" if name == "endpoint" else parameters[name].default
-        assert parse(stated) == default, variable
-
-
-def test_setup_commands_are_the_same_everywhere() -> None:
-    first, second = (
-        block.removeprefix("$ ").strip()
-        for block in blocks(README.read_text(encoding="utf-8"), "console")[:2]
-    )
-    contributing = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
-    assert blocks(contributing, "console")[0] == f"$ {first}\n$ {second}\n"
-    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").find(f"\n{second}\n") > 0
-
-
-def test_python_versions_in_setup_py_are_tested_by_tox_and_ci() -> None:
-    named = re.findall(r":: Python :: 3\.(\d+)", (ROOT / "setup.py").read_text(encoding="utf-8"))
-    tox = configparser.ConfigParser()
-    tox.read(ROOT / "tox.ini", encoding="utf-8")
-    assert re.findall(r"py3(\d+)", tox["tox"]["env_list"]) == named
-    newer = (ROOT / ".ci" / "newer-pythons").read_text(encoding="utf-8")
-    assert re.findall(r"py3(\d+)", newer.partition("TOX_ENV")[2]) == named[-2:]
-    assert re.findall(r"python3\.(\d+)-venv", newer) == named[-2:]
-    contributing = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
-    assert f"Python 3.{named[0]} to 3.{named[-1]}" in contributing
-    assert "\n.ci/newer-pythons\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-
-
-def test_changes_name_this_version() -> None:
-    assert f"\n{pymdc.__version__}\n-----\n" in (ROOT / "CHANGES.rst").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name in ("tour.py", "callbacks.py")])

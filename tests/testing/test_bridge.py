@@ -197,6 +197,17 @@ def test_any_number_of_accounts_may_be_made(
     assert "private" not in repr(accounts[0])
 
 
+def test_wrong_passwords_of_other_tests_delay_no_account(
+    bridge: TestBridge, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(FREE_FAILURES, "address", 2)
+    for name in ("one", "two"):
+        stranger = pymdc.api.Users(f"{name}@example.com", "wrong", client=bridge.client)
+        pymdc.api.Keys(stranger).list()
+    bridge.account()
+    assert "answered 429" not in caplog.text
+
+
 def test_quota_limits_an_account() -> None:
     with TestBridge(quota=0.000001) as bridge:
         files = bridge.account().bucket().files
