@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TextIO
+from functools import partial
+from typing import Any, TextIO, TypeAlias
 
 _INTERVAL = 0.1  # seconds between two drawings
 _BAR = 30  # columns
@@ -51,23 +52,13 @@ class Line:
         return f"{percent}{_size(self.done)} {_size(self.done / max(seconds, 1e-3))}/s"
 
 
-class Display(Protocol):
-    """What draws lines on a terminal."""
-
-    def draw(self, lines: Sequence[Line], ended: Line | None) -> None:
-        """Draw *ended* for the last time, above *lines*, which replace those of before."""
-
-    def close(self) -> None:
-        """Draw nothing more."""
-
-
 class ProgressBar:
     """Draws a line for each transfer that is given this object as ``progress``."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._lines: list[Line] = []
-        self._display: Display | None = None
+        self._display: _Display | None = None
         self._next = 0.0
 
     def begin(self, name: str) -> Line:
@@ -95,19 +86,15 @@ class ProgressBar:
             display = self._display
             if display is None:
                 return
-            try:
-                display.draw(self._lines, line if line.done == line.total else None)
-            finally:
-                if not self._lines:
-                    self._display = None
-                    display.close()
+            if not self._lines:
+                self._display = None
+            display.draw(self._lines, line if line.done == line.total else None)
 
     def close(self) -> None:
         """Remove all lines, as Python ends: after Ctrl-C a transfer may still be under way."""
         if self._display is not None and self._lock.acquire(timeout=1):
             with suppress(Exception):
                 self._display.draw([], None)
-                self._display.close()
             self._display = None
             self._lock.release()
 
@@ -115,85 +102,65 @@ class ProgressBar:
         return "pymdc.progress_bar"
 
 
-class _PlainDisplay:
-    """Draws text with control sequences that every terminal knows.
+Render: TypeAlias = Callable[[Sequence[Line], int], list[str]]
 
-    The lines are drawn below the cursor, so what others print does not destroy them, and is not
-    destroyed by the next drawing.
+
+class _Display:
+    """Draws lines on *terminal*, with control sequences that every terminal knows.
+
+    They are drawn below the cursor, so what others print does not destroy them, and is not
+    destroyed by the next drawing. *render* makes texts of lines, for a number of columns.
     """
 
-    def __init__(self, terminal: TextIO) -> None:
+    def __init__(self, terminal: TextIO, render: Render) -> None:
         self._terminal = terminal
+        self._render = render
 
     def draw(self, lines: Sequence[Line], ended: Line | None) -> None:
         """Replace what is after the cursor; *ended* is printed in its line."""
         size = os.get_terminal_size(self._terminal.fileno())
-        last = "" if ended is None else f"\r\x1b[K{_fit(ended, size.columns - 1)}\n"
-        shown = [_fit(line, size.columns - 1) for line in lines[: max(1, size.lines - 2)]]
+        columns = size.columns - 1  # a text in the last one could begin another row
+        last = "" if ended is None else f"\r\x1b[K{self._render([ended], columns)[0]}\n"
+        shown = self._render(lines[: max(1, size.lines - 2)], columns)
         below = "".join(f"\n\r{text}" for text in shown)
         back = f"\x1b[{len(shown)}A\r" if shown else ""
         self._terminal.write(f"\x1b[J{last}{below}{back}")
         self._terminal.flush()
 
-    def close(self) -> None:
-        """Do nothing: no line is left."""
+
+def _plain(lines: Sequence[Line], columns: int) -> list[str]:
+    return [_fit(line, columns) for line in lines]
 
 
-class _RichDisplay:
-    """Draws bars with rich."""
+def _rich(console: Any, lines: Sequence[Line], columns: int) -> list[str]:
+    """Return lines with bars, which rich draws."""
+    from rich import progress_bar, table, text
 
-    def __init__(self) -> None:
-        # Not at the top: it is not always installed, and takes longer to import than pymdc.
-        from rich import console, live, progress_bar, table, text
-
-        class Console(console.Console):
-            def show_cursor(self, show: bool = True) -> bool:
-                return False  # never hidden, so that nothing can leave it hidden
-
-        self._table, self._bar, self._text = table.Table, progress_bar.ProgressBar, text.Text
-        self._live = live.Live(
-            console=Console(stderr=True),
-            auto_refresh=False,  # no thread of its own
-            transient=True,
-            redirect_stdout=sys.stdout.isatty(),  # else it would be written to the terminal
-        )
-        self._live.start()
-
-    def draw(self, lines: Sequence[Line], ended: Line | None) -> None:
-        """Print *ended* above, and update *lines*."""
-        if ended is not None:
-            self._live.console.print(self._rows([ended]))
-        self._live.update(self._rows(lines), refresh=True)
-
-    def close(self) -> None:
-        """Remove what is drawn, and restore stdout and stderr."""
-        self._live.stop()
-
-    def _rows(self, lines: Sequence[Line]) -> Any:
-        columns = self._live.console.width
-        if columns < _NARROW:
-            texts = (_fit(line, columns - 1) for line in lines)
-            return self._text("\n".join(texts), no_wrap=True)
-        rows = self._table.grid(padding=(0, 1))
-        for _ in range(3):
-            rows.add_column(no_wrap=True)
-        for line in lines:
-            # An empty file is complete as well.
-            done, total = (1, 1) if line.done == line.total else (line.done, line.total)
-            bar = self._bar(total, done, width=_BAR, animation_time=time.monotonic())
-            rows.add_row(self._text(line.name, overflow="ellipsis"), bar, line.amount)
-        return rows
+    if columns < _NARROW:
+        return _plain(lines, columns)
+    rows = table.Table.grid(padding=(0, 1))
+    for _ in range(3):
+        rows.add_column(no_wrap=True)
+    for line in lines:
+        # An empty file is complete as well.
+        done, total = (1, 1) if line.done == line.total else (line.done, line.total)
+        bar = progress_bar.ProgressBar(total, done, width=_BAR, animation_time=time.monotonic())
+        rows.add_row(text.Text(line.name, overflow="ellipsis"), bar, line.amount)
+    with console.capture() as captured:
+        console.print(rows, width=columns)
+    return str(captured.get()).splitlines()
 
 
-def _open_display() -> Display | None:
+def _open_display() -> _Display | None:
     """Return a display on stderr, or None if nothing can be drawn there."""
     terminal = sys.stderr
     if terminal is None or not terminal.isatty() or os.environ.get("TERM") == "dumb":
         return None
     try:
-        return _RichDisplay()
+        from rich.console import Console  # it takes longer to import than pymdc
     except ImportError:
-        return _PlainDisplay(terminal)
+        return _Display(terminal, _plain)
+    return _Display(terminal, partial(_rich, Console(stderr=True)))
 
 
 def _fit(line: Line, columns: int) -> str:
