@@ -36,11 +36,6 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_blocks_pass(folder: Path) -> None:
-    done = pytest_run(folder)
-    assert re.search(r" \d\d passed in ", done.stdout), done.stdout
-
-
 def test_blocks_pass_on_two_workers_in_another_order(folder: Path) -> None:
     names = sorted((path.name for path in folder.glob("test_*.py")), reverse=True)
     done = pytest_run(folder, "-n", "2", *names)

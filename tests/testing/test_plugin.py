@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from pytest_runs import MODULE, pytest_run
+
+Run = tuple[Path, CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -19,27 +22,6 @@ def folder(tmp_path: Path) -> Path:
 
 def write(folder: Path, text: str, name: str = "test_it.py") -> None:
     (folder / name).write_text(textwrap.dedent(text))
-
-
-def test_plugin_imports_nothing_until_a_fixture_is_used(folder: Path) -> None:
-    write(
-        folder,
-        f"""
-        import sys
-
-        def ours():
-            return [name for name in sys.modules if name.split(".")[0] == "pymdc"]
-
-        def test_before(request):
-            assert request.config.pluginmanager.get_plugin("pymdc") is sys.modules["{MODULE}"]
-            assert ours() == []
-
-        def test_fixture(bridge):
-            assert ours() != []
-        """,
-    )
-    done = pytest_run(folder, autoload=True)
-    assert done.returncode == 0, done.stdout
 
 
 FAILING = """
@@ -92,25 +74,79 @@ FAILING = """
             assert self.bucket.files.list() is None
 """
 
+OWN_FIXTURES = """
+    import pytest
 
-def test_report_of_a_failed_test_and_wrong_markers(folder: Path) -> None:
-    write(folder, FAILING)
-    done = pytest_run(folder)
-    assert re.search(r" 3 failed, 2 passed, 3 errors in ", done.stdout), done.stdout
-    assert re.search(
-        r"- Requests at the bridge -+\n<POST /.*/tokens 503 \(on demand\)>", done.stdout
-    )
-    assert re.search(r"- Requests at the bridge -+\nnone\n", done.stdout), "of the session's"
-    assert re.search(r"- Requests at the bridge -+\n<GET /.*/files 200>", done.stdout), (
-        "of unittest"
-    )
+    @pytest.fixture
+    def bridge():
+        return "London Bridge"
+
+    @pytest.fixture
+    def account():
+        return "of Monte Cristo"
+"""
+
+BESIDE_THEM = """
+    import pymdc
+
+    def test_both(bridge, account, bucket, bucket_factory, pymdc_endpoint):
+        assert (bridge, account) == ("London Bridge", "of Monte Cristo")
+        assert bucket.files.list() == bucket_factory().files.list() == []
+        assert len(pymdc.api.Buckets(bucket.key_pair).list()) == 2
+"""
+
+INTERRUPTED = """
+    import pathlib
+    import signal
+
+    def test_it(bucket, bridge):
+        pathlib.Path("folder").write_text(str(bridge.folder))
+        bridge.delay(1000)
+        bucket.files.list(print)
+        signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return the folder of a project, and how its tests have ended: the last is interrupted."""
+    folder = tmp_path_factory.mktemp("run") / "project"
+    (folder / "own").mkdir(parents=True)
+    write(folder, FAILING, "test_1.py")
+    write(folder / "own", OWN_FIXTURES, "conftest.py")
+    write(folder / "own", BESIDE_THEM, "test_2.py")
+    write(folder, INTERRUPTED, "test_3.py")
+    return folder, pytest_run(folder, "test_1.py", "own", "test_3.py")
+
+
+def test_failed_tests_are_those_that_should_fail(run: Run) -> None:
+    assert re.search(r" 3 failed, 3 passed, 3 errors in ", run[1].stdout), run[1].stdout
+    assert "own/test_2.py" not in run[1].stdout.partition(" short test summary ")[2]
+
+
+def test_report_of_a_failed_test_has_the_requests(run: Run) -> None:
+    reports = "- Requests at the bridge -+\n"
+    shown = run[1].stdout
+    assert re.search(reports + r"<POST /.*/tokens 503 \(on demand\)>", shown), shown
+    assert re.search(reports + "none\n", shown), "of the session's"
+    assert re.search(reports + "<GET /.*/files 200>", shown), "of unittest"
+
+
+def test_wrong_marker_is_said_in_one_line(run: Run) -> None:
     for line in (
         "the marker bridge is wrong: no such setting: shards; expected quota, host, ",
         "the marker bridge is wrong: shard_size is 0; expected bytes, one or more",
         "the marker bridge takes names, as in bridge(shard_size=1000)",
     ):
-        assert f"\n{line}" in done.stdout
-    assert "During handling" not in done.stdout
+        assert f"\n{line}" in run[1].stdout
+    assert "During handling" not in run[1].stdout
+
+
+def test_interrupted_run_ends_and_leaves_no_folder(run: Run) -> None:
+    folder, done = run
+    assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout
+    assert "Traceback" not in done.stderr
+    assert not Path((folder / "folder").read_text()).exists()
 
 
 def test_folder_of_a_failed_test_is_kept(folder: Path) -> None:
@@ -134,70 +170,32 @@ def test_folder_of_a_failed_test_is_kept(folder: Path) -> None:
     assert not Path((folder / "folder-1").read_text()).exists()
 
 
-def test_fixtures_of_a_project_do_not_disturb_the_others(folder: Path) -> None:
-    write(
-        folder,
-        """
-        import pytest
-
-        @pytest.fixture
-        def bridge():
-            return "London Bridge"
-
-        @pytest.fixture
-        def account():
-            return "of Monte Cristo"
-        """,
-        "conftest.py",
-    )
-    write(
-        folder,
-        """
-        import pymdc
-
-        def test_both(bridge, account, bucket, bucket_factory, pymdc_endpoint):
-            assert (bridge, account) == ("London Bridge", "of Monte Cristo")
-            assert bucket.files.list() == bucket_factory().files.list() == []
-            assert len(pymdc.api.Buckets(bucket.key_pair).list()) == 2
-        """,
-    )
-    done = pytest_run(folder)
-    assert done.returncode == 0, done.stdout
-
-
-def test_missing_extra_is_said_in_one_line(folder: Path) -> None:
+def test_plugin_imports_nothing_before_a_fixture_which_says_what_is_missing(folder: Path) -> None:
     write(folder, "import sys\nsys.modules['uvicorn'] = None\n", "conftest.py")
-    write(folder, "def test_it(bucket): pass\n")
-    done = pytest_run(folder)
+    write(
+        folder,
+        f"""
+        import sys
+
+        def ours():
+            return [name for name in sys.modules if name.split(".")[0] == "pymdc"]
+
+        def test_before(request):
+            assert request.config.pluginmanager.get_plugin("pymdc") is sys.modules["{MODULE}"]
+            assert ours() == []
+
+        def test_fixture(bucket):
+            pass
+
+        def test_after():
+            assert ours() != []
+        """,
+    )
+    done = pytest_run(folder, autoload=True)
+    assert re.search(" 2 passed, 1 error in ", done.stdout), done.stdout
     assert re.search(
         r"^the fixtures of pymdc need its bridge: uvicorn is missing: .+ install '\.\[bridge\]' in",
         done.stdout,
         re.MULTILINE,
     ), done.stdout
     assert "Traceback" not in done.stdout
-
-
-def test_interrupted_run_ends_and_leaves_no_folder(folder: Path) -> None:
-    write(
-        folder,
-        """
-        import pathlib
-        import signal
-
-        def test_it(bucket, bridge):
-            pathlib.Path("folder").write_text(str(bridge.folder))
-            bridge.delay(1000)
-            bucket.files.list(print)
-            signal.raise_signal(signal.SIGINT)
-        """,
-    )
-    done = pytest_run(folder)
-    assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout
-    assert "Traceback" not in done.stderr
-    assert not Path((folder / "folder").read_text()).exists()
-
-
-def test_plugin_can_be_switched_off(folder: Path) -> None:
-    write(folder, "def test_it(bucket): pass\n")
-    done = pytest_run(folder, "-p", "no:pymdc", autoload=True)
-    assert "fixture 'bucket' not found" in done.stdout
