@@ -13,9 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from pymdc.bridge import missing
-from pymdc.bridge.logs import configure, write_some
-from pymdc.bridge.options import VERSION, parse, unknown_variables
-from pymdc.bridge.settings import STOP_RESERVE, TELL_SECONDS
+
+try:
+    from pymdc.bridge.logs import configure, write_some
+    from pymdc.bridge.options import VERSION, parse, unknown_variables
+    from pymdc.bridge.settings import STOP_RESERVE, TELL_SECONDS
+except ImportError as error:
+    sys.exit(f"pymdc.bridge: {missing(error)}")
 
 _RELOAD = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -112,6 +112,7 @@ def test_startup_error_is_one_line(bridge: Bridge, tmp_path: Path) -> None:
         assert "sec" not in done.stderr
 
 
+@pytest.mark.parametrize("missing", ["starlette", "sqlalchemy"])
 @pytest.mark.parametrize(
     ("code", "line"),
     [
@@ -120,13 +121,13 @@ def test_startup_error_is_one_line(bridge: Bridge, tmp_path: Path) -> None:
     ],
     ids=["program", "import"],
 )
-def test_missing_package_is_one_line(tmp_path: Path, code: str, line: str) -> None:
-    (tmp_path / "starlette.py").write_text("raise ImportError(name='starlette')")
+def test_missing_package_is_one_line(tmp_path: Path, missing: str, code: str, line: str) -> None:
+    (tmp_path / f"{missing}.py").write_text(f"raise ImportError(name={missing!r})")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:] = []\n{code}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=MINUTE
     )
     assert (done.returncode, done.stdout) == (1, "")
     remedy = f"{sys.executable} -m pip install '.[bridge]' in a clone of the project"
-    assert done.stderr.splitlines()[-1] == f"{line}starlette is missing: {remedy}"
+    assert done.stderr.splitlines()[-1] == f"{line}{missing} is missing: {remedy}"
     assert line.startswith("Import") or done.stderr.count("\n") == 1
