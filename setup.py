@@ -35,12 +35,12 @@ EXTRAS = {"fast": [LIBSECP256K1], "bridge": BRIDGE, "cli": CLI}
 setup(
     name="metadisk-client-python",
     version=VERSION[1],
-    description="The client of the Metadisk API, blocking or with callbacks, and a bridge for it",
+    description="A command line, a client and a bridge (server) for the Metadisk API",
     long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     # No project_urls: the project has no public address yet, and a made-up one would mislead.
     author="The pymdc developers",
-    keywords=["metadisk", "storage", "files", "client", "server", "ecdsa"],
+    keywords=["metadisk", "storage", "files", "client", "server", "command line", "pytest"],
     license_expression="MIT",
     license_files=["LICENSE"],
     py_modules=["pytest_pymdc"],
@@ -58,6 +58,9 @@ setup(
     },
     classifiers=[
         "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: Web Environment",
+        "Framework :: Pytest",
         "Intended Audience :: Developers",
         "Intended Audience :: System Administrators",
         "Operating System :: POSIX :: Linux",
