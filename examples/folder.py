@@ -8,6 +8,7 @@ terminal it draws a progress bar for each file.
 A bucket has no folders, so the paths are kept in a file of their own, a manifest.
 """
 
+import io
 import json
 import sys
 import tempfile
@@ -31,18 +32,18 @@ def upload_folder(files: pymdc.api.Files, folder: Path) -> str:
         for path, call in zip(paths, calls, strict=True)
     }
     manifest = bytearray(json.dumps(hashes).encode())
-    return str(files.upload(manifest, name=MANIFEST)["hash"])
+    return str(pymdc.unwrap(files.upload(manifest, name=MANIFEST))["hash"])
 
 
 def download_folder(files: pymdc.api.Files, manifest_hash: str, folder: Path) -> int:
     """Download the files of a manifest into *folder*; return their number."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files.download(manifest_hash, to=folder / MANIFEST)
-    hashes = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).unlink()
+    manifest = io.BytesIO()
+    pymdc.unwrap(files.download(manifest_hash, to=manifest))
     calls = []
-    for name, file_hash in hashes.items():
+    for name, file_hash in json.loads(manifest.getvalue()).items():
         target = folder / name
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{name!r} leads out of {folder}")
         target.parent.mkdir(parents=True, exist_ok=True)
         calls.append(
             files.download(
