@@ -57,13 +57,25 @@ class _Program(click.Group):
         return command
 
 
-@click.group("pymdc", cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "pymdc",
+    cls=_Program,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND ...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, message="pymdc %(version)s")
-def program() -> None:
+@click.pass_context
+def program(context: click.Context) -> None:
     """Keep files at a Metadisk bridge.
 
     Files at the bridge are BUCKET:NAME. Begin with: pymdc login http://HOST:6382
     """
+    if context.invoked_subcommand is None:
+        if context.ensure_object(Session).out.as_json:
+            raise click.UsageError("Missing command", context)
+        click.echo(context.get_help(), err=True)
+        context.exit(Code.USAGE)
 
 
 common(program)

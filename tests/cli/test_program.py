@@ -55,6 +55,16 @@ def test_every_verb_has_help_and_json(pymdc: Verb) -> None:
             assert "--json" in shown
 
 
+def test_program_without_a_verb_shows_all_of_them(pymdc: Verb) -> None:
+    shown = pymdc()
+    assert (shown.code, shown.out, shown.err) == (2, "", pymdc("--help").out)
+    summaries = shown.err.partition("Commands:\n")[2].splitlines()
+    assert len(summaries) == len(verbs())
+    assert not [line for line in summaries if line.endswith("...")]
+    (error,) = map(json.loads, pymdc("--json").err.splitlines())
+    assert error["code"] == 2
+
+
 def test_wrong_use_is_two_lines_and_2(pymdc: Verb) -> None:
     wrong = [
         ["nothing"],

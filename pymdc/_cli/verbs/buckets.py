@@ -63,7 +63,10 @@ def _row(record: Entry) -> list[str]:
 @click.option("--storage", type=click.IntRange(0), metavar="GB", help="What it may hold.")
 @click.option("--transfer", type=click.IntRange(0), metavar="GB", help="What it may send a month.")
 def mb(session: Session, names: tuple[str, ...], storage: int | None, transfer: int | None) -> None:
-    """Make buckets; without a quota they are limited by the bridge alone."""
+    """Make buckets.
+
+    Without a quota they are limited by the bridge alone.
+    """
     wanted = [_new_name(name) for name in names]
     there = {bucket["name"] for bucket in all_buckets(session)}
     for name in wanted:
@@ -93,9 +96,10 @@ def _new_name(text: str) -> str:
 @yes
 def rb(session: Session, names: tuple[str, ...], dry_run: bool, yes: bool) -> None:
     """Remove buckets, with all that is in them."""
-    found = [find_bucket(session, parse_bucket(name)) for name in names]
+    buckets = [find_bucket(session, parse_bucket(name)) for name in names]
+    found = {bucket["id"]: bucket for bucket in buckets}  # each once
     usage = usage_of(session)
-    for bucket in found:
+    for bucket in found.values():
         held = usage.get(bucket["id"]) or _count(session, bucket)
         what = f"{count_text(held['files'])}, {size_text(held['stored'])}"
         if not dry_run:

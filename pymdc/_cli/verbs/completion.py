@@ -15,8 +15,9 @@ _VARIABLE = "_PYMDC_COMPLETE"
 @verb
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(session: Session, shell: str) -> None:
-    """Print a script that completes verbs, options, buckets and files.
+    """Print a script for completion in a shell.
 
+    It completes verbs, options, buckets and files.
     For bash, in ~/.bashrc: eval "$(pymdc completion bash)"
     """
     kind = get_completion_class(shell)

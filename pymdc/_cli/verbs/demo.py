@@ -36,7 +36,7 @@ _STEPS = (
 
 @verb
 def demo(session: Session) -> None:
-    """Show the verbs at work, at a bridge of their own that is removed afterwards."""
+    """Show the verbs at work, and leave nothing behind."""
     with tempfile.TemporaryDirectory(prefix="pymdc-demo-") as name, _working_in(name):
         Path("IMG_1.jpg").write_bytes(os.urandom(12_400_000))
         Path("notes.txt").write_text("Files at the bridge are BUCKET:NAME.\n")

@@ -39,7 +39,10 @@ class Finding(NamedTuple):
 
 @verb
 def doctor(session: Session) -> None:
-    """Check the profile, the bridge, the clock, the key, proxies and signing."""
+    """Look for what keeps the other verbs from working.
+
+    Checks the profile, the bridge, the clock, the key, proxies and signing.
+    """
     failed: dict[str, Code] = {}
     for name, check in CHECKS.items():
         if failed.keys() & NEEDED.get(name, set()):

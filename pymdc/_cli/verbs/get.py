@@ -60,8 +60,9 @@ def get(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Fetch files: all of BUCKET:, one, or those like a pattern, such as 'photos:*.jpg'.
+    """Fetch files.
 
+    All of BUCKET:, one, or those like a pattern, such as 'photos:*.jpg'.
     DEST is a file, a folder, or - for stdout; without one, it is this folder.
     A download that was interrupted is resumed by the same command.
     """

@@ -22,7 +22,10 @@ _HERE = ("127.0.0.1", "localhost", "::1")
 @verb
 @click.argument("address", metavar="BUCKET:NAME", shell_complete=complete.address)
 def share(session: Session, address: str) -> None:
-    """Make a link to a file, for somebody without an account: for one use, in 5 minutes."""
+    """Make a link by which anybody fetches a file.
+
+    It is for one use, within 5 minutes; no account is needed.
+    """
     parsed = parse_file(address)
     bucket = find_bucket(session, parsed.bucket)
     files = files_of(session, bucket)
@@ -39,7 +42,10 @@ def share(session: Session, address: str) -> None:
 @verb
 @click.argument("bucket", metavar="BUCKET:", shell_complete=complete.address)
 def request(session: Session, bucket: str) -> None:
-    """Make a link by which somebody without an account sends a file: for one use, in 5 minutes."""
+    """Make a link by which anybody sends you a file.
+
+    It is for one use, within 5 minutes; no account is needed.
+    """
     found = find_bucket(session, parse_bucket(bucket))
     token = unwrap(files_of(session, found).token("PUSH"))
     url = f"{session.endpoint}/buckets/{found['id']}/files"

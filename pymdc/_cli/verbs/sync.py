@@ -43,8 +43,9 @@ def sync(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Make DEST like SOURCE; one is a folder, the other BUCKET: or BUCKET:FOLDER.
+    """Make a bucket like a folder, or a folder like a bucket.
 
+    DEST becomes like SOURCE; one is a folder, the other BUCKET: or BUCKET:FOLDER.
     Only what differs is sent or fetched.
     """
     addresses = parse(source), parse(dest)
