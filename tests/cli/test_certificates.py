@@ -23,10 +23,15 @@ def test_certificate_is_trusted_by_a_variable(
             user.register()
             user.activate(bridge.activation_key(user.username))
         login = "login", endpoint, "--email", user.username
+        variables = {"PYMDC_ENDPOINT": endpoint}
+        variables["PYMDC_PRIVATE_KEY"] = library.ECDSA().get_private_key()
         # In a process of its own, since the default client keeps the certificates that it trusts.
         refused = program(*login, input=b"pass\n")
         assert refused.returncode == 5
         assert b"SSL_CERT_FILE names a file of authorities" in refused.stderr
+        distrusted = program("doctor", env=variables)
+        assert distrusted.returncode == 5
+        assert b"SSL_CERT_FILE names a file of authorities" in distrusted.stdout
         monkeypatch.setenv("SSL_CERT_FILE", pem)
         assert pymdc(*login, stdin="pass\n").code == 0
         assert pymdc("mb", "photos").code == 0

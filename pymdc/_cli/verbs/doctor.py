@@ -19,7 +19,7 @@ from pymdc._cli.failures import Code, failure_of
 from pymdc._cli.options import verb
 from pymdc._cli.output import printable
 from pymdc._cli.session import Session
-from pymdc.exceptions import unwrap
+from pymdc.exceptions import CertificateError, HTTPError, unwrap
 from pymdc.rest import REST
 
 _SECONDS = 10
@@ -61,8 +61,17 @@ def _findings(check: Callable[[Session], Iterator[Finding]], session: Session) -
         yield from check(session)
     except Exception as error:  # noqa: BLE001  # that is what is looked for
         failure = failure_of(error)
-        is_away = failure.code == Code.NETWORK
-        yield Finding(_FAILED, failure.message, _AWAY if is_away else failure.remedy, failure.code)
+        yield Finding(_FAILED, failure.message, _remedy(session, error), failure.code)
+
+
+def _remedy(session: Session, error: Exception) -> str:
+    failure = failure_of(error)
+    if failure.code != Code.NETWORK or isinstance(error, CertificateError):
+        return failure.remedy
+    if isinstance(error, HTTPError):
+        return "something else answers there: is the address right?"
+    host = urlsplit(session.endpoint).hostname
+    return f"is it the proxy? no_proxy={host} goes past it" if _proxy_of(session) else _AWAY
 
 
 def _line(name: str, finding: Finding) -> str:
@@ -126,14 +135,20 @@ def _key(session: Session) -> Iterator[Finding]:
 
 
 def _proxy(session: Session) -> Iterator[Finding]:
-    parts = urlsplit(session.endpoint)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if not proxy or urllib.request.proxy_bypass(parts.netloc):
+    parts, proxy = urlsplit(session.endpoint), _proxy_of(session)
+    if not proxy:
         yield Finding(_OK, "none")
     else:
         shown = urlsplit(proxy if "//" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
         remedy = f"no_proxy={parts.hostname} goes past it"
         yield Finding(_WARNING, f"{parts.scheme}_proxy: all goes through {shown}", remedy)
+
+
+def _proxy_of(session: Session) -> str:
+    """Return the proxy on the way to the bridge, or ''."""
+    parts = urlsplit(session.endpoint)
+    proxy = urllib.request.getproxies().get(parts.scheme, "")
+    return "" if urllib.request.proxy_bypass(parts.netloc) else proxy
 
 
 def _signing(_session: Session) -> Iterator[Finding]:
