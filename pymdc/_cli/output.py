@@ -53,6 +53,11 @@ class Output:
                 line += "".join(f"\n  {printable(part)}" for part in failure.remedy.splitlines())
         self._print(line)
 
+    def end_line(self) -> None:
+        """End the line on the terminal that stderr is, if it is one."""
+        if sys.stderr.isatty():
+            self._print("")
+
     @property
     def is_chatty(self) -> bool:
         """Whether there may be more than results and errors."""

@@ -107,7 +107,9 @@ def _run(arguments: Sequence[str], session: Session) -> int:
     except click.UsageError as error:
         session.out.failure(_usage_failure(error))
         return Code.USAGE
-    except (KeyboardInterrupt, EOFError, click.Abort):
+    except (KeyboardInterrupt, EOFError, click.Abort) as error:
+        if isinstance(error, click.Abort):  # the line of a question is not ended
+            session.out.end_line()
         session.out.failure(Failure("interrupted", Code.INTERRUPTED))
         return Code.INTERRUPTED
     except click.ClickException as error:

@@ -15,6 +15,6 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Failure(f"{question}? Not without asking, or -y")
+        raise Failure(f"{question}? There is no terminal to ask on", remedy="-y does not ask")
     if not click.confirm(printable(question) + "?", err=True):
         raise Failure("nothing was changed")

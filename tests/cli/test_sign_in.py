@@ -112,6 +112,7 @@ def test_logout_without_a_bridge_needs_force(folder: Path, path: Path, pymdc: Ve
     forced = pymdc("logout", "--force")
     assert (forced.code, path.exists()) == (0, False)
     assert "still registered" in forced.out
+    assert "--force" not in pymdc("logout").err  # there is no profile any more
 
 
 def test_wrong_password_is_refused(
@@ -120,7 +121,8 @@ def test_wrong_password_is_refused(
     login = "login", bridge.endpoint, "--email", account.user.username
     done = pymdc(*login, stdin="wrong\n")
     assert (done.code, done.out) == (4, "")
-    assert done.err == "pymdc: the bridge does not know this address with this password\n"
+    message = "pymdc: the bridge does not know this address with this password\n"
+    assert done.err == f"{message}  pymdc login registers you on a terminal\n"
 
 
 def test_keys_are_listed_and_removed(profiled: Account, pymdc: Verb) -> None:

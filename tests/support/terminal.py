@@ -93,7 +93,11 @@ class Tty:
 
     def type(self, line: str) -> None:
         """Type *line*; it is read when the program asks."""
-        os.write(self._master, line.encode() + b"\n")
+        self.send(line.encode() + b"\n")
+
+    def send(self, keys: bytes) -> None:
+        """Send what keys do; it is read when the program asks."""
+        os.write(self._master, keys)
 
     def read(self) -> str:
         """Return what was shown since the last time."""

@@ -31,6 +31,8 @@ def logout(session: Session, force: bool) -> None:
         if error.message not in _GONE:
             raise
     except (NetworkError, Failure) as error:
+        if not profile.path_of(session.chosen_profile).exists():
+            raise
         if not force:
             failure = failure_of(error)
             remedy = f"{failure.remedy}\npymdc logout --force removes the profile alone".strip()

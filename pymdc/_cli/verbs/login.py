@@ -121,9 +121,10 @@ def _refusal_of(call: Callable[[], Any]) -> str:
 
 
 def _register(session: Session, user: Users, invitation: str | None) -> None:
-    wrong = Failure("the bridge does not know this address with this password", Code.SIGN_IN)
+    message = "the bridge does not know this address with this password"
+    wrong = Failure(message, Code.SIGN_IN)
     if not sys.stdin.isatty():
-        raise wrong
+        raise Failure(message, Code.SIGN_IN, "pymdc login registers you on a terminal")
     email = printable(user.username)
     session.out.note(f"There is no account {email}, or the password is wrong.")
     if not click.confirm(f"Register {email}?", err=True):
@@ -173,7 +174,7 @@ def _line_within(seconds: float) -> str | None:
         return None
     line = sys.stdin.readline()
     if not line:
-        raise EOFError
+        raise click.Abort
     return line
 
 
