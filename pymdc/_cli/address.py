@@ -64,5 +64,5 @@ def parse_bucket(text: str) -> str:
     """Return the bucket in *text*, ``BUCKET`` or ``BUCKET:``."""
     bucket, _, name = text.partition(":")
     if name or not bucket:
-        raise Failure(f"{text} is no bucket; expected BUCKET or BUCKET:", Code.USAGE)
+        raise Failure(f"{text!r} is no bucket; expected BUCKET or BUCKET:", Code.USAGE)
     return bucket

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -30,16 +31,13 @@ def find_bucket(session: Session, wanted: str) -> Entry:
     named = [bucket for bucket in buckets if bucket["name"] == wanted]
     found = named or [bucket for bucket in buckets if bucket["id"] == wanted]
     if not found:
-        raise Failure(f"there is no bucket {wanted}", Code.NOT_FOUND, _bucket_remedy(wanted))
+        remedy = f"pymdc buckets lists the buckets, pymdc mb {shlex.quote(wanted)} makes one"
+        raise Failure(f"there is no bucket {wanted}", Code.NOT_FOUND, remedy)
     if len(found) > 1:
         lines = columns([f"{it['id']}:", f"made {time_text(it['created'])}"] for it in found)
         message = f"{len(found)} buckets are named {wanted}; type the id of one instead"
         raise Failure(message, Code.FAILED, "\n".join(lines))
     return found[0]
-
-
-def _bucket_remedy(wanted: str) -> str:
-    return f"make it with: pymdc mb {wanted}" if wanted.isidentifier() else "pymdc buckets"
 
 
 def files_of(session: Session, bucket: Entry) -> Files:

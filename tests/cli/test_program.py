@@ -72,6 +72,7 @@ def test_wrong_use_is_two_lines_and_2(pymdc: Verb) -> None:
         ["put", "a"],
         ["put", "a", "b"],
         ["put", "a", "b", "photos:name"],
+        ["put", "a", "photos:folder/name"],
         ["ls", "--nothing"],
         ["get", "photos"],
         ["rm", "photos:"],
@@ -91,6 +92,15 @@ def test_wrong_use_is_two_lines_and_2(pymdc: Verb) -> None:
 def test_missing_bucket_or_file_is_3(photos: str, pymdc: Verb) -> None:
     for arguments in ["ls", "no:"], ["cat", "photos:no"], ["rb", "no"], ["rm", "photos:no*"]:
         assert pymdc(*arguments).code == 3
+    remedy = "pymdc buckets lists the buckets, pymdc mb 'my photos' makes one"
+    assert pymdc("ls", "my photos:").err.endswith(f"\n  {remedy}\n")
+
+
+def test_what_is_named_twice_is_removed_once(two_photos: list[str], pymdc: Verb) -> None:
+    pymdc(*two_photos)
+    removed = pymdc("rm", "--json", "photos:a.jpg", "photos:*.jpg").records
+    assert sorted(record["filename"] for record in removed) == ["a.jpg", "b.jpg"]
+    assert len(pymdc("rb", "-y", "--json", "photos", "photos:").records) == 1
 
 
 def test_who_has_not_signed_in_gets_4(pymdc: Verb) -> None:
@@ -277,6 +287,9 @@ def test_bucket_is_removed_after_a_question(two_photos: list[str], pymdc: Verb, 
     shown = tty.read()
     assert "Remove the bucket photos (2 files, 3 KB) for good? [y/N]: " in shown
     assert "nothing was changed" in shown
+    tty.send(b"\x04")
+    assert pymdc("rb", "photos", tty=tty).code == 130
+    assert tty.read().endswith("? [y/N]: \npymdc: interrupted\n")
     tty.type("y")
     assert pymdc("rb", "photos", tty=tty).code == 0
     assert pymdc("ls").out == ""
@@ -398,6 +411,15 @@ def test_doctor_says_what_is_wrong(
     assert unknown.code == 4
     assert "failed   key       the bridge refused: Public key not registered" in unknown.out
     monkeypatch.setenv("PYMDC_ENDPOINT", "http://127.0.0.1:1")
-    assert pymdc("doctor").code == 5
+    away = pymdc("doctor")
+    assert away.code == 5
+    assert "is it running?" in away.out
+    monkeypatch.setenv("http_proxy", "http://user:s3cret@127.0.0.1:2")
+    for name in "no_proxy", "NO_PROXY":
+        monkeypatch.delenv(name, raising=False)
+    behind = pymdc("doctor").out
+    assert "is it the proxy? no_proxy=127.0.0.1 goes past it" in behind
+    assert "s3cret" not in behind
+    monkeypatch.delenv("http_proxy")
     monkeypatch.delenv("PYMDC_PRIVATE_KEY")
     assert pymdc("doctor").code == 4

@@ -142,7 +142,7 @@ def test_files_of_no_sync_are_neither_fetched_nor_removed(
     assert pymdc("cat", "photos:by hand.txt").out == "by hand"
     done = pymdc("sync", "photos:", "back")
     assert done.out.startswith("2 fetched")
-    assert done.err == "1 file is in the bucket by other ways than sync; see ls\n"
+    assert done.err == "1 file in the bucket is of no sync, and not fetched; see pymdc ls\n"
 
 
 def test_bucket_that_nothing_was_synced_to_is_fetched_by_its_names(

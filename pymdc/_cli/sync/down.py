@@ -79,8 +79,8 @@ class Down:
         if not state.present:
             tree = tree if self.prefix else tree_of(contents, self.report)
         elif others := len(strangers(manifest, contents)):
-            what = "file is" if others == 1 else "files are"
-            self.report.note(f"{others:,} {what} in the bucket by other ways than sync; see ls")
+            what = "file in the bucket is" if others == 1 else "files in the bucket are"
+            self.report.note(f"{others:,} {what} of no sync, and not fetched; see pymdc ls")
         is_empty = not (tree.files or tree.folders or self.prefix in manifest.tree.folders)
         if self.prefix and is_empty:
             raise Failure(f"there is nothing in {self.options.source}", Code.NOT_FOUND)

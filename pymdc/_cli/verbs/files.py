@@ -116,11 +116,12 @@ def rm(
     The name may be a pattern, such as 'photos:*.jpg'.
     """
     parsed, chosen = [parse_file(text) for text in addresses], choice(include, exclude)
-    found = []
+    found = {}  # each once, by bucket and hash
     for address in parsed:
         files = files_of(session, find_bucket(session, address.bucket))
-        found += [_Found(files, entry) for entry in find_files(files, address)]
-    wanted = [it for it in found if chosen(it.entry["filename"])]
+        for entry in find_files(files, address):
+            found[files.bucket_id, entry["hash"]] = _Found(files, entry)
+    wanted = [it for it in found.values() if chosen(it.entry["filename"])]
     if not wanted:
         raise Failure("nothing is left after --include and --exclude", Code.NOT_FOUND)
     if dry_run:

@@ -100,6 +100,9 @@ def _target(paths: Sequence[str], last: str) -> Address:
     if target.name and len(paths) > 1:
         remedy = f"several files keep their names: {target.bucket}:"
         raise Failure(f"{target} is the name of one file", Code.USAGE, remedy)
+    if "/" in target.name:
+        remedy = f"pymdc sync sends a folder, to {target.bucket}:FOLDER"
+        raise Failure(f"{target.name}: a name has no /", Code.USAGE, remedy)
     if "-" in paths and not target.name:
         raise Failure(f"stdin has no name; expected {target.bucket}:NAME", Code.USAGE)
     return target
