@@ -57,14 +57,15 @@ def pymdc(
 ) -> Verb:
     """Run a verb; *stdin* is what it reads, or else it reads and shows messages on *tty*."""
 
-    def verb(*arguments: str | Path, stdin: str = "", tty: Tty | None = None) -> Ended:
+    def verb(*arguments: str | Path, stdin: str | bytes = "", tty: Tty | None = None) -> Ended:
         capsys.readouterr()
         with monkeypatch.context() as patch:
             if tty:
                 patch.setattr(sys, "stdin", tty.file)
                 patch.setattr(sys, "stderr", tty.file)
             else:
-                patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+                body = stdin.encode() if isinstance(stdin, str) else stdin
+                patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(body)))
             code = run([*map(str, arguments)])
         return Ended(code, *capsys.readouterr())
 

@@ -105,13 +105,12 @@ def test_every_verb_prints_records(folder: Path, pymdc: Verb) -> None:
     assert missing.err == '{"error": "there is no file photos:a.txt", "code": 3}\n'
 
 
-def test_stdin_is_put(photos: str, program: Program) -> None:
-    done = program("put", "-", "photos:d.tar", input=b"\xff" * 100_000)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"1 file, 100 KB\n", b"")
+def test_stdin_is_put(photos: str, pymdc: Verb, program: Program) -> None:
+    done = pymdc("put", "-", "photos:d.tar", stdin=b"\xff" * 100_000)
+    assert done == (0, "1 file, 100 KB\n", "")
     assert program("cat", "photos:d.tar").stdout == b"\xff" * 100_000
-    unnamed = program("put", "-", "photos:", input=b"")
-    assert unnamed.returncode == 2
-    assert unnamed.stderr == b"pymdc: stdin has no name; expected photos:NAME\n"
+    unnamed = pymdc("put", "-", "photos:")
+    assert unnamed == (2, "", "pymdc: stdin has no name; expected photos:NAME\n")
 
 
 @pytest.mark.usefixtures("two")

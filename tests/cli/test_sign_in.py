@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Program, Verb
+from command_line import Verb
 from processes import ROOT
 from terminal import SHELL, Terminal
 
@@ -235,10 +235,11 @@ def test_secrets_are_no_arguments(pymdc: Verb) -> None:
 
 
 def test_profile_is_chosen_by_option_or_variable(
-    profiled: Account, program: Program, pymdc: Verb
+    profiled: Account, pymdc: Verb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = pymdc("--profile", "work", "ls")
     assert (missing.code, pymdc("ls", "--profile", "default").code) == (4, 0)
     assert "pymdc login --profile work" in missing.err
-    assert program("ls", env={"PYMDC_PROFILE": "work"}).returncode == 4
     assert pymdc("--profile", "../x", "ls").code == 2
+    monkeypatch.setenv("PYMDC_PROFILE", "work")
+    assert pymdc("ls").code == 4

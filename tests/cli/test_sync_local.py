@@ -180,7 +180,7 @@ def test_file_is_moved_whole_to_another_file_system(tmp_path: Path) -> None:
 def test_bridge_that_goes_away_ends_the_sync_and_the_next_one_goes_on(
     photos: str, folder: Path, bridge: Bridge, pymdc: Verb, forked: Forks
 ) -> None:
-    write(folder / "docs", {str(number): f"text {number}" for number in range(20)})
+    write(folder / "docs", {str(number): f"text {number}" for number in range(12)})
 
     def hook(change: int, when: str) -> None:
         if change >= 3:
@@ -188,7 +188,7 @@ def test_bridge_that_goes_away_ends_the_sync_and_the_next_one_goes_on(
 
     with SteppingProxy(bridge, hook) as proxy:
         assert forked.run(proxy.endpoint, "sync", "docs", "photos:", "--jobs", "2") == 5
-        assert len(proxy.changes) < 10
+        assert len(proxy.changes) < 12
     errors = (folder.parent / "errors").read_text()
     assert "pymdc: not all files were sent\n  run the same command again" in errors
-    assert pymdc("sync", "docs", "photos:").out.startswith("20 sent, 0 unchanged")
+    assert pymdc("sync", "docs", "photos:").out.startswith("12 sent, 0 unchanged")

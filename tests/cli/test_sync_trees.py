@@ -67,7 +67,7 @@ def overlaid(old: Tree, new: Tree) -> Tree:
 
 
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(trees, trees, trees)
 def test_bucket_becomes_like_the_folder_and_a_folder_like_the_bucket(
@@ -93,7 +93,7 @@ def test_bucket_becomes_like_the_folder_and_a_folder_like_the_bucket(
 
 
 @settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(trees, trees)
 def test_without_delete_nothing_is_removed(
