@@ -13,10 +13,12 @@ from pymdc._cli.output import printable, size_text
 from pymdc._cli.session import Session
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
 _BAR = 30  # columns
 _AMOUNT = len("100 % 123.4 MB 123 MB/s")
+_NARROWEST_BAR = 5  # columns; where there are fewer, none is drawn
 _LONGEST_NAME = 40  # columns; of a longer one the end is shown
 
 
@@ -29,7 +31,8 @@ class Bars:
 
     def bar(self, name: str, size: int | None) -> Bar:
         """Draw a bar for the transfer of *size* bytes."""
-        return Bar(self._progress, _shown(name), size, self._clock)
+        shown = _shown(name, _room(self._progress.console)) if self._progress else ""
+        return Bar(self._progress, shown, size, self._clock)
 
 
 class Bar:
@@ -78,7 +81,7 @@ def bars(session: Session, names: Iterable[str]) -> Iterator[Bars]:
     if not (session.progress and session.out.is_chatty and sys.stderr.isatty()):
         yield Bars(None, time.monotonic)
         return
-    progress = _progress(max((len(_shown(name)) for name in names), default=0))
+    progress = _progress(names)
     session.out.print_above = partial(
         progress.console.print, markup=False, highlight=False, soft_wrap=True
     )
@@ -90,27 +93,43 @@ def bars(session: Session, names: Iterable[str]) -> Iterator[Bars]:
         session.out.print_above = None
 
 
-def _shown(name: str) -> str:
+def _room(console: Console) -> int:
+    """Return how many columns there are for a name."""
+    return max(1, min(_LONGEST_NAME, console.width - _AMOUNT - 1))
+
+
+def _shown(name: str, room: int) -> str:
+    """Return *name*, or as much of its end as there is *room* for."""
+    from rich.cells import cell_len
+
     shown = printable(name)
-    return shown if len(shown) <= _LONGEST_NAME else "…" + shown[1 - _LONGEST_NAME :]
+    if cell_len(shown) <= room:
+        return shown
+    while cell_len(shown) >= room:
+        shown = shown[1:]
+    return f"…{shown}"
 
 
-def _progress(width: int) -> Progress:
-    """Return bars in columns: names up to *width* characters long, a bar, and an amount."""
+def _progress(all_names: Iterable[str]) -> Progress:
+    """Return bars in columns: for *all_names*, a bar if there is room, and an amount."""
     # Not at the top: it takes longer than most verbs.
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
 
+    console = Console(stderr=True)
+    width = max((cell_len(_shown(name, _room(console))) for name in all_names), default=0)
+    bar = min(_BAR, console.width - width - _AMOUNT - 2)
     # Each has its width, so that a finished bar, which is printed alone, has the same columns.
     names, amounts = Column(min_width=width, no_wrap=True), Column(min_width=_AMOUNT, no_wrap=True)
     name = TextColumn("{task.description}", markup=False, table_column=names)
     after = TextColumn("{task.fields[amount]}", markup=False, table_column=amounts)
     return Progress(
         name,
-        BarColumn(_BAR),
+        *([BarColumn(bar)] if bar >= _NARROWEST_BAR else []),
         after,
-        console=Console(stderr=True),
+        console=console,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,

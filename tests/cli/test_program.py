@@ -17,6 +17,7 @@ from subprocess import PIPE
 import pytest
 from command_line import Program, Verb
 from processes import MINUTE, ROOT
+from rich.cells import cell_len
 from servers import HoldingServer, RawServer, answering, read_request, read_some, written
 from terminal import Tty
 from valve import Valve
@@ -267,6 +268,23 @@ def test_bars_are_drawn_on_a_terminal_alone(
     for quiet in "--no-progress", "--json", "-q":
         assert pymdc(*two_photos, quiet, tty=tty).code == 0
         assert tty.read() == ""
+
+
+@pytest.mark.parametrize("columns", [30, 40, 60, 80])
+def test_bars_fit_the_terminal(
+    photos: str, folder: Path, pymdc: Verb, tty: Tty, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    (folder / "a.jpg").write_bytes(bytes(1000))
+    (folder / f"{'holiday ' * 8}.jpg").write_bytes(bytes(2000))
+    (folder / f"{'写真' * 20}.jpg").write_bytes(bytes(3000))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert pymdc("put", *folder.iterdir(), "photos:", tty=tty).code == 0
+    lines = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "\n", tty.read()).splitlines()
+    finished = [line for line in lines if re.search(r" 100 % [123] KB [0-9.]+ [KM]?B/s *$", line)]
+    assert {line.split(" 100 %")[0].rstrip(" ━")[-4:] for line in finished} == {".jpg"}
+    assert len(finished) >= 3
+    assert {cell_len(line) <= columns for line in lines} == {True}
 
 
 def test_colours_are_left_out_if_unwanted(
