@@ -46,6 +46,7 @@ class Failure(Exception):
 _SIGN_IN = "sign in again: pymdc login"
 _CLOCK = "is the clock right? pymdc doctor compares it with the bridge's"
 _DOCTOR = "pymdc doctor looks for the reason"
+_AUTHORITY = "export SSL_CERT_FILE=FILE.pem trusts the authorities in that file"
 _REFUSALS = {
     "Bucket not found": (Code.NOT_FOUND, "pymdc buckets lists the buckets"),
     "File not found": (Code.NOT_FOUND, ""),
@@ -71,7 +72,7 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, IntegrityError):
         return Failure(str(error), Code.INTEGRITY, "nothing was written; try again")
     if isinstance(error, CertificateError):
-        return Failure(str(error), Code.NETWORK, "SSL_CERT_FILE names a file of authorities")
+        return Failure(str(error), Code.NETWORK, _AUTHORITY)
     if isinstance(error, HTTPError):
         return Failure(str(error), Code.NETWORK, f"is that a bridge? {_DOCTOR}")
     if isinstance(error, NetworkError | ChannelError):

@@ -28,7 +28,7 @@ def test_certificate_is_trusted_by_a_variable(
         # In a process of its own, since the default client keeps the certificates that it trusts.
         distrusted = program("doctor", env=variables)
         assert distrusted.returncode == 5
-        assert b"SSL_CERT_FILE names a file of authorities" in distrusted.stdout
+        assert b"export SSL_CERT_FILE=FILE.pem" in distrusted.stdout
         monkeypatch.setenv("SSL_CERT_FILE", pem)
         assert pymdc(*login, stdin="pass\n").code == 0
         assert pymdc("mb", "photos").code == 0

@@ -24,6 +24,8 @@ def test_put_files_are_listed_printed_and_fetched(folder: Path, pymdc: Verb) -> 
     assert sorted(pymdc("ls", "photos:").out.split()) == ["a.txt", "b.jpg"]
     assert pymdc("cat", "photos:b.jpg", "photos:a.txt").out == "bba"
     assert pymdc("get", "photos:b.jpg", "-").out == "bb"
+    refused = pymdc("get", "photos:", "new")
+    assert (refused.code, refused.err.splitlines()[1:]) == (2, ["  new/ makes the folder"])
     assert pymdc("get", "photos:", "new/").out == "2 files, 3 B\n"
     assert (folder / "new" / "a.txt").read_text() == "a"
     assert pymdc("get", "photos:a.txt", "c.txt").code == 0

@@ -142,6 +142,9 @@ def test_files_of_no_sync_are_neither_fetched_nor_removed(
     assert pymdc("cat", "photos:by hand.txt").out == "by hand"
     done = pymdc("sync", "photos:", "back")
     assert done.out.startswith("2 fetched")
+    write(docs, {"by hand.txt": "by hand"})
+    planned = pymdc("sync", "-n", "docs", "photos:").out
+    assert "= by hand.txt (same content as a file in the bucket)\n" in planned
     assert done.err == "1 file in the bucket is of no sync, and not fetched; see pymdc ls\n"
 
 

@@ -66,7 +66,8 @@ class Report:
     def planned(self, step: Step) -> None:
         """Tell what would be done with a file."""
         if step.sign:
-            about = f"same content as {step.like}" if step.like else ""
+            like = step.like if step.like != step.path else "a file in the bucket"
+            about = f"same content as {like}" if like else ""
             self.step(step.sign, step.path, about)
         else:
             self.unchanged += 1

@@ -84,7 +84,7 @@ def mb(session: Session, names: tuple[str, ...], storage: int | None, transfer: 
 def _new_name(text: str) -> str:
     name = parse_bucket(text)
     if "/" in name or _ID.fullmatch(name):
-        raise Failure(f"{text}: a name has no / and is not like an id", Code.USAGE)
+        raise Failure(f"{name}: a name has no / and is not like an id", Code.USAGE)
     return name
 
 

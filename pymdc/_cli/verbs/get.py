@@ -145,9 +145,9 @@ class _Fetching:
         """Yield the *downloads* that are to be made, each with the path of its file."""
         is_folder = not target or target.endswith(os.sep) or os.path.isdir(target)
         if not is_folder and len(downloads) > 1:
-            raise Failure(
-                f"{target} is no folder, and there are {len(downloads)} files", Code.USAGE
-            )
+            message = f"{target} is no folder, and there are {len(downloads)} files"
+            remedy = "" if os.path.lexists(target) else f"{target}/ makes the folder"
+            raise Failure(message, Code.USAGE, remedy)
         if is_folder and target:
             _make_folder(target)
         taken: dict[str, str] = {}
