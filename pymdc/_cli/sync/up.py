@@ -11,12 +11,11 @@ from typing import Any
 
 from pymdc import Call
 from pymdc._cli.failures import Failure
+from pymdc._cli.sync.contents import below, entry_name, renamed, still_there, unneeded
 from pymdc._cli.sync.manifest import NAME, Former, Manifest
-from pymdc._cli.sync.names import entry_name, renamed
 from pymdc._cli.sync.options import Options
 from pymdc._cli.sync.plan import Sending, Step, check_same
 from pymdc._cli.sync.remote import Conflict, Content, Remote, State
-from pymdc._cli.sync.removal import below, still_there, unneeded
 from pymdc._cli.sync.report import Report
 from pymdc._cli.sync.scan import Scan
 from pymdc._cli.sync.transfers import Callback, Progress, transfer
