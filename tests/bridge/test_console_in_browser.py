@@ -293,9 +293,33 @@ def test_large_file_without_room_is_refused_before_it_is_sent(
     browser.choose(large)
     browser.see("The file has 100 MB, and there is room for 20 MB. Delete files, or give")
     browser.upload_rate(-1)
+
+
+def test_signing_out_says_nothing_of_the_uploads_that_it_ends(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path]
+) -> None:
+    alice.ask("PATCH", f"/buckets/{photos}", {"storage": 0.02})
+    failing, sent = files("failing.bin"), files("sent.bin")
+    os.truncate(failing, 30_000_000)
+    os.truncate(sent, 15_000_000)
+    browser.upload_rate(1_000_000)
+    browser.choose(failing, sent)
+    browser.see("there is room for 20 MB")
+    browser.see("of 15 MB")
+    browser.driver.execute_script("""window.said = [];
+        const status = document.getElementById("status");
+        new MutationObserver(() => said.push(status.textContent))
+          .observe(status, {childList: true})""")
     browser.press("Sign out")
     browser.heading("Sign in")
-    assert "large.bin" not in browser.text, "somebody else may sign in now"
+    assert "failing.bin" not in browser.text, "somebody else may sign in now"
+    browser.upload_rate(-1)
+    browser.fill("E-mail", alice.email)
+    browser.fill("Password", "pass")
+    browser.press("Sign in")
+    browser.heading("Buckets")
+    said = "".join(browser.driver.execute_script("return said"))
+    assert said == ""
 
 
 @pytest.mark.parametrize(
