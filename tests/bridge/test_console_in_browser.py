@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from plain_client import DATA, PASSWORD, Clock, User, ask, basic
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from pymdc._cli.address import parse_file
 from pymdc.bridge import Bridge
 
 pytestmark = [
@@ -459,6 +461,20 @@ def test_python_that_the_page_shows_works(
         assert done.returncode == 0
     assert (tmp_path / name).read_bytes() == b"said"
     assert names(alice, photos) == sorted(["FILE", name])
+
+
+def test_command_of_pymdc_names_the_bucket_so_that_pymdc_finds_it(
+    browser: Browser, bridge: Bridge
+) -> None:
+    names = ["photos", "my photos", "it's", "2016/summer", "a:b", "-q", "", "x", None]
+    script = """const [names, done] = arguments;
+        import("/console/commands.js").then(({getCommand}) =>
+          done(names.map((name) => getCommand({name, id: "0123"}, {hash: "abcdef"}))))"""
+    browser.driver.get(bridge.endpoint)
+    commands = browser.driver.execute_async_script(script, names)
+    found = [parse_file(shlex.split(command)[2]) for command in commands]
+    assert [address.hash for address in found] == ["abcdef"] * len(names)
+    assert [address.bucket for address in found] == [*names[:3], *["0123"] * 6]
 
 
 def shell(command: str, folder: Path) -> None:
