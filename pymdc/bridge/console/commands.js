@@ -29,7 +29,7 @@ function pythonBucket(bucket) {
 }
 
 export const curlDownload = (path, token) =>
-  ["curl -fOJ", `-H 'x-token: ${token}'`, quoted(here() + path)].join(" \\\n  ");
+  `curl -fOJ -H 'x-token: ${token}' ${quoted(here() + path)}`;
 
 export const curlUpload = (bucket, token) =>
   [
