@@ -192,6 +192,10 @@ def test_person_registers_stores_shares_and_deletes(
     browser.field("Select a.bin").click()
     browser.field("Select b.bin").click()
     browser.see("2 files selected")
+    browser.fill("Filter by name", "diary")
+    wait_for_files(browser, "diary.txt")
+    assert not browser.field("Select all files shown").is_selected()
+    browser.fill("Filter by name", "")
     browser.find("//*[@aria-label='Selected files']//button[.='Delete…']").click()
     browser.see("Delete 2 files?")
     browser.press("Delete")
@@ -379,6 +383,21 @@ def test_list_of_many_files_is_shown_in_pieces(
     browser.wait(lambda: len(shown(browser)) == 400, "the next rows")
     browser.fill("Filter by name", "11999")
     wait_for_files(browser, "file 11999")
+
+
+def test_files_without_a_time_stand_before_the_others(browser: Browser, bridge: Bridge) -> None:
+    times = ["2026-03-01", None, "2026-01-01", None, "2026-02-01"]
+    script = """const [times, done] = arguments;
+        import("/console/listing.js").then(({Listing}) => {
+          const listing = new Listing();
+          listing.add(times.map((created, i) => ({hash: `${i}`, filename: `${i}`, created})));
+          listing.sortBy("created");
+          listing.sortBy("created");
+          done(listing.shown().map((file) => file.created));
+        })"""
+    browser.driver.get(bridge.endpoint)
+    shown = browser.driver.execute_async_script(script, times)
+    assert shown == [None, None, "2026-01-01", "2026-02-01", "2026-03-01"]
 
 
 def test_link_gets_a_file_without_an_account(

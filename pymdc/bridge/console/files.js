@@ -309,9 +309,11 @@ class BucketView {
   }
 
   showBulk() {
-    const count = this.listing.selected.size;
-    this.all.checked = count > 0 && count >= this.shown.length;
-    this.all.indeterminate = count > 0 && count < this.shown.length;
+    const { selected } = this.listing;
+    const count = selected.size;
+    const ticked = this.shown.filter((file) => selected.has(file.hash)).length;
+    this.all.checked = ticked > 0 && ticked === this.shown.length;
+    this.all.indeterminate = ticked > 0 && ticked < this.shown.length;
     const changed = this.bulk.hidden !== (count === 0);
     this.bulk.hidden = count === 0;
     if (!count) return;
