@@ -351,6 +351,20 @@ def test_markup_in_names_and_contents_is_text(
     wait_for_files(browser)
 
 
+def test_file_that_is_gone_does_not_stop_the_deletion_of_others(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path]
+) -> None:
+    browser.choose(files("a.txt", b"a"), files("b.txt", b"b"))
+    wait_for_files(browser, "a.txt", "b.txt")
+    [gone] = alice.ask("GET", f"/buckets/{photos}/files", query="name=a.txt").json
+    assert alice.ask("DELETE", f"/buckets/{photos}/files/{gone['hash']}").status == 204
+    browser.field("Select all files shown").click()
+    browser.find("//*[@aria-label='Selected files']//button[.='Delete…']").click()
+    browser.press("Delete")
+    wait_for_files(browser)
+    assert names(alice, photos) == []
+
+
 def test_image_is_shown(browser: Browser, photos: str, files: Callable[..., Path]) -> None:
     gif = b"GIF89a\x02\0\x03\0\xf0\0\0\xff\0\0\0\0\0,\0\0\0\0\x02\0\x03\0\0\x02\x03\x84\x6f\x05\0;"
     browser.choose(files("dot.gif", gif))
