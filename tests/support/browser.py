@@ -154,6 +154,8 @@ class Browser:
         self.driver.execute_cdp_cmd(
             "Network.emulateNetworkConditions", conditions | {"uploadThroughput": rate}
         )
+        if rate < 0:
+            self.driver.execute_cdp_cmd("Network.disable", {})
 
     def quiet(self) -> None:
         """Wait until the page says nothing in passing."""
