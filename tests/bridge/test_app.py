@@ -38,6 +38,19 @@ def test_every_response_allows_the_origin(bridge: Bridge, path: str) -> None:
     assert headers["vary"] == "Origin"
 
 
+def test_answers_are_kept_by_no_cache(alice: User) -> None:
+    bucket = alice.bucket()
+    file_hash = alice.upload(bucket, b"abc").json["hash"]
+    replies = [
+        alice.ask("GET", "/keys"),
+        alice.ask("POST", f"/buckets/{bucket}/tokens", {"operation": "PULL"}),
+        alice.ask("GET", f"/buckets/{bucket}/files"),  # sent in pages
+        alice.pointers(bucket, file_hash),
+        ask(alice.bridge, "GET", "/keys"),
+    ]
+    assert [reply.headers.get("cache-control") for reply in replies] == 5 * ["no-store"]
+
+
 def test_preflight_allows_the_requested_headers(bridge: Bridge) -> None:
     headers = {"Origin": "http://x.example", "Access-Control-Request-Method": "GET"}
     wanted = {"Access-Control-Request-Headers": "authorization,x-pubkey, X-Signature"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from hashlib import sha256
 from importlib import resources
 from itertools import count
@@ -23,6 +25,7 @@ from plain_client import DATA, PASSWORD, Clock, User, ask, basic
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from pymdc._cli.address import parse_file
 from pymdc.bridge import Bridge
 
 pytestmark = [
@@ -33,6 +36,7 @@ pytestmark = [
 AXE = resources.files("axe_core_python").joinpath("axe.min.js").read_text("utf-8")
 MAILED = SimpleQueue[str]()
 NUMBERS = count()
+SIGNED_IN = "document.getElementById('nav')?.hidden === false"
 REFUSALS = "Failed to load resource: the server responded with a status of 4"
 
 
@@ -57,7 +61,6 @@ def bridge(folder: Path) -> Iterator[Bridge]:
 def browser(chromium: Browser) -> Iterator[Browser]:
     """Give the browser; afterwards, nothing but refusals may be in its console."""
     yield chromium
-    chromium.driver.get("about:blank")
     assert [entry for entry in chromium.log() if not is_refusal(entry)] == []
 
 
@@ -66,27 +69,41 @@ def is_refusal(entry: dict[str, Any]) -> bool:
     return entry["source"] == "network" and REFUSALS in entry["message"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def alice(bridge: Bridge) -> User:
-    while not MAILED.empty():
+    return registered(bridge, "alice")
+
+
+@pytest.fixture
+def bob(browser: Browser, bridge: Bridge) -> Iterator[User]:
+    """Give a user whose account a test changes."""
+    yield registered(bridge, f"bob{next(NUMBERS)}")
+    sign_out(browser)
+
+
+def registered(bridge: Bridge, name: str) -> User:
+    while not MAILED.empty():  # of a test that failed
         MAILED.get()
-    user = User(bridge, f"alice{next(NUMBERS)}")
+    user = User(bridge, name)
     MAILED.get(timeout=PATIENCE)
     return user
 
 
 @pytest.fixture
-def signed_in(browser: Browser, alice: User) -> Browser:
-    sign_in(browser, alice)
+def signed_in(browser: Browser, bridge: Bridge, alice: User) -> Browser:
+    """Give the browser with Alice's page, which may be that of the test before."""
+    if not (is_at(browser, bridge) and browser.driver.execute_script(f"return {SIGNED_IN}")):
+        sign_in(browser, alice)
     return browser
 
 
 @pytest.fixture
 def photos(signed_in: Browser, alice: User) -> str:
     """Show a bucket, and return its id."""
-    bucket = alice.bucket(name="photos")
+    name = f"photos {next(NUMBERS)}"
+    bucket = alice.bucket(name=name)
     go_to(signed_in, f"#bucket/{bucket}")
-    signed_in.heading("photos")
+    signed_in.heading(name)
     return bucket
 
 
@@ -102,11 +119,23 @@ def files(tmp_path: Path) -> Callable[..., Path]:
 
 
 def sign_in(browser: Browser, user: User, password: str = "pass") -> None:
-    browser.open(user.bridge.endpoint)
+    if not is_at(browser, user.bridge):
+        browser.open(user.bridge.endpoint)
+    sign_out(browser)
+    go_to(browser, "#buckets")
+    browser.heading("Sign in")
     browser.fill("E-mail", user.email)
     browser.fill("Password", password)
     browser.press("Sign in")
     browser.heading("Buckets")
+
+
+def sign_out(browser: Browser) -> None:
+    browser.driver.execute_script(f"if ({SIGNED_IN}) document.getElementById('sign-out').click()")
+
+
+def is_at(browser: Browser, bridge: Bridge) -> bool:
+    return browser.driver.current_url.startswith(f"{bridge.endpoint}/")
 
 
 def go_to(browser: Browser, place: str) -> None:
@@ -155,6 +184,7 @@ def test_person_registers_stores_shares_and_deletes(
     browser.heading("photos")
     browser.choose(files("notes.txt", b"Dear diary"), files("b.bin", DATA), files("a.bin"))
     wait_for_files(browser, "a.bin", "b.bin", "notes.txt")
+    browser.see("3 files stored")
     browser.press("Size")
     wait_for_files(browser, "b.bin", "notes.txt", "a.bin")
     browser.fill("Filter by name", "NOTE")
@@ -174,6 +204,10 @@ def test_person_registers_stores_shares_and_deletes(
     browser.field("Select a.bin").click()
     browser.field("Select b.bin").click()
     browser.see("2 files selected")
+    browser.fill("Filter by name", "diary")
+    wait_for_files(browser, "diary.txt")
+    assert not browser.field("Select all files shown").is_selected()
+    browser.fill("Filter by name", "")
     browser.find("//*[@aria-label='Selected files']//button[.='Delete…']").click()
     browser.see("Delete 2 files?")
     browser.press("Delete")
@@ -214,10 +248,11 @@ def test_large_upload_is_cancelled_and_another_goes_through(
     browser.upload_rate(-1)
     browser.wait(lambda: uploads() == 0, "the end of the upload")
     assert (names(alice, photos), objects()) == ([], before)
+    os.truncate(large, 20_000_000)
     browser.choose(large)
     wait_for_files(browser, "large.bin")
-    browser.see("100 MB of 10 GB")
-    assert alice.ask("GET", f"/buckets/{photos}/files").json[0]["size"] == 100_000_000
+    browser.see("20 MB of 10 GB")
+    assert alice.ask("GET", f"/buckets/{photos}/files").json[0]["size"] == 20_000_000
 
 
 def test_folder_is_uploaded_without_its_path(
@@ -244,7 +279,6 @@ def test_files_and_folders_are_dropped(
         event = {"type": kind, "x": 400, "y": 300, "data": data}
         browser.driver.execute_cdp_cmd("Input.dispatchDragEvent", event)
     wait_for_files(browser, "one.txt", "three.txt", "two.txt")
-    browser.see("3 files stored")
 
 
 def test_content_that_is_there_already_is_said_to_be(
@@ -278,9 +312,33 @@ def test_large_file_without_room_is_refused_before_it_is_sent(
     browser.choose(large)
     browser.see("The file has 100 MB, and there is room for 20 MB. Delete files, or give")
     browser.upload_rate(-1)
+
+
+def test_signing_out_says_nothing_of_the_uploads_that_it_ends(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path]
+) -> None:
+    alice.ask("PATCH", f"/buckets/{photos}", {"storage": 0.02})
+    failing, sent = files("failing.bin"), files("sent.bin")
+    os.truncate(failing, 30_000_000)
+    os.truncate(sent, 15_000_000)
+    browser.upload_rate(1_000_000)
+    browser.choose(failing, sent)
+    browser.see("there is room for 20 MB")
+    browser.see("of 15 MB")
+    browser.driver.execute_script("""window.said = [];
+        const status = document.getElementById("status");
+        new MutationObserver(() => said.push(status.textContent))
+          .observe(status, {childList: true})""")
     browser.press("Sign out")
     browser.heading("Sign in")
-    assert "large.bin" not in browser.text, "somebody else may sign in now"
+    assert "failing.bin" not in browser.text, "somebody else may sign in now"
+    browser.upload_rate(-1)
+    browser.fill("E-mail", alice.email)
+    browser.fill("Password", "pass")
+    browser.press("Sign in")
+    browser.heading("Buckets")
+    said = "".join(browser.driver.execute_script("return said"))
+    assert said == ""
 
 
 @pytest.mark.parametrize(
@@ -306,6 +364,20 @@ def test_markup_in_names_and_contents_is_text(
     wait_for_files(browser)
 
 
+def test_file_that_is_gone_does_not_stop_the_deletion_of_others(
+    browser: Browser, alice: User, photos: str, files: Callable[..., Path]
+) -> None:
+    browser.choose(files("a.txt", b"a"), files("b.txt", b"b"))
+    wait_for_files(browser, "a.txt", "b.txt")
+    [gone] = alice.ask("GET", f"/buckets/{photos}/files", query="name=a.txt").json
+    assert alice.ask("DELETE", f"/buckets/{photos}/files/{gone['hash']}").status == 204
+    browser.field("Select all files shown").click()
+    browser.find("//*[@aria-label='Selected files']//button[.='Delete…']").click()
+    browser.press("Delete")
+    wait_for_files(browser)
+    assert names(alice, photos) == []
+
+
 def test_image_is_shown(browser: Browser, photos: str, files: Callable[..., Path]) -> None:
     gif = b"GIF89a\x02\0\x03\0\xf0\0\0\xff\0\0\0\0\0,\0\0\0\0\x02\0\x03\0\0\x02\x03\x84\x6f\x05\0;"
     browser.choose(files("dot.gif", gif))
@@ -315,7 +387,10 @@ def test_image_is_shown(browser: Browser, photos: str, files: Callable[..., Path
     browser.wait(lambda: image.get_property("naturalHeight") == 3, "the picture")
 
 
-def test_list_of_many_files_is_shown_in_pieces(browser: Browser, alice: User, folder: Path) -> None:
+def test_list_of_many_files_is_shown_in_pieces(
+    signed_in: Browser, alice: User, folder: Path
+) -> None:
+    browser = signed_in
     bucket = alice.bucket(name="many")
     alice.upload(bucket, b"abc", "template")
     with closing(sqlite3.connect(folder / "metadata.sqlite", timeout=PATIENCE)) as connection:
@@ -327,7 +402,6 @@ def test_list_of_many_files_is_shown_in_pieces(browser: Browser, alice: User, fo
         marks = ", ".join(f":{name}" for name in row)
         connection.executemany(f"INSERT INTO files ({', '.join(row)}) VALUES ({marks})", rows)
         connection.commit()
-    sign_in(browser, alice)
     go_to(browser, f"#bucket/{bucket}")
     browser.see("12,001 files")
     assert shown(browser)[0] == "file 00000"
@@ -336,6 +410,29 @@ def test_list_of_many_files_is_shown_in_pieces(browser: Browser, alice: User, fo
     browser.wait(lambda: len(shown(browser)) == 400, "the next rows")
     browser.fill("Filter by name", "11999")
     wait_for_files(browser, "file 11999")
+
+
+def test_files_without_a_time_stand_before_the_others(browser: Browser, bridge: Bridge) -> None:
+    times = ["2026-03-01", None, "2026-01-01", None, "2026-02-01"]
+    script = """const [times, done] = arguments;
+        import("/console/listing.js").then(({Listing}) => {
+          const listing = new Listing();
+          listing.add(times.map((created, i) => ({hash: `${i}`, filename: `${i}`, created})));
+          listing.sortBy("created");
+          listing.sortBy("created");
+          done(listing.shown().map((file) => file.created));
+        })"""
+    browser.driver.get(bridge.endpoint)
+    shown = browser.driver.execute_async_script(script, times)
+    assert shown == [None, None, "2026-01-01", "2026-02-01", "2026-03-01"]
+
+
+def look_at(browser: Browser, link: str) -> None:
+    """Follow a link as somebody who is not signed in, without a new load of the page."""
+    sign_out(browser)
+    go_to(browser, "#forgot")
+    browser.heading("A new password")
+    go_to(browser, f"#{link.partition('#')[2]}")
 
 
 def test_link_gets_a_file_without_an_account(
@@ -347,15 +444,15 @@ def test_link_gets_a_file_without_an_account(
     browser.press("Share…")
     browser.see("Works once, until")
     link = browser.find("//pre[@aria-label='the link']").text
-    for _ in range(2):  # to look at it does not use it up
-        browser.open(link)
+    for look in browser.open, partial(look_at, browser):  # that does not use it up
+        look(link)
         browser.see("gift.txt")
         browser.see("7 bytes")
     (browser.folder / "gift.txt").unlink(missing_ok=True)
     browser.press("Download")
     browser.see("The link is used up")
     assert browser.downloaded("gift.txt") == b"for you"
-    browser.open(link)
+    look_at(browser, link)
     browser.see("This link does not work any more")
 
 
@@ -365,12 +462,12 @@ def test_link_receives_a_file_without_an_account(
     browser.press("Receive…")
     browser.press("Make a link")
     link = browser.find("//pre[@aria-label='the link']").text
-    browser.open(link)
+    look_at(browser, link)
     browser.heading("Send a file")
     browser.choose(files("thesis.txt", b"at last"))
     browser.see("has arrived, 7 bytes")
     assert names(alice, photos) == ["thesis.txt"]
-    browser.open(link)
+    look_at(browser, link)
     browser.choose(files("more.txt"))
     browser.see("This link does not work any more")
     assert names(alice, photos) == ["thesis.txt"]
@@ -420,6 +517,20 @@ def test_python_that_the_page_shows_works(
     assert names(alice, photos) == sorted(["FILE", name])
 
 
+def test_command_of_pymdc_names_the_bucket_so_that_pymdc_finds_it(
+    browser: Browser, bridge: Bridge
+) -> None:
+    names = ["photos", "my photos", "it's", "2016/summer", "a:b", "-q", "", "x", None]
+    script = """const [names, done] = arguments;
+        import("/console/commands.js").then(({getCommand}) =>
+          done(names.map((name) => getCommand({name, id: "0123"}, {hash: "abcdef"}))))"""
+    browser.driver.get(bridge.endpoint)
+    commands = browser.driver.execute_async_script(script, names)
+    found = [parse_file(shlex.split(command)[2]) for command in commands]
+    assert [address.hash for address in found] == ["abcdef"] * len(names)
+    assert [address.bucket for address in found] == [*names[:3], *["0123"] * 6]
+
+
 def shell(command: str, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     done = subprocess.run(
@@ -428,9 +539,7 @@ def shell(command: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_keyboard_is_enough(
-    browser: Browser, alice: User, photos: str, files: Callable[..., Path]
-) -> None:
+def test_keyboard_is_enough(browser: Browser, alice: User, files: Callable[..., Path]) -> None:
     browser.open(alice.bridge.endpoint)
     browser.heading("Sign in")
     browser.keys(alice.email, Keys.TAB, "pass", Keys.ENTER)
@@ -454,21 +563,20 @@ def test_keyboard_is_enough(
     browser.see("1 file selected")
 
 
-def test_password_that_was_changed_elsewhere_signs_out(
-    browser: Browser, alice: User, signed_in: Browser
-) -> None:
+def test_password_that_was_changed_elsewhere_signs_out(browser: Browser, bob: User) -> None:
+    sign_in(browser, bob)
     change = json.dumps({"password": "1" * 64})
-    by_old = basic(alice.email, PASSWORD)
-    assert ask(alice.bridge, "PATCH", f"/users/{alice.email}", change, by_old).status == 200
+    by_old = basic(bob.email, PASSWORD)
+    assert ask(bob.bridge, "PATCH", f"/users/{bob.email}", change, by_old).status == 200
     browser.press("Account")
     browser.heading("Sign in")
     browser.see("You are signed out: Invalid email or password.")
 
 
-def test_account_changes_its_password_and_ends(signed_in: Browser, alice: User) -> None:
-    browser = signed_in
+def test_account_changes_its_password_and_ends(browser: Browser, bob: User) -> None:
+    sign_in(browser, bob)
     browser.press("Account")
-    browser.see(alice.key.public)
+    browser.see(bob.key.public)
     browser.fill("Old password", "pass")
     browser.fill("New password", "better")
     browser.press("Change the password")
@@ -480,20 +588,24 @@ def test_account_changes_its_password_and_ends(signed_in: Browser, alice: User) 
     browser.fill("Password", "better")
     browser.press("Delete everything")
     browser.see("The account is deleted.")
-    reply = ask(alice.bridge, "GET", "/keys", None, basic(alice.email, PASSWORD))
+    reply = ask(bob.bridge, "GET", "/keys", None, basic(bob.email, PASSWORD))
     assert reply.status == 401
 
 
-def test_forgotten_password_is_set_by_mail(browser: Browser, alice: User) -> None:
-    browser.open(alice.bridge.endpoint)
+def test_forgotten_password_is_set_by_mail(browser: Browser, bob: User) -> None:
+    browser.open(bob.bridge.endpoint)
     browser.press("Forgot the password?")
-    browser.fill("E-mail", alice.email)
+    browser.fill("E-mail", bob.email)
     browser.press("Send the mail")
     browser.fill("Token", MAILED.get(timeout=PATIENCE))
     browser.fill("New password", "new")
     browser.press("Set the password")
     browser.heading("Buckets")
-    sign_in(browser, alice, "new")
+    browser.press("Sign out")
+    browser.fill("E-mail", bob.email)
+    browser.fill("Password", "new")
+    browser.press("Sign in")
+    browser.heading("Buckets")
 
 
 def test_too_many_wrong_passwords_wait_as_the_bridge_says(browser: Browser) -> None:
@@ -541,35 +653,16 @@ def test_registration_asks_for_an_invitation_or_is_closed(browser: Browser) -> N
         browser.see("Registration is closed")
 
 
-@pytest.mark.parametrize(
-    ("text", "digest"),
-    [
-        ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
-        ("abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-        ("pass", "d74ff0ee8da3b9806b18c877dbf29bbde50b5bd8e4dad7a3a725000feb82e8f1"),
-    ],
-)
-def test_hash_of_a_password_is_right(
-    browser: Browser, bridge: Bridge, text: str, digest: str
-) -> None:
-    browser.open(bridge.endpoint)
-    assert hashed(browser, text) == digest
-
-
 def test_hash_of_every_length_and_script_is_that_of_python(
     browser: Browser, bridge: Bridge
 ) -> None:
-    browser.open(bridge.endpoint)
     texts = ["ä" * length for length in range(70)]
-    texts += ["pässwörd €", "密码", "🔑" * 40, "\0", "a" * 5000]
-    assert hashed(browser, texts) == [sha256(text.encode()).hexdigest() for text in texts]
-
-
-def hashed(browser: Browser, texts: object) -> object:
+    texts += ["abc", "pässwörd €", "密码", "🔑" * 40, "\0", "a" * 5000]
     script = """const [texts, done] = arguments;
-        import("/console/sha256.js").then(({sha256}) =>
-          done(Array.isArray(texts) ? texts.map(sha256) : sha256(texts)))"""
-    return browser.driver.execute_async_script(script, texts)
+        import("/console/sha256.js").then(({sha256}) => done(texts.map(sha256)))"""
+    browser.driver.get(bridge.endpoint)
+    hashes = browser.driver.execute_async_script(script, texts)
+    assert hashes == [sha256(text.encode()).hexdigest() for text in texts]
 
 
 def axe(browser: Browser, *rules: str) -> list[str]:
@@ -577,7 +670,8 @@ def axe(browser: Browser, *rules: str) -> list[str]:
     if not browser.driver.execute_script("return Boolean(window.axe)"):
         browser.driver.execute_script(AXE)
     script = """const [rules, done] = arguments;
-        axe.run(rules.length ? {runOnly: rules} : {}).then(done)"""
+        const options = rules.length ? {runOnly: rules} : {};
+        axe.run({...options, resultTypes: ["violations"]}).then(done)"""
     found = browser.driver.execute_async_script(script, rules)["violations"]
     return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
 
@@ -637,6 +731,8 @@ def test_views_have_no_fault_that_axe_finds_and_fit_a_phone(browser: Browser, al
         for name, show in views(alice, photos, entry).items():
             browser.size(*WIDE)
             show(browser)
+            if name.startswith("closed"):
+                continue
             faults += [f"{name}: {fault}" for fault in axe(browser)]
             browser.scheme("dark")
             faults += [f"{name}, dark: {fault}" for fault in axe(browser, "color-contrast")]

@@ -52,8 +52,12 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Load *url*, also if only what follows # differs from the page that is shown."""
-        self.driver.get("about:blank")
-        self.driver.get(url)
+        if self.driver.current_url.split("/")[:3] != url.split("/")[:3]:
+            self.driver.get(url)
+            return
+        # A new load in the same process takes a third of the time.
+        self.driver.execute_script("history.replaceState(null, '', arguments[0])", url)
+        self.driver.refresh()
 
     def wait(self, condition: Callable[[], T], what: str = "") -> T:
         """Return what *condition* returns once that is true."""
@@ -65,7 +69,7 @@ class Browser:
             except StaleElementReferenceException:
                 pass  # the page has replaced it meanwhile
             assert time.monotonic() < end, f"{what} did not happen; the page says:\n{self.text}"
-            time.sleep(0.02)
+            time.sleep(0.03)
 
     def find(self, xpath: str, *, usable: bool = False) -> WebElement:
         """Wait for an element that is seen, and return it; the last one if there are several.
@@ -150,6 +154,8 @@ class Browser:
         self.driver.execute_cdp_cmd(
             "Network.emulateNetworkConditions", conditions | {"uploadThroughput": rate}
         )
+        if rate < 0:
+            self.driver.execute_cdp_cmd("Network.disable", {})
 
     def quiet(self) -> None:
         """Wait until the page says nothing in passing."""

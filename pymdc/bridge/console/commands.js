@@ -7,9 +7,12 @@ export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 const python = JSON.stringify; // a JSON text is a Python literal too
 
-export const getCommand = (bucket, file) => `pymdc get ${quoted(`${bucket.name}:#${file.hash}`)}`;
+export const getCommand = (bucket, file) => `pymdc get ${quoted(`${named(bucket)}:#${file.hash}`)}`;
 
-export const putCommand = (bucket) => `pymdc put FILE ${quoted(`${bucket.name}:`)}`;
+export const putCommand = (bucket) => `pymdc put FILE ${quoted(`${named(bucket)}:`)}`;
+
+/** Return the name of a bucket, or its id if the name would read as an option or a path. */
+const named = ({ name, id }) => (/^[^-:/][^:/]+$/.test(name ?? "") ? name : id);
 
 export const pythonDownload = (bucket, file) =>
   `${pythonBucket(bucket)}\nfiles.download(${python(file.hash)}, to=${python(file.filename.split(/[\\/]/).pop() || file.hash)})`;

@@ -110,7 +110,8 @@ bridge.events.addEventListener("signed-out", ({ detail }) => {
   disk = null;
   showStrip();
   notice(detail.reason);
-  if (location.hash === "#account") history.replaceState(null, "", "#");
+  // Who signs in next goes on here only if the bridge ended the session, not its user.
+  if (!detail.reason || location.hash === "#account") history.replaceState(null, "", "#");
   show();
 });
 bridge.events.addEventListener("wait", ({ detail }) => {

@@ -115,7 +115,7 @@ export function focusHeading() {
 export function openDialog(title, ...children) {
   const opener = document.activeElement;
   const id = `dialog-${++made}`;
-  const close = button("✕", () => dialog.close(), { class: "plain close", "aria-label": "Close" });
+  const close = button("✕", () => dialog.close(), { class: "plain", "aria-label": "Close" });
   const head = h("div", { class: "dialog-head" }, h("h2", { id }, title), close);
   const dialog = h("dialog", { "aria-labelledby": id }, head, ...children);
   dialog.addEventListener("close", () => {

@@ -36,7 +36,7 @@ export async function startDownload(path, token) {
 export function showFile(bucket, file, { renamed, remove }) {
   const stop = new AbortController();
   const error = h("p", { class: "error", role: "alert", hidden: true });
-  const shared = h("div", { class: "shared" });
+  const shared = h("div");
   const trying = (action) => async (event) => {
     error.hidden = true;
     event.target.disabled = true;

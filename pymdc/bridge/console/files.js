@@ -3,17 +3,8 @@
 import * as bridge from "./bridge.js";
 import { confirmDeletion, editBucket, loadBuckets, title, usageBar } from "./buckets.js";
 import { putCommand, pythonUpload } from "./commands.js";
-import {
-  announce,
-  button,
-  copyable,
-  explained,
-  form,
-  h,
-  notice,
-  openDialog,
-  render,
-} from "./elements.js";
+import { confirmDeletionOf } from "./deletion.js";
+import { button, copyable, explained, h, notice, render } from "./elements.js";
 import { download, showFile } from "./file.js";
 import { makeReceiveLink } from "./links.js";
 import { Listing, pieces } from "./listing.js";
@@ -309,9 +300,11 @@ class BucketView {
   }
 
   showBulk() {
-    const count = this.listing.selected.size;
-    this.all.checked = count > 0 && count >= this.shown.length;
-    this.all.indeterminate = count > 0 && count < this.shown.length;
+    const { selected } = this.listing;
+    const count = selected.size;
+    const ticked = this.shown.filter((file) => selected.has(file.hash)).length;
+    this.all.checked = ticked > 0 && ticked === this.shown.length;
+    this.all.indeterminate = ticked > 0 && ticked < this.shown.length;
     const changed = this.bulk.hidden !== (count === 0);
     this.bulk.hidden = count === 0;
     if (!count) return;
@@ -335,45 +328,14 @@ class BucketView {
     this.all.focus();
   }
 
-  /** Ask, then delete *files* one after the other; what failed stays selected. */
+  /** Ask whether to delete *files*; what failed stays selected. */
   confirm(files) {
-    const named = files.slice(0, 5).map((file) => h("li", {}, file.filename));
-    const rest = files.length - named.length;
-    const progress = h("progress", {
-      max: files.length,
-      value: 0,
-      "aria-label": "Deleted",
-      hidden: true,
-    });
-    const stop = new AbortController();
-    const sure = form(
-      [],
-      "Delete",
-      async () => {
-        progress.hidden = files.length < 2;
-        for (const { hash } of files) {
-          await bridge.ask("DELETE", `/buckets/${this.bucket.id}/files/${hash}`, {
-            signal: stop.signal,
-          });
-          this.listing.remove(hash);
-          progress.value++;
-        }
-        dialog.close();
-        announce(`${counted(files.length, "file")} deleted.`);
+    confirmDeletionOf(files, this.bucket, {
+      deleted: (file) => this.listing.remove(file.hash),
+      closed: () => {
+        this.bucket.usage.files = this.listing.files.size;
+        this.update();
       },
-      "danger",
-    );
-    const dialog = openDialog(
-      files.length === 1 ? "Delete this file?" : `Delete ${counted(files.length, "file")}?`,
-      h("ul", { class: "names" }, named, rest > 0 && h("li", {}, `and ${rest} more`)),
-      h("p", {}, files.length === 1 ? "It is deleted for good." : "They are deleted for good."),
-      progress,
-      sure,
-    );
-    dialog.addEventListener("close", () => {
-      stop.abort();
-      this.bucket.usage.files = this.listing.files.size;
-      this.update();
     });
   }
 }

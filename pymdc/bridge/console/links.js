@@ -82,7 +82,7 @@ export function showReceive({ signal }, bucket, token) {
   const input = h("input", { type: "file", hidden: true, onchange: () => take([...input.files]) });
   const card = h(
     "div",
-    { class: "card narrow front receive" },
+    { class: "card narrow front" },
     h("p", {}, "Drop a file here, or choose one."),
     h(
       "div",

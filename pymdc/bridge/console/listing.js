@@ -56,5 +56,7 @@ export class Listing {
 }
 
 // Not by a collator, which takes seconds for 100,000 names.
-const ascending = (key) => (one, other) =>
-  one[key] < other[key] ? -1 : one[key] > other[key] ? 1 : 0;
+function ascending(key) {
+  const value = (file) => file[key] ?? ""; // a file that was stored long ago has no time
+  return (one, other) => (value(one) < value(other) ? -1 : value(one) > value(other) ? 1 : 0);
+}

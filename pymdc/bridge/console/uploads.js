@@ -46,6 +46,8 @@ function cancelAll() {
 /** Cancel everything, and show nothing of it: somebody else may sign in now. */
 export function endUploads() {
   cancelAll();
+  speed = null; // so that nothing is announced when the last one has ended
+  announce("");
   forget();
 }
 

@@ -24,6 +24,8 @@ from pymdc.bridge.serving.request import Blocks, Headers, Request, Response, to_
 from pymdc.bridge.settings import DRAIN_SECONDS, EXPECT_SECONDS, MAX_BODY
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
+# Proxies may keep what an answer says of a user, or the tokens in it, unless they are told.
+_JSON = (("Content-Type", "application/json; charset=utf-8"), ("Cache-Control", "no-store"))
 _METHODS = (("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"),)
 
 
@@ -349,7 +351,7 @@ def _fields(response: Response, headers: Headers) -> list[tuple[str, str]]:
     if "origin" in headers:
         fields.append(("Access-Control-Allow-Origin", headers["origin"]))
     if response.value is not None or response.pages is not None:
-        fields.append(("Content-Type", "application/json; charset=utf-8"))
+        fields += _JSON
     return fields
 
 
