@@ -61,8 +61,8 @@ def pymdc(
         capsys.readouterr()
         with monkeypatch.context() as patch:
             if tty:
-                patch.setattr(sys, "stdin", tty.file)
-                patch.setattr(sys, "stderr", tty.file)
+                patch.setattr(sys, "stdin", tty.keyboard)
+                patch.setattr(sys, "stderr", tty.screen)
             else:
                 body = stdin.encode() if isinstance(stdin, str) else stdin
                 patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(body)))

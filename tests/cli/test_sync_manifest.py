@@ -41,7 +41,7 @@ rows = st.builds(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     st.dictionaries(paths, rows, max_size=3),
     st.sets(paths, max_size=2),

@@ -83,13 +83,17 @@ class Terminal:
 
 
 class Tty:
-    """A terminal for a program that runs in the process of the test: *file* is its end."""
+    """A terminal for a program that runs in the process of the test.
+
+    *keyboard* is what the program reads, and *screen* what it writes to.
+    """
 
     def __init__(self) -> None:
         self._master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, _SIZE)
-        both = io.FileIO(slave, "r+")
-        self.file = io.TextIOWrapper(both, encoding="utf-8", write_through=True)
+        # Two files, as in a process: Python 3.14 refuses to reconfigure one that has been read.
+        self.keyboard = open(slave, encoding="utf-8", closefd=False)  # noqa: SIM115  # closed below
+        self.screen = io.TextIOWrapper(io.FileIO(slave, "w"), encoding="utf-8", write_through=True)
 
     def type(self, line: str) -> None:
         """Type *line*; it is read when the program asks."""
@@ -108,5 +112,6 @@ class Tty:
 
     def close(self) -> None:
         """Close both ends."""
-        self.file.close()
+        self.keyboard.close()
+        self.screen.close()
         os.close(self._master)
