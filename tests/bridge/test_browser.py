@@ -5,33 +5,19 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, SWITCHES
 from modes import PATIENCE
 from plain_client import PASSWORD, User, basic
 from servers import RawServer, answering, written
 
 from pymdc._crypto.file_hash import file_hash
 
-CHROMIUM = shutil.which("chromium")
-
-SWITCHES = [
-    "--headless",
-    "--no-sandbox",  # the superuser cannot have one
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--no-proxy-server",
-    "--virtual-time-budget=60000",
-    "--dump-dom",
-]
+ONCE = "--virtual-time-budget=60000", "--dump-dom"  # shows the page when it is done, and ends
 
 PAGE = """<!DOCTYPE html><link rel="icon" href="data:,"><pre></pre><script>
 async function answer([method, path, headers, body, file]) {
@@ -75,7 +61,7 @@ def answers(alice: User, folder: Path, calls: list[Call]) -> list[Any]:
     page = page.replace("BRIDGE", json.dumps(alice.bridge.endpoint))
     kind = "Content-Type: text/html; charset=utf-8"
     with RawServer(answering(written("200 OK", page.encode(), kind))) as server:
-        command = [str(CHROMIUM), *SWITCHES, f"--user-data-dir={folder}", server.endpoint]
+        command = [str(CHROMIUM), *SWITCHES, *ONCE, f"--user-data-dir={folder}", server.endpoint]
         done = subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE)
     found = re.search("<pre>(.+)</pre>", done.stdout)
     assert found, done.stdout + done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from processes import ROOT
+from questions import type_and_answer
 from readme import Block, all_blocks
 from terminal import SHELL, Terminal
 from verb_reference import common_options, section, verbs
@@ -19,14 +20,6 @@ from pymdc._cli.failures import Code
 
 DOCS = (ROOT / "docs" / "command-line.rst").read_text(encoding="utf-8")
 HOME = "/home/me"
-PASSWORD = "a good password"
-ANSWERS = {
-    "E-mail: ": "you@example.com",
-    "Password: ": PASSWORD,
-    "[y/N]: ": "y",
-    "Password again: ": PASSWORD,
-}
-LINK = "paste it here: "
 CHANGING = (
     (r"\b[0-9a-f]{24,64}\b", "HEX"),
     (r"[\d.]+ [KMG]?B/s", "SPEED"),
@@ -78,12 +71,7 @@ def commands(block: Block) -> Iterator[tuple[str, str]]:
 
 def typed(terminal: Terminal, command: str, bridge: Terminal) -> str:
     """Type *command*, answer its questions, and return all that the terminal shows."""
-    shown = terminal.show(command, SHELL, *ANSWERS, LINK).partition("\n")[2]
-    while not shown.endswith(SHELL):
-        question = next((ask for ask in ANSWERS if shown.endswith(ask)), LINK)
-        answer = ANSWERS.get(question) or bridge.read_to("\n").split()[-1]
-        shown += terminal.show(answer, SHELL, *ANSWERS, LINK)
-    return shown.removesuffix(SHELL)
+    return type_and_answer(terminal, command, lambda: bridge.read_to("\n").split()[-1])
 
 
 @pytest.mark.usefixtures("_port")

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from processes import ROOT
+from questions import type_and_answer
 from readme import Block, Command, all_blocks, commands, fits
 from terminal import MORE, PYTHON, SHELL, Terminal
 
@@ -58,14 +59,6 @@ PRELUDE = next(block for block in all_blocks(NEXT_DAY) if block.language == "pyt
 SERVE = "pymdc serve "
 SERVING = "http://127.0.0.1:6382/\n"  # the end of the line that a bridge prints
 HOME = "/home/me"  # in the pages
-PASSWORD = "a good password"
-ANSWERS = {
-    "E-mail: ": "you@example.com",
-    "Password: ": PASSWORD,
-    "[y/N]: ": "y",
-    "Password again: ": PASSWORD,
-}
-LINK = "paste it here: "
 TOX = "bin/tox"
 ACTIVATE = ". .venv/bin/activate"
 TOKEN = "The token from the mail: "
@@ -162,12 +155,7 @@ class Newcomer:
 
     def _typed(self, terminal: Terminal, line: str) -> str:
         """Type *line*, answer its questions, and return what the terminal shows after it."""
-        shown = terminal.show(line, SHELL, *ANSWERS, LINK, patience=180).partition("\n")[2]
-        while not shown.endswith(SHELL):
-            question = next((ask for ask in ANSWERS if shown.endswith(ask)), LINK)
-            answer = ANSWERS.get(question) or self._mailed()[0].split()[-1]
-            shown += terminal.show(answer, SHELL, *ANSWERS, LINK)
-        return shown.removesuffix(SHELL)
+        return type_and_answer(terminal, line, lambda: self._mailed()[0].split()[-1], 180)
 
     def _compare(self, command: Command, printed: str) -> None:
         """Compare *printed* with the output that the page shows, if it shows one."""

@@ -19,7 +19,7 @@ from selenium.webdriver.remote.webelement import WebElement
 T = TypeVar("T")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 MISSING = None if CHROMIUM and DRIVER else "there is no Chromium, or no chromedriver, here"
-_SWITCHES = (
+SWITCHES = (
     "--headless=new",
     "--no-sandbox",  # the superuser cannot have one
     "--disable-gpu",
@@ -183,7 +183,7 @@ def browsing(folder: Path, switches: Sequence[str] = ()) -> Iterator[Browser]:
     """Run a browser that saves downloads in *folder*."""
     options = ChromeOptions()
     options.binary_location = str(CHROMIUM)
-    for switch in (*_SWITCHES, *switches):
+    for switch in (*SWITCHES, *switches):
         options.add_argument(switch)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     # Else Selenium looks for a driver in the network.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import unittest
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,6 @@ from pymdc.testing import BridgeTestCase, TestBridge, pymdc_endpoint
 UPLOAD = "PUT /buckets/{id}/files"
 LIST = "GET /buckets/{id}/files"
 MEOW = b"meow"
-
-
-@pytest.fixture(scope="module")
-def _running() -> Iterator[TestBridge]:
-    with TestBridge() as running:
-        yield running
-
-
-@pytest.fixture
-def bridge(_running: TestBridge) -> Iterator[TestBridge]:
-    yield _running
-    _running.reset()
 
 
 @pytest.fixture
