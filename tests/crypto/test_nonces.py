@@ -26,7 +26,7 @@ from pymdc._crypto.nonces import Nonces
 from pymdc.bridge import Bridge
 from pymdc.testing import Account
 
-CALLS = 1_000
+CALLS = 400
 
 OTHER_PROCESS = """
 import logging, sys

@@ -1,7 +1,7 @@
 """The source distribution: it holds what git has, and its tests run on what it installs.
 
 `tox -e sdist` runs this; its arguments are pytest's, by default those tests that read other files
-of the distribution. It needs an index of packages.
+of the distribution, and those of the API's methods. It needs an index of packages.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 TESTS = [
     "tests/packaging",
     "tests/docs",
-    "tests/api",
+    "tests/api/test_resources.py",
     "tests/bridge/test_deploy.py",
     "tests/bridge/test_options.py",
 ]
@@ -58,7 +58,7 @@ def main() -> None:
         check_files(source)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--force-reinstall"]
         run(*pip, f"{source}[all]")
-        command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"]
+        command = [sys.executable, "-m", "pytest", "-n", "3"]
         status = subprocess.run([*command, *(sys.argv[1:] or TESTS)], cwd=source, check=False)
         sys.exit(status.returncode)
 

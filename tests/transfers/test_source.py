@@ -315,7 +315,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 shown = lambda answer: answer if isinstance(answer, dict) else {"size": answer}
 held = [os.open("/dev/null", os.O_RDONLY) for _ in range(int(os.environ["HELD"]))]
 got = []
-calls = [files.upload(path, None, got.append) for _ in range(200)]
+calls = [files.upload(path, None, got.append) for _ in range(100)]
 if held:
     os.closerange(held[0], held[-1] + 1)
 for call in calls:
@@ -338,7 +338,7 @@ def test_uploads_wait_for_descriptors(
         )
     )
     done = python("-c", script, bucket.bucket_id, key, str(photo), env=settings)
-    assert (done.stdout, done.returncode) == (f"200 {{'{len(DATA)}'}}\n", 0), done.stderr
+    assert (done.stdout, done.returncode) == (f"100 {{'{len(DATA)}'}}\n", 0), done.stderr
 
 
 MANY = """
@@ -350,9 +350,9 @@ bucket_id, key, folder = sys.argv[1:]
 files = pymdc.api.Files(bucket_id, pymdc.ECDSA(private_key=key))
 os.chdir(folder)
 got = []
-calls = [files.upload("small", None, got.append) for _ in range(500)]
+calls = [files.upload("small", None, got.append) for _ in range(300)]
 os.chdir("/")
-print(len(got) < 500)
+print(len(got) < 300)
 for call in calls:
     call.join()
 print(len(got), {answer["size"] for answer in got})
@@ -367,7 +367,7 @@ def test_uploads_beyond_the_descriptor_limit_all_arrive(
     settings = {"PYMDC_ENDPOINT": bridge.endpoint}
     done = python("-c", MANY, bucket.bucket_id, key, str(tmp_path), env=settings)
     assert (done.stderr, done.returncode) == ("", 0)
-    assert done.stdout == "True\n500 {5}\n"
+    assert done.stdout == "True\n300 {5}\n"
 
 
 def test_content_may_change_its_size_once_its_source_is_closed() -> None:
