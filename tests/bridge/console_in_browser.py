@@ -20,10 +20,13 @@ from typing import Any
 
 import pytest
 from browser import MISSING, NARROW, WIDE, Browser, browsing
+from certificates import certificate
 from modes import PATIENCE
-from plain_client import DATA, PASSWORD, Clock, User, ask, basic
+from plain_client import DATA, PASSWORD, Clock, User, address, ask, basic
+from reverse_proxies import PROXIES
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from servers import free_port
 
 from pymdc._cli.address import parse_file
 from pymdc.bridge import Bridge
@@ -744,3 +747,31 @@ def test_views_have_no_fault_that_axe_finds_and_fit_a_phone(browser: Browser, al
         browser.scheme("light")
         browser.size(*WIDE)
     assert faults == []
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_page_is_used_behind_a_proxy(proxy: str, tmp_path: Path) -> None:
+    content = os.urandom(9_000_000)  # more than nginx's default for a body
+    (tmp_path / "large.bin").write_bytes(content)
+    (tmp_path / "more.bin").write_bytes(content[::-1])
+    made, port = certificate(tmp_path, "localhost"), free_port()
+    endpoint = f"https://localhost:{port}"
+    with (
+        Bridge(url=endpoint, trusted_proxies=("127.0.0.1",)) as bridge,
+        PROXIES[proxy](tmp_path, port, address(bridge)[1], made),
+        browsing(tmp_path / "saved") as browser,
+    ):
+        alice = User(bridge, "alice")
+        bucket = alice.bucket(name="photos")
+        browser.open(endpoint)
+        browser.fill("E-mail", alice.email)
+        browser.fill("Password", "pass")
+        browser.press("Sign in")
+        browser.press("photos")
+        browser.heading("photos")
+        browser.choose(tmp_path / "large.bin")
+        browser.press("Download large.bin")
+        assert browser.downloaded("large.bin") == content
+        alice.ask("PATCH", f"/buckets/{bucket}", {"storage": 0})
+        browser.choose(tmp_path / "more.bin")
+        browser.see("Delete files, or give the bucket more storage.")

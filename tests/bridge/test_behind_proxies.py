@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import plain_client
 import pytest
-from browser import MISSING, browsing
 from certificates import certificate
 from modes import PATIENCE, Ask
 from plain_client import User, address, form, upload_headers
@@ -116,26 +115,6 @@ def test_page_and_its_rules_pass_the_proxy(alice: User) -> None:
     known = wants_page | {"If-None-Match": headers["etag"]}
     assert plain_client.ask(alice.bridge, "GET", "/", None, known).status == 304
     assert plain_client.ask(alice.bridge, "GET", "/").json["swagger"] == "2.0"
-
-
-@pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-def test_person_uses_the_page_through_the_proxy(alice: User, tmp_path: Path) -> None:
-    bucket, content = alice.bucket(name="photos"), os.urandom(SIZE)
-    (tmp_path / "large.bin").write_bytes(content)
-    with browsing(tmp_path / "saved") as browser:
-        browser.open(alice.bridge.endpoint)
-        browser.fill("E-mail", alice.email)
-        browser.fill("Password", "pass")
-        browser.press("Sign in")
-        browser.press("photos")
-        browser.heading("photos")
-        browser.choose(tmp_path / "large.bin")
-        browser.press("Download large.bin")
-        assert browser.downloaded("large.bin") == content
-        alice.ask("PATCH", f"/buckets/{bucket}", {"storage": 0})
-        (tmp_path / "more.bin").write_bytes(content[::-1])
-        browser.choose(tmp_path / "more.bin")
-        browser.see("Delete files, or give the bucket more storage.")
 
 
 def test_refusal_of_a_large_upload_is_read(

@@ -36,7 +36,7 @@ Bridge.__init__.__kwdefaults__["shard_size"] = 1000
 sys.exit(main())
 """
 STOPPING = 20  # changes that a bridge makes when it stops, and a few that it does not make
-CUTS = os.environ.get("POWER_CUTS", "2")
+CUTS = os.environ.get("POWER_CUTS", "1")
 OLD = (Path(__file__).parents[1] / "bridge" / "old_schema.sql").read_text("utf-8")
 OLD_OBJECT = "b3f5f16243bac843d58c5b28a371e638"
 SOME = random.Random(7).randbytes(2500)

@@ -68,16 +68,15 @@ def close_and_cancel(client):
     client.close(cancel=True)
 
 for action in (call, call_back, join, cancel, close, close_and_cancel):
-    for workers in (1, 4):
-        for warm in (False, True):
-            lines = {line for line in lines if line[0] is not action}
-            client = pymdc.Client(sys.argv[1], workers=workers)
-            if warm:
-                make_both(client)
-            sys.settrace(trace)
-            action(client)
-            sys.settrace(None)
-            client.close()
+    for workers, warm in ((1, False), (4, True)):
+        lines = {line for line in lines if line[0] is not action}
+        client = pymdc.Client(sys.argv[1], workers=workers)
+        if warm:
+            make_both(client)
+        sys.settrace(trace)
+        action(client)
+        sys.settrace(None)
+        client.close()
 see_that_each_is_told()
 assert len(lines) > 300, len(lines)
 """
@@ -148,8 +147,9 @@ for other in (False, True):
 see_that_each_is_told()
 """
 
-# A handler raises at each line of what a script does with a call, and at each return. None runs at
-# the end of a block that a lock is held for, where tracing shows the line of its `with` once more.
+# A handler raises once at each line of what a script does with a call, and at each return. None
+# runs at the end of a block that a lock is held for, where tracing shows the line of its `with`
+# once more.
 RAISES = """
 import concurrent.futures, itertools, linecache, warnings
 import pymdc.client
@@ -163,13 +163,13 @@ pymdc.client._CONNECTIONS = 2  # each of them is closed by the same lines
 modules = ("pymdc", "threading", "queue", "concurrent", "urllib3")
 
 def trace(frame, event, arg):
-    global left
     if not frame.f_globals.get("__name__", "").startswith(modules):
         return None
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-    if event == "return" or (event == "line" and not line.startswith("with ")):
-        left -= 1
-        if left == 0:
+    place = (frame.f_code, frame.f_lineno, event)
+    if event in ("line", "return") and place not in passed:
+        passed.add(place)
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        if event == "return" or not line.startswith("with "):
             raise Raised
     return trace
 
@@ -205,9 +205,8 @@ ends = {"close", "close and cancel", "with"}
 for name, which in itertools.product(actions, (0, 1)):
     if which and name in {"calls", *ends}:  # these do nothing with the call
         continue
-    step, left = 0, 0
-    while left <= 0:
-        step += 1
+    passed, raised = set(), True
+    while raised:
         told.clear()
         go = threading.Event()
         client = pymdc.Client(sys.argv[1], workers=1)
@@ -218,21 +217,21 @@ for name, which in itertools.product(actions, (0, 1)):
         ]
         if name in ends:
             go.set()
-        left = step
+        raised = False
         sys.settrace(trace)
         try:
             actions[name](calls[which])  # one that runs, or one that waits for its turn
         except Raised:
-            pass
+            raised = True
         sys.settrace(None)
         go.set()
         for call in calls:
             call.join(20)
-            assert call.done(), (name, step, call)
-        assert client._pool.wait_idle(20), (name, step)
+            assert call.done(), (name, len(passed), call)
+        assert client._pool.wait_idle(20), (name, len(passed))
         client.close()
-        assert {*told} >= {"first", "second"}, (name, step, told)
-        assert len(told) == len({*told}), (name, step, told)
+        assert {*told} >= {"first", "second"}, (name, len(passed), told)
+        assert len(told) == len({*told}), (name, len(passed), told)
         del client, call, calls
 """
 
