@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from plain_client import BOUNDARY, Reply, User, ask, form, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
+from pymdc.bridge import Bridge
 
 DATA = b"the file"
 FIELD = 'form-data; name="f"'
+
+
+@pytest.fixture(scope="module")
+def alice() -> Iterator[User]:
+    """Give a user of a bridge that all tests share."""
+    with Bridge() as bridge:
+        yield User(bridge, "alice")
 
 
 def part(disposition: str, kind: str = "", data: bytes = DATA) -> bytes:
