@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from pymdc._calls.background import BackgroundTask
 from pymdc._calls.cancel_scope import CancelScope
@@ -159,10 +160,18 @@ class _Form(NamedTuple):
             for field, value in self.fields.items()
         ]
         parts += (
-            f'{disposition}"{_quoted(self.field)}"; filename="{_quoted(self.name)}"\r\n',
+            f'{disposition}"{_quoted(self.field)}"; {_file_name(self.name)}\r\n',
             f"Content-Type: {self.kind}\r\n\r\n",
         )
         return "".join(parts).encode("utf-8", "surrogateescape")
+
+
+def _file_name(name: str) -> str:
+    """Return the parameters that tell *name*: a second one if a header cannot hold it."""
+    told = f'filename="{_quoted(name)}"'
+    if re.search(r"[\r\n]", name):
+        told += f"; filename*=UTF-8''{quote(name, safe='', errors='surrogateescape')}"  # RFC 5987
+    return told
 
 
 def _quoted(name: str) -> str:

@@ -257,7 +257,7 @@ def test_file_without_name_is_named_by_its_hash(ask: Ask, bucket: Bucket) -> Non
         ("Grüße ☃.txt", "Grüße ☃.txt"),
         ('a"b;c.txt', 'a"b;c.txt'),
         ("100%.txt", "100%.txt"),
-        ("line\nfeed.txt", "line feed.txt"),
+        ("line\nfeed\r.txt", "line\nfeed\r.txt"),
         ("back\\slash.txt", "slash.txt"),
     ],
 )
