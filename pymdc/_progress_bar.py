@@ -1,6 +1,6 @@
-"""`progress_bar`, which draws a line for each transfer on the terminal.
+"""Progress bars on the terminal: `progress_bar`, and those of the command line.
 
-With rich the line has a bar; without rich it is plain text. Nothing is drawn unless stderr is a
+With rich a line has a bar; without rich it is plain text. Nothing is drawn unless stderr is a
 terminal. No exception of this module reaches a transfer.
 """
 
@@ -12,25 +12,28 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TextIO, TypeAlias
 
+from pymdc._text import size_text
+
 _INTERVAL = 0.1  # seconds between two drawings
 _BAR = 30  # columns
-_NARROW = 70  # columns; a narrower terminal has no room for bars
-_UNITS = ("B", "KB", "MB", "GB", "TB")
+_NARROWEST_BAR = 5  # columns; where there are fewer, none is drawn
+_LONGEST_NAME = 40  # columns; of a longer one the end is shown
+_AMOUNT = len("100 % 123.4 MB 120 MB/s")
 
 
 class Line:
     """The line of one transfer, of the file *name*, in the display of *progress_bar*."""
 
-    def __init__(self, progress_bar: ProgressBar, name: str) -> None:
+    def __init__(self, progress_bar: ProgressBar, name: str, total: int | None = None) -> None:
         self._progress_bar = progress_bar
-        self.name = "".join(char if char.isprintable() else "?" for char in name)
+        self.name = _shown(name)
         self.done = 0
-        self.total: int | None = None
+        self.total = total
         self._begun = time.monotonic()
 
     def __call__(self, done: int, total: int | None) -> None:
@@ -46,27 +49,35 @@ class Line:
 
     @property
     def amount(self) -> str:
-        """The text after the bar: ``45 % 9.0 MB 96 MB/s``."""
-        percent = "" if self.total is None else f"{100 * self.done // max(1, self.total)} % "
-        seconds = time.monotonic() - self._begun
-        return f"{percent}{_size(self.done)} {_size(self.done / max(seconds, 1e-3))}/s"
+        """The text after the bar: ``45 % 9 MB 96 MB/s``."""
+        percent = ""
+        if self.total is not None:  # which is 0 for an empty file
+            part = 100 if self.done == self.total else 100 * self.done // max(1, self.total)
+            percent = f"{part} % "
+        speed = self.done / max(time.monotonic() - self._begun, 1e-3)
+        return f"{percent}{size_text(self.done)} {size_text(float(f'{speed:.1e}'))}/s"
 
 
 class ProgressBar:
-    """Draws a line for each transfer that is given this object as ``progress``."""
+    """Draws a line for each transfer that is given this object as ``progress``.
 
-    def __init__(self) -> None:
+    The names have one width, which is that of the longest: of *names*, or of those that are drawn.
+    """
+
+    def __init__(self, names: Iterable[str] = (), *, is_drawn: bool = True) -> None:
         self._lock = threading.RLock()
         self._lines: list[Line] = []
         self._display: _Display | None = None
         self._next = 0.0
+        self._is_drawn = is_drawn
+        self._width = max((_columns(_shown(name)) for name in names), default=0)
 
-    def begin(self, name: str) -> Line:
+    def begin(self, name: str, total: int | None = None) -> Line:
         """Return the function to report the progress of a transfer of the file *name*."""
-        line = Line(self, name)
+        line = Line(self, name, total)
         with suppress(Exception), self._lock:
-            if not self._lines:
-                self._display = _open_display()
+            if self._is_drawn and not self._lines:
+                self._display = _open_display(self._width)
             self._lines.append(line)
             self._next = 0.0
             self.draw()
@@ -76,7 +87,7 @@ class ProgressBar:
         """Draw all lines, unless that was done a moment ago."""
         with self._lock:
             if self._display is not None and time.monotonic() >= self._next:
-                self._display.draw(self._lines, None)
+                self._display.draw(self._lines)
                 self._next = time.monotonic() + _INTERVAL
 
     def end(self, line: Line) -> None:
@@ -88,13 +99,21 @@ class ProgressBar:
                 return
             if not self._lines:
                 self._display = None
-            display.draw(self._lines, line if line.done == line.total else None)
+            display.draw(self._lines, ended=line if line.done == line.total else None)
+
+    def print(self, text: str) -> None:
+        """Print *text* to stderr, above the lines."""
+        with self._lock:
+            if self._display is None:
+                print(text, file=sys.stderr, flush=True)
+            else:
+                self._display.draw(self._lines, text=text)
 
     def close(self) -> None:
         """Remove all lines, as Python ends: after Ctrl-C a transfer may still be under way."""
         if self._display is not None and self._lock.acquire(timeout=1):
             with suppress(Exception):
-                self._display.draw([], None)
+                self._display.draw([])
             self._display = None
             self._lock.release()
 
@@ -102,86 +121,118 @@ class ProgressBar:
         return "pymdc.progress_bar"
 
 
-Render: TypeAlias = Callable[[Sequence[Line], int], list[str]]
+Bar: TypeAlias = Callable[[Line, int], str]  # for a number of columns
 
 
 class _Display:
     """Draws lines on *terminal*, with control sequences that every terminal knows.
 
     They are drawn below the cursor, so what others print does not destroy them, and is not
-    destroyed by the next drawing. *render* makes texts of lines, for a number of columns.
+    destroyed by the next drawing.
     """
 
-    def __init__(self, terminal: TextIO, render: Render) -> None:
+    def __init__(self, terminal: TextIO, width: int, bar: Bar | None) -> None:
         self._terminal = terminal
-        self._render = render
+        self._width = width
+        self._bar = bar
 
-    def draw(self, lines: Sequence[Line], ended: Line | None) -> None:
-        """Replace what is after the cursor; *ended* is printed in its line."""
-        size = os.get_terminal_size(self._terminal.fileno())
-        columns = size.columns - 1  # a text in the last one could begin another row
-        last = "" if ended is None else f"\r\x1b[K{self._render([ended], columns)[0]}\n"
-        shown = self._render(lines[: max(1, size.lines - 2)], columns)
+    def draw(
+        self, lines: Sequence[Line], *, ended: Line | None = None, text: str | None = None
+    ) -> None:
+        """Replace what is after the cursor; *ended*, or *text*, is printed in its line."""
+        columns, rows = os.get_terminal_size(self._terminal.fileno())
+        text = self._text(ended, columns) if ended else text
+        above = "" if text is None else f"\r\x1b[K{text}\n"
+        shown = self._texts(lines[: max(1, rows - 2)], columns)
         below = "".join(f"\n\r{text}" for text in shown)
         back = f"\x1b[{len(shown)}A\r" if shown else ""
-        self._terminal.write(f"\x1b[J{last}{below}{back}")
+        self._write(f"\x1b[J{above}{below}{back}")
+
+    def _write(self, text: str) -> None:
+        self._terminal.write(text)
         self._terminal.flush()
 
+    def _text(self, line: Line, columns: int) -> str:
+        [text] = self._texts([line], columns)
+        return text
 
-def _plain(lines: Sequence[Line], columns: int) -> list[str]:
-    return [_fit(line, columns) for line in lines]
+    def _texts(self, lines: Sequence[Line], columns: int) -> list[str]:
+        """Return the texts of *lines*: name, bar if there is room for one, and amount."""
+        columns -= 1  # a text in the last one could begin another row
+        room = max(1, min(_LONGEST_NAME, columns - _AMOUNT - 1))
+        names = [_end_of(line.name, room) for line in lines]
+        width = max([min(self._width, room), *map(_columns, names)], default=0)
+        bar = min(_BAR, columns - width - _AMOUNT - 2)
+        if self._bar is None or bar < _NARROWEST_BAR:
+            rows = zip(lines, names, strict=True)
+            return [_plain(line, name, width, columns) for line, name in rows]
+        return [
+            f"{_padded(name, width)} {self._bar(line, bar)} {line.amount}"
+            for line, name in zip(lines, names, strict=True)
+        ]
 
 
-def _rich(console: Any, lines: Sequence[Line], columns: int) -> list[str]:
-    """Return lines with bars, which rich draws."""
-    from rich import progress_bar, table, text
+class _FinishedLines(_Display):
+    """Prints lines that are complete, on a terminal that cannot draw one again."""
 
-    if columns < _NARROW:
-        return _plain(lines, columns)
-    rows = table.Table.grid(padding=(0, 1))
-    for _ in range(3):
-        rows.add_column(no_wrap=True)
-    for line in lines:
-        # An empty file is complete as well.
-        done, total = (1, 1) if line.done == line.total else (line.done, line.total)
-        bar = progress_bar.ProgressBar(total, done, width=_BAR, animation_time=time.monotonic())
-        rows.add_row(text.Text(line.name, overflow="ellipsis"), bar, line.amount)
+    def draw(
+        self, lines: Sequence[Line], *, ended: Line | None = None, text: str | None = None
+    ) -> None:
+        """Print *ended*, or *text*."""
+        if ended:
+            text = self._text(ended, os.get_terminal_size(self._terminal.fileno()).columns)
+        if text is not None:
+            self._write(f"{text}\n")
+
+
+def _rich_bar(console: Any, line: Line, columns: int) -> str:
+    """Return a bar, which rich draws."""
+    from rich.progress_bar import ProgressBar
+
+    # An empty file is complete as well.
+    done, total = (1, 1) if line.done == line.total else (line.done, line.total)
+    bar = ProgressBar(total, done, width=columns, animation_time=time.monotonic())
     with console.capture() as captured:
-        console.print(rows, width=columns)
-    return str(captured.get()).splitlines()
+        console.print(bar, end="")
+    return str(captured.get())
 
 
-def _open_display() -> _Display | None:
-    """Return a display on stderr, or None if nothing can be drawn there."""
+def _open_display(width: int) -> _Display | None:
+    """Return a display on stderr for names of *width*, or None if that is no terminal."""
     terminal = sys.stderr
-    if terminal is None or not terminal.isatty() or os.environ.get("TERM") == "dumb":
+    if terminal is None or not terminal.isatty():
         return None
+    display = _FinishedLines if os.environ.get("TERM") in ("dumb", "unknown") else _Display
     try:
         from rich.console import Console  # it takes longer to import than pymdc
     except ImportError:
-        return _Display(terminal, _plain)
-    return _Display(terminal, partial(_rich, Console(stderr=True)))
+        return display(terminal, width, None)
+    return display(terminal, width, partial(_rich_bar, Console(stderr=True)))
 
 
-def _fit(line: Line, columns: int) -> str:
-    """Return the name and the amount of *line* in at most *columns*; the name is shortened."""
-    room = columns - len(line.amount) - 1
-    name = line.name
-    while name and _columns(name) > room:
+def _shown(name: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in name)
+
+
+def _plain(line: Line, name: str, width: int, columns: int) -> str:
+    return f"{_padded(name, width)} {line.amount}"[: max(0, columns)]
+
+
+def _end_of(name: str, room: int) -> str:
+    """Return *name*, or as much of its end as *room* columns hold."""
+    if _columns(name) <= room:
+        return name
+    while name and _columns(name) >= room:
         name = name[1:]
-    return f"{name} {line.amount}".strip()[: max(0, columns)]
+    return f"…{name}"
+
+
+def _padded(name: str, width: int) -> str:
+    return name + " " * (width - _columns(name))
 
 
 def _columns(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
-
-
-def _size(size: float) -> str:
-    """Return *size* bytes in units of 1000: ``12 B``, ``1.5 MB``."""
-    unit = 0
-    while size >= 999.5 and unit < len(_UNITS) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{size:.{1 if unit and size < 99.95 else 0}f} {_UNITS[unit]}"
 
 
 progress_bar = ProgressBar()

@@ -9,8 +9,9 @@ from typing import Any
 
 from pymdc._cli.address import Address
 from pymdc._cli.failures import Code, Failure
-from pymdc._cli.output import columns, size_text, time_text
+from pymdc._cli.output import columns, time_text
 from pymdc._cli.session import Session
+from pymdc._text import size_text
 from pymdc.api import Files
 from pymdc.exceptions import unwrap
 

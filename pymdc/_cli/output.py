@@ -13,7 +13,6 @@ from typing import Any
 
 from pymdc._cli.failures import Failure
 
-_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 Record = Mapping[str, Any]
 
 
@@ -64,11 +63,11 @@ class Output:
         return not (self.as_json or self.quiet)
 
     def _print(self, text: str) -> None:
-        if self.print_above:
-            self.print_above(text)
-            return
         with suppress(OSError):  # nobody reads stderr
-            print(text, file=sys.stderr, flush=True)
+            if self.print_above:
+                self.print_above(text)
+            else:
+                print(text, file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
@@ -76,25 +75,6 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(part if part.isprintable() else repr(part)[1:-1] for part in text)
-
-
-def size_text(size: float) -> str:
-    """Return a number of bytes with its unit: ``12.4 MB`` is 12,400,000 bytes."""
-    for unit in _UNITS:
-        if round(size, 1) < 1000 or unit == _UNITS[-1]:
-            break
-        size /= 1000
-    return f"{size:.1f}".removesuffix(".0") + f" {unit}"
-
-
-def quota_text(gigabytes: float | None) -> str:
-    """Return a quota in GB (10^9 bytes); None is no limit."""
-    return "no limit" if gigabytes is None else f"{gigabytes:,.12g} GB"
-
-
-def count_text(number: int, noun: str = "file") -> str:
-    """Return a number of things: ``1 file`` or ``2 files``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def time_text(iso: str | None) -> str:

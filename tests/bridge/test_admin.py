@@ -35,9 +35,10 @@ from plain_client import (
 from processes import MINUTE, ROOT, python
 from terminal import SHELL, Terminal
 
+from pymdc._text import quota_text, size_text
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin.folder import CommandError
-from pymdc.bridge.admin.output import quota_text, size_text, table
+from pymdc.bridge.admin.output import table
 from pymdc.bridge.admin.program import COMMANDS, argument_parser, main
 from pymdc.bridge.logs import printable
 from pymdc.bridge.options import parse
@@ -333,8 +334,8 @@ def test_usage_has_totals_and_each_user(alice: User, bucket: str, admin: Admin) 
         **{"by_user": each},
     }
     text = admin("usage").text
-    assert re.search(r"^files +2, 5\.0 KB$", text, re.MULTILINE)
-    assert re.search(r"^alice@example\.com +2 +2 +5\.0 KB$", text, re.MULTILINE)
+    assert re.search(r"^files +2, 5 KB$", text, re.MULTILINE)
+    assert re.search(r"^alice@example\.com +2 +2 +5 KB$", text, re.MULTILINE)
 
 
 # Vacuum
@@ -520,7 +521,7 @@ def test_text_that_the_terminal_lacks_is_escaped(alice: User, data: Path) -> Non
 
 def test_sizes_have_units() -> None:
     shown = [size_text(size) for size in (0, 999, 1000, 999_949, 999_950, 12_500_000_000, 2e15)]
-    assert shown == ["0 B", "999 B", "1.0 KB", "999.9 KB", "1.0 MB", "12.5 GB", "2000.0 TB"]
+    assert shown == ["0 B", "999 B", "1 KB", "999.9 KB", "1 MB", "12.5 GB", "2 PB"]
     assert [quota_text(quota) for quota in (None, 10, 0.25)] == ["no limit", "10 GB", "0.25 GB"]
 
 

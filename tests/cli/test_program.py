@@ -98,8 +98,8 @@ def test_missing_bucket_or_file_is_3(photos: str, pymdc: Verb) -> None:
     assert pymdc("ls", "my photos:").err.endswith(f"\n  {remedy}\n")
 
 
-def test_what_is_named_twice_is_removed_once(two_photos: list[str], pymdc: Verb) -> None:
-    pymdc(*two_photos)
+def test_what_is_named_twice_is_removed_once(three_files: list[str], pymdc: Verb) -> None:
+    pymdc(*three_files)
     removed = pymdc("rm", "--json", "photos:a.jpg", "photos:*.jpg").records
     assert sorted(record["filename"] for record in removed) == ["a.jpg", "b.jpg"]
     assert len(pymdc("rb", "-y", "--json", "photos", "photos:").records) == 1
@@ -251,22 +251,23 @@ def test_full_stdout_is_told(program: Program) -> None:
 
 
 @pytest.fixture
-def two_photos(photos: str, folder: Path, pymdc: Verb) -> list[str]:
+def three_files(photos: str, folder: Path, pymdc: Verb) -> list[str]:
     (folder / "a.jpg").write_bytes(bytes(1000))
     (folder / "b.jpg").write_bytes(bytes(2000))
-    return ["put", "a.jpg", "b.jpg", "photos:"]
+    (folder / "empty").touch()
+    return ["put", "a.jpg", "b.jpg", "empty", "photos:"]
 
 
 def test_bars_are_drawn_on_a_terminal_alone(
-    two_photos: list[str], pymdc: Verb, tty: Tty, monkeypatch: pytest.MonkeyPatch
+    three_files: list[str], pymdc: Verb, tty: Tty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    assert pymdc(*two_photos, tty=tty).out == "2 files, 3 KB\n"
+    assert pymdc(*three_files, tty=tty).out == "3 files, 3 KB\n"
     drawn = tty.read()
-    for name, size in ("a.jpg", "1 KB"), ("b.jpg", "2 KB"):
+    for name, size in ("a.jpg", "1 KB"), ("b.jpg", "2 KB"), ("empty", "0 B"):
         assert re.search(f"{name} ━+ 100 % {size} [0-9.]+ [KM]?B/s", drawn)
     for quiet in "--no-progress", "--json", "-q":
-        assert pymdc(*two_photos, quiet, tty=tty).code == 0
+        assert pymdc(*three_files, quiet, tty=tty).code == 0
         assert tty.read() == ""
 
 
@@ -278,7 +279,7 @@ def test_bars_fit_the_terminal(
     (folder / f"{'holiday ' * 8}.jpg").write_bytes(bytes(2000))
     (folder / f"{'写真' * 20}.jpg").write_bytes(bytes(3000))
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", str(columns))
+    tty.resize(columns)
     assert pymdc("put", *folder.iterdir(), "photos:", tty=tty).code == 0
     lines = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "\n", tty.read()).splitlines()
     finished = [line for line in lines if re.search(r" 100 % [123] KB [0-9.]+ [KM]?B/s *$", line)]
@@ -288,23 +289,23 @@ def test_bars_fit_the_terminal(
 
 
 def test_colours_are_left_out_if_unwanted(
-    two_photos: list[str], pymdc: Verb, tty: Tty, monkeypatch: pytest.MonkeyPatch
+    three_files: list[str], pymdc: Verb, tty: Tty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    pymdc(*two_photos, tty=tty)
+    pymdc(*three_files, tty=tty)
     assert "\x1b[38;" not in tty.read()
     monkeypatch.delenv("NO_COLOR")
-    pymdc(*two_photos, tty=tty)
+    pymdc(*three_files, tty=tty)
     assert "\x1b[38;" in tty.read()
 
 
-def test_bucket_is_removed_after_a_question(two_photos: list[str], pymdc: Verb, tty: Tty) -> None:
-    pymdc(*two_photos, tty=tty)
+def test_bucket_is_removed_after_a_question(three_files: list[str], pymdc: Verb, tty: Tty) -> None:
+    pymdc(*three_files, tty=tty)
     tty.read()
     tty.type("n")
     assert pymdc("rb", "photos", tty=tty).code == 1
     shown = tty.read()
-    assert "Remove the bucket photos (2 files, 3 KB) for good? [y/N]: " in shown
+    assert "Remove the bucket photos (3 files, 3 KB) for good? [y/N]: " in shown
     assert "nothing was changed" in shown
     tty.send(b"\x04")
     assert pymdc("rb", "photos", tty=tty).code == 130

@@ -103,6 +103,10 @@ class Tty:
         """Send what keys do; it is read when the program asks."""
         os.write(self._master, keys)
 
+    def resize(self, columns: int) -> None:
+        """Give the terminal another width."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+
     def read(self) -> str:
         """Return what was shown since the last time."""
         shown = b""

@@ -8,9 +8,10 @@ from typing import Any
 
 from pymdc import Call
 from pymdc._cli.parallel import each
-from pymdc._cli.progress import Bar, bars
+from pymdc._cli.progress import bars, finish
 from pymdc._cli.sync.plan import Step
 from pymdc._cli.sync.report import Report
+from pymdc._progress_bar import Line
 
 Callback = Callable[[Any], object]
 Progress = Callable[[int, "int | None"], None]
@@ -25,12 +26,12 @@ def transfer(
     steps: Iterable[Step], report: Report, jobs: int, begin: Begin, end: End, failed: Failed
 ) -> None:
     """Begin and end each of *steps*, at most *jobs* at a time; tell *failed* what went wrong."""
-    running: dict[str, Bar] = {}
+    running: dict[str, Line] = {}
     with bars(report.session, report.names) as drawn:
 
         def start(step: Step, callback: Callback) -> Call:
-            bar = running[step.path] = drawn.bar(step.path, step.entry.size)
-            return begin(step, callback, bar.report)
+            bar = running[step.path] = drawn.begin(step.path, step.entry.size)
+            return begin(step, callback, bar)
 
         with closing(each(steps, start, jobs)) as calls:
             for step, answer, error in calls:
@@ -39,9 +40,9 @@ def transfer(
                     end(step, error or answer)
                 except Exception as exception:  # noqa: BLE001  # the other files go on
                     if bar:
-                        bar.remove()
+                        bar.end()
                     failed(step.path, exception)
                     continue
                 if bar:
-                    bar.finish(step.entry.size)
+                    finish(bar, step.entry.size)
                 report.size += step.entry.size

@@ -12,9 +12,10 @@ from pymdc._cli.address import parse_bucket
 from pymdc._cli.failures import Code, Failure
 from pymdc._cli.lookup import Entry, all_buckets, entries, files_of, find_bucket
 from pymdc._cli.options import dry_run, verb, yes
-from pymdc._cli.output import columns, count_text, quota_text, size_text
+from pymdc._cli.output import columns
 from pymdc._cli.questions import confirm
 from pymdc._cli.session import Session
+from pymdc._text import count_text, quota_text, size_text
 from pymdc.exceptions import BridgeError, HTTPError, unwrap
 from pymdc.rest import REST
 

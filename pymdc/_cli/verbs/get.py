@@ -18,10 +18,12 @@ from pymdc._cli.address import Address, parse, parse_file, parse_remote
 from pymdc._cli.failures import Code, Failure, code_of, failure_of
 from pymdc._cli.lookup import Choice, Entry, choice, files_of, find_bucket, find_files
 from pymdc._cli.options import dry_run, filters, jobs, verb
-from pymdc._cli.output import count_text, printable, size_text
+from pymdc._cli.output import printable
 from pymdc._cli.parallel import ENDS_ALL, each
-from pymdc._cli.progress import Bar, Bars, bars
+from pymdc._cli.progress import bars, finish
 from pymdc._cli.session import Session
+from pymdc._progress_bar import Line, ProgressBar
+from pymdc._text import count_text, size_text
 from pymdc.api import Files
 from pymdc.exceptions import unwrap
 
@@ -36,7 +38,7 @@ class _Download:
     entry: Entry
     typed: bool
     path: str = ""
-    bar: Bar | None = None
+    bar: Line | None = None
 
 
 @verb
@@ -124,11 +126,11 @@ def _print(session: Session, downloads: Sequence[_Download], *, dry_run: bool) -
     session.progress = session.progress and not sys.stdout.isatty()
     with bars(session, [it.entry["filename"] for it in downloads]) as drawn:
         for it in downloads:
-            bar = drawn.bar(it.entry["filename"], it.entry["size"])
+            bar = drawn.begin(it.entry["filename"], it.entry["size"])
             target = sys.stdout.buffer
-            unwrap(it.files.download(it.entry["hash"], to=target, progress=bar.report))
+            unwrap(it.files.download(it.entry["hash"], to=target, progress=bar))
             target.flush()
-            bar.finish(it.entry["size"])
+            finish(bar, it.entry["size"])
 
 
 class _Fetching:
@@ -198,13 +200,13 @@ class _Fetching:
 
     def _fetched(self, it: _Download, size: int) -> None:
         assert it.bar
-        it.bar.finish(size)
+        finish(it.bar, size)
         self._sizes.append(size)
         self._session.out.record(it.entry | {"path": it.path, "fetched": True})
 
     def _fail(self, it: _Download, error: Exception) -> Failure:
         if it.bar:
-            it.bar.remove()
+            it.bar.end()
         failure = failure_of(error)
         if it.path and not failure.message.startswith(it.path):
             failure = failure.about(it.entry["filename"])
@@ -215,11 +217,11 @@ class _Fetching:
         return failure
 
 
-def _starter(drawn: Bars) -> Any:
+def _starter(drawn: ProgressBar) -> Any:
     def start(it: _Download, callback: Any) -> Call:
-        it.bar = drawn.bar(it.entry["filename"], it.entry["size"])
+        it.bar = drawn.begin(it.entry["filename"], it.entry["size"])
         call: Call = it.files.download(
-            it.entry["hash"], None, callback, to=it.path, progress=it.bar.report
+            it.entry["hash"], None, callback, to=it.path, progress=it.bar
         )
         return call
 

@@ -10,10 +10,11 @@ import click
 from pymdc._cli import complete
 from pymdc._cli.lookup import Entry, files_of, find_bucket, find_files
 from pymdc._cli.options import verb
-from pymdc._cli.output import columns, size_text, time_text
+from pymdc._cli.output import columns, time_text
 from pymdc._cli.session import Session
 from pymdc._cli.verbs.buckets import usage_of
 from pymdc._cli.verbs.files import parse_listed
+from pymdc._text import size_text
 
 _BYTES = {"size", "stored", "transferred"}
 

@@ -21,10 +21,12 @@ from pymdc._cli.address import Address, parse
 from pymdc._cli.failures import Code, Failure, code_of, failure_of
 from pymdc._cli.lookup import Entry, choice, files_of, find_bucket, named, twins
 from pymdc._cli.options import dry_run, filters, jobs, verb
-from pymdc._cli.output import count_text, printable, size_text
+from pymdc._cli.output import printable
 from pymdc._cli.parallel import ENDS_ALL, each
-from pymdc._cli.progress import Bar, Bars, bars
+from pymdc._cli.progress import bars, finish
 from pymdc._cli.session import Session
+from pymdc._progress_bar import Line, ProgressBar
+from pymdc._text import count_text, size_text
 from pymdc.api import Files
 from pymdc.exceptions import unwrap
 
@@ -41,7 +43,7 @@ class _Upload:
     name: str | None
     size: int | None = None
     problem: Failure | None = None
-    bar: Bar | None = None
+    bar: Line | None = None
 
     @property
     def shown_name(self) -> str:
@@ -184,13 +186,13 @@ class _Sending:
         if self._failures:
             raise Exit(code_of(self._failures, len(self._sizes)))
 
-    def _starter(self, drawn: Bars) -> Any:
+    def _starter(self, drawn: ProgressBar) -> Any:
         def start(upload: _Upload, callback: Any) -> Call:
             if upload.problem:
                 raise upload.problem
-            upload.bar = drawn.bar(upload.shown_name, upload.size)
+            upload.bar = drawn.begin(upload.shown_name, upload.size)
             call: Call = self._files.upload(
-                upload.source, None, callback, name=upload.name, progress=upload.bar.report
+                upload.source, None, callback, name=upload.name, progress=upload.bar
             )
             return call
 
@@ -198,7 +200,7 @@ class _Sending:
 
     def _fail(self, upload: _Upload, error: Exception) -> Failure:
         if upload.bar:
-            upload.bar.remove()
+            upload.bar.end()
         failure = failure_of(error).about(upload.path)
         self._failures.append(failure)
         self._session.out.failure(failure)
@@ -206,7 +208,7 @@ class _Sending:
 
     def _sent(self, upload: _Upload, entry: Entry) -> None:
         assert upload.bar
-        upload.bar.finish(entry["size"])
+        finish(upload.bar, entry["size"])
         self._sizes.append(entry["size"])
         self._session.out.record(entry | {"path": upload.path})
         others = named(self._files, entry["filename"])

@@ -19,6 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pymdc._text import count_text, size_text
 from pymdc.bridge.admin.damage import Damage
 from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.objects import (
@@ -29,7 +30,7 @@ from pymdc.bridge.admin.objects import (
     object_names,
     whole_size,
 )
-from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
+from pymdc.bridge.admin.output import Progress, Report
 from pymdc.bridge.settings import BACKUP_FEW, BACKUP_ROUNDS, BACKUP_SMALL, DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.disk import DiskFullError, lock, private, sync_file, sync_folder
 from pymdc.bridge.storage.objects import ObjectStore

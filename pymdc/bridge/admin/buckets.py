@@ -6,9 +6,10 @@ import shutil
 
 import sqlalchemy as sa
 
+from pymdc._text import quota_text, size_text
 from pymdc.bridge.admin.folder import CommandError, DataFolder
 from pymdc.bridge.admin.lists import bucket_rows, find_user, month, user_rows
-from pymdc.bridge.admin.output import Report, quota_text, size_text, table, time_text
+from pymdc.bridge.admin.output import Report, table, time_text
 from pymdc.bridge.context import iso_time
 from pymdc.bridge.js_number import json_number
 from pymdc.bridge.settings import DATABASE

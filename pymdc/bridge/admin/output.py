@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from pymdc._text import size_text
 from pymdc.bridge.logs import printable
-
-_UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 @dataclass(frozen=True)
@@ -66,26 +65,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         ).rstrip()
         for row in cells
     )
-
-
-def size_text(size: float) -> str:
-    """Return a number of bytes with its unit: ``12.5 GB`` is 12,500,000,000 bytes."""
-    for unit in _UNITS:
-        digits = 0 if unit == "B" else 1
-        if round(size, digits) < 1000 or unit == _UNITS[-1]:
-            break
-        size /= 1000
-    return f"{size:.{digits}f} {unit}"
-
-
-def quota_text(gigabytes: float | None, none: str = "no limit") -> str:
-    """Return a quota in GB, or *none*."""
-    return none if gigabytes is None else f"{gigabytes:.12g} GB"
-
-
-def count_text(number: int, noun: str) -> str:
-    """Return a number of things, ``1 file`` or ``2 files``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def time_text(milliseconds: int) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pymdc._text import count_text, size_text
 from pymdc.bridge.admin.backup import BACKUP_LOCK
 from pymdc.bridge.admin.damage import Damage
 from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.objects import copy_objects, shard_pages, whole_size
-from pymdc.bridge.admin.output import Progress, Report, count_text, size_text
+from pymdc.bridge.admin.output import Progress, Report
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.disk import (
     DiskFullError,

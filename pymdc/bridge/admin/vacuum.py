@@ -6,9 +6,10 @@ import sqlite3
 import time
 from contextlib import closing
 
+from pymdc._text import size_text
 from pymdc.bridge.admin.buckets import database_size
 from pymdc.bridge.admin.folder import DataFolder
-from pymdc.bridge.admin.output import Report, size_text
+from pymdc.bridge.admin.output import Report
 from pymdc.bridge.settings import BUSY_SECONDS, DATABASE, VACUUM_PAUSE, VACUUM_TRIES
 
 
