@@ -52,7 +52,7 @@ def frame(opcode: Opcode, data: bytes) -> bytes:
 @pytest.mark.parametrize("size", [1, 60_000], ids=["small", "large"])
 def test_client_that_reads_no_answers_is_disconnected(bridge: Bridge, size: int) -> None:
     ended = select.poll()
-    requests = 1000 * head("GET /x") if size == 1 else head("GET /" + size * "x")
+    requests = 1000 * head("GET /") if size == 1 else head("GET /" + size * "x")
     with connect(bridge) as wire:
         assert fill(wire, requests) < 20 * MiB, "more than the buffers of the sockets"
         ended.register(wire, 0)  # its end is reported, whatever there is to read
