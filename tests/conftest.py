@@ -25,13 +25,6 @@ settings.PASSWORD_COST["n"] = 2
 _numbers = itertools.count(1)
 
 
-def pytest_collection_finish() -> None:
-    # What the tests themselves are made of lasts to the end: each later collection, of which some
-    # tests make their own, need not visit it.
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(params=MODES)
 def ask(request: pytest.FixtureRequest) -> Ask:
     """Call a method without a callback, then with one, and return its value."""
@@ -75,7 +68,6 @@ def bucket(account: Account) -> pymdc.api.Bucket:
 @pytest.fixture
 def no_collection() -> Iterator[None]:
     """Switch off the garbage collector: its finalizers need frames that deep recursion has used."""
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
