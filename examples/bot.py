@@ -37,7 +37,7 @@ class Bot:
             note = bytearray(rest.encode())
             self.files.upload(note, callback=self.later(self.kept), name="note.txt")
         elif command == "!notes":
-            self.files.list(self.later(lambda entries: self.say(f"{len(entries)} notes")))
+            self.files.list(self.later(lambda entries: self.say(f"notes: {len(entries)}")))
         elif command == "!read" and rest.isdecimal():
             self.files.list(self.later(lambda entries: self.read(entries, int(rest))))
         else:
@@ -79,7 +79,7 @@ async def serve(files: pymdc.api.Files, port: int) -> asyncio.Server:
 CONVERSATION = [
     ("hello", HELP),
     ("!keep Buy milk", "kept, 8 bytes"),
-    ("!notes", "1 notes"),
+    ("!notes", "notes: 1"),
     ("!read 1", "Buy milk"),
     ("!read 7", "there is no note 7"),
 ]
