@@ -140,7 +140,7 @@ class _Display:
         self, lines: Sequence[Line], *, ended: Line | None = None, text: str | None = None
     ) -> None:
         """Replace what is after the cursor; *ended*, or *text*, is printed in its line."""
-        columns, rows = os.get_terminal_size(self._terminal.fileno())
+        columns, rows = _size(self._terminal)
         text = self._text(ended, columns) if ended else text
         above = "" if text is None else f"\r\x1b[K{text}\n"
         shown = self._texts(lines[: max(1, rows - 2)], columns)
@@ -180,9 +180,16 @@ class _FinishedLines(_Display):
     ) -> None:
         """Print *ended*, or *text*."""
         if ended:
-            text = self._text(ended, os.get_terminal_size(self._terminal.fileno()).columns)
+            columns, _ = _size(self._terminal)
+            text = self._text(ended, columns)
         if text is not None:
             self._write(f"{text}\n")
+
+
+def _size(terminal: TextIO) -> tuple[int, int]:
+    """Return the columns and rows of *terminal*; one that was told no size says 0."""
+    columns, rows = os.get_terminal_size(terminal.fileno())
+    return columns or 80, rows or 24
 
 
 def _rich_bar(console: Any, line: Line, columns: int) -> str:
