@@ -146,12 +146,15 @@ def _await_activation(session: Session, user: Users) -> None:
     if not sys.stdin.isatty():
         remedy = "open the link in the mail, then run the same command again"
         raise Failure("the account is not activated yet", Code.SIGN_IN, remedy)
-    click.echo("Open the link, or paste it here: ", nl=False, err=True)
     line: str | None = None
-    while _refusal(user) == _WAITS:
-        line = _line_within(_POLL)
-        if line is not None:
-            _activate(user, line.strip())
+    try:
+        click.echo("Open the link, or paste it here: ", nl=False, err=True)
+        while _refusal(user) == _WAITS:
+            line = _line_within(_POLL)
+            if line is not None:
+                _activate(user, line.strip())
+    except KeyboardInterrupt:
+        raise click.Abort from None  # which ends the line of the question
     if line is None:  # nothing was typed after the question
         click.echo(err=True)
     session.out.note("Activated.")
