@@ -414,6 +414,18 @@ def test_doctor_finds_nothing_wrong(pymdc: Verb) -> None:
     assert {*states.values()} == {"ok"}
 
 
+def test_doctor_looks_at_a_bridge_before_anybody_signs_in(bridge: Bridge, pymdc: Verb) -> None:
+    done = pymdc("doctor", bridge.endpoint, "--json")
+    assert done.code == 0
+    checks = [record["check"] for record in done.records]
+    assert checks == ["proxy", "bridge", "tls", "clock", "signing"]
+    away = "http://127.0.0.1:1"
+    failed = pymdc("login", away, "--email", "you@example.com", stdin="a good password\n")
+    assert failed.code == 5
+    assert failed.err.endswith(f"\n  pymdc doctor {away} looks for the reason\n")
+    assert pymdc("doctor", away).code == 5
+
+
 def test_doctor_says_what_is_wrong(
     signed_in: Account, bridge: Bridge, pymdc: Verb, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,14 +14,14 @@ import click
 
 from pymdc import ECDSA
 from pymdc._cli import profile
-from pymdc._cli.failures import Code, Failure
+from pymdc._cli.failures import Code, Failure, failure_of
 from pymdc._cli.options import verb, yes
 from pymdc._cli.output import printable
 from pymdc._cli.profile import Profile
 from pymdc._cli.questions import confirm
 from pymdc._cli.session import Session, connect
 from pymdc.api import Keys, Users
-from pymdc.exceptions import BridgeError, unwrap
+from pymdc.exceptions import BridgeError, HTTPError, NetworkError, unwrap
 
 _POLL = 2.0  # seconds
 _TOKEN = re.compile(r"(?:^|/)([0-9a-f]{64})(?:\?.*)?$")
@@ -48,7 +48,10 @@ def login(
     endpoint = connect(_url(url, before)).endpoint
     _check_replaced(before, name, endpoint, yes=yes)
     user = _user(email or (before.email if before and not url else ""))
-    _sign_in(session, user, invitation)
+    try:
+        _sign_in(session, user, invitation)
+    except (NetworkError, HTTPError) as error:
+        raise _away(error, endpoint) from None
     path = _make_key(user, name, endpoint)
     if before and before.private_key and before.endpoint == endpoint:
         _remove_key(user, before)
@@ -105,6 +108,13 @@ def _sign_in(session: Session, user: Users, invitation: str | None) -> None:
         _await_activation(session, user)
     elif state:
         raise BridgeError({"error": state})
+
+
+def _away(error: Exception, endpoint: str) -> Failure:
+    """Return a failure that names the bridge to look at: it is in no profile yet."""
+    failure = failure_of(error)
+    remedy = failure.remedy.replace("pymdc doctor", f"pymdc doctor {endpoint}")
+    return Failure(failure.message, failure.code, remedy)
 
 
 def _refusal(user: Users) -> str:
