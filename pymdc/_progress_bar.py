@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ _INTERVAL = 0.1  # seconds between two drawings
 _BAR = 30  # columns
 _NARROWEST_BAR = 5  # columns; where there are fewer, none is drawn
 _LONGEST_NAME = 40  # columns; of a longer one the end is shown
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _AMOUNT = len("100 % 123.4 MB 120 MB/s")
 
 
@@ -193,7 +195,7 @@ def _size(terminal: TextIO) -> tuple[int, int]:
 
 
 def _rich_bar(console: Any, line: Line, columns: int) -> str:
-    """Return a bar, which rich draws."""
+    """Return a bar, which rich draws; without colours rich leaves out the part to be done."""
     from rich.progress_bar import ProgressBar
 
     # An empty file is complete as well.
@@ -201,7 +203,8 @@ def _rich_bar(console: Any, line: Line, columns: int) -> str:
     bar = ProgressBar(total, done, width=columns, animation_time=time.monotonic())
     with console.capture() as captured:
         console.print(bar, end="")
-    return str(captured.get())
+    drawn = str(captured.get())
+    return drawn + " " * (columns - len(_COLOUR.sub("", drawn)))
 
 
 def _open_display(width: int) -> _Display | None:
@@ -239,7 +242,8 @@ def _padded(name: str, width: int) -> str:
 
 
 def _columns(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+    alone = (char for char in text if not unicodedata.combining(char))
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in alone)
 
 
 progress_bar = ProgressBar()
