@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ _INTERVAL = 0.1  # seconds between two drawings
 _BAR = 30  # columns
 _NARROWEST_BAR = 5  # columns; where there are fewer, none is drawn
 _LONGEST_NAME = 40  # columns; of a longer one the end is shown
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _AMOUNT = len("100 % 123.4 MB 120 MB/s")
 
 
@@ -140,7 +142,7 @@ class _Display:
         self, lines: Sequence[Line], *, ended: Line | None = None, text: str | None = None
     ) -> None:
         """Replace what is after the cursor; *ended*, or *text*, is printed in its line."""
-        columns, rows = os.get_terminal_size(self._terminal.fileno())
+        columns, rows = _size(self._terminal)
         text = self._text(ended, columns) if ended else text
         above = "" if text is None else f"\r\x1b[K{text}\n"
         shown = self._texts(lines[: max(1, rows - 2)], columns)
@@ -180,13 +182,20 @@ class _FinishedLines(_Display):
     ) -> None:
         """Print *ended*, or *text*."""
         if ended:
-            text = self._text(ended, os.get_terminal_size(self._terminal.fileno()).columns)
+            columns, _ = _size(self._terminal)
+            text = self._text(ended, columns)
         if text is not None:
             self._write(f"{text}\n")
 
 
+def _size(terminal: TextIO) -> tuple[int, int]:
+    """Return the columns and rows of *terminal*; one that was told no size says 0."""
+    columns, rows = os.get_terminal_size(terminal.fileno())
+    return columns or 80, rows or 24
+
+
 def _rich_bar(console: Any, line: Line, columns: int) -> str:
-    """Return a bar, which rich draws."""
+    """Return a bar, which rich draws; without colours rich leaves out the part to be done."""
     from rich.progress_bar import ProgressBar
 
     # An empty file is complete as well.
@@ -194,7 +203,8 @@ def _rich_bar(console: Any, line: Line, columns: int) -> str:
     bar = ProgressBar(total, done, width=columns, animation_time=time.monotonic())
     with console.capture() as captured:
         console.print(bar, end="")
-    return str(captured.get())
+    drawn = str(captured.get())
+    return drawn + " " * (columns - len(_COLOUR.sub("", drawn)))
 
 
 def _open_display(width: int) -> _Display | None:
@@ -232,7 +242,8 @@ def _padded(name: str, width: int) -> str:
 
 
 def _columns(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+    alone = (char for char in text if not unicodedata.combining(char))
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in alone)
 
 
 progress_bar = ProgressBar()

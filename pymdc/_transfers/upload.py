@@ -167,11 +167,12 @@ class _Form(NamedTuple):
 
 
 def _file_name(name: str) -> str:
-    """Return the parameters that tell *name*: a second one if a header cannot hold it."""
-    told = f'filename="{_quoted(name)}"'
-    if re.search(r"[\r\n]", name):
-        told += f"; filename*=UTF-8''{quote(name, safe='', errors='surrogateescape')}"  # RFC 5987
-    return told
+    """Return the parameter for *name*, and a second, encoded one if *name* has line breaks."""
+    plain = f'filename="{_quoted(name)}"'
+    if not re.search(r"[\r\n]", name):
+        return plain
+    encoded = quote(name, safe="", errors="surrogateescape")
+    return f"{plain}; filename*=UTF-8''{encoded}"  # RFC 5987
 
 
 def _quoted(name: str) -> str:

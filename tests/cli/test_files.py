@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import Program, Verb
 
-from pymdc.testing import Account
+from pymdc.testing import Account, TestBridge
 
 
 @pytest.fixture
@@ -88,6 +88,16 @@ def test_name_of_two_files_lists_their_hashes(folder: Path, pymdc: Verb) -> None
     assert "is the name of another file too" in clash.err
     assert pymdc("put", "--replace", "a.txt", "photos:").err == ""
     assert pymdc("cat", "photos:a.txt").out == "other"
+
+
+def test_file_whose_twins_cannot_be_looked_for_counts_as_sent(
+    photos: str, folder: Path, bridge: TestBridge, pymdc: Verb
+) -> None:
+    (folder / "a.txt").write_text("a")
+    bridge.fail(403, route="GET /buckets/{id}/files")
+    done = pymdc("put", "a.txt", "photos:")
+    assert (done.code, done.out) == (1, "1 file, 1 B\n")
+    assert done.err == "pymdc: a.txt: the bridge refused: Failed by bridge.fail(403)\n"
 
 
 @pytest.mark.usefixtures("two")

@@ -271,7 +271,7 @@ def test_bars_are_drawn_on_a_terminal_alone(
         assert tty.read() == ""
 
 
-@pytest.mark.parametrize("columns", [30, 60, 80])
+@pytest.mark.parametrize("columns", [0, 30, 60, 80])  # 0 is that of a terminal without a size
 def test_bars_fit_the_terminal(
     photos: str, folder: Path, pymdc: Verb, tty: Tty, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
@@ -285,7 +285,7 @@ def test_bars_fit_the_terminal(
     finished = [line for line in lines if re.search(r" 100 % [123] KB [0-9.]+ [KM]?B/s *$", line)]
     assert {line.split(" 100 %")[0].rstrip(" ━")[-4:] for line in finished} == {".jpg"}
     assert len(finished) >= 3
-    assert {cell_len(line) <= columns for line in lines} == {True}
+    assert {cell_len(line) <= (columns or 80) for line in lines} == {True}
 
 
 def test_colours_are_left_out_if_unwanted(
@@ -412,6 +412,18 @@ def test_doctor_finds_nothing_wrong(pymdc: Verb) -> None:
         *("profile", "sign-in", "proxy", "bridge", "tls", "clock", "key", "signing")
     }
     assert {*states.values()} == {"ok"}
+
+
+def test_doctor_looks_at_a_bridge_before_anybody_signs_in(bridge: Bridge, pymdc: Verb) -> None:
+    done = pymdc("doctor", bridge.endpoint, "--json")
+    assert done.code == 0
+    checks = [record["check"] for record in done.records]
+    assert checks == ["proxy", "bridge", "tls", "clock", "signing"]
+    away = "http://127.0.0.1:1"
+    failed = pymdc("login", away, "--email", "you@example.com", stdin="a good password\n")
+    assert failed.code == 5
+    assert failed.err.endswith(f"\n  pymdc doctor {away} looks for the reason\n")
+    assert pymdc("doctor", away).code == 5
 
 
 def test_doctor_says_what_is_wrong(

@@ -96,7 +96,7 @@ def test_files_that_could_not_be_read_stay_in_the_bucket(
     errors = (folder.parent / "errors").read_text()
     assert "a changed while it was read" in errors
     assert "b: No such file or directory" in errors
-    assert forked.printed == ["0 sent, 0 unchanged, 0 removed, 0 B\n"]
+    assert forked.printed == ["0 sent, 0 unchanged, 0 removed, 0 B; 2 failed\n"]
     assert pymdc("sync", "photos:", "back").code == 0
     assert content(folder / "back") == {"a": "1", "b": "22", "gone": "gone"}
 

@@ -168,7 +168,7 @@ def test_content_that_is_gone_is_told_and_sent_again(
     assert pymdc("rm", "photos:a").code == 0
     done = pymdc("sync", "photos:", "back")
     assert done.err == "pymdc: a: its content is not in the bucket any more\n"
-    assert done.out == "1 fetched, 0 unchanged, 0 removed, 2 B\n"
+    assert done.out == "1 fetched, 0 unchanged, 0 removed, 2 B; 1 failed\n"
     assert pymdc("sync", "docs", "photos:").out.startswith("1 sent, 1 unchanged")
     assert pymdc("sync", "photos:", "back").out.startswith("1 fetched, 1 unchanged")
 
@@ -197,4 +197,5 @@ def test_copy_of_the_manifest_is_not_sent(files: Files, folder: Path, pymdc: Ver
             "nothing is removed, since not everything could be sent",
         ],
     )
+    assert done.out == "0 sent, 1 unchanged, 0 removed, 0 B; 1 failed\n"
     assert [entry["filename"] for entry in files.list(name=NAME)] == [NAME]

@@ -80,6 +80,23 @@ def test_each_transfer_has_a_line_and_only_complete_ones_stay(
     assert bool(COLOUR.search(screen.raw)) == (kind == "rich" and not environment)
 
 
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}], ids=["colour", "NO_COLOR"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_amounts_stand_in_one_column(kind: str, environment: dict[str, str]) -> None:
+    script = """
+lines = [pymdc.progress_bar.begin(name) for name in ("blau.jpg", "gru\u0308n.jpg", "rot.jpg")]
+for line, done in zip(lines, (10, 50, 90)):
+    line(done, 100)
+pymdc.progress_bar._next = 0
+line(90, 100)
+sys.__stdin__.readline()
+"""
+    with Screen(program(kind, script), environment) as screen:
+        rows = screen.until(holds("10 %", "50 %", "90 %"))
+        screen.press(b"\n")
+    assert len({row.index(" %") for row in rows}) == 1
+
+
 @pytest.mark.parametrize("columns", [1, 8, 30])
 @pytest.mark.parametrize("kind", KINDS)
 def test_narrow_terminal_shows_the_end_of_what_fits(kind: str, columns: int) -> None:

@@ -86,7 +86,7 @@ class Report:
 
     def end(self) -> Code:
         """Tell the counts; return the exit code."""
-        moved, removed = len(self.moved), len(self.removed)
+        moved, removed, failed = len(self.moved), len(self.removed), len(self.failures)
         if self.out.as_json:
             counts = {"unchanged": self.unchanged, "removed": removed, "bytes": self.size}
             self.out.record({self.done: moved} | counts | {"done": self.real})
@@ -94,6 +94,7 @@ class Report:
             self.out.summary(
                 f"{moved:,} {self.done}, {self.unchanged:,} unchanged,"
                 f" {removed:,} removed, {size_text(self.size)}"
+                + (f"; {failed:,} failed" if failed else "")
             )
         else:
             self.out.summary(f"{moved:,} to {self.verb}, {removed:,} to remove")

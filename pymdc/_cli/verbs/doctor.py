@@ -12,13 +12,14 @@ from importlib.util import find_spec
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import click
 from click.exceptions import Exit
 
 from pymdc._cli import profile
 from pymdc._cli.failures import Code, failure_of
 from pymdc._cli.options import verb
 from pymdc._cli.output import printable
-from pymdc._cli.session import Session
+from pymdc._cli.session import Session, connect
 from pymdc.exceptions import CertificateError, HTTPError, unwrap
 from pymdc.rest import REST
 
@@ -38,14 +39,18 @@ class Finding(NamedTuple):
 
 
 @verb
-def doctor(session: Session) -> None:
+@click.argument("url", required=False)
+def doctor(session: Session, url: str | None) -> None:
     """Look for what keeps the other verbs from working.
 
-    Checks the profile, the bridge, the clock, the key, proxies and signing.
+    Checks the profile, the bridge, the clock, the key, proxies and signing. With URL, checks what
+    login needs to reach the bridge there.
     """
     failed: dict[str, Code] = {}
+    if url:
+        session.endpoint = connect(url).endpoint
     for name, check in CHECKS.items():
-        if failed.keys() & NEEDED.get(name, set()):
+        if (url and name in OF_PROFILE) or failed.keys() & NEEDED.get(name, set()):
             continue
         for finding in _findings(check, session):
             record = {"check": name, "state": finding.state, "text": finding.text}
@@ -181,6 +186,7 @@ CHECKS: dict[str, Callable[[Session], Iterator[Finding]]] = {
     "key": _key,
     "signing": _signing,
 }
+OF_PROFILE = {"profile", "sign-in", "key"}
 # A check is left out if one that it needs has failed.
 NEEDED = {
     "proxy": {"sign-in"},

@@ -14,14 +14,14 @@ import click
 
 from pymdc import ECDSA
 from pymdc._cli import profile
-from pymdc._cli.failures import Code, Failure
+from pymdc._cli.failures import Code, Failure, failure_of
 from pymdc._cli.options import verb, yes
 from pymdc._cli.output import printable
 from pymdc._cli.profile import Profile
 from pymdc._cli.questions import confirm
 from pymdc._cli.session import Session, connect
 from pymdc.api import Keys, Users
-from pymdc.exceptions import BridgeError, unwrap
+from pymdc.exceptions import BridgeError, HTTPError, NetworkError, unwrap
 
 _POLL = 2.0  # seconds
 _TOKEN = re.compile(r"(?:^|/)([0-9a-f]{64})(?:\?.*)?$")
@@ -48,7 +48,10 @@ def login(
     endpoint = connect(_url(url, before)).endpoint
     _check_replaced(before, name, endpoint, yes=yes)
     user = _user(email or (before.email if before and not url else ""))
-    _sign_in(session, user, invitation)
+    try:
+        _sign_in(session, user, invitation)
+    except (NetworkError, HTTPError) as error:
+        raise _away(error, endpoint) from None
     path = _make_key(user, name, endpoint)
     if before and before.private_key and before.endpoint == endpoint:
         _remove_key(user, before)
@@ -107,6 +110,13 @@ def _sign_in(session: Session, user: Users, invitation: str | None) -> None:
         raise BridgeError({"error": state})
 
 
+def _away(error: Exception, endpoint: str) -> Failure:
+    """Return a failure that names the bridge to look at: it is in no profile yet."""
+    failure = failure_of(error)
+    remedy = failure.remedy.replace("pymdc doctor", f"pymdc doctor {endpoint}")
+    return Failure(failure.message, failure.code, remedy)
+
+
 def _refusal(user: Users) -> str:
     """Return why the bridge does not accept the user, or '' if it does."""
     return _refusal_of(Keys(user).list)
@@ -146,12 +156,15 @@ def _await_activation(session: Session, user: Users) -> None:
     if not sys.stdin.isatty():
         remedy = "open the link in the mail, then run the same command again"
         raise Failure("the account is not activated yet", Code.SIGN_IN, remedy)
-    click.echo("Open the link, or paste it here: ", nl=False, err=True)
     line: str | None = None
-    while _refusal(user) == _WAITS:
-        line = _line_within(_POLL)
-        if line is not None:
-            _activate(user, line.strip())
+    try:
+        click.echo("Open the link, or paste it here: ", nl=False, err=True)
+        while _refusal(user) == _WAITS:
+            line = _line_within(_POLL)
+            if line is not None:
+                _activate(user, line.strip())
+    except KeyboardInterrupt:
+        raise click.Abort from None  # which ends the line of the question
     if line is None:  # nothing was typed after the question
         click.echo(err=True)
     session.out.note("Activated.")

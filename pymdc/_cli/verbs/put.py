@@ -171,10 +171,13 @@ class _Sending:
         with bars(self._session, [upload.shown_name for upload in uploads]) as drawn:
             with closing(each(uploads, self._starter(drawn), jobs)) as calls:
                 for upload, entry, error in calls:
-                    if error is None:
+                    try:
+                        if error:
+                            raise error
                         self._sent(upload, entry)
-                    elif self._fail(upload, error).code in ENDS_ALL:
-                        break
+                    except Exception as exception:  # noqa: BLE001  # the other files go on
+                        if self._fail(upload, exception).code in ENDS_ALL:
+                            break
         self._missing = len(uploads) - len(self._sizes)
 
     def end(self) -> None:
