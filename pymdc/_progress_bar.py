@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TextIO, TypeAlias
 
-from pymdc._text import size_text
+from pymdc._text import printable, size_text
 
 _INTERVAL = 0.1  # seconds between two drawings
 _BAR = 30  # columns
@@ -33,7 +33,7 @@ class Line:
 
     def __init__(self, progress_bar: ProgressBar, name: str, total: int | None = None) -> None:
         self._progress_bar = progress_bar
-        self.name = _shown(name)
+        self.name = printable(name)
         self.done = 0
         self.total = total
         self._begun = time.monotonic()
@@ -72,7 +72,7 @@ class ProgressBar:
         self._display: _Display | None = None
         self._next = 0.0
         self._is_drawn = is_drawn
-        self._width = max((_columns(_shown(name)) for name in names), default=0)
+        self._width = max((_columns(printable(name)) for name in names), default=0)
 
     def begin(self, name: str, total: int | None = None) -> Line:
         """Return the function to report the progress of a transfer of the file *name*."""
@@ -218,10 +218,6 @@ def _open_display(width: int) -> _Display | None:
     except ImportError:
         return display(terminal, width, None)
     return display(terminal, width, partial(_rich_bar, Console(stderr=True)))
-
-
-def _shown(name: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in name)
 
 
 def _plain(line: Line, name: str, width: int, columns: int) -> str:

@@ -1,8 +1,15 @@
-"""Sizes and numbers as people read them."""
+"""Texts, sizes and numbers as people read them."""
 
 from __future__ import annotations
 
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+
+
+def printable(text: str) -> str:
+    """Return *text* with escapes for what would begin a line, steer a terminal, or not be seen."""
+    if text.isprintable():
+        return text
+    return "".join(part if part.isprintable() else repr(part)[1:-1] for part in text)
 
 
 def size_text(size: float) -> str:

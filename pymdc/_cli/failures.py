@@ -44,6 +44,7 @@ class Failure(Exception):
 
 
 _SIGN_IN = "sign in again: pymdc login"
+_OTHER_KEY = "give PYMDC_PRIVATE_KEY another key, or unset it and sign in: pymdc login"
 _CLOCK = "is the clock right? pymdc doctor compares it with the bridge's"
 _DOCTOR = "pymdc doctor looks for the reason"
 _AUTHORITY = "export SSL_CERT_FILE=FILE.pem trusts the authorities in that file"
@@ -68,6 +69,8 @@ def failure_of(error: Exception) -> Failure:
         return error
     if isinstance(error, BridgeError):
         code, remedy = _REFUSALS.get(error.message, (Code.FAILED, ""))
+        if remedy == _SIGN_IN and os.environ.get("PYMDC_PRIVATE_KEY"):
+            remedy = _OTHER_KEY
         return Failure(f"the bridge refused: {error.message}", code, remedy)
     if isinstance(error, IntegrityError):
         return Failure(str(error), Code.INTEGRITY, "nothing was written; try again")

@@ -12,6 +12,7 @@ from io import TextIOWrapper
 from typing import Any
 
 from pymdc._cli.failures import Failure
+from pymdc._text import printable
 
 Record = Mapping[str, Any]
 
@@ -68,13 +69,6 @@ class Output:
                 self.print_above(text)
             else:
                 print(text, file=sys.stderr, flush=True)
-
-
-def printable(text: str) -> str:
-    """Return *text* with escapes for what a terminal would act on, or would not show."""
-    if text.isprintable():
-        return text
-    return "".join(part if part.isprintable() else repr(part)[1:-1] for part in text)
 
 
 def time_text(iso: str | None) -> str:

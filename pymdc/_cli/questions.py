@@ -7,7 +7,7 @@ import sys
 import click
 
 from pymdc._cli.failures import Failure
-from pymdc._cli.output import printable
+from pymdc._text import printable
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any, TextIO
 
+from pymdc._text import printable
 from pymdc.bridge.errors import DamagedDatabaseError
 from pymdc.bridge.settings import LAST_LINES_SECONDS, LOG_SECONDS, MAX_LOGGED, MAX_UNREAD
 
@@ -224,16 +225,6 @@ def configure(level: str, style: str) -> None:
     handler.setFormatter(FORMATTERS[style]())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("pymdc.bridge").setLevel(level.upper())
-
-
-def printable(text: str) -> str:
-    """Return *text* with each character escaped that would begin a line or steer a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
 
 
 def log_damage(fault: str) -> None:

@@ -35,12 +35,11 @@ from plain_client import (
 from processes import MINUTE, ROOT, python
 from terminal import SHELL, Terminal
 
-from pymdc._text import quota_text, size_text
+from pymdc._text import printable, quota_text, size_text
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin.folder import CommandError
 from pymdc.bridge.admin.output import table
 from pymdc.bridge.admin.program import COMMANDS, argument_parser, main
-from pymdc.bridge.logs import printable
 from pymdc.bridge.options import parse
 
 PAGE = (ROOT / "docs" / "running-a-bridge.rst").read_text("utf-8")

@@ -113,7 +113,9 @@ def test_who_has_not_signed_in_gets_4(pymdc: Verb) -> None:
 def test_unknown_key_gets_4(bridge: Bridge, pymdc: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYMDC_ENDPOINT", bridge.endpoint)
     monkeypatch.setenv("PYMDC_PRIVATE_KEY", ECDSA().get_private_key())
-    assert pymdc("ls").code == 4
+    unknown = pymdc("ls")
+    assert unknown.code == 4
+    assert "give PYMDC_PRIVATE_KEY another key" in unknown.err
     monkeypatch.setenv("PYMDC_PRIVATE_KEY", "no key")
     assert pymdc("ls").code == 4
     monkeypatch.setenv("PYMDC_ENDPOINT", "")

@@ -65,7 +65,7 @@ def test_each_transfer_has_a_line_and_only_complete_ones_stay(
 ) -> None:
     script = program(kind, LINES, names=["photo.jpg", "[red]\x1b[31m.txt", "rest"])
     with Screen(script, environment) as screen:
-        screen.until(holds("photo.jpg", "[red]?[31m.txt", "rest"))
+        screen.until(holds("photo.jpg", r"[red]\x1b[31m.txt", "rest"))
         screen.press(b"\n")
         rows = screen.until(lambda rows: "100 %" in str(rows) and "[red]" not in str(rows))
         assert holds("100 % 1 MB", "rest")(rows)

@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from pymdc._cli.failures import Failure
-from pymdc._cli.output import Output, printable
+from pymdc._cli.output import Output
 from pymdc._cli.questions import confirm
 from pymdc._cli.sync.scan import Filter
-from pymdc._text import count_text, size_text
+from pymdc._text import count_text, printable, size_text
 
 _SHOWN = 20  # lines before the question
 

@@ -7,12 +7,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from pymdc._cli.failures import Code, Failure, code_of, failure_of
-from pymdc._cli.output import Output, printable
+from pymdc._cli.output import Output
 from pymdc._cli.parallel import ENDS_ALL
 from pymdc._cli.session import Session
 from pymdc._cli.sync.plan import Step
 from pymdc._cli.sync.scan import Scan
-from pymdc._text import size_text
+from pymdc._text import printable, size_text
 
 
 @dataclass

@@ -10,8 +10,8 @@ from pymdc import ECDSA
 from pymdc._cli import profile
 from pymdc._cli.failures import Code, Failure, failure_of
 from pymdc._cli.options import dry_run, verb
-from pymdc._cli.output import printable
 from pymdc._cli.session import Session
+from pymdc._text import printable
 from pymdc.exceptions import BridgeError, NetworkError, unwrap
 
 _GONE = "Public key not registered", "Public key was not found"

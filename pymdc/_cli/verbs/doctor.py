@@ -18,8 +18,8 @@ from click.exceptions import Exit
 from pymdc._cli import profile
 from pymdc._cli.failures import Code, failure_of
 from pymdc._cli.options import verb
-from pymdc._cli.output import printable
 from pymdc._cli.session import Session, connect
+from pymdc._text import printable
 from pymdc.exceptions import CertificateError, HTTPError, unwrap
 from pymdc.rest import REST
 

@@ -25,10 +25,10 @@ from pymdc._cli.lookup import (
     find_files,
 )
 from pymdc._cli.options import dry_run, filters, jobs, verb
-from pymdc._cli.output import columns, printable, time_text
+from pymdc._cli.output import columns, time_text
 from pymdc._cli.parallel import ENDS_ALL, each
 from pymdc._cli.session import Session
-from pymdc._text import size_text
+from pymdc._text import printable, size_text
 from pymdc.api import Files
 from pymdc.exceptions import unwrap
 

@@ -18,12 +18,11 @@ from pymdc._cli.address import Address, parse, parse_file, parse_remote
 from pymdc._cli.failures import Code, Failure, code_of, failure_of
 from pymdc._cli.lookup import Choice, Entry, choice, files_of, find_bucket, find_files
 from pymdc._cli.options import dry_run, filters, jobs, verb
-from pymdc._cli.output import printable
 from pymdc._cli.parallel import ENDS_ALL, each
 from pymdc._cli.progress import bars, finish
 from pymdc._cli.session import Session
 from pymdc._progress_bar import Line, ProgressBar
-from pymdc._text import count_text, size_text
+from pymdc._text import count_text, printable, size_text
 from pymdc.api import Files
 from pymdc.exceptions import unwrap
 

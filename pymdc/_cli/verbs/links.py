@@ -12,8 +12,9 @@ from pymdc._cli import complete
 from pymdc._cli.address import parse_bucket, parse_file
 from pymdc._cli.lookup import files_of, find_bucket, find_file
 from pymdc._cli.options import verb
-from pymdc._cli.output import printable, time_text
+from pymdc._cli.output import time_text
 from pymdc._cli.session import Session
+from pymdc._text import printable
 from pymdc.exceptions import unwrap
 
 _HERE = ("127.0.0.1", "localhost", "::1")

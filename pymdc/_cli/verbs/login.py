@@ -16,10 +16,10 @@ from pymdc import ECDSA
 from pymdc._cli import profile
 from pymdc._cli.failures import Code, Failure, failure_of
 from pymdc._cli.options import verb, yes
-from pymdc._cli.output import printable
 from pymdc._cli.profile import Profile
 from pymdc._cli.questions import confirm
 from pymdc._cli.session import Session, connect
+from pymdc._text import printable
 from pymdc.api import Keys, Users
 from pymdc.exceptions import BridgeError, HTTPError, NetworkError, unwrap
 

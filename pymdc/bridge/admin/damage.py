@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from pymdc._text import size_text
+from pymdc._text import printable, size_text
 from pymdc.bridge.admin.objects import files_with
-from pymdc.bridge.logs import printable
 from pymdc.bridge.settings import SHOWN_FAULTS
 from pymdc.bridge.storage.tables import Shard
 

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from pymdc._text import size_text
-from pymdc.bridge.logs import printable
+from pymdc._text import printable, size_text
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ from hashlib import sha256
 
 import sqlalchemy as sa
 
-from pymdc._text import count_text, quota_text, size_text
+from pymdc._text import count_text, printable, quota_text, size_text
 from pymdc.bridge.admin.folder import CommandError, DataFolder
 from pymdc.bridge.admin.lists import find_user, user_rows
 from pymdc.bridge.admin.output import Report, table, time_text
 from pymdc.bridge.context import iso_time
 from pymdc.bridge.js_number import json_number
-from pymdc.bridge.logs import printable
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.storage.accounts import mark_account_removed, void_tokens
 from pymdc.bridge.storage.disk import Reserve

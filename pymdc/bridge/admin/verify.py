@@ -10,12 +10,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pymdc._text import count_text, size_text
+from pymdc._text import count_text, printable, size_text
 from pymdc.bridge.admin.damage import Damage
 from pymdc.bridge.admin.folder import DataFolder, one_line
 from pymdc.bridge.admin.objects import DamagedError, read_object, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report
-from pymdc.bridge.logs import printable
 from pymdc.bridge.settings import SET_ASIDE, VERIFY_PAUSE
 from pymdc.bridge.storage.objects import upload_of
 from pymdc.bridge.storage.tables import (
