@@ -29,7 +29,7 @@ BRIDGE = [
 ]
 # click parses the verbs and completes them in shells, rich draws bars that fit the terminal, and
 # platformdirs knows where each system keeps settings.
-CLI = ["click>=8.2", "rich>=13.9", "platformdirs>=4.3"]
+CLI = ["click>=8.4", "rich>=13.9", "platformdirs>=4.3"]
 EXTRAS = {"fast": [LIBSECP256K1], "bridge": BRIDGE, "cli": CLI}
 
 setup(
