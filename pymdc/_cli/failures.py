@@ -44,7 +44,7 @@ class Failure(Exception):
 
 
 _SIGN_IN = "sign in again: pymdc login"
-_OTHER_KEY = "give PYMDC_PRIVATE_KEY another key, or unset it and sign in: pymdc login"
+_OTHER_KEY = f"{_SIGN_IN}; PYMDC_PRIVATE_KEY is set, and used unless there is a --profile"
 _CLOCK = "is the clock right? pymdc doctor compares it with the bridge's"
 _DOCTOR = "pymdc doctor looks for the reason"
 _AUTHORITY = "export SSL_CERT_FILE=FILE.pem trusts the authorities in that file"

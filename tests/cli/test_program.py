@@ -116,7 +116,7 @@ def test_unknown_key_gets_4(bridge: Bridge, pymdc: Verb, monkeypatch: pytest.Mon
     monkeypatch.setenv("PYMDC_PRIVATE_KEY", ECDSA().get_private_key())
     unknown = pymdc("ls")
     assert unknown.code == 4
-    assert "give PYMDC_PRIVATE_KEY another key" in unknown.err
+    assert "PYMDC_PRIVATE_KEY is set, and used unless there is a --profile" in unknown.err
     monkeypatch.setenv("PYMDC_PRIVATE_KEY", "no key")
     assert pymdc("ls").code == 4
     monkeypatch.setenv("PYMDC_ENDPOINT", "")
