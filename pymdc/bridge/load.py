@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from pymdc.bridge.errors import Refused
+from pymdc.bridge.errors import DeadlockError, Refused
 from pymdc.bridge.settings import (
     FORGOTTEN,
     FRAME,
@@ -38,7 +38,7 @@ from pymdc.bridge.settings import (
     RESERVE,
     WAIT_SECONDS,
 )
-from pymdc.bridge.storage.database import is_locked
+from pymdc.bridge.storage.sqlite import is_locked
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, free_bytes
 
 T = TypeVar("T")
@@ -255,9 +255,13 @@ class Load:
 
         Uploads may use nothing of it, and what removes something may use everything. Refuses with
         507 if that does not suffice, and with 503 if another process held the database too long.
+        Once, *function* is run again if a deadlock ended it.
         """
         try:
-            return self.reserve.run(function, share)
+            try:
+                return self.reserve.run(function, share)
+            except DeadlockError:
+                return self.reserve.run(function, share)
         except DiskFullError:
             raise _no_space() from None
         except (sa.exc.OperationalError, sqlite3.OperationalError) as error:

@@ -119,6 +119,7 @@ MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 
 # Load
 MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
+UPLOAD_LIFETIME = 43_200_000  # milliseconds, half of `ORPHAN_AGE`; then nobody may need its shards
 MIN_UPLOAD_RATE = 10_000  # bytes a second; slower uploads give way if others wait
 PACE_SECONDS = 10.0  # in which that is measured
 MAX_REMOVALS = 2  # at the same time; the others wait as long as it takes
@@ -132,6 +133,20 @@ LOCKED_PAUSE = 0.01  # seconds before the next look at a new database that anoth
 BATCH = 500  # rows at a time; SQLite lets a statement have 999 parameters
 BUCKETS_PAGE = 20  # buckets that a list reads at a time; they may be as large as many files
 RESERVE = 16 * MiB  # bytes on the disk for transactions when it is full; half of them for removals
+
+# Housekeeping
+HOUSEKEEPING_SECONDS = 30.0  # between two looks at what has expired, and at removals to finish
+SWEEP_SECONDS = 86_400.0  # between two sweeps for objects that no shard refers to
+ORPHAN_AGE = 86_400_000  # milliseconds; a younger one may belong to an upload on its way
+
+# PostgreSQL
+LANES = 2  # transactions of a bridge that write at the same time; more gain nothing on two cores
+READERS = 8  # connections that only read; most reads are done by the lanes' threads
+CONNECT_SECONDS = 5  # for a connection; in a data center it takes milliseconds
+STATEMENT_SECONDS = 30  # for a statement; clients give up after 60
+LOCK_SECONDS = 10  # of these for a row that another transaction has changed
+HUNG_SECONDS = 60.0  # for a transaction; then the server does not answer
+RETRY_SECONDS = 2  # after which a client may ask again if the database or the store does not answer
 
 # Threads
 MAX_IDLE_THREADS = 16  # to start one takes longer than most functions

@@ -108,7 +108,7 @@ def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> sa.
     if not fields.get("token"):
         raise Refused(400, "You did not supply a token")
     with context.database.write(durable=False) as connection:
-        token = str(fields["token"]).encode("ascii", "replace").decode()
+        token = str(fields["token"]).encode("ascii", "replace").decode().replace("\0", "?")
         pointer = redeem_token(connection, pointers, token, context.now())
         statement = sa.select(shards).where(shards.c.hash == (pointer["shard"] if pointer else ""))
         shard = connection.execute(statement).mappings().first()
