@@ -58,7 +58,8 @@ class Bridge:
     Uploads are refused when the disk has fewer than *min_free* bytes left.
     *storage_limit* and *user_limit* say how many GB may be stored, by all users together and by
     each; None is without limit.
-    *grace* is the time in seconds for requests and channels in flight when the bridge is closed.
+    *drain* is the time in seconds that the bridge serves on when it is closed, while ``/ready``
+    answers 503; *grace* is the time after that for requests and channels in flight.
     *patience* is the time in seconds that a client may stall.
     *password_cost* is n of scrypt, with which passwords are hashed, a power of two; only tests
     should lower it.
@@ -89,6 +90,7 @@ class Bridge:
         min_free: int = Settings.min_free,
         storage_limit: float | None = Settings.storage_limit,
         user_limit: float | None = Settings.user_limit,
+        drain: float = Settings.drain,
         grace: float = Settings.grace,
         patience: float = Settings.patience,
         password_cost: int | None = Settings.password_cost,
@@ -115,6 +117,7 @@ class Bridge:
             min_free=min_free,
             storage_limit=storage_limit,
             user_limit=user_limit,
+            drain=drain,
             grace=grace,
             patience=patience,
             password_cost=password_cost,
@@ -154,6 +157,7 @@ class Bridge:
             context.metrics.connections = server.connections
             undo.enter_context(server.serving(listener))
             undo.callback(context.mailer.stop)
+            undo.callback(server.drain, settings.drain)
             undo.callback(context.load.stop)
             self._undo = undo.pop_all()
         return self
@@ -195,7 +199,7 @@ class Bridge:
         self.close()
 
     def close(self) -> None:
-        """Accept no more requests, finish those in flight within *grace*, and free everything.
+        """Serve for *drain* seconds, finish what is in flight within *grace*, and free everything.
 
         May be called more than once, from any thread except the bridge's own.
         """

@@ -116,6 +116,7 @@ OPTIONS = (
     Option("fsync", "on", "off, or --no-fsync: a power cut may lose what was stored", _switch),
     Option("nonce-rule", "once", "which nonces are fresh: once, 2016", _one_of(NONCE_RULES)),
     Option("patience", "60", "seconds that a client may stall", _number),
+    Option("drain", "0", "seconds that the bridge serves on, not ready, when it stops", _number),
     Option("grace", "6", "seconds for requests in flight when the bridge stops", _number),
     Option("metrics-port", "", "a port of its own for /metrics; 0 is any", _whole_number),
     Option("metrics-token", "", "the token that /metrics asks for", secret=True),

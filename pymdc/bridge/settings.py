@@ -195,6 +195,7 @@ class Settings:
     min_free: int = 64 * MiB
     storage_limit: float | None = None
     user_limit: float | None = None
+    drain: float = 0
     grace: float = 6
     patience: float = 60
     password_cost: int | None = None
@@ -204,7 +205,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, values in ("nonce_rule", NONCE_RULES), ("registration", REGISTRATIONS):
             self._check(name, getattr(self, name) in values, f"one of {', '.join(values)}")
-        for name in ("storage_limit", "user_limit", "min_free", "grace", "patience"):
+        for name in ("storage_limit", "user_limit", "min_free", "drain", "grace", "patience"):
             value = getattr(self, name)
             self._check(name, value is None or 0 <= value < math.inf, "zero or more")
         for name in ("port", "metrics_port"):
