@@ -17,6 +17,7 @@ from pymdc.bridge.settings import MAX_PARAMETERS
 
 Headers: TypeAlias = Mapping[str, str]  # by their names in lower case
 _ID = re.compile(r"[0-9a-fA-F]{24}")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # in JSON
 _QUALITY = re.compile(r"q=(0(\.[0-9]{0,3})?|1(\.0{0,3})?)", re.IGNORECASE)
 
 
@@ -47,7 +48,7 @@ class Request:
                 json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair raises
         except (ValueError, RecursionError):
             return {}
-        if b"\\u0000" in self.body and "\\u0000" in json.dumps(fields):
+        if _NUL.search(self.body):
             raise has_nul()
         return fields if isinstance(fields, dict) else {}
 
@@ -130,8 +131,8 @@ class Response:
     To read or close them blocks; if one is refused, the connection is closed.
     *content* is sent instead as it is.
     *blocks* are sent instead, as they are read; *headers* have their Content-Length.
-    *piece* is called on a thread until it returns true, before the response is sent; between two
-    calls it is the turn of other requests.
+    *piece* is called on a thread until it returns true; between two calls it is the turn of other
+    requests. What takes longer than a moment is left to the housekeeper, who has to find it.
     *afterwards* is called on a thread when the response is sent, so that neither its value nor
     its time says what is done.
     """

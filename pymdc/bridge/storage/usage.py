@@ -169,14 +169,19 @@ def spend_transfer(connection: sa.Connection, bucket: sa.RowMapping, month: str,
         )
 
 
-def give_back_transfer(connection: sa.Connection, now: int) -> None:
-    """Delete the pointers that have expired, and count what they did not send no longer."""
+def give_back_transfer(connection: sa.Connection, now: int) -> int:
+    """Delete pointers that have expired, and count what they did not send no longer.
+
+    Return how many were deleted; as long as there are any, there may be more.
+    """
+    expired = delete_expired(connection, pointers, now)
     unsent: dict[tuple[str, str], int] = {}
-    for pointer in delete_expired(connection, pointers, now):
+    for pointer in expired:
         spent = pointer["bucket"], pointer["month"]
         unsent[spent] = unsent.get(spent, 0) + pointer["size"]
     for (bucket, month), size in sorted(unsent.items()):
         add_transfer(connection, bucket, month, -size)
+    return len(expired)
 
 
 def add_transfer(connection: sa.Connection, bucket: str, month: str, size: int) -> None:
