@@ -1,0 +1,58 @@
+"""The servers that the tests of the bridge start."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from postgres import postgres, skip_if_unavailable
+from processes import MINUTE, SUPPORT
+
+RUNNING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from postgres import postgres
+with postgres(Path(sys.argv[2])):
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_postgres_that_is_killed_has_what_was_committed(tmp_path: Path) -> None:
+    with postgres(tmp_path, fsync=True) as server:
+        import psycopg
+
+        name = server.new_database().rpartition("/")[2]
+        with server.connect(name) as connection:
+            connection.execute("CREATE TABLE numbers AS SELECT 1 AS number")
+            server.kill()
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("SELECT 1")
+        with pytest.raises(psycopg.OperationalError):
+            server.connect(name)
+        server.start()
+        with server.connect(name) as connection:
+            assert connection.execute("SELECT number FROM numbers").fetchall() == [(1,)]
+        server.stop()
+        server.start()
+        server.connect(name).close()
+
+
+def test_postgres_ends_with_tests_that_are_killed(tmp_path: Path) -> None:
+    skip_if_unavailable()
+    command = [sys.executable, "-c", RUNNING, str(SUPPORT), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tests:
+        assert tests.stdout
+        tests.stdout.readline()
+        pid = (tmp_path / "postgres" / "postmaster.pid").read_text().split()[0]
+        server = os.pidfd_open(int(pid))
+        try:
+            tests.kill()
+            assert select.select([server], [], [], MINUTE)[0] == [server]
+        finally:
+            os.close(server)
