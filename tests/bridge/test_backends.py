@@ -6,15 +6,24 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from postgres import postgres, skip_if_unavailable
 from processes import MINUTE, SUPPORT
+from shared import shared
 
 RUNNING = """
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 sys.path.insert(0, sys.argv[1])
 from postgres import postgres
 with postgres(Path(sys.argv[2])):
@@ -56,3 +65,26 @@ def test_postgres_ends_with_tests_that_are_killed(tmp_path: Path) -> None:
             assert select.select([server], [], [], MINUTE)[0] == [server]
         finally:
             os.close(server)
+
+
+def test_server_of_all_workers_is_started_once_and_ends_last(tmp_path: Path) -> None:
+    events: list[str] = []
+    all_use_it = Barrier(4)
+
+    @contextmanager
+    def serve(folder: Path) -> Iterator[str]:
+        events.append("started")
+        yield str(folder)
+        events.append("ended")
+
+    def use(_: int) -> str:
+        with shared(tmp_path, serve) as told:
+            all_use_it.wait(MINUTE)
+            events.append("used")
+        return told
+
+    for _ in range(2):
+        events.clear()
+        with ThreadPoolExecutor(4) as workers:
+            assert len({*workers.map(use, range(4))}) == 1
+        assert events == ["started", *(4 * ["used"]), "ended"]

@@ -17,9 +17,9 @@ Values = Mapping[str, object]
 class Backend(ABC):
     """A database and a store of a test's own; in *data*, a bridge keeps what else it needs."""
 
-    def __init__(self, data: Path, database: sa.URL | str) -> None:
+    def __init__(self, data: Path, engine: sa.Engine) -> None:
         self.data = data
-        self._database = database
+        self._engine = engine
 
     def bridge(self, **settings: Any) -> Bridge:
         """Return a bridge on this back end."""
@@ -27,8 +27,7 @@ class Backend(ABC):
 
     def execute(self, statement: str, values: Values | Sequence[Values] = ()) -> list[Any]:
         """Execute SQL and return its rows; *values* are those of ``:name``, or a list of such."""
-        engine = sa.create_engine(self._database, poolclass=sa.NullPool)
-        with engine.begin() as connection:
+        with self._engine.begin() as connection:
             result = connection.execute(sa.text(statement), values or None)
             return [*result] if result.returns_rows else []
 
@@ -63,7 +62,8 @@ class Embedded(Backend):
     """SQLite and a folder."""
 
     def __init__(self, data: Path) -> None:
-        super().__init__(data, sa.URL.create("sqlite", database=str(data / "metadata.sqlite")))
+        url = sa.URL.create("sqlite", database=str(data / "metadata.sqlite"))
+        super().__init__(data, sa.create_engine(url, poolclass=sa.NullPool))
         self._shards = data / "shards"
 
     def objects(self) -> list[str]:
