@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from pymdc.bridge import Bridge
 
 Values = Mapping[str, object]
+OBJECT = re.compile(r"[0-9a-f]{32}(#[0-9]+)?")  # the name of one, or of a half-written one
 
 
 class Backend(ABC):
@@ -67,7 +69,7 @@ class Embedded(Backend):
         self._shards = data / "shards"
 
     def objects(self) -> list[str]:
-        return sorted(path.name for path in self._shards.rglob("*") if path.is_file())
+        return sorted(path.name for path in self._shards.iterdir() if OBJECT.fullmatch(path.name))
 
     def read(self, name: str) -> bytes:
         return (self._shards / name).read_bytes()

@@ -26,19 +26,20 @@ def shared(folder: Path, serve: Callable[[Path], AbstractContextManager[str]]) -
     """
     folder.mkdir(exist_ok=True)
     told = folder / "told"
-    with open(folder / "workers", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        if not told.exists():
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(folder / "change", "w") as change, open(folder / "workers", "w") as workers:
+        fcntl.flock(change, fcntl.LOCK_EX)
         if told.exists():
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            fcntl.flock(workers, fcntl.LOCK_SH)
+            fcntl.flock(change, fcntl.LOCK_UN)
             yield told.read_text()
             return
         with serve(Path(tempfile.mkdtemp(dir=folder))) as served:
             told.write_text(served)
+            fcntl.flock(workers, fcntl.LOCK_SH)
+            fcntl.flock(change, fcntl.LOCK_UN)
             try:
-                fcntl.flock(lock, fcntl.LOCK_SH)
                 yield served
-                fcntl.flock(lock, fcntl.LOCK_EX)  # which is had when the other workers have ended
+                fcntl.flock(change, fcntl.LOCK_EX)
+                fcntl.flock(workers, fcntl.LOCK_EX)  # had when the other workers have ended
             finally:
                 told.unlink()
