@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+from backends import Backend, Embedded
 from plain_client import Clock, Count, Rows, User
 
 from pymdc.bridge import Bridge
@@ -19,13 +18,20 @@ def clock() -> Clock:
 
 
 @pytest.fixture
+def backend(tmp_path: Path) -> Backend:
+    """Give the database and the store of the test."""
+    return Embedded(tmp_path / "data")
+
+
+@pytest.fixture
 def data(tmp_path: Path) -> Path:
+    """Give the folder of the bridge, for tests of what is in it."""
     return tmp_path / "data"
 
 
 @pytest.fixture
-def bridge(data: Path, clock: Clock) -> Iterator[Bridge]:
-    with Bridge(data, shard_size=SHARD_SIZE, clock=clock) as running:
+def bridge(backend: Backend, clock: Clock) -> Iterator[Bridge]:
+    with backend.bridge(shard_size=SHARD_SIZE, clock=clock) as running:
         yield running
 
 
@@ -40,17 +46,12 @@ def bucket(alice: User) -> str:
 
 
 @pytest.fixture
-def objects(data: Path) -> Count:
-    """Count the objects on disk, half-written ones included."""
-    return lambda: sum(path.name != "installation" for path in (data / "shards").iterdir())
+def objects(backend: Backend) -> Count:
+    """Count the objects in the store, half-written ones included."""
+    return lambda: len(backend.objects())
 
 
 @pytest.fixture
-def rows(data: Path) -> Rows:
+def rows(backend: Backend) -> Rows:
     """Count the rows of a table."""
-
-    def count(table: str) -> int:
-        with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
-            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-
-    return count
+    return backend.rows

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from backends import Backend
 from plain_client import Clock, Reply, User
 
 from pymdc.bridge import Bridge
@@ -72,8 +73,8 @@ def test_huge_nonce_locks_nobody_out(alice: User) -> None:
     assert alice.ask("GET", "/keys").status == 200
 
 
-def test_rule_of_2016_accepts_a_replay_and_locks_out(tmp_path: Path) -> None:
-    with Bridge(tmp_path, nonce_rule="2016") as bridge:
+def test_rule_of_2016_accepts_a_replay_and_locks_out(backend: Backend) -> None:
+    with backend.bridge(nonce_rule="2016") as bridge:
         user = User(bridge, "alice")
         assert [user.ask("GET", "/keys", nonce=9).status for _ in "12"] == [200, 200]
         assert user.ask("GET", "/keys", nonce=8).error == INVALID_NONCE

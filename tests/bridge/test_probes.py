@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from backends import Backend
 from plain_client import PASSWORD, Reply, User, address, ask, basic, form, head, upload_headers
 from processes import MINUTE, ROOT
 from prometheus_client import Metric
@@ -50,8 +51,8 @@ def values(bridge: Bridge) -> dict[tuple[str, ...], float]:
 
 
 @pytest.fixture
-def bridge(data: Path) -> Iterator[Bridge]:
-    with Bridge(data, metrics_port=0, shard_size=1000) as running:
+def bridge(backend: Backend) -> Iterator[Bridge]:
+    with backend.bridge(metrics_port=0, shard_size=1000) as running:
         yield running
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
+from backends import Backend
 from plain_client import PASSWORD, Clock, Key, Reply, Rows, User, ask, basic
 
 from pymdc.bridge import Bridge
@@ -26,8 +24,8 @@ def links() -> list[str]:
 
 
 @pytest.fixture
-def bridge(data: Path, clock: Clock, links: list[str]) -> Iterator[Bridge]:
-    with Bridge(data, clock=clock, announce=lambda _, link: links.append(link)) as running:
+def bridge(backend: Backend, clock: Clock, links: list[str]) -> Iterator[Bridge]:
+    with backend.bridge(clock=clock, announce=lambda _, link: links.append(link)) as running:
         yield running
 
 
@@ -38,11 +36,6 @@ def register(bridge: Bridge, email: str = ALICE, **more: object) -> Reply:
 
 def follow(bridge: Bridge, link: str) -> Reply:
     return ask(bridge, "GET", link.removeprefix(bridge.endpoint))
-
-
-def execute(data: Path, statement: str, *values: object) -> None:
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
-        connection.execute(statement, values)
 
 
 def test_redirect_cannot_contain_a_line_break(bridge: Bridge) -> None:
@@ -136,27 +129,27 @@ def test_refused_registration_leaves_the_earlier_one_as_it_was(
 
 
 def test_disabled_account_cannot_be_registered_again(
-    bridge: Bridge, data: Path, clock: Clock
+    bridge: Bridge, backend: Backend, clock: Clock
 ) -> None:
     register(bridge)
-    execute(data, "UPDATE users SET disabled = 1")
+    backend.execute("UPDATE users SET disabled = true")
     clock.seconds += 60
     assert register(bridge).error == TAKEN
 
 
-def test_closed_registration_refuses_everybody(data: Path) -> None:
-    with Bridge(data, registration="closed") as bridge:
+def test_closed_registration_refuses_everybody(backend: Backend) -> None:
+    with backend.bridge(registration="closed") as bridge:
         assert register(bridge).error == (403, "Registration is closed")
         assert register(bridge, invitation="x").error == (403, "Registration is closed")
 
 
 @pytest.fixture
-def inviting(data: Path, clock: Clock, links: list[str]) -> Iterator[Bridge]:
+def inviting(backend: Backend, clock: Clock, links: list[str]) -> Iterator[Bridge]:
     """Give a bridge with the invitations ``one`` and ``two``."""
     announce = lambda _, link: links.append(link)  # noqa: E731
-    with Bridge(data, clock=clock, announce=announce, registration="invite") as running:
-        for code in ("one", "two"):
-            execute(data, "INSERT INTO invitations (code, created) VALUES (?, 0)", code)
+    with backend.bridge(clock=clock, announce=announce, registration="invite") as running:
+        invitations = [{"code": "one"}, {"code": "two"}]
+        backend.execute("INSERT INTO invitations (code, created) VALUES (:code, 0)", invitations)
         yield running
 
 
