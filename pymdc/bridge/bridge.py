@@ -31,6 +31,7 @@ from pymdc.bridge.settings import DATABASE, OUTBOX, SHARDS, Announce, Settings
 from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, check_owner, sync_path
+from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
@@ -165,7 +166,7 @@ class Bridge:
     def _context(self, folder: Path, undo: ExitStack) -> Context:
         """Open what is in *folder*."""
         settings = self._settings
-        objects = ObjectStore(_usable(folder / SHARDS), fsync=settings.fsync)
+        objects = FolderStore(_usable(folder / SHARDS), fsync=settings.fsync)
         temporary = settings.data is None
         database = _open_database(folder, objects, fsync=settings.fsync, temporary=temporary)
         undo.enter_context(closing(database))
@@ -183,7 +184,13 @@ class Bridge:
             passwords=Passwords(cost=settings.password_cost),
             nonce_rule=RULES[settings.nonce_rule](),
             threads=undo.enter_context(closing(Threads())),
-            load=Load(folder, settings.min_free, settings.clock, reserve=settings.fsync),
+            load=Load(
+                folder,
+                settings.min_free,
+                settings.clock,
+                reserve=settings.fsync,
+                free_in_store=objects.free,
+            ),
             metrics=Metrics(),
             limits=Limits(settings.storage_limit, settings.user_limit),
             registration=settings.registration,

@@ -166,10 +166,19 @@ class Throttle:
 
 
 class Load:
-    """The lanes of one bridge, its throttles, and the room on its disk."""
+    """The lanes of one bridge, its throttles, and the room on its disk, *folder*'s.
+
+    *free_in_store* returns how many bytes are free for objects; None if nobody knows.
+    """
 
     def __init__(
-        self, folder: Path, min_free: int, clock: Callable[[], float], *, reserve: bool
+        self,
+        folder: Path,
+        min_free: int,
+        clock: Callable[[], float],
+        *,
+        reserve: bool,
+        free_in_store: Callable[[], int | None] | None = None,
     ) -> None:
         self.uploads = Lane(MAX_UPLOADS)
         self.passwords = Lane(MAX_PASSWORD_HASHES)
@@ -188,6 +197,7 @@ class Load:
         self.stopping = False
         self._sending = 0  # channels and downloads
         self._folder = folder
+        self._free_in_store = free_in_store or self.free
         self._min_free = min_free
         self._claimed = 0  # bytes that are being written
         self._lock = threading.Lock()
@@ -226,12 +236,17 @@ class Load:
         return FRAME * (FRAMES_AT_ONCE if self._sending <= MANY_SENDING else 1)
 
     def free(self) -> int:
-        """Return how many bytes are free on the disk."""
+        """Return how many bytes are free on the disk of the folder."""
         return free_bytes(self._folder)
 
     def check_room(self, size: int) -> None:
-        """Refuse with 507 unless the disk has room for *size* bytes, and enough besides."""
-        if self.free() - self._claimed < size + self._min_free:
+        """Refuse with 507 unless the store has room for *size* bytes, and enough besides.
+
+        Where nobody knows what room the store has, the disk of the folder has to have enough.
+        """
+        free = self._free_in_store()
+        room = self.free() if free is None else free - self._claimed - size
+        if room < self._min_free:
             raise _no_space()
 
     @contextmanager

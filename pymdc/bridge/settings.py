@@ -133,6 +133,14 @@ BATCH = 500  # rows at a time; SQLite lets a statement have 999 parameters
 BUCKETS_PAGE = 20  # buckets that a list reads at a time; they may be as large as many files
 RESERVE = 16 * MiB  # bytes on the disk for transactions when it is full; half of them for removals
 
+# An object store behind a network
+STORE_CONNECT_SECONDS = 3.0  # a server that is alive accepts in milliseconds
+STORE_SECONDS = 15.0  # without a byte of an answer; SeaweedFS makes room in 5 before a first object
+STORE_RETRY_SECONDS = 5.0  # in which what failed is tried again; a store restarts in as many
+STORE_FIRST_PAUSE = 0.1  # seconds before it is; then longer
+STORE_LAST_PAUSE = 1.0
+STORE_SIZES_AT_ONCE = 8  # objects whose sizes are asked for; each takes a round trip
+
 # Threads
 MAX_IDLE_THREADS = 16  # to start one takes longer than most functions
 MAX_THREADS = 64  # for three of each upload, for passwords, removals, and shards that are read
@@ -206,7 +214,7 @@ class Settings:
             self._check(name, (getattr(self, name) is None) == (other is None), both)
         is_sender = self.mail_from is None or ADDRESS.fullmatch(self.mail_from)
         self._check("mail_from", is_sender, "an address, such as bridge@example.com")
-        self._check("url", self.url is None or _is_origin(self.url), "http[s]://HOST[:PORT]")
+        self._check("url", self.url is None or is_origin(self.url), "http[s]://HOST[:PORT]")
         for proxy in self.trusted_proxies:
             expected = "addresses or networks, such as 10.0.0.1 or 10.0.0.0/8"
             self._check("trusted_proxies", _is_network(proxy), expected)
@@ -216,7 +224,7 @@ class Settings:
             raise WrongSetting(name, getattr(self, name), expected)
 
 
-def _is_origin(url: str) -> bool:
+def is_origin(url: str) -> bool:
     """Say whether *url* has a scheme and a host, perhaps a port, and nothing else."""
     try:
         parts = urlsplit(url)
