@@ -13,6 +13,7 @@ from plain_client import Key, User
 
 from pymdc.bridge.routes import buckets
 from pymdc.bridge.settings import BUCKETS_PAGE, MAX_REMOVALS, REMOVED_AT_ONCE
+from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.removal import remove_piece
 from pymdc.bridge.storage.sqlite import SQLiteDatabase
@@ -107,12 +108,12 @@ def test_large_bucket_is_removed_in_pieces_and_others_are_served_between_them(
         " VALUES (:bucket, :hash, '', '', 0)",
         [{"bucket": bucket, "hash": f"{number:040x}"} for number in range(3 * REMOVED_AT_ONCE)],
     )
-    delete, served = ObjectStore.delete, list[int]()
+    delete, served = FolderStore.delete, list[int]()
 
-    def serve_and_delete(store: ObjectStore, names: Iterable[str]) -> None:
+    def serve_and_delete(store: FolderStore, names: Iterable[str]) -> None:
         served.append(alice.ask("GET", "/buckets").status)
         delete(store, names)
 
-    monkeypatch.setattr(ObjectStore, "delete", serve_and_delete)
+    monkeypatch.setattr(FolderStore, "delete", serve_and_delete)
     assert alice.ask("DELETE", f"/buckets/{bucket}").status == 204
     assert served == 4 * [200], "after each of three pieces, and when nothing is left"

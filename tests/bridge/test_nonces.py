@@ -83,7 +83,7 @@ def test_rule_of_2016_accepts_a_replay_and_locks_out(backend: Backend) -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(tmp_path: Path) -> Iterator[SQLiteDatabase]:
     with closing(SQLiteDatabase(tmp_path / "nonces.sqlite")) as opened:
         yield opened
 

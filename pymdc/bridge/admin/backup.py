@@ -33,7 +33,7 @@ from pymdc.bridge.admin.objects import (
 from pymdc.bridge.admin.output import Progress, Report
 from pymdc.bridge.settings import BACKUP_FEW, BACKUP_ROUNDS, BACKUP_SMALL, DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.disk import DiskFullError, lock, private, sync_file, sync_folder
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.tables import Shard, batches, files, objects_in_use, shards, users
 
 BACKUP_LOCK = "backup.lock"
@@ -76,7 +76,7 @@ class _Copying:
     def __init__(self, folder: DataFolder, directory: Path) -> None:
         self.copied = self.size = 0  # objects, bytes
         self._source = folder.objects
-        self._target = ObjectStore(directory / SHARDS, fsync=True)
+        self._target = FolderStore(directory / SHARDS, fsync=True)
         self._target.delete_half_written()
         # The names of the objects that are copied, or cannot be.
         self._done = {name for names in self._target.names() for name in names}

@@ -34,7 +34,7 @@ def read_object(store: ObjectStore, shard: Shard) -> Iterator[memoryview]:
     except FileNotFoundError:
         raise DamagedError("missing") from None
     except OSError as error:
-        raise DamagedError(f"unreadable: {error.strerror}") from error
+        raise DamagedError(f"unreadable: {error.strerror or error}") from error
     if size != shard.size:
         found = "more" if size > shard.size else f"{size:,}"
         raise DamagedError(f"wrong size: {found} instead of {shard.size:,} bytes")

@@ -28,7 +28,7 @@ from pymdc.bridge.storage.disk import (
     sync_file,
     sync_folder,
 )
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.schema import OtherSchemaError, check_schema
 from pymdc.bridge.storage.tables import files
 
@@ -119,8 +119,8 @@ def _stage(directory: Path, staging: Path) -> tuple[dict[str, Any], Damage]:
     copy = staging / DATABASE
     shutil.copyfile(directory / DATABASE, copy)
     copy.chmod(0o600)
-    source = ObjectStore(directory / SHARDS, fsync=False)
-    target = ObjectStore(staging / SHARDS, fsync=True)
+    source = FolderStore(directory / SHARDS, fsync=False)
+    target = FolderStore(staging / SHARDS, fsync=True)
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(copy)))
     damage = Damage()
     try:
