@@ -25,6 +25,7 @@ from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.objects import (
     DamagedError,
     Read,
+    copy_installation,
     copy_objects,
     find_shards,
     object_names,
@@ -112,6 +113,7 @@ class _Copying:
 
     def sync(self) -> None:
         """Wait until the names of the objects are on the disk; their bytes are already."""
+        copy_installation(self._source, self._target)
         self._target.sync()
 
     def delete_unneeded(self, connection: sa.Connection) -> int:

@@ -59,6 +59,13 @@ def copy_objects(
         yield from zip(copied, pool.map(copy, copied), strict=True)
 
 
+def copy_installation(source: ObjectStore, target: ObjectStore) -> None:
+    """Copy the id of the installation, without which a bridge does not use a store."""
+    identity = source.installation()
+    if identity is not None:  # else no bridge of this version has used the store yet
+        target.set_installation(identity)
+
+
 def shard_pages(read: Read) -> Iterator[list[Shard]]:
     """Yield all shards in pieces, each read in a transaction of its own that *read* begins."""
     page = sa.select(*_COLUMNS).order_by(shards.c.hash).limit(BATCH)

@@ -17,7 +17,7 @@ from pymdc._text import count_text, size_text
 from pymdc.bridge.admin.backup import BACKUP_LOCK
 from pymdc.bridge.admin.damage import Damage
 from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
-from pymdc.bridge.admin.objects import copy_objects, shard_pages, whole_size
+from pymdc.bridge.admin.objects import copy_installation, copy_objects, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.disk import (
@@ -143,6 +143,7 @@ def _stage(directory: Path, staging: Path) -> tuple[dict[str, Any], Damage]:
         raise CommandError("the disk is full; nothing is restored") from None
     finally:
         engine.dispose()
+    copy_installation(source, target)
     target.sync()
     sync_file(copy)
     return found | {"objects": number, "size": size}, damage
