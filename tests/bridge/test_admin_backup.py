@@ -68,7 +68,7 @@ def stored(user: User, bucket: str, number: int) -> tuple[str, bytes]:
 
 
 def objects_in(folder: Path) -> set[str]:
-    return set(os.listdir(folder / "shards"))
+    return {path.name for path in (folder / "shards").glob("[0-9a-f]*")}
 
 
 def damage(path: Path) -> None:
@@ -316,7 +316,9 @@ def test_backup_that_is_killed_leaves_the_one_before(
             assert process.poll() is None
         process.kill()
     assert (copy / "metadata.sqlite").read_bytes() == before
-    sizes = {path.stat().st_size for path in (copy / "shards").glob("[0-9a-f]*") if "#" not in path.name}
+    sizes = {
+        path.stat().st_size for path in (copy / "shards").glob("[0-9a-f]*") if "#" not in path.name
+    }
     assert sizes == {500, 1000}, "no object is there in part"
     (copy / "new").mkdir(exist_ok=True)
     (copy / "new" / "metadata.sqlite-journal").write_text("of a backup that was killed")

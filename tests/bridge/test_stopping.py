@@ -109,7 +109,9 @@ def test_sigterm_ends_the_program_whatever_its_clients_hang_in(data: Path) -> No
         assert process.stderr
         errors = process.stderr.read()
     assert "Traceback" not in errors
-    assert [path for path in (data / "shards").glob("[0-9a-f]*") if path.stat().st_size < 8 * MiB] == []
+    assert [
+        path for path in (data / "shards").glob("[0-9a-f]*") if path.stat().st_size < 8 * MiB
+    ] == []
     assert len([*(data / "shards").glob("[0-9a-f]*")]) == 1, "nothing of the upload is kept"
 
 

@@ -164,6 +164,7 @@ class Journey:
                 assert self.must.keys() <= buckets
                 for bucket in buckets & self.may.keys():
                     self._check_files(bucket)
+            self.user.bridge._housekeeper.keep_house()  # it finishes removals
         check_folder(data)
 
     def _check_files(self, bucket: str) -> None:

@@ -134,7 +134,7 @@ def test_report_of_a_failed_test_has_the_requests(run: Run) -> None:
 
 def test_wrong_marker_is_said_in_one_line(run: Run) -> None:
     for line in (
-        "the marker bridge is wrong: no such setting: shards; expected quota, host, ",
+        "the marker bridge is wrong: no such setting: shards; expected quota, database, ",
         "the marker bridge is wrong: shard_size is 0; expected bytes, one or more",
         "the marker bridge takes names, as in bridge(shard_size=1000)",
     ):

@@ -207,29 +207,26 @@ def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFil
             parts=incoming.parts,
             now=now,
         )
-        stored = context.commits.run(insert)
+        unneeded, stored = context.commits.run(insert)
     except UnavailableError:  # the file may be committed all the same, and need its objects
         raise
     except BaseException:
         _give_up(context, incoming)
         raise
-    context.objects.delete(_replace_damaged(context, incoming.parts, stored))
+    context.objects.delete(unneeded ^ _replaced(context, incoming.parts, stored))
     return Response(file | {"created": iso_time(now)})
 
 
-def _replace_damaged(context: Context, parts: list[Shard], stored: list[Shard]) -> set[str]:
+def _replaced(context: Context, parts: list[Shard], stored: list[Shard]) -> set[str]:
     """Use the new objects for *stored* shards whose objects are missing or of another size.
 
-    Return the objects that no shard needs: the new ones of the other shards, and the replaced ones.
+    Return the objects that were put in use, and those that they replaced.
     """
-    new = {part.hash: part.object for part in parts}
-    unneeded = {part.object for part in parts} - {*new.values()}
+    new, replaced = {part.hash: part.object for part in parts}, set[str]()
     sizes = context.objects.sizes([shard.object for shard in stored])
     for shard, size in zip(stored, sizes, strict=True):
-        replaced = new[shard.hash]
         if size != shard.size:
             with context.database.write() as connection:
-                if replace_object(connection, shard, replaced):
-                    replaced = shard.object
-        unneeded.add(replaced)
-    return unneeded
+                if replace_object(connection, shard, new[shard.hash]):
+                    replaced |= {shard.object, new[shard.hash]}
+    return replaced

@@ -74,10 +74,11 @@ def insert_file(
     file: dict[str, Any],
     parts: Sequence[Shard],
     now: int,
-) -> list[Shard]:
+) -> tuple[set[str], list[Shard]]:
     """Turn an upload into a *file*, or give its name to the same content.
 
-    Return the shards that are stored already, with the objects that they have.
+    Return the objects of *parts* that no shard refers to, and those of their shards that were
+    stored already, with the objects that they have.
     What refuses, with 404, 408 or 413, has changed nothing but the reservation.
     """
     lock_room(connection, limits, file["bucket"])
@@ -88,7 +89,7 @@ def insert_file(
     number = connection.execute(_INSERT_FILE, values).scalar()
     if number is None:
         _rename_file(connection, values)
-        return _stored_shards(connection, parts)
+        return {part.object for part in parts}, _stored_shards(connection, parts)
     add_used(connection, file["bucket"], 1, file["size"], now)
     stored = _insert_shards(connection, parts) if parts else []
     if parts:
@@ -99,7 +100,10 @@ def insert_file(
                 for position, part in enumerate(parts)
             ],
         )
-    return stored
+    inserted = {part.hash: part.object for part in parts}
+    for shard in stored:
+        del inserted[shard.hash]
+    return {part.object for part in parts}.difference(inserted.values()), stored
 
 
 def replace_object(connection: sa.Connection, stored: Shard, new: str) -> bool:
