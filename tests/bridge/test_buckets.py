@@ -17,6 +17,8 @@ from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.removal import remove_piece
 
+pytestmark = pytest.mark.storage
+
 
 def test_null_as_a_list_of_keys_is_refused(alice: User) -> None:
     path = f"/buckets/{alice.bucket()}"

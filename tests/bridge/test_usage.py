@@ -17,6 +17,8 @@ from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
 
+pytestmark = pytest.mark.storage
+
 KB = 1e-6  # in GB
 OTHER = DATA[::-1]  # of the same 2,500 bytes
 

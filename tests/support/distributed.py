@@ -101,7 +101,9 @@ def servers(factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with shared(folder / "postgres", _postgres) as port:
         with shared(folder / "seaweedfs", _seaweedfs) as environment:
             database = postgres.Server(int(port)).new_database()
-            yield Servers(database, json.loads(environment))
+            running = Servers(database, json.loads(environment))
+            yield running
+            running.engine.dispose()
 
 
 @contextmanager
