@@ -58,7 +58,7 @@ def main() -> int:
                     _log.warning("there is no certificate to read again")
                 else:
                     bridge.reload_certificate()
-            _end_after(options["grace"] + STOP_RESERVE)
+            _end_after(options["drain"] + options["grace"] + STOP_RESERVE)
             _log.info("stopping")
     return 0
 

@@ -109,8 +109,8 @@ def test_client_and_bridge_have_these_defaults() -> None:
         "(data=None, *, host='127.0.0.1', port=0, url=None, smtp=None, smtp_password=None,"
         " mail_from=None, registration='open', trusted_proxies=(), tls_cert=None, tls_key=None,"
         " metrics_port=None, metrics_token=None, nonce_rule='once', shard_size=8388608,"
-        " fsync=False, min_free=67108864, storage_limit=None, user_limit=None, grace=6,"
-        " patience=60, password_cost=None, clock=<built-in function time>, announce=None)"
+        " fsync=False, min_free=67108864, storage_limit=None, user_limit=None, drain=0,"
+        " grace=6, patience=60, password_cost=None, clock=<built-in function time>, announce=None)"
     )
 
 
@@ -124,6 +124,7 @@ def test_bridge_command_has_these_defaults() -> None:
         "fsync": True,
         "nonce_rule": "once",
         "patience": 60,
+        "drain": 0,
         "grace": 6,
         "log_level": "info",
         "log_format": "text",

@@ -32,7 +32,7 @@ from pymdc.bridge.routes import Route, accounts
 from pymdc.bridge.serving import app
 from pymdc.bridge.serving.request import Request
 from pymdc.bridge.settings import MAX_PASSWORD_HASHES
-from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.removal import remove_account_piece
 
@@ -325,7 +325,7 @@ def test_account_that_is_being_removed_can_do_nothing(
 def test_passwords_do_not_wait_for_removals(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
     removing, released = threading.Semaphore(0), threading.Event()
 
-    def remove_slowly(database: Database, objects: ObjectStore, email: str) -> bool:
+    def remove_slowly(database: SQLiteDatabase, objects: ObjectStore, email: str) -> bool:
         removing.release()
         return released.is_set() and remove_account_piece(database, objects, email)
 

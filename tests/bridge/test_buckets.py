@@ -13,7 +13,7 @@ from plain_client import Key, User
 
 from pymdc.bridge.routes import buckets
 from pymdc.bridge.settings import BUCKETS_PAGE, MAX_REMOVALS, REMOVED_AT_ONCE
-from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.removal import remove_piece
 
@@ -79,7 +79,7 @@ def test_removal_of_a_file_does_not_wait_for_large_buckets(
     file = alice.upload(small, b"abc").json["hash"]
     removing, released = threading.Semaphore(0), threading.Event()
 
-    def remove_slowly(database: Database, objects: ObjectStore, bucket: str) -> bool:
+    def remove_slowly(database: SQLiteDatabase, objects: ObjectStore, bucket: str) -> bool:
         removing.release()
         return released.is_set() and remove_piece(database, objects, bucket)
 

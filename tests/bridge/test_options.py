@@ -98,6 +98,7 @@ def refusal(
         ("nonce-rule", "2017", "one of once, 2016"),
         ("patience", "x", "a number"),
         ("patience", "nan", "zero or more"),
+        ("drain", "-1", "zero or more"),
         ("grace", "-1", "zero or more"),
         ("user-limit", "inf", "zero or more"),
         ("min-free", "1e999", "a number of MiB"),

@@ -24,6 +24,7 @@ from pymdc.bridge.storage.nonces import RULES
         ({"tls_cert": "x"}, "tls_cert is 'x'; expected both a certificate and its key"),
         ({"tls_key": "x"}, "tls_cert is None; expected both a certificate and its key"),
         ({"metrics_port": -1}, "metrics_port is -1; expected 0 to 65535"),
+        ({"drain": -1}, "drain is -1; expected zero or more"),
         ({"grace": -1}, "grace is -1; expected zero or more"),
         ({"port": 65536}, "port is 65536; expected 0 to 65535"),
         ({"port": "80"}, "port is '80'; expected 0 to 65535"),

@@ -10,11 +10,13 @@ import ssl
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
+from signal import SIGTERM
 
 from certificates import certificate
 from modes import PATIENCE
-from plain_client import PASSWORD, User, address, ask, form, head, refused_upload
+from plain_client import DATA, PASSWORD, User, accepts, address, ask, form, head, refused_upload
 from processes import MINUTE, bridge_process
 from websockets.frames import Frame, Opcode
 
@@ -148,6 +150,40 @@ def test_program_ends_although_its_database_and_its_log_hang(data: Path) -> None
             assert wire.recv(65536)
         process.terminate()
         assert process.wait(MINUTE) == 1
+
+
+def test_bridge_serves_on_while_it_drains_and_is_not_ready(data: Path) -> None:
+    bridge = Bridge()
+    options = "--drain", str(MINUTE), "--log-level", "warning"
+    with bridge_process(data, *options) as (bridge.endpoint, process):
+        user = new_user(bridge, process.stdout)
+        bucket = user.bucket()
+        with closing(HTTPConnection(*address(bridge), timeout=PATIENCE)) as kept:
+            kept.request("GET", "/ready")
+            with kept.getresponse() as before:
+                assert (before.status, before.getheader("Connection")) == (200, None)
+                before.read()
+            process.terminate()
+            while (ready := ask(bridge, "GET", "/ready")).status == 200:
+                pass  # the signal is on its way
+            assert ready.error == (503, "The bridge is stopping")
+            assert ready.headers["connection"] == "close"
+            kept.request("GET", "/health")
+            with kept.getresponse() as after:
+                assert (after.status, after.getheader("Connection")) == (200, "close")
+        entry = user.upload(bucket, DATA).json
+        assert user.download(bucket, entry["hash"]) == DATA
+        process.terminate()
+        assert process.wait(MINUTE) == -SIGTERM, "a second signal ends it at once"
+
+
+def test_bridge_stops_when_it_has_drained(data: Path) -> None:
+    with bridge_process(data, "--drain", "0.1") as (_, process):
+        process.terminate()
+        assert process.wait(MINUTE) == 0
+    with Bridge(data, drain=0.1) as bridge:
+        bridge.close()
+        assert not accepts(bridge)
 
 
 def test_limit_on_open_files_is_raised(data: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
-from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.disk import check_owner, lock
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError
@@ -30,7 +30,7 @@ class DataFolder:
         self.path = path
 
     @cached_property
-    def database(self) -> Database:
+    def database(self) -> SQLiteDatabase:
         """The database, which has to exist."""
         path = self.path / DATABASE
         try:  # not `exists`, which is false for files that others may not see
@@ -41,7 +41,7 @@ class DataFolder:
                 f"{path} is missing: --data or PYMDC_BRIDGE_DATA says where the bridge stores"
             ) from None
         try:
-            return Database(path, fsync=True, existing=True)
+            return SQLiteDatabase(path, fsync=True, existing=True)
         except OtherSchemaError as error:
             raise CommandError(f"{path} can't be used: {error}") from None
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pymdc.bridge.context import Context
-from pymdc.bridge.errors import Refused
+from pymdc.bridge.errors import Refused, UnavailableError
 from pymdc.bridge.logs import Entry, log_damage, log_fault
 from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, FRAME
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
@@ -68,6 +68,10 @@ class Channels:
             return refused.status
         except FileNotFoundError as error:
             return await _report_damage(socket, f"{error.filename} is missing", "The shard is lost")
+        except UnavailableError as error:
+            entry.note = str(error)
+            await socket.send_json({"code": 503, "message": "The storage does not answer"})
+            return 503
         except WebSocketDisconnect:
             raise
         except Exception as error:  # noqa: BLE001  # every error is logged and answered
@@ -108,7 +112,7 @@ def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> sa.
     if not fields.get("token"):
         raise Refused(400, "You did not supply a token")
     with context.database.write(durable=False) as connection:
-        token = str(fields["token"]).encode("ascii", "replace").decode()
+        token = str(fields["token"]).encode("ascii", "replace").decode().replace("\0", "?")
         pointer = redeem_token(connection, pointers, token, context.now())
         statement = sa.select(shards).where(shards.c.hash == (pointer["shard"] if pointer else ""))
         shard = connection.execute(statement).mappings().first()

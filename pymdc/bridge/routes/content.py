@@ -18,7 +18,7 @@ from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import BATCH
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import find_bucket
-from pymdc.bridge.storage.usage import add_transfer, give_back_transfer, spend_transfer
+from pymdc.bridge.storage.usage import add_transfer, spend_transfer
 
 
 async def send(context: Context, request: Request) -> Response:
@@ -137,7 +137,6 @@ def _spend(context: Context, request: Request, size: int) -> str:
     with context.database.write(durable=False) as connection:
         spend_token_of_bearer(context, connection, request)
         bucket = find_bucket(connection, request.bucket)
-        give_back_transfer(connection, now)
         spend_transfer(connection, bucket, month, size)
     return month
 

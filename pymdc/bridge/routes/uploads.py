@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pymdc._crypto.file_hash import FileHash
 from pymdc.bridge.auth import Identity, present_token
 from pymdc.bridge.context import Context, iso_time
-from pymdc.bridge.errors import Refused
+from pymdc.bridge.errors import Refused, UnavailableError
 from pymdc.bridge.js_number import js_number
 from pymdc.bridge.load import Pace
 from pymdc.bridge.routes.files import is_for, not_authorized
@@ -20,7 +20,7 @@ from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import MAX_FILE
 from pymdc.bridge.storage.objects import new_upload, object_name
 from pymdc.bridge.storage.tables import Shard, find_bucket
-from pymdc.bridge.storage.uploads import insert_file, release, reserve
+from pymdc.bridge.storage.uploads import insert_file, release, replace_object, reserve
 
 
 async def upload(context: Context, request: Request, body: AsyncIterable[bytes]) -> Response:
@@ -201,16 +201,34 @@ def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFil
         file = {"bucket": bucket, "hash": file_hash, "size": incoming.size} | entry
         insert = partial(
             insert_file,
-            objects=context.objects,
             limits=context.limits,
             upload=incoming.upload,
             file=file,
             parts=incoming.parts,
             now=now,
         )
-        unneeded = context.commits.run(insert)
+        stored = context.commits.run(insert)
+    except UnavailableError:  # the file may be committed all the same, and need its objects
+        raise
     except BaseException:
         _give_up(context, incoming)
         raise
-    context.objects.delete(unneeded)
+    context.objects.delete(_replace_damaged(context, incoming.parts, stored))
     return Response(file | {"created": iso_time(now)})
+
+
+def _replace_damaged(context: Context, parts: list[Shard], stored: list[Shard]) -> set[str]:
+    """Use the new objects for *stored* shards whose objects are missing or of another size.
+
+    Return the objects that no shard needs: the new ones of the other shards, and the replaced ones.
+    """
+    new = {part.hash: part.object for part in parts}
+    unneeded = {part.object for part in parts} - {*new.values()}
+    for shard in stored:
+        replaced = new[shard.hash]
+        if context.objects.size(shard.object) != shard.size:
+            with context.database.write() as connection:
+                if replace_object(connection, shard, replaced):
+                    replaced = shard.object
+        unneeded.add(replaced)
+    return unneeded

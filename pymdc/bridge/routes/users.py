@@ -25,9 +25,7 @@ from pymdc.bridge.settings import (
     MAIL_PAUSE,
     MAX_ADDRESS,
     MAX_REDIRECT,
-    REGISTRATION_LIFETIME,
 )
-from pymdc.bridge.storage.accounts import delete_old_registrations
 from pymdc.bridge.storage.database import insert_new
 from pymdc.bridge.storage.tables import invitations, public_keys, users
 
@@ -46,7 +44,6 @@ def register(context: Context, request: Request, _identity: Identity) -> Respons
     row: dict[str, Any] = {"email": email, "password": hashed, "activation": activation}
     row |= {"created": now, "mailed": now}
     with context.database.write() as connection:
-        delete_old_registrations(connection, now - REGISTRATION_LIFETIME)
         if invitation is not None:
             _use_invitation(connection, invitation, email)
         if not insert_new(connection, users, **row) and not _register_again(connection, row, now):

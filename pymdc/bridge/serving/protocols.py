@@ -53,6 +53,7 @@ class Config(uvicorn.Config):
     patience: float  # seconds that a client may stall
     min_received: int  # bytes between two checks of a client that does not stall
     max_connections: int
+    draining = False
     stopping = False
     told_full = False  # whether the log says that there are too many connections
 
@@ -273,6 +274,8 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        if self.config.draining:
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     def resume_writing(self) -> None:

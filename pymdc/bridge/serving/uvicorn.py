@@ -137,6 +137,14 @@ class Server(uvicorn.Server):
             self.stop()
             thread.join()
 
+    def drain(self, seconds: float) -> None:
+        """Serve for so many *seconds* more, and close connections after their next answer.
+
+        So a proxy that keeps connections has none left, and lost no request, when they are over.
+        """
+        self.config.draining = True
+        time.sleep(seconds)
+
     def stop(self) -> None:
         """Begin to stop."""
         self.should_exit = True

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from pymdc.bridge.settings import BATCH, OBJECT_BLOCK, SET_ASIDE
-from pymdc.bridge.storage.disk import FULL, DiskFullError, sync_folder, sync_path
+from pymdc.bridge.storage.disk import FULL, DiskFullError, free_bytes, sync_folder, sync_path
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _UPLOAD_DIGITS = 24  # of a name; the others are its place in the upload
@@ -34,6 +35,19 @@ def object_name(upload: str, position: int) -> str:
 def upload_of(name: str) -> str:
     """Return the id of the upload that stored an object."""
     return name[:_UPLOAD_DIGITS]
+
+
+class StoredObject(NamedTuple):
+    """An object: its name, its size in bytes, when it was stored in milliseconds since 1970."""
+
+    name: str
+    size: int
+    stored_at: int
+
+
+def open_store(url: str | None, folder: Path | None, *, fsync: bool) -> ObjectStore:
+    assert folder
+    return ObjectStore(folder, fsync=fsync)
 
 
 class ObjectStore:
@@ -61,6 +75,21 @@ class ObjectStore:
             names = (entry.name for entry in entries if _NAME.fullmatch(entry.name))
             while batch := list(islice(names, BATCH)):
                 yield batch
+
+    def entries(self) -> Iterator[list[StoredObject]]:
+        for names in self.names():
+            yield [StoredObject(name, self.size(name) or 0, self.stored_at(name)) for name in names]
+
+    def free(self) -> int | None:
+        return free_bytes(self._folder)
+
+    def installation(self) -> str | None:
+        with suppress(FileNotFoundError):
+            return (self._folder / "installation").read_text("ascii")
+        return None
+
+    def set_installation(self, id: str) -> None:
+        (self._folder / "installation").write_text(id, "ascii")
 
     def size(self, name: str) -> int | None:
         """Return the size of an object in bytes; None if it is missing."""
