@@ -95,8 +95,7 @@ class Distributed(Backend):
 def servers(factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Run the servers that all workers share, or skip the test."""
     postgres.skip_if_unavailable()
-    if seaweedfs.weed() is None:
-        pytest.skip("SeaweedFS is not installed")
+    seaweedfs.skip_if_unavailable()
     folder = run_folder(factory)
     with shared(folder / "postgres", _postgres) as port:
         with shared(folder / "seaweedfs", _seaweedfs) as environment:
