@@ -32,6 +32,7 @@ from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import DATABASE, OUTBOX, SHARDS, Announce, Settings
 from pymdc.bridge.storage.cleanup import clean as clean_store
 from pymdc.bridge.storage.cleanup import cleaned_and_locked
+from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, check_owner, sync_path
 from pymdc.bridge.storage.group_commit import commits_of
 from pymdc.bridge.storage.installation import check_installation
@@ -158,6 +159,7 @@ class Bridge:
             self.endpoint = _url(settings.host, listener, secure=self._certificate is not None)
             context = self._context(folder, undo)
             self._database = context.database
+            self._housekeeper = context.housekeeper
             probes = Probes(context, settings.metrics_token)
             routes: tuple[Route, ...] = ROUTES + CONSOLE + probes.routes
             own_port = None
@@ -192,11 +194,10 @@ class Bridge:
             settings.store, _usable(shards) if shards else None, fsync=settings.fsync
         )
         try:
+            database: Database
             if settings.database is None:
                 temporary = settings.data is None
-                database = _open_sqlite(
-                    folder, objects, fsync=settings.fsync, temporary=temporary
-                )
+                database = _open_sqlite(folder, objects, fsync=settings.fsync, temporary=temporary)
             else:
                 database = open_postgres(settings.database, settings.database_password)
             undo.enter_context(closing(database))
@@ -209,7 +210,11 @@ class Bridge:
         except UnavailableError as error:
             raise OSError(str(error)) from None
         load = Load(
-            folder, objects, settings.min_free, settings.clock, reserve=is_embedded and settings.fsync
+            folder,
+            objects,
+            settings.min_free,
+            settings.clock,
+            reserve=is_embedded and settings.fsync,
         )
         now = partial(_milliseconds, settings.clock)
         housekeeper = Housekeeper(database, objects, load, now, sweeps=not owns_all)

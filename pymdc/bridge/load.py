@@ -38,9 +38,9 @@ from pymdc.bridge.settings import (
     RESERVE,
     WAIT_SECONDS,
 )
-from pymdc.bridge.storage.sqlite import is_locked
 from pymdc.bridge.storage.disk import DiskFullError, Reserve
 from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.sqlite import is_locked
 
 T = TypeVar("T")
 

@@ -110,7 +110,9 @@ def _one_of(values: Sequence[str]) -> Callable[[str], str]:
 
 OPTIONS = (
     Option("data", "metadisk-data", "the folder in which everything is stored"),
-    Option("database", "", f"PostgreSQL instead of a file in that folder: {DATABASE_URL}", _database),
+    Option(
+        "database", "", f"PostgreSQL instead of a file in that folder: {DATABASE_URL}", _database
+    ),
     Option("database-password", "", "the password of the database's user", secret=True),
     Option("store", "", f"where shards are, if not in that folder: {STORE_URL}"),
     Option("host", "127.0.0.1", "the address to listen on; 0.0.0.0 is any"),

@@ -32,9 +32,9 @@ from pymdc.bridge.routes import Route, accounts
 from pymdc.bridge.serving import app
 from pymdc.bridge.serving.request import Request
 from pymdc.bridge.settings import MAX_PASSWORD_HASHES
-from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.removal import remove_account_piece
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
 
 pytestmark = pytest.mark.storage
 
@@ -304,6 +304,7 @@ def test_removal_that_was_broken_off_is_finished(
             user.upload(user.bucket(), DATA)
     backend.execute("UPDATE users SET removed = 1 WHERE email = 'alice@example.com'")
     with backend.bridge(shard_size=1000, clock=clock) as bridge:
+        bridge._housekeeper.keep_house()
         assert (rows("users"), rows("buckets"), objects()) == (1, 1, 3)
         alice.bridge = bridge
         assert sign_in(alice).error == WRONG

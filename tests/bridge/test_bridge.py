@@ -89,7 +89,7 @@ def test_closed_bridge_leaves_no_thread_and_no_temporary_folder() -> None:
     bridge = Bridge()
     with bridge:
         User(bridge, "alice")
-        folder = Path(str(bridge._database._engine.url.database)).parent
+        folder = Path(str(bridge._database.engine.url.database)).parent
     assert set(threading.enumerate()) <= threads
     assert not folder.exists()
     bridge.close()

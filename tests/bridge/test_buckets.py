@@ -13,9 +13,9 @@ from plain_client import Key, User
 
 from pymdc.bridge.routes import buckets
 from pymdc.bridge.settings import BUCKETS_PAGE, MAX_REMOVALS, REMOVED_AT_ONCE
-from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.removal import remove_piece
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
 
 pytestmark = pytest.mark.storage
 

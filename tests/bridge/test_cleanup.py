@@ -68,6 +68,7 @@ def test_removal_that_was_broken_off_is_finished(
     backend.execute("UPDATE buckets SET removed = 1 WHERE id = :id", {"id": removed})
     with backend.bridge() as user.bridge:
         assert [bucket["id"] for bucket in user.ask("GET", "/buckets").json] == [kept]
+        user.bridge._housekeeper.keep_house()
         assert (objects(), rows("files"), rows("buckets")) == (1, 1, 1)
         assert user.download(kept, stored) == bytes(2)
 

@@ -13,9 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.tables import nonce_floors
 
 Work = Callable[[sa.Connection], int]
@@ -28,7 +28,7 @@ class Together:
         self._database = database
         self._commits = GroupCommit(database, objects)
         self.commits = 0
-        sa.event.listen(database._engine, "commit", self._count)
+        sa.event.listen(database.engine, "commit", self._count)
 
     def run(self, *works: Work) -> list[int | BaseException]:
         """Run *works* on a thread each, in one group, and return what each returned or raised."""

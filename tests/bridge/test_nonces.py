@@ -15,8 +15,8 @@ from backends import Backend
 from plain_client import Clock, Reply, User
 
 from pymdc.bridge import Bridge
-from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.nonces import AsIn2016, NonceRule, Once
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.tables import used_nonces
 
 pytestmark = pytest.mark.storage
@@ -112,7 +112,9 @@ def test_window_keeps_the_largest_and_refuses_smaller_ones(database: SQLiteDatab
 
 
 @pytest.mark.parametrize("last", [[50] * 9, [40] * 5 + [50] * 2, [30, 40, 40, 40, 50]])
-def test_window_forgets_all_uses_of_a_nonce_or_none(database: SQLiteDatabase, last: list[float]) -> None:
+def test_window_forgets_all_uses_of_a_nonce_or_none(
+    database: SQLiteDatabase, last: list[float]
+) -> None:
     rule = Once(window=3, prune_every=1)
     assert used(database, rule, "a", 10, 20, r="r") == [True] * 2
     assert used(database, rule, "a", 40, 50, r="r") == [True] * 2
@@ -122,9 +124,19 @@ def test_window_forgets_all_uses_of_a_nonce_or_none(database: SQLiteDatabase, la
 
 
 def test_uses_below_the_window_are_deleted(database: SQLiteDatabase) -> None:
-    used(database, Once(window=3, prune_every=1), "a", 10, 20, 30, 40, 50)
+    rule = Once(window=3, prune_every=1)
+    used(database, rule, "a", 10, 20, 30, 40, 50)
     with database.read() as connection:
-        assert connection.execute(sa.select(used_nonces.c.nonce)).scalars().all() == [30, 40, 50]
+        kept = connection.execute(sa.select(used_nonces.c.nonce)).scalars().all()
+    assert kept == [20, 30, 40, 50], "20 is refused, and its use is deleted the next time"
+    assert used(database, rule, "a", 20, 60) == [False, True]
+    with database.read() as connection:
+        assert connection.execute(sa.select(used_nonces.c.nonce)).scalars().all() == [
+            30,
+            40,
+            50,
+            60,
+        ]
 
 
 def test_rule_can_be_changed_between_runs(database: SQLiteDatabase) -> None:

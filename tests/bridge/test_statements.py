@@ -42,9 +42,9 @@ def statements(alice: User) -> Iterator[list[str]]:
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         executed.append(statement)
 
-    sa.event.listen(alice.bridge._database._engine, "before_cursor_execute", note)
+    sa.event.listen(alice.bridge._database.engine, "before_cursor_execute", note)
     yield executed
-    sa.event.remove(alice.bridge._database._engine, "before_cursor_execute", note)
+    sa.event.remove(alice.bridge._database.engine, "before_cursor_execute", note)
 
 
 def register(alice: User, _bucket: str) -> Reply:
@@ -156,7 +156,7 @@ def plans(bridge: Bridge, table: str, asking: Callable[[], Reply]) -> set[str]:
                 if f" {table} " in text or "TEMP" in text
             )
 
-    engine = bridge._database._engine
+    engine = bridge._database.engine
     sa.event.listen(engine, "before_cursor_execute", note)
     assert asking().status in (200, 413)
     sa.event.remove(engine, "before_cursor_execute", note)

@@ -175,6 +175,7 @@ def test_pointers_that_expire_unused_do_not_count(
     assert alice.pointers(*pulled).status == 200
     assert spent(alice.pointers(*pulled), "2016-03")
     clock.seconds += 300
+    alice.bridge._housekeeper.keep_house()
     assert alice.download(*pulled) == DATA, "1,000 + 2,500"
     assert alice.download(*pulled) == DATA, "6,000"
     assert alice.pointers(*pulled).status == 403

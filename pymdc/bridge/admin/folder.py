@@ -9,10 +9,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
-from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.disk import check_owner, lock
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
 
 
 class CommandError(Exception):

@@ -20,12 +20,7 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.mail import ACTIVATION
 from pymdc.bridge.routes.keys import claim_key, public_key
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.settings import (
-    ADDRESS,
-    MAIL_PAUSE,
-    MAX_ADDRESS,
-    MAX_REDIRECT,
-)
+from pymdc.bridge.settings import ADDRESS, MAIL_PAUSE, MAX_ADDRESS, MAX_REDIRECT
 from pymdc.bridge.storage.database import insert_new
 from pymdc.bridge.storage.tables import invitations, public_keys, users
 

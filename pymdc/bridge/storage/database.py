@@ -17,6 +17,7 @@ class Database(Protocol):
     The methods raise `UnavailableError` if the database does not answer.
     """
 
+    engine: sa.Engine
     #: How many threads may query it at the same time and gain by it.
     lanes: int
 

@@ -27,7 +27,9 @@ class Commits(Protocol):
 
 def commits_of(database: Database, objects: ObjectStore) -> Commits:
     """Return what commits to *database* with the fewest waits for the disk."""
-    return SingleCommits(database, objects) if database.lanes > 1 else GroupCommit(database, objects)
+    return (
+        SingleCommits(database, objects) if database.lanes > 1 else GroupCommit(database, objects)
+    )
 
 
 class SingleCommits:

@@ -46,7 +46,7 @@ class PostgresDatabase:
     def __init__(self, url: sa.URL, *, lanes: int, existing: bool = False) -> None:
         self.lanes = lanes
         # Neither parameters nor rows are logged: they contain passwords and tokens.
-        self._engine = sa.create_engine(
+        self.engine = sa.create_engine(
             url,
             hide_parameters=True,
             logging_name="pymdc",
@@ -55,10 +55,10 @@ class PostgresDatabase:
             execution_options={"preserve_rowcount": True},  # else that of an INSERT is -1
         )
         logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
-        sa.event.listen(self._engine, "handle_error", _tell_unavailable)
-        self._readers = _Connections(self._engine, READERS, isolation_level="AUTOCOMMIT")
-        self._durable_writers = _Connections(self._engine, lanes)
-        self._writers = _Connections(self._engine, lanes, synchronous_commit="off")
+        sa.event.listen(self.engine, "handle_error", _tell_unavailable)
+        self._readers = _Connections(self.engine, READERS, isolation_level="AUTOCOMMIT")
+        self._durable_writers = _Connections(self.engine, lanes)
+        self._writers = _Connections(self.engine, lanes, synchronous_commit="off")
         self._connections = self._readers, self._durable_writers, self._writers
         self._closed = threading.Event()
         self._watch = threading.Thread(target=self._end_hung, name="pymdc-bridge-watch")
@@ -96,7 +96,7 @@ class PostgresDatabase:
     def exclusive(self, task: str) -> Iterator[bool]:
         """Keep other bridges from a *task* while the block runs; give False if one is at it."""
         key = _key(f"pymdc bridge: {task}")
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             yield bool(connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar())
 
@@ -230,5 +230,3 @@ def _key(name: str) -> int:
 
 def _is_not_debug(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
-
-

@@ -37,7 +37,7 @@ def prepare_schema(
     """
     version = _version(connection)
     if version is None:
-        for statement in _creation(connection.dialect.name):
+        for statement in _creation(f"{connection.dialect.name}+{connection.dialect.driver}"):
             connection.exec_driver_sql(statement)
         connection.execute(sa.insert(_VERSIONS).values(version_num=NEWEST))
     elif version > NEWEST:
@@ -58,10 +58,11 @@ def prepare_schema(
 def _creation(dialect: str) -> list[str]:
     """Return the statements that create the tables; to make them takes longer than to run them."""
     statements: list[str] = []
-    engine = sa.create_mock_engine(
-        f"{dialect}://",
-        lambda element, *_: statements.append(str(element.compile(dialect=engine.dialect))),
-    )
+
+    def note(element: sa.schema.ExecutableDDLElement, *_: object, **__: object) -> None:
+        statements.append(str(element.compile(dialect=engine.dialect)))
+
+    engine = sa.create_mock_engine(f"{dialect}://", note)
     metadata.create_all(engine, checkfirst=False)
     _VERSIONS.create(engine, checkfirst=False)
     return statements

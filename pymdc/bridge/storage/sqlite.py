@@ -40,7 +40,7 @@ class SQLiteDatabase:
     ) -> None:
         self._path = path
         # Neither parameters nor rows are logged: they contain passwords and tokens.
-        self._engine = sa.create_engine(
+        self.engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
             hide_parameters=True,
             logging_name="pymdc",
@@ -48,11 +48,11 @@ class SQLiteDatabase:
         )
         logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
         self._write_lock = threading.Lock()
-        sa.event.listen(self._engine, "handle_error", _tell_damage)
+        sa.event.listen(self.engine, "handle_error", _tell_damage)
         prepare = partial(_prepare, temporary=temporary)
-        sa.event.listen(self._engine, "connect", prepare)
+        sa.event.listen(self.engine, "connect", prepare)
         # Connections are kept: getting one from the pool costs more than a statement.
-        self._writer = self._engine.connect()
+        self._writer = self.engine.connect()
         self._durable_writer = self._writer
         self._idle_readers: list[sa.Connection] = []
         try:
@@ -62,7 +62,7 @@ class SQLiteDatabase:
             else:
                 self._prepare_schema()
             if fsync:
-                self._durable_writer = self._engine.connect()
+                self._durable_writer = self.engine.connect()
                 _execute(self._durable_writer, "PRAGMA synchronous=FULL")
                 # What a bridge that was killed has committed is shown from now on: it must last.
                 _execute(self._durable_writer, "PRAGMA wal_checkpoint")
@@ -76,7 +76,7 @@ class SQLiteDatabase:
         try:
             connection = self._idle_readers.pop()
         except IndexError:
-            connection = self._engine.connect()
+            connection = self.engine.connect()
         try:
             with connection.begin():
                 _execute(connection, "BEGIN")
@@ -115,7 +115,7 @@ class SQLiteDatabase:
         """Close every connection."""
         for connection in (self._writer, self._durable_writer, *self._idle_readers):
             connection.close()
-        self._engine.dispose()
+        self.engine.dispose()
 
     def _prepare_schema(self) -> None:
         # A step may replace a table, whose rows must not take others with them.

@@ -52,8 +52,11 @@ def _taken(other: Any, which: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
 def _limits() -> dict[str, tuple[sa.ColumnElement[Any], sa.ColumnElement[int]]]:
     """Return, by whose it is, each limit in GB and the bytes that are taken of it."""
     other = buckets.alias()
-    of_user = sa.func.coalesce(users.c.storage, sa.bindparam("each_user", type_=sa.Float))
-    of_all = sa.bindparam("everybody", type_=sa.Float)
+    # PostgreSQL has to be told the type of a value that may be NULL.
+    each_user, of_all = (
+        sa.cast(sa.bindparam(name), sa.Float) for name in ("each_user", "everybody")
+    )
+    of_user = sa.func.coalesce(users.c.storage, each_user)
     return {
         "The bucket": (buckets.c.storage, _taken(other, other.c.id == buckets.c.id)),
         "The account": (of_user, _taken(other, other.c.user == buckets.c.user)),
