@@ -16,6 +16,8 @@ from backends import OBJECT, Backend
 from shared import run_folder, shared
 
 from pymdc.bridge import Bridge
+from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.servers import open_postgres
 
 if TYPE_CHECKING:  # not installed everywhere
     from obstore.store import S3Store
@@ -58,6 +60,9 @@ class Distributed(Backend):
 
     def bridge(self, **settings: Any) -> Bridge:
         return super().bridge(**self._settings, **settings)
+
+    def open_database(self) -> Database:
+        return open_postgres(self._settings["database"], None)
 
     def objects(self) -> list[str]:
         return sorted(self._paths())
