@@ -37,10 +37,11 @@ from pymdc.bridge.storage.disk import DiskFullError, Reserve, check_owner, sync_
 from pymdc.bridge.storage.group_commit import commits_of
 from pymdc.bridge.storage.installation import check_installation
 from pymdc.bridge.storage.nonces import RULES
-from pymdc.bridge.storage.objects import ObjectStore, open_store
+from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import MigrationError, OtherSchemaError
 from pymdc.bridge.storage.servers import open_postgres
 from pymdc.bridge.storage.sqlite import SQLiteDatabase
+from pymdc.bridge.storage.stores import open_store
 from pymdc.bridge.storage.tables import users
 from pymdc.bridge.storage.usage import Limits
 
@@ -189,11 +190,9 @@ class Bridge:
         """Open the database and the store."""
         settings = self._settings
         is_embedded = settings.database is None
-        shards = folder / SHARDS if settings.store is None else None
-        objects = open_store(
-            settings.store, _usable(shards) if shards else None, fsync=settings.fsync
-        )
+        owns_all = is_embedded and settings.store is None
         try:
+            objects = _open_store(settings, folder)
             database: Database
             if settings.database is None:
                 temporary = settings.data is None
@@ -204,7 +203,6 @@ class Bridge:
             if settings.fsync:  # the names of the folders, and of the files of the database
                 sync_path(folder)
             clean = partial(Reserve(folder).run, partial(clean_store, database, objects), share=1)
-            owns_all = is_embedded and shards is not None
             undo.enter_context(cleaned_and_locked(folder, clean if owns_all else _do_nothing))
             check_installation(database, objects)
         except UnavailableError as error:
@@ -289,16 +287,26 @@ def _usable(folder: Path) -> Path:
     return folder
 
 
+def _open_store(settings: Settings, folder: Path) -> ObjectStore:
+    shards = folder / SHARDS
+    if settings.store is None:
+        _usable(shards)
+    return open_store(settings.store, shards, fsync=settings.fsync)
+
+
 def _open_sqlite(
     folder: Path, objects: ObjectStore, *, fsync: bool, temporary: bool
 ) -> SQLiteDatabase:
     """Open the database in *folder*; create one only if there are no *objects*."""
     path = folder / DATABASE
     # With a new database, the cleanup would delete every object.
-    if not (path.exists() and path.stat().st_size) and any(objects.entries()):
+    if not (path.exists() and path.stat().st_size) and any(objects.names()):
+        shards = folder / SHARDS
+        is_ours = shards.exists()
+        where = f"shards are in {shards}" if is_ours else "shards are in the store"
         raise OSError(
-            f"{path} is missing or empty, but there are shards:"
-            f" bring the database back, or remove the shards"
+            f"{path} is missing or empty, but {where}:"
+            f" bring the database back, or remove {f'the folder {SHARDS}' if is_ours else 'them'}"
         )
     if path.exists() and not os.access(path, os.W_OK):  # else the first write fails
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

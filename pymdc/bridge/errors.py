@@ -1,4 +1,4 @@
-"""The error for a request that the bridge refuses, and those of the database and the store."""
+"""The errors: a request that the bridge refuses, a storage that does not answer or is wrong."""
 
 from __future__ import annotations
 
@@ -26,3 +26,7 @@ class UnavailableError(Exception):
 
 class DeadlockError(UnavailableError):
     """The transaction was ended because others waited for it, and it for them."""
+
+
+class StoreError(OSError):
+    """The store cannot be used as it is set up; the message says what is wrong in one line."""

@@ -172,7 +172,10 @@ class Throttle:
 
 
 class Load:
-    """The lanes of one bridge, its throttles, and the room on its disk."""
+    """The lanes of one bridge, its throttles, and the room for its *objects*.
+
+    The reserve of a database that is a file is in *folder*.
+    """
 
     def __init__(
         self,

@@ -17,8 +17,9 @@ Announce = Callable[[str, str], object]
 NONCE_RULES = ("once", "2016")
 REGISTRATIONS = ("open", "closed", "invite")
 DATABASE_URL = "postgresql+psycopg://[USER@]HOST[:PORT]/NAME"
-STORE = re.compile(r"(s3|gs|az)://[^/?#@]+(/[^?#@]*)?$|file:///[^?#]+$")
-STORE_URL = "s3://BUCKET[/PREFIX] or file:///PATH"
+STORES = ("s3", "gs", "az")
+STORE_URL = "s3://BUCKET[/PREFIX] or file:///PATH, without keys"
+_STORE_PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
 # Names in the data folder
@@ -152,6 +153,13 @@ STATEMENT_SECONDS = 30  # for a statement; clients give up after 60
 LOCK_SECONDS = 10  # of these for a row that another transaction has changed
 HUNG_SECONDS = 60.0  # for a transaction; then the server does not answer
 RETRY_SECONDS = 2  # after which a client may ask again if the database or the store does not answer
+# An object store behind a network
+STORE_CONNECT_SECONDS = 3.0  # a server that is alive accepts in milliseconds
+STORE_SECONDS = 15.0  # without a byte of an answer; SeaweedFS makes room in 5 before a first object
+STORE_RETRY_SECONDS = 5.0  # in which what failed is tried again; a store restarts in as many
+STORE_FIRST_PAUSE = 0.1  # seconds before it is; then longer
+STORE_LAST_PAUSE = 1.0
+STORE_SIZES_AT_ONCE = 8  # objects whose sizes are asked for; each takes a round trip
 
 # Threads
 MAX_IDLE_THREADS = 16  # to start one takes longer than most functions
@@ -222,7 +230,8 @@ class Settings:
             self._check(name, is_port or (port is None and name != "port"), "0 to 65535")
         if self.database is not None and not _is_database(self.database):
             raise WrongSetting("database", "...", DATABASE_URL)  # it may hold a password
-        self._check("store", self.store is None or STORE.match(self.store), STORE_URL)
+        if self.store is not None and not _is_store(self.store):
+            raise WrongSetting("store", "...", STORE_URL)  # likewise
         self._check("host", self.host, "an address, such as 127.0.0.1")
         cost = self.password_cost
         is_cost = cost is None or (cost > 1 and cost & (cost - 1) == 0)
@@ -233,7 +242,7 @@ class Settings:
             self._check(name, (getattr(self, name) is None) == (other is None), both)
         is_sender = self.mail_from is None or ADDRESS.fullmatch(self.mail_from)
         self._check("mail_from", is_sender, "an address, such as bridge@example.com")
-        self._check("url", self.url is None or _is_origin(self.url), "http[s]://HOST[:PORT]")
+        self._check("url", self.url is None or is_origin(self.url), "http[s]://HOST[:PORT]")
         for proxy in self.trusted_proxies:
             expected = "addresses or networks, such as 10.0.0.1 or 10.0.0.0/8"
             self._check("trusted_proxies", _is_network(proxy), expected)
@@ -241,6 +250,16 @@ class Settings:
     def _check(self, name: str, right: object, expected: str) -> None:
         if not right:
             raise WrongSetting(name, getattr(self, name), expected)
+
+
+def _is_store(url: str) -> bool:
+    scheme, _, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    if re.search(r"[@?#\s]", url):
+        return False
+    if scheme == "file":
+        return place in ("", "localhost") and bool(path.strip("/"))
+    return scheme in STORES and bool(place and _STORE_PATH.fullmatch(slash + path))
 
 
 def _is_database(url: str) -> bool:
@@ -252,7 +271,7 @@ def _is_database(url: str) -> bool:
     return parts.scheme == "postgresql+psycopg" and bool(named) and not parts.fragment
 
 
-def _is_origin(url: str) -> bool:
+def is_origin(url: str) -> bool:
     """Say whether *url* has a scheme and a host, perhaps a port, and nothing else."""
     try:
         parts = urlsplit(url)

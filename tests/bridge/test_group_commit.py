@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.sqlite import SQLiteDatabase
@@ -60,7 +61,7 @@ class Together:
 
 @pytest.fixture
 def together(tmp_path: Path) -> Iterator[Together]:
-    objects = ObjectStore(tmp_path / "shards", fsync=True)
+    objects = FolderStore(tmp_path / "shards", fsync=True)
     with closing(SQLiteDatabase(tmp_path / "database", fsync=True)) as database:
         yield Together(database, objects)
 

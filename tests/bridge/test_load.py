@@ -23,7 +23,7 @@ from pymdc.bridge.settings import (
     MAX_REMEMBERED_TRIES,
     MAX_WAITING,
 )
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.folder_store import FolderStore
 
 MiB = 1024 * 1024
 WRONG = (401, "Invalid email or password")
@@ -198,7 +198,7 @@ def test_lane_gives_up_waiting() -> None:
 
 def test_passwords_of_one_account_leave_room_for_those_of_others(tmp_path: Path) -> None:
     async def run() -> None:
-        store = ObjectStore(tmp_path, fsync=False)
+        store = FolderStore(tmp_path, fsync=False)
         load, release, statuses = (
             Load(tmp_path, store, 0, time.time, reserve=False),
             asyncio.Event(),

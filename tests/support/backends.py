@@ -21,6 +21,8 @@ OBJECT = re.compile(r"[0-9a-f]{32}(#[0-9]+)?")  # the name of one, or of a half-
 class Backend(ABC):
     """A database and a store of a test's own; in *data*, a bridge keeps what else it needs."""
 
+    knows_what_is_free = True
+
     def __init__(self, data: Path, engine: sa.Engine) -> None:
         self.data = data
         self._engine = engine

@@ -45,6 +45,8 @@ class Servers:
 class Distributed(Backend):
     """PostgreSQL and an S3 store: the worker's database, emptied, and a new prefix."""
 
+    knows_what_is_free = False
+
     def __init__(self, data: Path, servers: Servers) -> None:
         super().__init__(data, servers.engine)
         servers.used += 1
@@ -71,7 +73,7 @@ class Distributed(Backend):
         return bytes(self._store().get(self._paths()[name]).bytes())
 
     def write(self, name: str, content: bytes) -> None:
-        self._store().put(self._paths()[name], content)
+        self._store().put(self._paths().get(name, name), content)
 
     def remove(self, name: str) -> None:
         self._store().delete(self._paths()[name])

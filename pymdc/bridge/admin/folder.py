@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.disk import check_owner, lock
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.schema import OtherSchemaError
 from pymdc.bridge.storage.sqlite import SQLiteDatabase
 
@@ -48,9 +48,9 @@ class DataFolder:
             raise CommandError(f"{path} can't be used as a database") from error
 
     @cached_property
-    def objects(self) -> ObjectStore:
+    def objects(self) -> FolderStore:
         """The objects."""
-        return ObjectStore(self.path / SHARDS, fsync=True)
+        return FolderStore(self.path / SHARDS, fsync=True)
 
     def is_served(self) -> bool:
         """Say whether a bridge runs on the folder."""

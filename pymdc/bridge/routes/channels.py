@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused, UnavailableError
 from pymdc.bridge.logs import Entry, log_damage, log_fault
 from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, FRAME
+from pymdc.bridge.storage.objects import ObjectReader
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
 
 
@@ -54,9 +56,10 @@ class Channels:
         try:
             redeem = partial(_redeem_pointer, self._context, message, entry)
             shard = await self._context.threads.run_db_only(self._context.load.run, redeem)
-            with self._context.load.sending():
+            reader = self._context.objects.open(shard["object"])
+            with self._context.load.sending(), closing(reader):
                 while entry.sent < shard["size"]:
-                    sent = await self._send_block(socket, shard["object"], entry.sent)
+                    sent = await self._send_block(socket, reader)
                     if not sent:
                         sizes = f"{entry.sent:,} of {shard['size']:,} bytes"
                         fault = f"object {shard['object']} has {sizes}"
@@ -85,10 +88,9 @@ class Channels:
         finally:
             self._sending.discard(asyncio.current_task())
 
-    async def _send_block(self, socket: WebSocket, name: str, start: int) -> int:
+    async def _send_block(self, socket: WebSocket, reader: ObjectReader) -> int:
         """Send one block of an object, wait until the client has read it, return its size."""
-        size = self._context.load.block_size()
-        block = await self._context.threads.run(self._context.objects.read, name, start, size)
+        block = await self._context.threads.run(reader.read, self._context.load.block_size())
         for offset in range(0, len(block), FRAME):
             frame = block[offset : offset + FRAME]
             await socket.send({"type": "websocket.send", "bytes": frame})

@@ -224,9 +224,10 @@ def _replace_damaged(context: Context, parts: list[Shard], stored: list[Shard]) 
     """
     new = {part.hash: part.object for part in parts}
     unneeded = {part.object for part in parts} - {*new.values()}
-    for shard in stored:
+    sizes = context.objects.sizes([shard.object for shard in stored])
+    for shard, size in zip(stored, sizes, strict=True):
         replaced = new[shard.hash]
-        if context.objects.size(shard.object) != shard.size:
+        if size != shard.size:
             with context.database.write() as connection:
                 if replace_object(connection, shard, replaced):
                     replaced = shard.object

@@ -54,7 +54,7 @@ class Request:
 
     @cached_property
     def query_parameters(self) -> Mapping[str, str]:
-        """The parameters in the query string; refuse NUL, and too many, which take long to parse."""
+        """The parameters in the query string; refuse NUL, and too many, which take long."""
         try:
             parameters = dict(parse_qsl(self.query, max_num_fields=MAX_PARAMETERS))
         except ValueError:

@@ -58,5 +58,5 @@ def _check_new(connection: sa.Connection, objects: ObjectStore) -> None:
     if stored is not None:
         raise OSError(f"the database is new, but the store belongs to another: its id is {stored}")
     has_users = sa.select(sa.exists(sa.select(users.c.email)))
-    if not connection.execute(has_users).scalar() and any(objects.entries()):
+    if not connection.execute(has_users).scalar() and any(objects.names()):
         raise OSError("the database is empty, but files are in the store: bring the database back")
