@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from backends import Backend, Embedded
+from distributed import Distributed, Servers, servers
 from plain_client import Clock, Count, Rows, User
 
 from pymdc.bridge import Bridge
@@ -12,20 +13,57 @@ from pymdc.bridge import Bridge
 SHARD_SIZE = 1000
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        of_folder = "data" in metafunc.fixturenames
+        only_distributed = metafunc.config.getoption("--distributed")
+        kinds = [] if only_distributed else ["embedded"]
+        marked = metafunc.definition.get_closest_marker("storage")
+        if (marked or only_distributed) and not of_folder:
+            kinds.append("distributed")
+        metafunc.parametrize("backend", kinds, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--distributed"):
+        others = [item for item in items if not _is_distributed(item)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if _is_distributed(item)]
+
+
+def _is_distributed(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and (
+        hasattr(item, "callspec") and item.callspec.params.get("backend") == "distributed"
+    )
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def distributed_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with servers(tmp_path_factory) as running:
+        yield running
+
+
 @pytest.fixture
-def backend(tmp_path: Path) -> Backend:
+def backend(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Backend:
     """Give the database and the store of the test."""
-    return Embedded(tmp_path / "data")
+    if request.param == "embedded":
+        return Embedded(tmp_path / "data")
+    running: Servers = request.getfixturevalue("distributed_servers")
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)
+    return Distributed(tmp_path / "data", running)
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Give the folder of the bridge, for tests of what is in it."""
+    """Give the folder of the embedded back end, for tests of what is in it."""
     return tmp_path / "data"
 
 

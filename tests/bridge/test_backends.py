@@ -12,28 +12,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Barrier
 
+import postgres
 import pytest
-from postgres import postgres, skip_if_unavailable
+import seaweedfs
 from processes import MINUTE, SUPPORT
 from shared import shared
 
 RUNNING = """
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Barrier
 sys.path.insert(0, sys.argv[1])
-from postgres import postgres
-with postgres(Path(sys.argv[2])):
-    print(flush=True)
+from {name} import {name}
+with {name}(Path(sys.argv[2])) as server:
+    print(server._process.pid, flush=True)
     sys.stdin.read()
 """
 
 
 def test_postgres_that_is_killed_has_what_was_committed(tmp_path: Path) -> None:
-    with postgres(tmp_path, fsync=True) as server:
+    with postgres.postgres(tmp_path, fsync=True) as server:
         import psycopg
 
         name = server.new_database().rpartition("/")[2]
@@ -52,19 +49,20 @@ def test_postgres_that_is_killed_has_what_was_committed(tmp_path: Path) -> None:
         server.connect(name).close()
 
 
-def test_postgres_ends_with_tests_that_are_killed(tmp_path: Path) -> None:
-    skip_if_unavailable()
-    command = [sys.executable, "-c", RUNNING, str(SUPPORT), str(tmp_path)]
+@pytest.mark.parametrize("name", ["postgres", "seaweedfs"])
+def test_server_ends_with_tests_that_are_killed(name: str, tmp_path: Path) -> None:
+    for server in postgres, seaweedfs:
+        server.skip_if_unavailable()
+    code = RUNNING.format(name=name)
+    command = [sys.executable, "-c", code, str(SUPPORT), str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tests:
         assert tests.stdout
-        tests.stdout.readline()
-        pid = (tmp_path / "postgres" / "postmaster.pid").read_text().split()[0]
-        server = os.pidfd_open(int(pid))
+        process = os.pidfd_open(int(tests.stdout.readline()))
         try:
             tests.kill()
-            assert select.select([server], [], [], MINUTE)[0] == [server]
+            assert select.select([process], [], [], MINUTE)[0] == [process]
         finally:
-            os.close(server)
+            os.close(process)
 
 
 def test_server_of_all_workers_is_started_once_and_ends_last(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from plain_client import DATA, Clock, User, pull
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+pytestmark = pytest.mark.storage
+
 
 def test_one_of_simultaneous_channels_with_a_pointer_succeeds(alice: User, bucket: str) -> None:
     [pointer] = alice.pointers(bucket, alice.upload(bucket, b"abc").json["hash"]).json

@@ -6,11 +6,14 @@ import shutil
 import socket
 from pathlib import Path
 
+import pytest
 from backends import Backend
 from plain_client import Count, Rows, User, address, form
 from processes import MINUTE, bridge_process
 
 from pymdc.bridge import Bridge
+
+pytestmark = pytest.mark.storage
 
 
 def upload_in_flight(user: User, bucket: str, body: bytes, size: int) -> socket.socket:

@@ -34,6 +34,8 @@ from pymdc.bridge.routes.files import _Pointers
 from pymdc.bridge.settings import MAX_LISTS
 from pymdc.bridge.storage.disk import Reserve
 
+pytestmark = pytest.mark.storage
+
 
 def test_channel_address_has_the_requested_host(alice: User) -> None:
     bucket = alice.bucket()

@@ -15,9 +15,11 @@ from backends import Backend
 from plain_client import Clock, Reply, User
 
 from pymdc.bridge import Bridge
+from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.nonces import AsIn2016, NonceRule, Once
-from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.tables import used_nonces
+
+pytestmark = pytest.mark.storage
 
 INVALID_NONCE = (401, "Invalid nonce supplied")
 NO_BUCKET = (404, "Bucket not found")
@@ -83,13 +85,13 @@ def test_rule_of_2016_accepts_a_replay_and_locks_out(backend: Backend) -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[SQLiteDatabase]:
-    with closing(SQLiteDatabase(tmp_path / "nonces.sqlite")) as opened:
+def database(backend: Backend) -> Iterator[Database]:
+    with closing(backend.open_database()) as opened:
         yield opened
 
 
 def used(
-    database: SQLiteDatabase, rule: NonceRule, owner: str, *nonces: float, r: str | None = None
+    database: Database, rule: NonceRule, owner: str, *nonces: float, r: str | None = None
 ) -> list[bool]:
     """Use each nonce, with *r* or a new r; return which ones were accepted."""
     result = []
@@ -99,7 +101,7 @@ def used(
     return result
 
 
-def test_window_keeps_the_largest_and_refuses_smaller_ones(database: SQLiteDatabase) -> None:
+def test_window_keeps_the_largest_and_refuses_smaller_ones(database: Database) -> None:
     rule = Once(window=3, prune_every=1)
     assert used(database, rule, "a", 10, 20, 30, 40, 50, r="r") == [True] * 5
     assert used(database, rule, "a", 5, 10, 20, r="r") == [False] * 3, "below the window"
@@ -110,9 +112,7 @@ def test_window_keeps_the_largest_and_refuses_smaller_ones(database: SQLiteDatab
 
 
 @pytest.mark.parametrize("last", [[50] * 9, [40] * 5 + [50] * 2, [30, 40, 40, 40, 50]])
-def test_window_forgets_all_uses_of_a_nonce_or_none(
-    database: SQLiteDatabase, last: list[float]
-) -> None:
+def test_window_forgets_all_uses_of_a_nonce_or_none(database: Database, last: list[float]) -> None:
     rule = Once(window=3, prune_every=1)
     assert used(database, rule, "a", 10, 20, r="r") == [True] * 2
     assert used(database, rule, "a", 40, 50, r="r") == [True] * 2
@@ -121,7 +121,7 @@ def test_window_forgets_all_uses_of_a_nonce_or_none(
     assert used(database, rule, "a", max(last)) == [True], "a new r"
 
 
-def test_uses_below_the_window_are_deleted(database: SQLiteDatabase) -> None:
+def test_uses_below_the_window_are_deleted(database: Database) -> None:
     rule = Once(window=3, prune_every=1)
     used(database, rule, "a", 10, 20, 30, 40, 50)
     with database.read() as connection:
@@ -137,7 +137,7 @@ def test_uses_below_the_window_are_deleted(database: SQLiteDatabase) -> None:
         ]
 
 
-def test_rule_can_be_changed_between_runs(database: SQLiteDatabase) -> None:
+def test_rule_can_be_changed_between_runs(database: Database) -> None:
     assert used(database, AsIn2016(), "a", 10, 10, 9) == [True, True, False]
     assert used(database, Once(), "a", 10, 9, 11) == [False, False, True]
 

@@ -15,6 +15,8 @@ from plain_client import DATA, Count, Reply, Rows, User, address, ask, form, pul
 
 from pymdc._crypto.file_hash import file_hash
 
+pytestmark = pytest.mark.storage
+
 MiB = 1024 * 1024
 RESIDENT = Path("/proc/self/statm")
 

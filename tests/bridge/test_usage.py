@@ -17,6 +17,8 @@ from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
 
+pytestmark = pytest.mark.storage
+
 KB = 1e-6  # in GB
 OTHER = DATA[::-1]  # of the same 2,500 bytes
 
@@ -219,7 +221,6 @@ def usage(user: User) -> Any:
 def test_usage_is_that_of_the_user_in_this_month(
     alice: User, clock: Clock, backend: Backend, rows: Rows
 ) -> None:
-    assert usage(alice).pop("disk_free") > 0
     first, second = alice.bucket(), alice.bucket()
     bob = User(alice.bridge, "bob")
     bob.upload(bob.bucket(), DATA)
@@ -229,7 +230,10 @@ def test_usage_is_that_of_the_user_in_this_month(
     alice.download(first, name)
     told = usage(alice)
     free = told.pop("disk_free")
-    assert abs(free - shutil.disk_usage(backend.data).free) < 10**9
+    if backend.knows_what_is_free:
+        assert abs(free - shutil.disk_usage(backend.data).free) < 10**9
+    else:
+        assert free is None
     assert told == {
         "stored": 2502,
         "limit": None,

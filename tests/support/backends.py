@@ -11,6 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from pymdc.bridge import Bridge
+from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
 
 Values = Mapping[str, object]
 OBJECT = re.compile(r"[0-9a-f]{32}(#[0-9]+)?")  # the name of one, or of a half-written one
@@ -19,6 +21,8 @@ OBJECT = re.compile(r"[0-9a-f]{32}(#[0-9]+)?")  # the name of one, or of a half-
 class Backend(ABC):
     """A database and a store of a test's own; in *data*, a bridge keeps what else it needs."""
 
+    knows_what_is_free = True
+
     def __init__(self, data: Path, engine: sa.Engine) -> None:
         self.data = data
         self._engine = engine
@@ -26,6 +30,10 @@ class Backend(ABC):
     def bridge(self, **settings: Any) -> Bridge:
         """Return a bridge on this back end."""
         return Bridge(self.data, **settings)
+
+    @abstractmethod
+    def open_database(self) -> Database:
+        """Open the database, as a bridge does."""
 
     def execute(self, statement: str, values: Values | Sequence[Values] = ()) -> list[Any]:
         """Execute SQL and return its rows; *values* are those of ``:name``, or a list of such."""
@@ -67,6 +75,10 @@ class Embedded(Backend):
         url = sa.URL.create("sqlite", database=str(data / "metadata.sqlite"))
         super().__init__(data, sa.create_engine(url, poolclass=sa.NullPool))
         self._shards = data / "shards"
+
+    def open_database(self) -> Database:
+        self.data.mkdir(exist_ok=True)
+        return SQLiteDatabase(self.data / "metadata.sqlite")
 
     def objects(self) -> list[str]:
         return sorted(path.name for path in self._shards.iterdir() if OBJECT.fullmatch(path.name))

