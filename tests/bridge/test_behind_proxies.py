@@ -26,7 +26,7 @@ from servers import RawServer, free_port, read_request, written
 
 import pymdc
 from pymdc.bridge import Bridge
-from pymdc.bridge.settings import CHANNEL_PATIENCE_FACTOR, DRAIN_SECONDS, Settings
+from pymdc.bridge.settings import CHANNEL_PATIENCE_FACTOR, DRAIN_SECONDS, IDLE_CHECKS, Settings
 from pymdc.testing import Account, TestBridge
 
 SIZE = 9_000_000  # more than a shard, and more than nginx's default for a body
@@ -249,5 +249,7 @@ def test_nginx_waits_longer_than_the_bridge(file: str) -> None:
     assert min(channels.values()) > CHANNEL_PATIENCE_FACTOR * Settings.patience
     lingering = {"lingering_time", "lingering_timeout"}
     assert {*requests} == waits | lingering | {"client_body_timeout"}
-    assert min(requests[name] for name in {*requests} - lingering) > Settings.patience
+    # The first check is too early to judge, and the last one may be just before the end.
+    longest = Settings.patience * (IDLE_CHECKS + 2) / IDLE_CHECKS
+    assert min(requests[name] for name in {*requests} - lingering) > longest
     assert all(requests[name] >= DRAIN_SECONDS for name in lingering)
