@@ -8,8 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -19,7 +20,13 @@ from reverse_proxies import DEPLOY
 from servers import free_port
 
 from pymdc.bridge.options import OPTIONS, PREFIX
-from pymdc.bridge.settings import DESCRIPTORS_KEPT, MAX_CONNECTIONS, STOP_RESERVE, Settings
+from pymdc.bridge.settings import (
+    DESCRIPTORS_KEPT,
+    KEEP_ALIVE_SECONDS,
+    MAX_CONNECTIONS,
+    STOP_RESERVE,
+    Settings,
+)
 
 EXPOSURE = 1.5  # of 10, as systemd-analyze counts what a unit may do
 PORT = next(option.default for option in OPTIONS if option.name == "port")
@@ -31,7 +38,17 @@ BACKUP_UNIT = (DEPLOY / "pymdc-bridge-backup.service").read_text(encoding="utf-8
 CONTAINERFILE = (DEPLOY / "Containerfile").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "running-a-bridge.rst").read_text(encoding="utf-8")
 UNIT_GUIDE, CONTAINER_GUIDE = GUIDE.split("A bridge in containers\n")
-COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+SEVERAL_GUIDE = (ROOT / "docs" / "several-bridges.rst").read_text(encoding="utf-8")
+ONE, SEVERAL = (
+    yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))
+    for name in ("compose-one.yaml", "compose.yaml")
+)
+NGINX = (DEPLOY / "nginx-bridges.conf").read_text(encoding="utf-8")
+
+
+def listed(value: str | list[str]) -> list[str]:
+    """Return a value of a compose file that may be one text or several."""
+    return [value] if isinstance(value, str) else value
 
 
 def unit_values(name: str) -> list[str]:
@@ -87,7 +104,7 @@ def test_unit_starts_no_bridge_again_that_has_a_wrong_option(tmp_path: Path) -> 
 
 def test_variables_of_the_files_are_known() -> None:
     env = (DEPLOY / "bridge.env").read_text(encoding="utf-8")
-    service = COMPOSE["services"]["bridge"]
+    service = ONE["services"]["bridge"]
     named = {
         *re.findall(r"^#?(\w+)=", env, re.MULTILINE),
         *(name for name in service["environment"]),
@@ -99,23 +116,23 @@ def test_variables_of_the_files_are_known() -> None:
     assert f"\n{PREFIX}TRUSTED_PROXIES=" in env
 
 
-def test_compose_file_refers_to_what_there_is() -> None:
-    services, build = COMPOSE["services"], COMPOSE["services"]["bridge"]["build"]
+def test_compose_file_of_one_bridge_refers_to_what_there_is() -> None:
+    services, build = ONE["services"], ONE["services"]["bridge"]["build"]
     assert (DEPLOY / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Containerfile")
     mounts = [volume.split(":")[0] for one in services.values() for volume in one["volumes"]]
-    assert {name for name in mounts if "/" not in name} == {*COMPOSE["volumes"]}
+    assert {name for name in mounts if "/" not in name} == {*ONE["volumes"]}
     assert all((DEPLOY / name).is_file() for name in mounts if name.startswith("."))
     # The others are made by commands of the guide.
     made = [name for name in mounts if name.startswith("/")]
     made += [one["env_file"] for one in services.values()]
-    made += [secret["file"] for secret in COMPOSE["secrets"].values()]
+    made += [secret["file"] for secret in ONE["secrets"].values()]
     assert [name for name in made if not re.search(rf" {name}$", CONTAINER_GUIDE, re.M)] == []
-    assert {*services["bridge"]["secrets"]} == {*COMPOSE["secrets"]}
+    assert {*services["bridge"]["secrets"]} == {*ONE["secrets"]}
     assert {*services["caddy"]["depends_on"]} <= {*services}
 
 
 def test_compose_file_puts_caddy_before_the_bridge() -> None:
-    bridge, caddy = (COMPOSE["services"][name] for name in ("bridge", "caddy"))
+    bridge, caddy = (ONE["services"][name] for name in ("bridge", "caddy"))
     exposed = dict(instructions(CONTAINERFILE))["EXPOSE"]
     assert exposed == PORT
     assert caddy["environment"]["BRIDGE"] == f"bridge:{exposed}"
@@ -123,14 +140,98 @@ def test_compose_file_puts_caddy_before_the_bridge() -> None:
     named = {*re.findall(r"{\$(\w+)", (DEPLOY / "Caddyfile").read_text(encoding="utf-8"))}
     assert named == {*caddy["environment"], f"{PREFIX}URL"}
     assert caddy["env_file"] == bridge["env_file"]
-    [network] = COMPOSE["networks"]["default"]["ipam"]["config"]
+    [network] = ONE["networks"]["default"]["ipam"]["config"]
     assert bridge["environment"][f"{PREFIX}TRUSTED_PROXIES"] == network["subnet"]
 
 
 def test_compose_file_gives_the_bridge_time_and_descriptors() -> None:
-    bridge = COMPOSE["services"]["bridge"]
+    bridge = ONE["services"]["bridge"]
     assert float(bridge["stop_grace_period"].rstrip("s")) > Settings.grace + STOP_RESERVE
     assert bridge["ulimits"]["nofile"] >= MAX_CONNECTIONS + DESCRIPTORS_KEPT
+
+
+def test_compose_file_refers_to_what_there_is() -> None:
+    services = SEVERAL["services"]
+    build = services["bridge-1"]["build"]
+    assert (DEPLOY / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Containerfile")
+    mounts = [
+        volume.split(":")[0] for one in services.values() for volume in one.get("volumes", [])
+    ]
+    volumes = [name for name in mounts if "/" not in name]
+    assert sorted(volumes) == sorted(SEVERAL["volumes"]), "each has one of its own"
+    assert all((DEPLOY / name).is_file() for name in mounts if name.startswith("."))
+    made = [name for name in mounts if name.startswith("/")]
+    made += [file for one in services.values() for file in listed(one.get("env_file", []))]
+    made += [secret["file"] for secret in SEVERAL["secrets"].values()]
+    assert [name for name in made if not re.search(rf"[ >`]{name}\b", SEVERAL_GUIDE)] == []
+    for one in services.values():
+        assert {*one.get("secrets", [])} <= {*SEVERAL["secrets"]}
+        assert {*one.get("networks", [])} <= {*SEVERAL["networks"]}
+        assert {*one.get("depends_on", [])} <= {*services}
+
+
+def test_variables_of_the_compose_file_are_known() -> None:
+    named = {*SEVERAL["services"]["bridge-1"]["environment"]}
+    assert {name for name in named if name.startswith(PREFIX)} <= VARIABLES
+    store = re.findall(r"^(\w+)=", (DEPLOY / "store.env").read_text(encoding="utf-8"), re.M)
+    keys = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    assert {*store} == keys
+    assert {name for name in named if name.startswith("AWS_")} == {
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_REGION",
+    }
+
+
+def test_services_find_each_other() -> None:
+    services = SEVERAL["services"]
+    environment = services["bridge-1"]["environment"]
+    for name in "DATABASE", "SMTP":
+        assert urlsplit(environment[f"{PREFIX}{name}"]).hostname in services
+    database, postgres = urlsplit(environment[f"{PREFIX}DATABASE"]), services["postgres"]
+    assert database.username == postgres["environment"]["POSTGRES_USER"]
+    assert database.path == f"/{postgres['environment']['POSTGRES_DB']}"
+    secret = "POSTGRES_PASSWORD_FILE"
+    assert environment[f"{PREFIX}DATABASE_PASSWORD_FILE"] == postgres["environment"][secret]
+    assert urlsplit(environment["AWS_ENDPOINT_URL_S3"]).hostname == "seaweedfs"
+    assert "-ip=seaweedfs" in services["seaweedfs"]["command"]
+    addresses = {
+        name: one["networks"]["front"]["ipv4_address"]
+        for name, one in services.items()
+        if isinstance(one["networks"], dict)
+    }
+    assert environment[f"{PREFIX}TRUSTED_PROXIES"] == addresses.pop("nginx")
+    assert sorted(re.findall(r"server (172\.\S+):6382 ", NGINX)) == sorted(addresses.values())
+    [network] = SEVERAL["networks"]["front"]["ipam"]["config"]
+    subnet = ip_network(network["subnet"])
+    assert all(ip_address(address) in subnet for address in addresses.values())
+
+
+def test_only_nginx_can_be_reached() -> None:
+    services = SEVERAL["services"]
+    assert [name for name, one in services.items() if "ports" in one] == ["nginx"]
+    assert services["nginx"]["ports"] == ["80:80", "443:443"]
+    inside = {"postgres", "seaweedfs"}
+    assert all(services[name]["networks"] == ["back"] for name in inside)
+    assert SEVERAL["networks"]["back"]["internal"] is True
+
+
+def test_images_have_a_version() -> None:
+    images = [one["image"] for one in SEVERAL["services"].values() if "build" not in one]
+    assert len(images) == 4
+    assert [image for image in images if not re.search(r":[0-9.]+$", image)] == []
+
+
+def test_bridges_have_time_to_drain() -> None:
+    bridge = SEVERAL["services"]["bridge-1"]
+    drain, grace = (float(bridge["environment"][PREFIX + name]) for name in ("DRAIN", "GRACE"))
+    assert float(bridge["stop_grace_period"].rstrip("s")) > drain + grace + STOP_RESERVE
+    [kept] = re.findall(r"keepalive_timeout +(\d+)s;", NGINX)
+    assert int(kept) < drain
+    assert int(kept) < KEEP_ALIVE_SECONDS
+    assert bridge["ulimits"]["nofile"] >= MAX_CONNECTIONS + DESCRIPTORS_KEPT
+    [silent] = re.findall(r"proxy_timeout +(\d+)s;", NGINX)
+    others = re.findall(r"proxy_read_timeout +(\d+)s;", NGINX)
+    assert int(silent) > max(map(int, others))
 
 
 def test_guide_makes_what_the_unit_needs() -> None:
@@ -146,7 +247,7 @@ def test_guide_makes_what_the_unit_needs() -> None:
 
 
 def test_files_that_the_guide_names_are_there() -> None:
-    named = re.findall(r"\b(?:deploy|docs|examples)/[\w.*-]+", GUIDE)
+    named = re.findall(r"\b(?:deploy|docs|examples)/[\w.*-]+", GUIDE + SEVERAL_GUIDE)
     assert [name for name in named if not [*ROOT.glob(name)]] == []
 
 

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,19 @@ from typing import Any
 import pytest
 from backends import Backend
 from modes import PATIENCE
-from plain_client import Count, Reply, Rows, User, address, ask, fill, form, head, upload_headers
+from plain_client import (
+    Count,
+    Reply,
+    Rows,
+    User,
+    accepts,
+    address,
+    ask,
+    fill,
+    form,
+    head,
+    upload_headers,
+)
 from processes import MINUTE, bridge_process
 from websockets.frames import Frame, Opcode
 
@@ -182,6 +195,51 @@ def test_connections_that_come_just_before_the_stop_are_closed() -> None:
         for wire in late:
             with suppress(ConnectionResetError):
                 assert wire.recv(1) == b""
+
+
+def test_requests_that_come_just_before_the_stop_are_answered() -> None:
+    app, answer = BusyApp(), b"HTTP/1.1 204 "
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener, ExitStack() as clients:
+
+        def ask_for(path: str) -> socket.socket:
+            wire = socket.create_connection(listener.getsockname(), timeout=PATIENCE)
+            wire.sendall(head(f"GET {path}"))
+            return clients.enter_context(wire)
+
+        server = Server(app, grace=8, patience=60)  # type: ignore[arg-type]  # it stands in for App
+        with server.serving(listener):
+            first = ask_for("/")
+            assert app.busy.wait(MINUTE)
+            late = [ask_for("/late") for _ in range(300)]
+            server.stop()
+            app.go_on.set()
+            assert first.recv(100).startswith(answer)
+        for wire in late:
+            received = wire.recv(100)
+            assert received.startswith(answer)
+            assert b"\r\nconnection: close\r\n" in received
+
+
+def test_new_connections_may_still_ask_when_the_bridge_stops(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", PATIENCE)
+    with Bridge(data, grace=MINUTE) as bridge, ThreadPoolExecutor(1) as threads:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        [pointer] = user.pointers(bucket, user.upload(bucket, b"a shard").json["hash"]).json
+        fields = {name: pointer[name] for name in ("token", "hash", "operation")}
+        with send(bridge) as wire, send(bridge, upgrade()) as channel:
+            assert channel.recv(1000).startswith(b"HTTP/1.1 101 ")
+            stopped = threads.submit(bridge.close)
+            while accepts(bridge):
+                pass
+            channel.sendall(text(json.dumps(fields)))
+            assert b"a shard" in channel.recv(1000)
+            channel.close()
+            wire.sendall(head("GET /health"))
+            assert wire.recv(1000).startswith(b"HTTP/1.1 200 ")
+            stopped.result(MINUTE)
 
 
 def upgrade(path: str = "GET /") -> bytes:

@@ -52,6 +52,7 @@ OTHERS = {
     "docs/in-tests.rst": "is run by testing/test_in_tests.py",
     "CONTRIBUTING.rst": "has the commands of the README, and others that take an hour",
     "docs/running-a-bridge.rst": "is for root on a machine of its own; see bridge/test_deploy.py",
+    "docs/several-bridges.rst": "needs PostgreSQL and nginx, and ports that may be taken",
 }
 # What the pages begin with that do not start Python themselves.
 NEXT_DAY = (ROOT / "docs" / "next-day.rst").read_text(encoding="utf-8")

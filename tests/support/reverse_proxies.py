@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 from processes import MINUTE, ROOT
+from servers import free_port
 
 DEPLOY = ROOT / "deploy"
 
 # Where nginx keeps pieces of requests and answers; only root can use the places it was built with.
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
-Proxy = Callable[[Path, int, int, Path], AbstractContextManager[None]]
+# The folder, the proxy's port, the bridge's port, the certificate, and ports of other bridges
+Proxy = Callable[..., AbstractContextManager[None]]
 
 
 @contextmanager
@@ -51,6 +53,42 @@ def nginx(folder: Path, port: int, bridge_port: int, certificate: Path) -> Itera
 
 
 @contextmanager
+def nginx_before_several(
+    folder: Path, port: int, bridge_port: int, certificate: Path, *other_ports: int
+) -> Iterator[None]:
+    """Run nginx with deploy/nginx-bridges.conf on *port*; without other bridges, one is two."""
+    text = (DEPLOY / "nginx-bridges.conf").read_text(encoding="utf-8")
+    second = other_ports[0] if other_ports else bridge_port
+    paths = " ".join(f"{name}_temp_path {folder / name};" for name in _TEMPORARY)
+    text = _replaced(
+        text,
+        ("listen 443", f"listen {port}"),
+        ("listen [::]:443", f"listen [::]:{port}"),
+        ("listen 80;", f"listen 127.0.0.1:{free_port()};"),
+        ("listen [::]:80;", ""),
+        ("/etc/nginx/tls/fullchain.pem", str(certificate)),
+        ("/etc/nginx/tls/privkey.pem", str(certificate)),
+        ("127.0.0.1:6381", f"127.0.0.1:{free_port()}"),
+        ("172.30.83.11:6382", f"127.0.0.1:{bridge_port}"),
+        ("172.30.83.12:6382", f"127.0.0.1:{second}"),
+        ("/run/nginx.pid", str(folder / "pid")),
+        ("/dev/stderr warn", "stderr notice"),
+        ("worker_processes     auto;", f"worker_processes 1; user {getpass.getuser()};"),
+        ("http {\n", f"http {{\n{paths}\n"),
+    )
+    if not socket.has_ipv6:
+        text = _replaced(text, (f"listen [::]:{port} ssl;", ""))
+    if not [*Path("/etc/nginx/modules-enabled").glob("*stream.conf")]:
+        pytest.skip("nginx has no module stream")
+    file = folder / "nginx.conf"
+    file.write_text(f"daemon off;\n{text}")
+    # Without -p, by which nginx would look for its modules.
+    command = [_program("nginx"), "-e", "stderr", "-c", str(file)]
+    with _running(command, "start worker process", {}):
+        yield
+
+
+@contextmanager
 def caddy(folder: Path, port: int, bridge_port: int, certificate: Path) -> Iterator[None]:
     """Run Caddy with deploy/Caddyfile on *port*."""
     site = "{$PYMDC_BRIDGE_URL:https://bridge.example.com} {\n"
@@ -72,7 +110,7 @@ def caddy(folder: Path, port: int, bridge_port: int, certificate: Path) -> Itera
         yield
 
 
-PROXIES: dict[str, Proxy] = {"nginx": nginx, "caddy": caddy}
+PROXIES: dict[str, Proxy] = {"nginx": nginx, "nginx-several": nginx_before_several, "caddy": caddy}
 
 
 def _replaced(text: str, *replacements: tuple[str, str]) -> str:

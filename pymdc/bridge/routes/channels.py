@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -46,9 +47,11 @@ class Channels:
 
     async def finish(self, seconds: float) -> None:
         """Wait until no channel is sending, for at most *seconds*."""
-        tasks = {task for task in self._sending if task}
-        if tasks:
-            await asyncio.wait(tasks, timeout=seconds)
+        deadline = time.monotonic() + seconds
+        while tasks := {task for task in self._sending if task}:
+            done, _ = await asyncio.wait(tasks, timeout=deadline - time.monotonic())
+            if not done:
+                return
 
     async def _respond(self, socket: WebSocket, message: str | bytes, entry: Entry) -> int:
         """Send the shard or the refusal; return its status."""

@@ -31,6 +31,7 @@ from pymdc.bridge.settings import (
     MAX_HEAD,
     MAX_HEADERS,
     MIN_CHUNK,
+    NEW_SECONDS,
     PARSED_AT_ONCE,
     PARSED_IN_TURN,
     ROOM_SECONDS,
@@ -289,7 +290,11 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
             super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
-        super().shutdown()
+        wait = self._last_used + NEW_SECONDS - self.loop.time()
+        if self.cycle is None and wait > 0:  # its request may be on its way
+            self.loop.call_later(wait, super().shutdown)
+        else:
+            super().shutdown()
         self._check_farewell_every(CLOSE_SECONDS)  # it may be closed after its answer
 
     def room_rank(self) -> tuple[int, float] | None:
@@ -439,6 +444,17 @@ class ChannelProtocol(_Farewell, WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def shutdown(self) -> None:
+        wait = self._begun + NEW_SECONDS - self.loop.time()
+        if wait > 0:  # its message may be on its way
+            self.loop.call_later(wait, self._shut_down_unless_begun)
+        else:
+            self._shut_down()
+
+    def _shut_down_unless_begun(self) -> None:
+        if not self._has_message:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
         super().shutdown()
         if not self.writable.is_set():  # the grace is over
             self.transport.abort()

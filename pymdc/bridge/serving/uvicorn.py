@@ -108,6 +108,7 @@ class Server(uvicorn.Server):
             "ws_ping_interval": None,  # a client that reads other shards first does not answer
         }
         super().__init__(_config(app, patience, max_connections(), **channels))
+        self._make_protocol = partial(HTTPProtocol, self.config, self.server_state, {})
         self._certificate = certificate
         self._secure_listener: SecureListener | None = None
         self._own_port = own_port
@@ -163,8 +164,9 @@ class Server(uvicorn.Server):
         await super().startup([] if self._certificate else listeners)
         for listener in listeners:
             if self._certificate:
-                make = partial(HTTPProtocol, self.config, self.server_state, {})
-                self._secure_listener = SecureListener(listener, self._certificate, make)
+                self._secure_listener = SecureListener(
+                    listener, self._certificate, self._make_protocol
+                )
             listener.listen(BACKLOG)  # asyncio has set it to what it accepts at once
         if self._own_port:
             app, listener = self._own_port
@@ -181,12 +183,12 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop: finish what is in flight within the grace, end the rest, and clean up."""
-        self.config.stopping = True
+        self.config.draining = self.config.stopping = True
         deadline = time.monotonic() + self._grace
         if self._secure_listener:
             self._secure_listener.close()
-        for server in self.servers:
-            await self._close(server)
+        for server, listener in zip(self.servers, sockets or [], strict=False):
+            await self._close_main(server, listener)
         await self._channels.finish(self._grace)  # the next step would abort those that send
         state = self.server_state
         for connection in [*state.connections]:
@@ -211,6 +213,22 @@ class Server(uvicorn.Server):
         if others := asyncio.all_tasks() - {asyncio.current_task()} - self.server_state.tasks:
             await asyncio.wait(others, timeout=SETTLE_SECONDS)
         server.close()
+
+    async def _close_main(self, server: asyncio.Server, listener: socket.socket) -> None:
+        """Close *server* and its *listener*, and serve the connections that are in its queue.
+
+        The system would reset them, although their requests may have been sent already.
+        """
+        queued: list[socket.socket] = []
+        listener = listener.dup()
+        await self._close(server)
+        with listener, suppress(OSError):
+            while len(queued) < BACKLOG:
+                queued.append(listener.accept()[0])
+        for connection in queued:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._make_protocol, connection
+            )
 
     async def _wait_until_none_is_left(self, seconds: float) -> None:
         """Wait until all connections and requests have ended, for at most so many *seconds*."""
