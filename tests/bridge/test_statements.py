@@ -19,6 +19,7 @@ from processes import MINUTE
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge, housekeeping
 from pymdc.bridge.routes import ROUTES
+from pymdc.bridge.storage import prepared
 from pymdc.bridge.storage.nonces import RULES, Once
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge-internals.rst"
@@ -38,12 +39,18 @@ def bridge(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
 
 
 @pytest.fixture
-def statements(alice: User) -> Iterator[list[str]]:
+def statements(alice: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     executed: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         executed.append(statement)
 
+    def note_prepared(connection: sa.Connection, compiled: Any, values: Any) -> Any:
+        executed.append(compiled.sql)
+        return execute(connection, compiled, values)
+
+    execute = prepared._execute
+    monkeypatch.setattr(prepared, "_execute", note_prepared)
     sa.event.listen(alice.bridge._database.engine, "before_cursor_execute", note)
     yield executed
     sa.event.remove(alice.bridge._database.engine, "before_cursor_execute", note)
@@ -77,7 +84,7 @@ def remove_account(alice: User, _bucket: str) -> Reply:
     return ask(alice.bridge, "DELETE", f"/users/{alice.email}", None, password)
 
 
-def prepared(alice: User, bucket: str) -> dict[str, Ask]:
+def requests(alice: User, bucket: str) -> dict[str, Ask]:
     """Return a request for each route; everything that they need exists."""
     key, pulling = Key("other").public, {"x-token": alice.token(bucket, "PULL")}
     pushing = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
@@ -132,7 +139,7 @@ def prepared(alice: User, bucket: str) -> dict[str, Ask]:
 
 def test_statement_count_of_each_route_is_documented(alice: User, statements: list[str]) -> None:
     bucket, counts = alice.bucket(), {}
-    for name, asking in prepared(alice, bucket).items():
+    for name, asking in requests(alice, bucket).items():
         statements.clear()
         answer = asking(alice, bucket)
         assert isinstance(answer, bytes) or answer.status < 300, name

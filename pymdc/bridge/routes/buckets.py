@@ -23,9 +23,13 @@ from pymdc.bridge.settings import (
     TOKEN_LIFETIME,
 )
 from pymdc.bridge.storage.accounts import account_removed, has_account
+from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.removal import remove_piece
 from pymdc.bridge.storage.tables import buckets, find_bucket, lock_user, tokens, total
 
+_INSERT_TOKEN = Prepared(
+    sa.insert(tokens).values({column.name: sa.bindparam(column.name) for column in tokens.c})
+)
 _DEFAULTS: dict[str, Any] = {"name": "New Bucket", "storage": 10, "transfer": 30, "pubkeys": []}
 
 
@@ -94,12 +98,12 @@ def create_token(context: Context, request: Request, identity: Identity) -> Resp
     """Create a token for bringing a file into the bucket (PUSH) or out of it (PULL)."""
     now, token, operation = context.now(), secrets.token_hex(32), request.fields.get("operation")
     expires = now + TOKEN_LIFETIME
-    with context.database.write(durable=False) as connection:
+    with context.database.write_once() as connection:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         if operation not in ("PUSH", "PULL"):
             raise Refused(400, "Token validation failed")
         row = {"bucket": bucket, "operation": operation, "expires": expires, "token": token}
-        connection.execute(sa.insert(tokens).values(**row))
+        _INSERT_TOKEN.count(connection, row)
     return Response(row | {"expires": iso_time(expires), "id": token})
 
 
@@ -146,7 +150,7 @@ def _quota(value: object) -> float | None:
     return quota
 
 
-def _bucket_json(row: sa.RowMapping) -> dict[str, object]:
+def _bucket_json(row: Row | sa.RowMapping) -> dict[str, object]:
     names = ("user", "name", "pubkeys", "id")
     quotas = {name: json_number(row[name]) for name in ("storage", "transfer")}
     rest = {"created": iso_time(row["created"]), "status": "Active"}

@@ -17,7 +17,10 @@ from pymdc.bridge.errors import Refused, UnavailableError
 from pymdc.bridge.logs import Entry, log_damage, log_fault
 from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, FRAME
 from pymdc.bridge.storage.objects import ObjectReader
+from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
+
+_SHARD = Prepared(sa.select(shards).where(shards.c.hash == sa.bindparam("its")))
 
 
 class Channels:
@@ -107,7 +110,7 @@ async def _report_damage(socket: WebSocket, fault: str, message: str) -> int:
     return 500
 
 
-def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> sa.RowMapping:
+def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> Row:
     """Use up the token in *message*, and return the row of the shard that it is for."""
     try:
         parsed = json.loads(message)
@@ -116,11 +119,10 @@ def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> sa.
     fields = parsed if isinstance(parsed, dict) else {}
     if not fields.get("token"):
         raise Refused(400, "You did not supply a token")
-    with context.database.write(durable=False) as connection:
+    with context.database.write_once() as connection:
         token = str(fields["token"]).encode("ascii", "replace").decode().replace("\0", "?")
         pointer = redeem_token(connection, pointers, token, context.now())
-        statement = sa.select(shards).where(shards.c.hash == (pointer["shard"] if pointer else ""))
-        shard = connection.execute(statement).mappings().first()
+        shard = _SHARD.first(connection, {"its": pointer["shard"]}) if pointer else None
     if shard is None:
         raise Refused(400, "The supplied token is not accepted")
     entry.who = pointer["bucket"] if pointer else "-"

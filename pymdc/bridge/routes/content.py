@@ -17,6 +17,7 @@ from pymdc.bridge.routes.files import find_shards, is_for, not_authorized, reque
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import BATCH
 from pymdc.bridge.storage.objects import ObjectReader, ObjectStore
+from pymdc.bridge.storage.prepared import Row
 from pymdc.bridge.storage.tables import find_bucket
 from pymdc.bridge.storage.usage import add_transfer, spend_transfer
 
@@ -47,9 +48,7 @@ class Content:
 
     month = ""
 
-    def __init__(
-        self, context: Context, file: sa.RowMapping, shard_size: int, wanted: range
-    ) -> None:
+    def __init__(self, context: Context, file: Row, shard_size: int, wanted: range) -> None:
         self.left = len(wanted)
         self._context = context
         self._file = file
@@ -134,7 +133,7 @@ class Content:
             add_transfer(connection, self._file["bucket"], self.month, -self.left)
 
 
-def _find(context: Context, request: Request) -> tuple[sa.RowMapping, int]:
+def _find(context: Context, request: Request) -> tuple[Row, int]:
     """Return the row of the file that the holder of a token asks for, and its shards' size."""
     identity, bucket = token_bearer(context, request), request.bucket
     with context.database.read() as connection:

@@ -17,6 +17,7 @@ from pymdc.bridge.routes.multipart import base_name
 from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import BATCH, LIMIT_DIGITS, PAGE, TOKEN_LIFETIME
+from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.removal import remove_files
 from pymdc.bridge.storage.tables import (
     file_shards,
@@ -30,7 +31,7 @@ from pymdc.bridge.storage.usage import add_transfer, spend_transfer
 
 _LIMIT = re.compile(rf"[0-9]{{1,{LIMIT_DIGITS}}}")
 _THIS = files.c.bucket == sa.bindparam("in"), files.c.hash == sa.bindparam("its")
-_FILE = sa.select(files).where(*_THIS)
+_FILE = Prepared(sa.select(files).where(*_THIS))
 _FILE_SHARDS = (
     sa.select(shards)
     .select_from(file_shards.join(files).join(shards))
@@ -90,7 +91,7 @@ class _Pointers:
     *left* is how many bytes there are to which no pointer is made yet.
     """
 
-    def __init__(self, channel_url: str, file: sa.RowMapping, now: int) -> None:
+    def __init__(self, channel_url: str, file: Row, now: int) -> None:
         self.left: int = file["size"]
         self.month = iso_time(now)[:7]
         self._file = file["bucket"], file["hash"]
@@ -169,7 +170,7 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
     return Response(status=204)
 
 
-def requested_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping:
+def requested_file(connection: sa.Connection, bucket: str, file_hash: str) -> Row:
     """Return the row of a file that a token holder asks for; refuse with 404 if there is none."""
     found = find_file(connection, bucket, file_hash)
     if found is None:
@@ -187,9 +188,9 @@ def not_authorized(operation: str) -> Refused:
     return Refused(401, _REFUSALS[operation])
 
 
-def find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping | None:
+def find_file(connection: sa.Connection, bucket: str, file_hash: str) -> Row | None:
     """Return the row of a file, or None."""
-    return connection.execute(_FILE, {"in": bucket, "its": file_hash}).mappings().first()
+    return _FILE.first(connection, {"in": bucket, "its": file_hash})
 
 
 def find_shards(

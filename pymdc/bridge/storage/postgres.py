@@ -25,6 +25,7 @@ from pymdc.bridge.settings import (
     WAIT_SECONDS,
 )
 from pymdc.bridge.storage.disk import DiskFullError
+from pymdc.bridge.storage.prepared import TRANSLATE
 from pymdc.bridge.storage.schema import check_schema, prepare_schema
 
 _SCHEMA_LOCK = "pymdc bridge: schema"
@@ -53,13 +54,19 @@ class PostgresDatabase:
             poolclass=sa.pool.NullPool,  # those that are kept are in `_Connections`
             connect_args=_connect_arguments(),
             execution_options={"preserve_rowcount": True},  # else that of an INSERT is -1
+            skip_autocommit_rollback=True,
         )
         logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
-        sa.event.listen(self.engine, "handle_error", _tell_unavailable)
+        sa.event.listen(self.engine, "handle_error", _handle_error)
+        sa.event.listen(self.engine, "connect", _prepare)
         self._readers = _Connections(self.engine, READERS, isolation_level="AUTOCOMMIT")
         self._durable_writers = _Connections(self.engine, lanes)
         self._writers = _Connections(self.engine, lanes, synchronous_commit="off")
-        self._connections = self._readers, self._durable_writers, self._writers
+        self._one_writers = _Connections(
+            self.engine, lanes, isolation_level="AUTOCOMMIT", synchronous_commit="off"
+        )
+        writers = self._one_writers, self._durable_writers, self._writers
+        self._connections = (self._readers, *writers)
         self._closed = threading.Event()
         self._watch = threading.Thread(target=self._end_hung, name="pymdc-bridge-watch")
         self._watch.start()
@@ -90,6 +97,12 @@ class PostgresDatabase:
         """
         writers = self._durable_writers if durable else self._writers
         with writers.one() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write_once(self) -> Iterator[sa.Connection]:
+        """Run the block, in which one statement writes, which is a transaction of its own."""
+        with self._one_writers.one() as connection:
             yield connection
 
     @contextmanager
@@ -182,12 +195,18 @@ class _Connections:
         return connection
 
     def _put_back(self, connection: sa.Connection) -> None:
-        if connection.invalidated or connection.closed:
+        if connection.invalidated or _is_broken(connection):
+            connection.invalidate()
             connection.close()
             self.close()  # what ended one has mostly ended the others
         else:
             connection.rollback()  # SQLAlchemy begins by itself
             self._idle.append(connection)
+
+
+def _is_broken(connection: sa.Connection) -> bool:
+    driver: Any = connection.connection.driver_connection
+    return driver is None or bool(driver.closed)
 
 
 def _connect_arguments() -> dict[str, Any]:
@@ -208,9 +227,16 @@ def _connect_arguments() -> dict[str, Any]:
     }
 
 
-def _tell_unavailable(context: sa.engine.ExceptionContext) -> None:
-    """Say of an error whether it is the server's or the network's, and not that of a statement."""
-    error = context.original_exception
+def _prepare(_connection: object, record: Any) -> None:
+    record.info[TRANSLATE] = _translate
+
+
+def _handle_error(context: sa.engine.ExceptionContext) -> None:
+    _translate(context.original_exception, is_lost=context.is_disconnect)
+
+
+def _translate(error: BaseException | None, *, is_lost: bool = False) -> None:
+    """Raise another error if it is the server's or the network's, and not that of a statement."""
     if not isinstance(error, psycopg.Error):
         return
     state, text = error.sqlstate, " ".join(str(error).split())
@@ -218,8 +244,8 @@ def _tell_unavailable(context: sa.engine.ExceptionContext) -> None:
         raise DiskFullError(f"the disk of the database is full: {text}") from error
     if state == _DEADLOCK:
         raise DeadlockError(f"the database ended a transaction: {text}") from error
-    lost = state is None and isinstance(error, psycopg.OperationalError)
-    if lost or context.is_disconnect or (state is not None and state.startswith(_UNAVAILABLE)):
+    is_lost |= state is None and isinstance(error, psycopg.OperationalError)
+    if is_lost or (state is not None and state.startswith(_UNAVAILABLE)):
         raise UnavailableError(f"the database did not answer: {text}") from error
 
 
