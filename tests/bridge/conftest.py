@@ -7,6 +7,7 @@ import pytest
 from backends import Backend, Embedded
 from distributed import Distributed, Servers, servers
 from plain_client import Clock, Count, Rows, User
+from processes import MINUTE
 
 from pymdc.bridge import Bridge
 
@@ -35,6 +36,13 @@ def _is_distributed(item: pytest.Item) -> bool:
     return isinstance(item, pytest.Function) and (
         hasattr(item, "callspec") and item.callspec.params.get("backend") == "distributed"
     )
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine as well, removals are over when answered, and tests keep the house."""
+    monkeypatch.setattr("pymdc.bridge.serving.app.REMOVAL_SECONDS", MINUTE)
+    monkeypatch.setattr("pymdc.bridge.housekeeping.FIRST_LOOK_SECONDS", MINUTE)
 
 
 @pytest.fixture

@@ -14,10 +14,9 @@ import pytest
 import sqlalchemy as sa
 from modes import PATIENCE
 from plain_client import DATA, PASSWORD, Key, Reply, User, ask, basic, form, pull, upload_headers
-from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
-from pymdc.bridge import Bridge, housekeeping
+from pymdc.bridge import Bridge
 from pymdc.bridge.routes import ROUTES
 from pymdc.bridge.storage import prepared
 from pymdc.bridge.storage.nonces import RULES, Once
@@ -31,8 +30,7 @@ Ask = Callable[[User, str], Reply | bytes]
 
 @pytest.fixture
 def bridge(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
-    """Give a bridge that does not delete old nonces, which it does at random, nor keeps house."""
-    monkeypatch.setattr(housekeeping, "FIRST_LOOK_SECONDS", MINUTE)
+    """Give a bridge that does not delete old nonces, which it does at random."""
     monkeypatch.setitem(RULES, "once", partial(Once, prune_every=10**9))
     with Bridge(data, shard_size=1000, announce=lambda _, link: MAILED.put(link)) as running:
         yield running
