@@ -25,6 +25,19 @@ settings.PASSWORD_COST["n"] = 2
 _numbers = itertools.count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--distributed",
+        action="store_true",
+        help="run on PostgreSQL and SeaweedFS what can run on them, and nothing else",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    text = "storage: the database or the store matters; the test runs on each of them"
+    config.addinivalue_line("markers", text)
+
+
 @pytest.fixture(params=MODES)
 def ask(request: pytest.FixtureRequest) -> Ask:
     """Call a method without a callback, then with one, and return its value."""

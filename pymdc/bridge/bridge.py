@@ -16,6 +16,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from pymdc.bridge.context import Context
+from pymdc.bridge.errors import UnavailableError
+from pymdc.bridge.housekeeping import Housekeeper
 from pymdc.bridge.load import Load
 from pymdc.bridge.mail import Mailer, Outbox
 from pymdc.bridge.metrics import Metrics
@@ -28,13 +30,18 @@ from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.serving.tls import Certificate
 from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import DATABASE, OUTBOX, SHARDS, Announce, Settings
+from pymdc.bridge.storage.cleanup import clean as clean_store
 from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, check_owner, sync_path
-from pymdc.bridge.storage.group_commit import GroupCommit
+from pymdc.bridge.storage.group_commit import commits_of
+from pymdc.bridge.storage.installation import check_installation
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import MigrationError, OtherSchemaError
+from pymdc.bridge.storage.servers import open_postgres
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
+from pymdc.bridge.storage.stores import open_store
 from pymdc.bridge.storage.tables import users
 from pymdc.bridge.storage.usage import Limits
 
@@ -43,6 +50,11 @@ class Bridge:
     """A bridge that serves while its ``with`` block runs.
 
     *data* is the folder in which the bridge stores everything; by default, a temporary folder.
+    *database* is the URL of a PostgreSQL database, instead of a file in *data*:
+    ``postgresql+psycopg://USER@HOST:PORT/NAME``; *database_password* is its user's password.
+    *store* is where the shards are, if not in *data*: ``s3://BUCKET/PREFIX``, with what the
+    variables ``AWS_...`` say, or ``file:///PATH``. With both, several bridges can serve the same
+    accounts and files, each with a *data* of its own.
     *host* and *port* are the address to listen on; port 0 means any free port.
     *url* is where users reach the bridge, if not at `endpoint`: for mails, and for channels.
     *trusted_proxies* are addresses or networks whose X-Forwarded-* headers count.
@@ -64,14 +76,17 @@ class Bridge:
     *password_cost* is n of scrypt, with which passwords are hashed, a power of two; only tests
     should lower it.
 
-    Entering raises OSError if the port is taken, if the folder cannot be used, or if the folder
-    has shards but no database.
+    Entering raises OSError if the port is taken, if the folder, the database or the store cannot
+    be used, or if the database and the store do not belong together.
     """
 
     def __init__(
         self,
         data: str | os.PathLike[str] | None = Settings.data,
         *,
+        database: str | None = Settings.database,
+        database_password: str | None = Settings.database_password,
+        store: str | None = Settings.store,
         host: str = Settings.host,
         port: int = Settings.port,
         url: str | None = Settings.url,
@@ -99,6 +114,9 @@ class Bridge:
     ) -> None:
         self._settings = Settings(
             data=data,
+            database=database,
+            database_password=database_password,
+            store=store,
             host=host,
             port=port,
             url=url,
@@ -142,6 +160,7 @@ class Bridge:
             self.endpoint = _url(settings.host, listener, secure=self._certificate is not None)
             context = self._context(folder, undo)
             self._database = context.database
+            self._housekeeper = context.housekeeper
             probes = Probes(context, settings.metrics_token)
             routes: tuple[Route, ...] = ROUTES + CONSOLE + probes.routes
             own_port = None
@@ -156,6 +175,7 @@ class Bridge:
             server = Server(app, settings.grace, settings.patience, self._certificate, own_port)
             context.metrics.connections = server.connections
             undo.enter_context(server.serving(listener))
+            undo.enter_context(context.housekeeper.working())
             undo.callback(context.mailer.stop)
             undo.callback(server.drain, settings.drain)
             undo.callback(context.load.stop)
@@ -167,27 +187,48 @@ class Bridge:
         return App(context, routes, proxies, self._settings.url)
 
     def _context(self, folder: Path, undo: ExitStack) -> Context:
-        """Open what is in *folder*."""
+        """Open the database and the store."""
         settings = self._settings
-        objects = ObjectStore(_usable(folder / SHARDS), fsync=settings.fsync)
-        temporary = settings.data is None
-        database = _open_database(folder, objects, fsync=settings.fsync, temporary=temporary)
-        undo.enter_context(closing(database))
-        if settings.fsync:  # the names of the folders, and of the files of the database
-            sync_path(folder)
-        undo.enter_context(cleaned_and_locked(folder, database, objects))
+        is_embedded = settings.database is None
+        owns_all = is_embedded and settings.store is None
+        try:
+            objects = _open_store(settings, folder)
+            database: Database
+            if settings.database is None:
+                temporary = settings.data is None
+                database = _open_sqlite(folder, objects, fsync=settings.fsync, temporary=temporary)
+            else:
+                database = open_postgres(settings.database, settings.database_password)
+            undo.enter_context(closing(database))
+            if settings.fsync:  # the names of the folders, and of the files of the database
+                sync_path(folder)
+            clean = partial(Reserve(folder).run, partial(clean_store, database, objects), share=1)
+            undo.enter_context(cleaned_and_locked(folder, clean if owns_all else _do_nothing))
+            check_installation(database, objects)
+        except UnavailableError as error:
+            raise OSError(str(error)) from None
+        load = Load(
+            folder,
+            objects,
+            settings.min_free,
+            settings.clock,
+            reserve=is_embedded and settings.fsync,
+        )
+        now = partial(_milliseconds, settings.clock)
+        housekeeper = Housekeeper(database, objects, load, now, sweeps=not owns_all)
         mailer = Mailer(Outbox(folder / OUTBOX, fsync=settings.fsync), settings)
         undo.enter_context(mailer.delivering())
         return Context(
             endpoint=(settings.url or self.endpoint).rstrip("/"),
             database=database,
             objects=objects,
-            commits=GroupCommit(database, objects),
+            commits=commits_of(database, objects),
             mailer=mailer,
             passwords=Passwords(cost=settings.password_cost),
             nonce_rule=RULES[settings.nonce_rule](),
-            threads=undo.enter_context(closing(Threads())),
-            load=Load(folder, settings.min_free, settings.clock, reserve=settings.fsync),
+            threads=undo.enter_context(closing(Threads(database.lanes))),
+            load=load,
+            housekeeper=housekeeper,
             metrics=Metrics(),
             limits=Limits(settings.storage_limit, settings.user_limit),
             registration=settings.registration,
@@ -246,27 +287,47 @@ def _usable(folder: Path) -> Path:
     return folder
 
 
-def _open_database(folder: Path, objects: ObjectStore, *, fsync: bool, temporary: bool) -> Database:
+def _open_store(settings: Settings, folder: Path) -> ObjectStore:
+    shards = folder / SHARDS
+    if settings.store is None:
+        _usable(shards)
+    return open_store(settings.store, shards, fsync=settings.fsync)
+
+
+def _open_sqlite(
+    folder: Path, objects: ObjectStore, *, fsync: bool, temporary: bool
+) -> SQLiteDatabase:
     """Open the database in *folder*; create one only if there are no *objects*."""
     path = folder / DATABASE
     # With a new database, the cleanup would delete every object.
     if not (path.exists() and path.stat().st_size) and any(objects.names()):
+        shards = folder / SHARDS
+        is_ours = shards.exists()
+        where = f"shards are in {shards}" if is_ours else "shards are in the store"
         raise OSError(
-            f"{path} is missing or empty, but shards are in {folder / SHARDS}:"
-            f" bring the database back, or remove the folder {SHARDS}"
+            f"{path} is missing or empty, but {where}:"
+            f" bring the database back, or remove {f'the folder {SHARDS}' if is_ours else 'them'}"
         )
     if path.exists() and not os.access(path, os.W_OK):  # else the first write fails
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     path.touch(mode=0o600)  # SQLite gives its other files the same mode
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)
-    open_it = partial(Database, path, fsync=fsync, temporary=temporary)
+    open_it = partial(SQLiteDatabase, path, fsync=fsync, temporary=temporary)
     try:
         return Reserve(folder).run(open_it, share=1)
     except (DiskFullError, MigrationError, OtherSchemaError) as error:
         raise OSError(f"{path} can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(f"{path} can't be used as a database") from error
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _milliseconds(clock: Callable[[], float]) -> int:
+    return int(clock() * 1000)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from pymdc.bridge.housekeeping import Housekeeper
 from pymdc.bridge.load import Load
 from pymdc.bridge.mail import Mailer
 from pymdc.bridge.metrics import Metrics
 from pymdc.bridge.passwords import Passwords
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.group_commit import GroupCommit
+from pymdc.bridge.storage.group_commit import Commits
 from pymdc.bridge.storage.nonces import NonceRule
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.usage import Limits
@@ -25,12 +26,13 @@ class Context:
     endpoint: str
     database: Database
     objects: ObjectStore
-    commits: GroupCommit
+    commits: Commits
     mailer: Mailer
     passwords: Passwords
     nonce_rule: NonceRule
     threads: Threads
     load: Load
+    housekeeper: Housekeeper
     metrics: Metrics
     limits: Limits
     registration: str

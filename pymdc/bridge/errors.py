@@ -1,4 +1,4 @@
-"""The error for a request that the bridge refuses, and the one for a damaged database."""
+"""The errors: a request that the bridge refuses, a storage that does not answer or is wrong."""
 
 from __future__ import annotations
 
@@ -18,3 +18,15 @@ class Refused(Exception):
 
 class DamagedDatabaseError(OSError):
     """A page of the database is damaged; the message says so in one line."""
+
+
+class UnavailableError(Exception):
+    """The database or the store did not answer; the message says which."""
+
+
+class DeadlockError(UnavailableError):
+    """The transaction was ended because others waited for it, and it for them."""
+
+
+class StoreError(OSError):
+    """The store cannot be used as it is set up; the message says what is wrong in one line."""

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from pymdc.bridge.errors import Refused
+from pymdc.bridge.errors import DeadlockError, Refused
 from pymdc.bridge.settings import (
     FORGOTTEN,
     FRAME,
@@ -38,8 +38,9 @@ from pymdc.bridge.settings import (
     RESERVE,
     WAIT_SECONDS,
 )
-from pymdc.bridge.storage.database import is_locked
-from pymdc.bridge.storage.disk import DiskFullError, Reserve, free_bytes
+from pymdc.bridge.storage.disk import DiskFullError, Reserve
+from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.sqlite import is_locked
 
 T = TypeVar("T")
 
@@ -59,6 +60,11 @@ class Lane:
         self.running = self.waiting = 0
         self.waits = 0  # how many have waited
         self.waited = 0.0  # seconds, all together
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a request would not have to wait."""
+        return not self._slots.locked()
 
     async def __aenter__(self) -> None:
         if self._slots.locked():
@@ -166,10 +172,19 @@ class Throttle:
 
 
 class Load:
-    """The lanes of one bridge, its throttles, and the room on its disk."""
+    """The lanes of one bridge, its throttles, and the room for its *objects*.
+
+    The reserve of a database that is a file is in *folder*.
+    """
 
     def __init__(
-        self, folder: Path, min_free: int, clock: Callable[[], float], *, reserve: bool
+        self,
+        folder: Path,
+        objects: ObjectStore,
+        min_free: int,
+        clock: Callable[[], float],
+        *,
+        reserve: bool,
     ) -> None:
         self.uploads = Lane(MAX_UPLOADS)
         self.passwords = Lane(MAX_PASSWORD_HASHES)
@@ -187,7 +202,7 @@ class Load:
         self.registrations = Throttle(clock, "Too many registrations", FREE_REGISTRATIONS)
         self.stopping = False
         self._sending = 0  # channels and downloads
-        self._folder = folder
+        self._objects = objects
         self._min_free = min_free
         self._claimed = 0  # bytes that are being written
         self._lock = threading.Lock()
@@ -225,13 +240,14 @@ class Load:
         """Return how many bytes each of them may hold in memory."""
         return FRAME * (FRAMES_AT_ONCE if self._sending <= MANY_SENDING else 1)
 
-    def free(self) -> int:
-        """Return how many bytes are free on the disk."""
-        return free_bytes(self._folder)
+    def free(self) -> int | None:
+        """Return how many bytes are free on the disk of the store; None if nobody knows."""
+        return self._objects.free()
 
     def check_room(self, size: int) -> None:
         """Refuse with 507 unless the disk has room for *size* bytes, and enough besides."""
-        if self.free() - self._claimed < size + self._min_free:
+        free = self.free()
+        if free is not None and free - self._claimed < size + self._min_free:
             raise _no_space()
 
     @contextmanager
@@ -255,9 +271,13 @@ class Load:
 
         Uploads may use nothing of it, and what removes something may use everything. Refuses with
         507 if that does not suffice, and with 503 if another process held the database too long.
+        Once, *function* is run again if a deadlock ended it.
         """
         try:
-            return self.reserve.run(function, share)
+            try:
+                return self.reserve.run(function, share)
+            except DeadlockError:
+                return self.reserve.run(function, share)
         except DiskFullError:
             raise _no_space() from None
         except (sa.exc.OperationalError, sqlite3.OperationalError) as error:

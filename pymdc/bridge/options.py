@@ -11,10 +11,19 @@ from typing import Any, NamedTuple, NoReturn
 
 from pymdc import __version__
 from pymdc.bridge.mail import parse_url
-from pymdc.bridge.settings import NONCE_RULES, REGISTRATIONS, MiB, Settings, WrongSetting
+from pymdc.bridge.settings import (
+    DATABASE_URL,
+    NONCE_RULES,
+    REGISTRATIONS,
+    STORE_URL,
+    MiB,
+    Settings,
+    WrongSetting,
+)
 
 VERSION = f"pymdc.bridge {__version__}"
 PREFIX = "PYMDC_BRIDGE_"
+_URLS_WITH_PASSWORD = ("smtp", "database")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 
@@ -82,6 +91,14 @@ def _smtp(text: str) -> str:
     return text
 
 
+def _database(text: str) -> str:
+    try:
+        Settings(database=text)
+    except WrongSetting as error:
+        raise ValueError(error.expected) from None
+    return text
+
+
 def _one_of(values: Sequence[str]) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in values:
@@ -93,6 +110,11 @@ def _one_of(values: Sequence[str]) -> Callable[[str], str]:
 
 OPTIONS = (
     Option("data", "metadisk-data", "the folder in which everything is stored"),
+    Option(
+        "database", "", f"PostgreSQL instead of a file in that folder: {DATABASE_URL}", _database
+    ),
+    Option("database-password", "", "the password of the database's user", secret=True),
+    Option("store", "", f"where shards are, if not in that folder: {STORE_URL}"),
     Option("host", "127.0.0.1", "the address to listen on; 0.0.0.0 is any"),
     Option("port", "6382", "the port to listen on; 0 is any", _whole_number),
     Option("url", "", "where users reach the bridge, if elsewhere: http[s]://HOST[:PORT]"),
@@ -220,10 +242,11 @@ def _text(option: Option, given: Mapping[str, str], environ: Mapping[str, str]) 
     A variable or a file that is empty is not set.
     """
     if option.setting in given:
-        if option.name == "smtp" and _has_password(given["smtp"]):
+        if option.name in _URLS_WITH_PASSWORD and _has_password(given[option.setting]):
+            variable = f"{option.variable}_PASSWORD"
             raise _WrongUse(
-                "--smtp has a password, which would be seen by others:"
-                f" set {PREFIX}SMTP_PASSWORD, or {PREFIX}SMTP_PASSWORD_FILE"
+                f"--{option.name} has a password, which would be seen by others:"
+                f" set {variable}, or {variable}_FILE"
             )
         return f"--{option.name}", given[option.setting]
     text, file = environ.get(option.variable), environ.get(f"{option.variable}_FILE")
@@ -239,7 +262,7 @@ def _text(option: Option, given: Mapping[str, str], environ: Mapping[str, str]) 
 
 def _shown(option: Option, source: str, text: str) -> str:
     """Return the beginning of a line that says what is wrong with *text*."""
-    if option.secret or option.name == "smtp":
+    if option.secret or option.name in _URLS_WITH_PASSWORD:
         return f"{source} is wrong"
     return f"{source} is {text!r}" if text else f"{source} is not set"
 

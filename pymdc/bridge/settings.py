@@ -16,6 +16,10 @@ MiB = 1024 * 1024
 Announce = Callable[[str, str], object]
 NONCE_RULES = ("once", "2016")
 REGISTRATIONS = ("open", "closed", "invite")
+DATABASE_URL = "postgresql+psycopg://[USER@]HOST[:PORT]/NAME"
+STORES = ("s3", "gs", "az")
+STORE_URL = "s3://BUCKET[/PREFIX] or file:///PATH, without keys"
+_STORE_PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
 # Names in the data folder
@@ -120,9 +124,11 @@ MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 
 # Load
 MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
+UPLOAD_LIFETIME = 43_200_000  # milliseconds, half of `ORPHAN_AGE`; then nobody may need its shards
 MIN_UPLOAD_RATE = 10_000  # bytes a second; slower uploads give way if others wait
 PACE_SECONDS = 10.0  # in which that is measured
 MAX_REMOVALS = 2  # at the same time; the others wait as long as it takes
+REMOVAL_SECONDS = 0.5  # of a bucket, or of an account, before the answer; the rest is done later
 REMOVED_AT_ONCE = 100  # files of a bucket; then it is the turn of other requests
 MAX_LISTS = 4  # of which a page is read at the same time; the others come in between
 MAX_WAITING = 64  # requests of a kind that wait for their turn; more would wait in vain
@@ -133,6 +139,28 @@ LOCKED_PAUSE = 0.01  # seconds before the next look at a new database that anoth
 BATCH = 500  # rows at a time; SQLite lets a statement have 999 parameters
 BUCKETS_PAGE = 20  # buckets that a list reads at a time; they may be as large as many files
 RESERVE = 16 * MiB  # bytes on the disk for transactions when it is full; half of them for removals
+
+# Housekeeping
+FIRST_LOOK_SECONDS = 1.0  # after the start, for removals that were broken off
+HOUSEKEEPING_SECONDS = 30.0  # between two looks at what has expired, and at removals to finish
+SWEEP_SECONDS = 86_400.0  # between two sweeps for objects that no shard refers to
+ORPHAN_AGE = 86_400_000  # milliseconds; a younger one may belong to an upload on its way
+
+# PostgreSQL
+LANES = 2  # transactions of a bridge that write at the same time; more gain nothing on two cores
+READERS = 8  # connections that only read; most reads are done by the lanes' threads
+CONNECT_SECONDS = 5  # for a connection; in a data center it takes milliseconds
+STATEMENT_SECONDS = 30  # for a statement; clients give up after 60
+LOCK_SECONDS = 10  # of these for a row that another transaction has changed
+HUNG_SECONDS = 60.0  # for a transaction; then the server does not answer
+RETRY_SECONDS = 2  # after which a client may ask again if the database or the store does not answer
+# An object store behind a network
+STORE_CONNECT_SECONDS = 3.0  # a server that is alive accepts in milliseconds
+STORE_SECONDS = 15.0  # without a byte of an answer; SeaweedFS makes room in 5 before a first object
+STORE_RETRY_SECONDS = 5.0  # in which what failed is tried again; a store restarts in as many
+STORE_FIRST_PAUSE = 0.1  # seconds before it is; then longer
+STORE_LAST_PAUSE = 1.0
+STORE_SIZES_AT_ONCE = 8  # objects whose sizes are asked for; each takes a round trip
 
 # Threads
 MAX_IDLE_THREADS = 16  # to start one takes longer than most functions
@@ -158,11 +186,14 @@ class WrongSetting(ValueError):
         self.name, self.expected = name, expected
 
 
-@dataclass(frozen=True, repr=False)  # the SMTP URL holds a password
+@dataclass(frozen=True, repr=False)  # two URLs may hold a password
 class Settings:
     """The settings of one bridge, as `Bridge` describes them; ValueError for a wrong one."""
 
     data: str | os.PathLike[str] | None = None
+    database: str | None = None
+    database_password: str | None = None
+    store: str | None = None
     host: str = "127.0.0.1"
     port: int = 0
     url: str | None = None
@@ -198,6 +229,10 @@ class Settings:
             port = getattr(self, name)
             is_port = type(port) is int and 0 <= port <= 65535
             self._check(name, is_port or (port is None and name != "port"), "0 to 65535")
+        if self.database is not None and not _is_database(self.database):
+            raise WrongSetting("database", "...", DATABASE_URL)  # it may hold a password
+        if self.store is not None and not _is_store(self.store):
+            raise WrongSetting("store", "...", STORE_URL)  # likewise
         self._check("host", self.host, "an address, such as 127.0.0.1")
         cost = self.password_cost
         is_cost = cost is None or (cost > 1 and cost & (cost - 1) == 0)
@@ -208,7 +243,7 @@ class Settings:
             self._check(name, (getattr(self, name) is None) == (other is None), both)
         is_sender = self.mail_from is None or ADDRESS.fullmatch(self.mail_from)
         self._check("mail_from", is_sender, "an address, such as bridge@example.com")
-        self._check("url", self.url is None or _is_origin(self.url), "http[s]://HOST[:PORT]")
+        self._check("url", self.url is None or is_origin(self.url), "http[s]://HOST[:PORT]")
         for proxy in self.trusted_proxies:
             expected = "addresses or networks, such as 10.0.0.1 or 10.0.0.0/8"
             self._check("trusted_proxies", _is_network(proxy), expected)
@@ -218,7 +253,26 @@ class Settings:
             raise WrongSetting(name, getattr(self, name), expected)
 
 
-def _is_origin(url: str) -> bool:
+def _is_store(url: str) -> bool:
+    scheme, _, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    if re.search(r"[@?#\s]", url):
+        return False
+    if scheme == "file":
+        return place in ("", "localhost") and bool(path.strip("/"))
+    return scheme in STORES and bool(place and _STORE_PATH.fullmatch(slash + path))
+
+
+def _is_database(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        named = parts.path.strip("/") and parts.port != 0
+    except ValueError:
+        return False
+    return parts.scheme == "postgresql+psycopg" and bool(named) and not parts.fragment
+
+
+def is_origin(url: str) -> bool:
     """Say whether *url* has a scheme and a host, perhaps a port, and nothing else."""
     try:
         parts = urlsplit(url)

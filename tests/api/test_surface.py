@@ -106,7 +106,8 @@ def test_client_and_bridge_have_these_defaults() -> None:
         " ca_certs=None, raises=False)"
     )
     assert signature(Bridge) == (
-        "(data=None, *, host='127.0.0.1', port=0, url=None, smtp=None, smtp_password=None,"
+        "(data=None, *, database=None, database_password=None, store=None, host='127.0.0.1',"
+        " port=0, url=None, smtp=None, smtp_password=None,"
         " mail_from=None, registration='open', trusted_proxies=(), tls_cert=None, tls_key=None,"
         " metrics_port=None, metrics_token=None, nonce_rule='once', shard_size=8388608,"
         " fsync=False, min_free=67108864, storage_limit=None, user_limit=None, drain=0,"

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+from backends import Backend, Embedded
+from distributed import Distributed, Servers, servers
 from plain_client import Clock, Count, Rows, User
 
 from pymdc.bridge import Bridge
@@ -13,19 +13,63 @@ from pymdc.bridge import Bridge
 SHARD_SIZE = 1000
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        of_folder = "data" in metafunc.fixturenames
+        only_distributed = metafunc.config.getoption("--distributed")
+        kinds = [] if only_distributed else ["embedded"]
+        marked = metafunc.definition.get_closest_marker("storage")
+        if (marked or only_distributed) and not of_folder:
+            kinds.append("distributed")
+        metafunc.parametrize("backend", kinds, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--distributed"):
+        others = [item for item in items if not _is_distributed(item)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if _is_distributed(item)]
+
+
+def _is_distributed(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and (
+        hasattr(item, "callspec") and item.callspec.params.get("backend") == "distributed"
+    )
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def distributed_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with servers(tmp_path_factory) as running:
+        yield running
+
+
+@pytest.fixture
+def backend(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Backend:
+    """Give the database and the store of the test."""
+    if request.param == "embedded":
+        return Embedded(tmp_path / "data")
+    running: Servers = request.getfixturevalue("distributed_servers")
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)
+    return Distributed(tmp_path / "data", running)
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
+    """Give the folder of the embedded back end, for tests of what is in it."""
     return tmp_path / "data"
 
 
 @pytest.fixture
-def bridge(data: Path, clock: Clock) -> Iterator[Bridge]:
-    with Bridge(data, shard_size=SHARD_SIZE, clock=clock) as running:
+def bridge(backend: Backend, clock: Clock) -> Iterator[Bridge]:
+    with backend.bridge(shard_size=SHARD_SIZE, clock=clock) as running:
         yield running
 
 
@@ -40,17 +84,12 @@ def bucket(alice: User) -> str:
 
 
 @pytest.fixture
-def objects(data: Path) -> Count:
-    """Count the objects on disk, half-written ones included."""
-    return lambda: sum(path.is_file() for path in (data / "shards").rglob("*"))
+def objects(backend: Backend) -> Count:
+    """Count the objects in the store, half-written ones included."""
+    return lambda: len(backend.objects())
 
 
 @pytest.fixture
-def rows(data: Path) -> Rows:
+def rows(backend: Backend) -> Rows:
     """Count the rows of a table."""
-
-    def count(table: str) -> int:
-        with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
-            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-
-    return count
+    return backend.rows

@@ -28,7 +28,7 @@ from pymdc.bridge.admin import backup
 from pymdc.bridge.admin.objects import copy_objects
 from pymdc.bridge.settings import Settings
 from pymdc.bridge.storage.disk import lock
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.tables import Shard
 
 BACKUP = ("-m", "pymdc.bridge", "admin", "backup")
@@ -68,7 +68,7 @@ def stored(user: User, bucket: str, number: int) -> tuple[str, bytes]:
 
 
 def objects_in(folder: Path) -> set[str]:
-    return set(os.listdir(folder / "shards"))
+    return {path.name for path in (folder / "shards").glob("[0-9a-f]*")}
 
 
 def damage(path: Path) -> None:
@@ -100,10 +100,10 @@ def test_later_backup_copies_what_is_new_and_deletes_what_is_gone(
     admin("backup", copy)
     alice.ask("DELETE", f"/buckets/{bucket}/files/{first}")
     stored(alice, bucket, 3)
-    before = {path: path.stat().st_mtime_ns for path in (copy / "shards").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (copy / "shards").glob("[0-9a-f]*")}
     value = admin("backup", copy, "--json").json
     assert (value["files"], value["copied"], value["deleted"]) == (2, 3, 3)
-    kept = [path for path in (copy / "shards").iterdir() if path in before]
+    kept = [path for path in (copy / "shards").glob("[0-9a-f]*") if path in before]
     assert len(kept) == 3
     assert all(path.stat().st_mtime_ns == before[path] for path in kept)
 
@@ -245,14 +245,14 @@ def test_backup_under_load_is_whole(
 
 def when_copying(monkeypatch: pytest.MonkeyPatch, function: Callable[[], object]) -> None:
     """Call *function* when the backup is about to copy its first object."""
-    put, calls = ObjectStore.put, iter([function])
+    put, calls = FolderStore.put, iter([function])
 
-    def put_then(store: ObjectStore, name: str, content: Iterable[memoryview]) -> None:
+    def put_then(store: FolderStore, name: str, content: Iterable[memoryview]) -> None:
         for call in calls:
             call()
         put(store, name, content)
 
-    monkeypatch.setattr(ObjectStore, "put", put_then)
+    monkeypatch.setattr(FolderStore, "put", put_then)
 
 
 def test_file_that_is_deleted_during_a_backup_is_not_damage(
@@ -316,7 +316,9 @@ def test_backup_that_is_killed_leaves_the_one_before(
             assert process.poll() is None
         process.kill()
     assert (copy / "metadata.sqlite").read_bytes() == before
-    sizes = {path.stat().st_size for path in (copy / "shards").iterdir() if "#" not in path.name}
+    sizes = {
+        path.stat().st_size for path in (copy / "shards").glob("[0-9a-f]*") if "#" not in path.name
+    }
     assert sizes == {500, 1000}, "no object is there in part"
     (copy / "new").mkdir(exist_ok=True)
     (copy / "new" / "metadata.sqlite-journal").write_text("of a backup that was killed")
@@ -531,7 +533,7 @@ def test_backup_without_its_lock_is_restored(
 
 
 def test_copy_of_large_objects_takes_little_memory(tmp_path: Path) -> None:
-    source, target = (ObjectStore(tmp_path / name, fsync=False) for name in ("from", "to"))
+    source, target = (FolderStore(tmp_path / name, fsync=False) for name in ("from", "to"))
     size = Settings.shard_size
     copied = [Shard(file_hash(bytes(size)), f"{number:032x}", size) for number in range(16)]
     for shard in copied:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection, HTTPResponse
-from pathlib import Path
 
 import pytest
+from backends import Backend
 from plain_client import PASSWORD, User, address, ask, form, head, upload_headers
 
 from pymdc.bridge import Bridge
@@ -113,12 +112,12 @@ def test_accepted_request_asks_for_the_body_after_expect(alice: User, wire: sock
 
 
 def test_internal_error_is_logged_and_reveals_nothing(
-    bridge: Bridge, data: Path, caplog: pytest.LogCaptureFixture
+    bridge: Bridge, backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
-        connection.execute("DROP TABLE users")
+    backend.execute("ALTER TABLE users RENAME COLUMN password TO renamed")
     fields = json.dumps({"email": "a@example.com", "password": PASSWORD})
     status, message = ask(bridge, "POST", "/users", fields).error
+    backend.execute("ALTER TABLE users RENAME COLUMN renamed TO password")
     request = message.removeprefix("Internal error in request ")
     assert (status, len(request)) == (500, 16)
     assert f"the POST request {request} failed" in caplog.text

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backends import Backend
 from plain_client import (
     Count,
     User,
@@ -30,13 +31,13 @@ from pymdc.bridge import Bridge
 from pymdc.bridge.bridge import _listen
 
 
-def test_stored_data_survives_a_restart(data: Path) -> None:
-    with Bridge(data) as bridge:
+def test_stored_data_survives_a_restart(backend: Backend) -> None:
+    with backend.bridge() as bridge:
         user = User(bridge, "alice")
         bucket = user.bucket(name="photos")
         stored = user.upload(bucket, b"abc").json["hash"]
         assert user.ask("GET", "/keys", nonce=5).status == 200
-    with Bridge(data) as user.bridge:
+    with backend.bridge() as user.bridge:
         assert user.download(bucket, stored) == b"abc"
         assert user.ask("GET", "/keys", nonce=5).error == (401, "Invalid nonce supplied")
 
@@ -88,7 +89,7 @@ def test_closed_bridge_leaves_no_thread_and_no_temporary_folder() -> None:
     bridge = Bridge()
     with bridge:
         User(bridge, "alice")
-        folder = Path(str(bridge._database._engine.url.database)).parent
+        folder = Path(str(bridge._database.engine.url.database)).parent
     assert set(threading.enumerate()) <= threads
     assert not folder.exists()
     bridge.close()
@@ -163,8 +164,8 @@ def test_upload_in_flight_is_finished_on_close(alice: User) -> None:
     stop.join()
 
 
-def test_shard_in_flight_is_finished_on_close(data: Path) -> None:
-    with Bridge(data) as bridge:
+def test_shard_in_flight_is_finished_on_close(backend: Backend) -> None:
+    with backend.bridge() as bridge:
         user = User(bridge, "alice")
         shard = bytes(8_000_000)  # more than the buffers of the sockets
         bucket = user.bucket()
@@ -232,8 +233,8 @@ def test_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name / "metadata.sqlite").exists()
 
 
-def test_unfinished_upload_gets_503_on_close(data: Path) -> None:
-    with Bridge(data, grace=1) as bridge:
+def test_unfinished_upload_gets_503_on_close(backend: Backend) -> None:
+    with backend.bridge(grace=1) as bridge:
         user = User(bridge, "alice")
         bucket = user.bucket()
         with socket.create_connection(address(bridge), timeout=20) as wire:
@@ -243,4 +244,4 @@ def test_unfinished_upload_gets_503_on_close(data: Path) -> None:
             answer = wire.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert answer.endswith(b'{"error":"The bridge is stopping"}')
-    assert [path for path in (data / "shards").rglob("*") if path.is_file()] == []
+    assert backend.objects() == []

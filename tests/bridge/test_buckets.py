@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from pathlib import Path
 
 import pytest
+from backends import Backend
 from modes import PATIENCE
 from plain_client import Key, User
 
 from pymdc.bridge.routes import buckets
 from pymdc.bridge.settings import BUCKETS_PAGE, MAX_REMOVALS, REMOVED_AT_ONCE
-from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.removal import remove_piece
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
+
+pytestmark = pytest.mark.storage
 
 
 def test_null_as_a_list_of_keys_is_refused(alice: User) -> None:
@@ -32,17 +32,17 @@ def test_null_as_a_list_of_keys_is_refused(alice: User) -> None:
     assert alice.ask("POST", "/buckets", {"pubkeys": None}).json["pubkeys"] == [alice.key.public]
 
 
-def test_list_of_buckets_is_read_in_pages(alice: User, data: Path) -> None:
+def test_list_of_buckets_is_read_in_pages(alice: User, backend: Backend) -> None:
     first = alice.bucket(name="first")
-    copy_bucket(data, first, 2 * BUCKETS_PAGE)
+    copy_bucket(backend, first, 2 * BUCKETS_PAGE)
     listed = alice.ask("GET", "/buckets").json
     assert [bucket["name"] for bucket in listed] == ["first"] + 2 * BUCKETS_PAGE * ["copy"]
     assert len({bucket["id"] for bucket in listed}) == 1 + 2 * BUCKETS_PAGE
 
 
-def test_account_has_at_most_1000_buckets(alice: User, data: Path) -> None:
+def test_account_has_at_most_1000_buckets(alice: User, backend: Backend) -> None:
     first = alice.bucket()
-    copy_bucket(data, first, 998)
+    copy_bucket(backend, first, 998)
     assert alice.ask("POST", "/buckets", {}).status == 200
     assert alice.ask("POST", "/buckets", {}).error == (403, "An account has at most 1000 buckets")
     assert User(alice.bridge, "bob").ask("POST", "/buckets", {}).status == 200
@@ -50,13 +50,15 @@ def test_account_has_at_most_1000_buckets(alice: User, data: Path) -> None:
     assert alice.ask("POST", "/buckets", {}).status == 200
 
 
-def test_buckets_of_an_account_list_a_mebibyte_of_keys_in_all(alice: User, data: Path) -> None:
+def test_buckets_of_an_account_list_a_mebibyte_of_keys_in_all(
+    alice: User, backend: Backend
+) -> None:
     many, refusal = (
         900 * [Key("bob").public],
         "The buckets of the account list too many public keys",
     )
     first, last = alice.bucket(pubkeys=many), alice.bucket()
-    copy_bucket(data, first, 15)
+    copy_bucket(backend, first, 15)
     for reply in (
         alice.ask("POST", "/buckets", {"pubkeys": many}),
         alice.ask("PATCH", f"/buckets/{last}", {"pubkeys": many}),
@@ -77,7 +79,7 @@ def test_removal_of_a_file_does_not_wait_for_large_buckets(
     file = alice.upload(small, b"abc").json["hash"]
     removing, released = threading.Semaphore(0), threading.Event()
 
-    def remove_slowly(database: Database, objects: ObjectStore, bucket: str) -> bool:
+    def remove_slowly(database: SQLiteDatabase, objects: ObjectStore, bucket: str) -> bool:
         removing.release()
         return released.is_set() and remove_piece(database, objects, bucket)
 
@@ -91,29 +93,29 @@ def test_removal_of_a_file_does_not_wait_for_large_buckets(
     assert [bucket["id"] for bucket in alice.ask("GET", "/buckets").json] == [small]
 
 
-def copy_bucket(data: Path, bucket: str, count: int) -> None:
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
-        for number in range(count):
-            connection.execute(
-                "INSERT INTO buckets (id, user, created, name, pubkeys)"
-                " SELECT ?, user, created, 'copy', pubkeys FROM buckets WHERE id = ?",
-                [f"{number:024x}", bucket],
-            )
+def copy_bucket(backend: Backend, bucket: str, count: int) -> None:
+    backend.execute(
+        'INSERT INTO buckets (id, "user", created, name, pubkeys)'
+        """ SELECT :id, "user", created, 'copy', pubkeys FROM buckets WHERE id = :bucket""",
+        [{"id": f"{number:024x}", "bucket": bucket} for number in range(count)],
+    )
 
 
 def test_large_bucket_is_removed_in_pieces_and_others_are_served_between_them(
-    alice: User, bucket: str, data: Path, monkeypatch: pytest.MonkeyPatch
+    alice: User, bucket: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
-        rows = [(bucket, f"{number:040x}") for number in range(3 * REMOVED_AT_ONCE)]
-        columns = "(bucket, hash, filename, mimetype, size)"
-        connection.executemany(f"INSERT INTO files {columns} VALUES (?, ?, '', '', 0)", rows)
-    delete, served = ObjectStore.delete, list[int]()
+    backend.execute(
+        "INSERT INTO files (bucket, hash, filename, mimetype, size)"
+        " VALUES (:bucket, :hash, '', '', 0)",
+        [{"bucket": bucket, "hash": f"{number:040x}"} for number in range(3 * REMOVED_AT_ONCE)],
+    )
+    objects, served = alice.bridge._housekeeper._objects, list[int]()
+    delete = objects.delete
 
-    def serve_and_delete(store: ObjectStore, names: Iterable[str]) -> None:
+    def serve_and_delete(names: Iterable[str]) -> None:
         served.append(alice.ask("GET", "/buckets").status)
-        delete(store, names)
+        delete(names)
 
-    monkeypatch.setattr(ObjectStore, "delete", serve_and_delete)
+    monkeypatch.setattr(objects, "delete", serve_and_delete)
     assert alice.ask("DELETE", f"/buckets/{bucket}").status == 204
     assert served == 4 * [200], "after each of three pieces, and when nothing is left"

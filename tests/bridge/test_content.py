@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from backends import Backend
 from certificates import certificate
 from plain_client import DATA, Clock, Reply, User, accepts, address, ask, form, head, upload_headers
 from processes import MINUTE
 
-from pymdc.bridge import Bridge
 from pymdc.bridge.routes.content import Content
 from pymdc.bridge.routes.content_headers import disposition
 from pymdc.bridge.settings import MANY_SENDING, MAX_IDLE_THREADS
+
+pytestmark = pytest.mark.storage
 
 MiB = 1024 * 1024
 KB = 1e-6  # in GB
@@ -51,12 +51,6 @@ class Stored:
 @pytest.fixture
 def stored(alice: User) -> Stored:
     return Stored(alice)
-
-
-def transferred(data: Path) -> int:
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
-        [total] = connection.execute("SELECT sum(size) FROM transfers").fetchone()
-    return total or 0
 
 
 def test_content_is_the_file(stored: Stored) -> None:
@@ -90,12 +84,12 @@ def test_empty_file_is_sent_whole(alice: User) -> None:
     assert (reply.status, reply.headers["content-range"]) == (416, "bytes */0")
 
 
-def test_head_tells_the_same_and_spends_nothing(stored: Stored, data: Path) -> None:
+def test_head_tells_the_same_and_spends_nothing(stored: Stored, backend: Backend) -> None:
     token = stored.token()
     for fields in {}, {"Range": "bytes=0-1"}:
         told = stored.get(fields, token, "HEAD")
         assert (told.status, told.body, told.headers["content-length"]) == (200, b"", "2500")
-    assert transferred(data) == 0
+    assert backend.transferred() == 0
     got = stored.get({}, token)
     assert got.body == DATA
     assert {**got.headers, "date": ""} == {**told.headers, "date": ""}
@@ -103,13 +97,13 @@ def test_head_tells_the_same_and_spends_nothing(stored: Stored, data: Path) -> N
 
 @pytest.mark.parametrize("tag", ['"{hash}"', 'W/"{hash}"', '"x", "{hash}"', "*"])
 def test_known_content_is_not_sent_again_and_spends_nothing(
-    stored: Stored, data: Path, tag: str
+    stored: Stored, backend: Backend, tag: str
 ) -> None:
     token, fields = stored.token(), {"If-None-Match": tag.format(hash=stored.hash)}
     reply = stored.get({**fields, "Range": "bytes=1-2"}, token)
     assert (reply.status, reply.body, reply.headers["etag"]) == (304, b"", f'"{stored.hash}"')
     assert not {"content-length", "content-type"} & reply.headers.keys()
-    assert transferred(data) == 0
+    assert backend.transferred() == 0
     assert stored.get({"If-None-Match": '"x", W/"y"'}, token).body == DATA
 
 
@@ -127,11 +121,13 @@ def test_known_content_is_not_sent_again_and_spends_nothing(
         ("bytes=-99999999999999999999999", slice(0, 2500)),
     ],
 )
-def test_part_of_the_content_is_sent(stored: Stored, data: Path, asked: str, part: slice) -> None:
+def test_part_of_the_content_is_sent(
+    stored: Stored, backend: Backend, asked: str, part: slice
+) -> None:
     reply = stored.get({"Range": asked})
     assert (reply.status, reply.body) == (206, DATA[part])
     assert reply.headers["content-range"] == f"bytes {part.start}-{part.stop - 1}/2500"
-    assert transferred(data) == part.stop - part.start
+    assert backend.transferred() == part.stop - part.start
 
 
 @pytest.mark.parametrize(
@@ -160,7 +156,7 @@ def test_part_is_sent_if_the_file_is_still_that_one(stored: Stored) -> None:
         assert stored.get({**part, "If-Range": other}).body == DATA
 
 
-def test_refusals_spend_nothing(stored: Stored, clock: Clock, data: Path) -> None:
+def test_refusals_spend_nothing(stored: Stored, clock: Clock, backend: Backend) -> None:
     bridge, token = stored.user.bridge, stored.token()
     other = Stored(stored.user, b"other")
     headers = {"x-token": token}
@@ -186,7 +182,7 @@ def test_refusals_spend_nothing(stored: Stored, clock: Clock, data: Path) -> Non
     clock.seconds += 300
     for method in "GET", "HEAD":
         assert stored.get({}, late, method).status == 401
-    assert transferred(data) == 2500
+    assert backend.transferred() == 2500
 
 
 def test_one_of_simultaneous_requests_with_a_token_is_answered(stored: Stored) -> None:
@@ -200,7 +196,7 @@ def test_one_of_simultaneous_requests_with_a_token_is_answered(stored: Stored) -
         assert sorted(threads.map(present, range(8))) == [200] + 7 * [401]
 
 
-def test_content_past_the_transfer_of_the_month_is_refused(alice: User, data: Path) -> None:
+def test_content_past_the_transfer_of_the_month_is_refused(alice: User, backend: Backend) -> None:
     stored = Stored(alice, transfer=4 * KB)
     assert stored.get().status == 200
     token = stored.token()
@@ -208,7 +204,7 @@ def test_content_past_the_transfer_of_the_month_is_refused(alice: User, data: Pa
     status, message = stored.get({}, token).error
     assert (status, bool(re.fullmatch(text, message))) == (403, True)
     assert stored.get({"Range": "bytes=0-1499"}, token).status == 206
-    assert transferred(data) == 4000
+    assert backend.transferred() == 4000
 
 
 def test_secret_of_a_link_is_in_no_line(stored: Stored, caplog: pytest.LogCaptureFixture) -> None:
@@ -290,20 +286,24 @@ def test_type_of_the_uploader_is_a_type_or_bytes(alice: User, given: str, sent: 
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("size", [None, 3])
 def test_damage_that_is_known_is_refused_and_spends_nothing(
-    stored: Stored, data: Path, caplog: pytest.LogCaptureFixture, number: int, size: int | None
+    stored: Stored,
+    backend: Backend,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    size: int | None,
 ) -> None:
-    damaged, token = sorted((data / "shards").iterdir())[number], stored.token()
-    whole = damaged.read_bytes()
+    damaged, token = backend.objects()[number], stored.token()
+    whole = backend.read(damaged)
     if size is None:
-        damaged.unlink()
-        fault = f"object {damaged.name} is missing"
+        backend.remove(damaged)
+        fault = f"object {damaged} is missing"
     else:
-        os.truncate(damaged, size)
-        fault = f"object {damaged.name} has {size} of {len(whole):,} bytes"
+        backend.write(damaged, whole[:size])
+        fault = f"object {damaged} has {size} of {len(whole):,} bytes"
     assert stored.get({}, token).error == (500, "The file is damaged")
     assert f"{fault}; admin verify says which files need it" in caplog.text
     assert "Traceback" not in caplog.text
-    damaged.write_bytes(whole)
+    backend.write(damaged, whole)
     assert stored.get({}, token).body == DATA
 
 
@@ -335,21 +335,27 @@ def cut_off(stored: Stored) -> int:
 
 
 def test_content_that_is_damaged_meanwhile_is_cut_off(
-    stored: Stored, data: Path, at_second_shard: AtSecondShard, caplog: pytest.LogCaptureFixture
+    stored: Stored,
+    backend: Backend,
+    at_second_shard: AtSecondShard,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    damaged = sorted((data / "shards").iterdir())[1]
-    at_second_shard(lambda: os.truncate(damaged, 3))
-    assert cut_off(stored) == 1000
+    damaged = backend.objects()[1]
+    at_second_shard(lambda: backend.write(damaged, b"abc"))
+    assert cut_off(stored) == 1003
     stored.user.bridge.close()
-    assert f"object {damaged.name} has 3 of 1,000 bytes; admin verify" in caplog.text
-    assert re.search(r'/content 500 in=0 out=1000 .* "The file is damaged"', caplog.text)
+    assert f"object {damaged} has 3 of 1,000 bytes; admin verify" in caplog.text
+    assert re.search(r'/content 500 in=0 out=1003 .* "The file is damaged"', caplog.text)
     assert "Traceback" not in caplog.text
-    assert transferred(data) == 1000
+    assert backend.transferred() == 1003
 
 
 def test_file_that_is_removed_meanwhile_is_cut_off(
-    stored: Stored, data: Path, at_second_shard: AtSecondShard, caplog: pytest.LogCaptureFixture
+    stored: Stored,
+    backend: Backend,
+    at_second_shard: AtSecondShard,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = stored.path.removesuffix("/content")
     at_second_shard(lambda: stored.user.ask("DELETE", path))
@@ -358,12 +364,12 @@ def test_file_that_is_removed_meanwhile_is_cut_off(
 
 
 def test_object_that_is_replaced_meanwhile_is_sent(
-    stored: Stored, data: Path, at_second_shard: AtSecondShard
+    stored: Stored, backend: Backend, at_second_shard: AtSecondShard
 ) -> None:
-    damaged = sorted((data / "shards").iterdir())[1]
+    damaged = backend.objects()[1]
 
     def replace() -> None:
-        damaged.unlink()
+        backend.remove(damaged)
         stored.user.upload(stored.bucket, DATA)
 
     at_second_shard(replace)
@@ -381,9 +387,9 @@ def test_shards_of_a_large_file_are_found_in_pages(
 
 
 @pytest.fixture
-def large(data: Path) -> Iterator[Stored]:
+def large(backend: Backend) -> Iterator[Stored]:
     """Give a file that is larger than the buffers of the sockets."""
-    with Bridge(data, patience=1, grace=1) as bridge:
+    with backend.bridge(patience=1, grace=1) as bridge:
         yield Stored(User(bridge, "alice"), bytes(24 * MiB))
 
 
@@ -399,25 +405,25 @@ def begin(stored: Stored) -> socket.socket:
 
 
 def test_client_that_reads_nothing_is_disconnected_and_pays_for_what_was_sent(
-    large: Stored, data: Path, caplog: pytest.LogCaptureFixture
+    large: Stored, backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     with begin(large):
-        while transferred(data) == 24 * MiB:
+        while backend.transferred() == 24 * MiB:
             large.user.ask("GET", "/")  # which gives the bridge its turn
     large.user.bridge.close()
     [sent] = re.findall(r'/content 499 in=0 out=(\d+) .* "The client has gone"', caplog.text)
-    assert transferred(data) == int(sent) < 20 * MiB
+    assert backend.transferred() == int(sent) < 20 * MiB
 
 
-def test_bytes_that_a_client_did_not_want_are_given_back(large: Stored, data: Path) -> None:
+def test_bytes_that_a_client_did_not_want_are_given_back(large: Stored, backend: Backend) -> None:
     begin(large).close()
     large.user.bridge.close()
-    assert 0 < transferred(data) < 20 * MiB
+    assert 0 < backend.transferred() < 20 * MiB
 
 
-def test_bridge_that_stops_lets_content_be_sent_within_the_grace(data: Path) -> None:
-    with Bridge(data, grace=MINUTE) as bridge, ThreadPoolExecutor(1) as threads:
+def test_bridge_that_stops_lets_content_be_sent_within_the_grace(backend: Backend) -> None:
+    with backend.bridge(grace=MINUTE) as bridge, ThreadPoolExecutor(1) as threads:
         stored = Stored(User(bridge, "alice"), bytes(24 * MiB))
         with begin(stored) as wire, wire.makefile("rb") as received:
             closed = threads.submit(bridge.close)
@@ -428,7 +434,7 @@ def test_bridge_that_stops_lets_content_be_sent_within_the_grace(data: Path) -> 
 
 
 def test_bridge_that_stops_cuts_content_off_after_the_grace(
-    large: Stored, data: Path, caplog: pytest.LogCaptureFixture
+    large: Stored, backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     with begin(large) as wire, wire.makefile("rb") as received:
         large.user.bridge.close()
@@ -437,7 +443,7 @@ def test_bridge_that_stops_cuts_content_off_after_the_grace(
         except ConnectionResetError:
             body = b""
     assert len(body) < 24 * MiB
-    assert 0 < transferred(data) < 20 * MiB
+    assert 0 < backend.transferred() < 20 * MiB
     assert "Traceback" not in caplog.text
 
 
@@ -451,10 +457,10 @@ def test_many_slow_readers_hold_up_nobody(large: Stored) -> None:
 
 
 def test_content_is_the_file_within_tls(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pem = certificate(tmp_path, "localhost")
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    with Bridge(data, host="localhost", tls_cert=pem, tls_key=pem) as bridge:
+    with backend.bridge(host="localhost", tls_cert=pem, tls_key=pem) as bridge:
         content = 8 * MiB * DATA[:1] + 8 * MiB * DATA[1:2]
         assert Stored(User(bridge, "alice"), content).get().body == content

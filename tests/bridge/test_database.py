@@ -13,7 +13,7 @@ from modes import PATIENCE
 from plain_client import User, pull
 
 from pymdc.bridge import Bridge
-from pymdc.bridge.storage import database
+from pymdc.bridge.storage import sqlite
 
 
 def test_database_has_a_write_ahead_log(bridge: Bridge, data: Path) -> None:
@@ -26,7 +26,7 @@ def test_new_database_is_opened_once_nobody_else_writes_to_it(tmp_path: Path) ->
     with ThreadPoolExecutor(1) as threads:
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            opened = threads.submit(database.Database, path)
+            opened = threads.submit(sqlite.SQLiteDatabase, path)
             with pytest.raises(FutureTimeout):
                 opened.result(0.2)
         opened.result(PATIENCE).close()
@@ -35,7 +35,7 @@ def test_new_database_is_opened_once_nobody_else_writes_to_it(tmp_path: Path) ->
 def test_database_that_another_process_holds_too_long_is_a_503(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     with Bridge(data) as bridge:
         alice = User(bridge, "alice")
         with closing(sqlite3.connect(data / "metadata.sqlite", isolation_level=None)) as other:

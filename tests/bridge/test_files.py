@@ -9,11 +9,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from backends import Backend
 from plain_client import (
     DATA,
     Clock,
@@ -30,10 +30,11 @@ from plain_client import (
 from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
-from pymdc.bridge import Bridge
 from pymdc.bridge.routes.files import _Pointers
 from pymdc.bridge.settings import MAX_LISTS
 from pymdc.bridge.storage.disk import Reserve
+
+pytestmark = pytest.mark.storage
 
 
 def test_channel_address_has_the_requested_host(alice: User) -> None:
@@ -101,7 +102,7 @@ def test_list_has_a_limit_and_begins_after_a_file(
 
 
 def test_entry_tells_when_a_file_was_uploaded_last(
-    alice: User, bucket: str, data: Path, clock: Clock
+    alice: User, bucket: str, backend: Backend, clock: Clock
 ) -> None:
     entry = alice.upload(bucket, DATA).json
     files = f"/buckets/{bucket}/files"
@@ -111,8 +112,7 @@ def test_entry_tells_when_a_file_was_uploaded_last(
     again = alice.upload(bucket, DATA).json
     assert again == {**entry, "created": "2016-03-24T12:00:01.000Z"}
     assert alice.ask("GET", files).json == [again]
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
-        connection.execute("UPDATE files SET created = NULL")  # as in an older database
+    backend.execute("UPDATE files SET created = NULL")  # as in an older database
     assert alice.ask("GET", files).json == [{**entry, "created": None}]
 
 
@@ -186,12 +186,16 @@ FILES = 6_000  # whose list is larger than the buffers of a socket
 
 
 @pytest.fixture
-def long_list(alice: User, bucket: str, data: Path) -> Iterator[Callable[[], socket.socket]]:
+def long_list(alice: User, bucket: str, backend: Backend) -> Iterator[Callable[[], socket.socket]]:
     """Give a function that asks for a long list, and returns the connection."""
-    rows = [(bucket, f"{number:040x}", 1000 * "n", "text/css") for number in range(FILES)]
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
-        columns = "(bucket, hash, filename, mimetype, size)"
-        connection.executemany(f"INSERT INTO files {columns} VALUES (?, ?, ?, ?, 1)", rows)
+    backend.execute(
+        "INSERT INTO files (bucket, hash, filename, mimetype, size)"
+        " VALUES (:bucket, :hash, :name, 'text/css', 1)",
+        [
+            {"bucket": bucket, "hash": f"{number:040x}", "name": 1000 * "n"}
+            for number in range(FILES)
+        ],
+    )
     with ExitStack() as connections:
 
         def ask_for_list() -> socket.socket:
@@ -228,22 +232,17 @@ def test_list_ends_when_its_client_has_gone(
 
 
 @pytest.fixture
-def shards(data: Path) -> Iterator[tuple[User, str, str]]:
+def shards(backend: Backend) -> Iterator[tuple[User, str, str]]:
     """Give a user, a bucket and a file in it that has 1,200 shards of two bytes."""
     content = bytes(byte for number in range(1200) for byte in divmod(number, 256))
-    with Bridge(data, shard_size=2) as bridge:
+    with backend.bridge(shard_size=2) as bridge:
         user = User(bridge, "alice")
         bucket = user.bucket()
         yield user, bucket, user.upload(bucket, content).json["hash"]
 
 
-def transferred(data: Path) -> int:
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
-        return int(connection.execute("SELECT sum(size) FROM transfers").fetchone()[0])
-
-
 def test_pointers_to_many_shards_are_made_in_pages(
-    shards: tuple[User, str, str], data: Path, rows: Rows
+    shards: tuple[User, str, str], backend: Backend, rows: Rows
 ) -> None:
     user, bucket, name = shards
     answer = user.pointers(bucket, name).json
@@ -251,11 +250,11 @@ def test_pointers_to_many_shards_are_made_in_pages(
     assert [pointer["hash"] for pointer in answer] == hashes
     assert len({pointer["token"] for pointer in answer}) == rows("pointers") == 1200
     assert pull(answer[1199]) == bytes(divmod(1199, 256))
-    assert transferred(data) == 2400
+    assert backend.transferred() == 2400
 
 
 def test_pointers_that_are_not_made_take_no_transfer(
-    shards: tuple[User, str, str], data: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    shards: tuple[User, str, str], backend: Backend, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user, bucket, name = shards
     gone, make = threading.Event(), _Pointers.add
@@ -275,11 +274,11 @@ def test_pointers_that_are_not_made_take_no_transfer(
     gone.set()
     user.bridge.close()
     assert rows("pointers") < 1200
-    assert transferred(data) == 2 * rows("pointers")
+    assert backend.transferred() == 2 * rows("pointers")
 
 
 def test_pointers_of_a_later_page_are_made_with_the_reserve_of_a_full_disk(
-    shards: tuple[User, str, str], data: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    shards: tuple[User, str, str], backend: Backend, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed, make = threading.Event(), _Pointers.add
 
@@ -291,21 +290,20 @@ def test_pointers_of_a_later_page_are_made_with_the_reserve_of_a_full_disk(
         return made
 
     monkeypatch.setattr(_Pointers, "add", fail_once)
-    Reserve(data).fill()
+    Reserve(backend.data).fill()
     user, bucket, name = shards
     answer = user.pointers(bucket, name).json
     assert failed.is_set()
     assert len({pointer["token"] for pointer in answer}) == rows("pointers") == 1200
-    assert transferred(data) == 2400
+    assert backend.transferred() == 2400
 
 
-def test_expired_tokens_are_deleted_a_few_at_a_time(
-    alice: User, bucket: str, data: Path, rows: Rows
-) -> None:
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
-        old = [(str(number), bucket, "PULL", 1) for number in range(2500)]
-        columns = "(token, bucket, operation, expires)"
-        connection.executemany(f"INSERT INTO tokens {columns} VALUES (?, ?, ?, ?)", old)
-    for left in (1501, 502, 3, 4):
-        alice.token(bucket, "PULL")
-        assert rows("tokens") == left
+def test_expired_tokens_are_deleted(alice: User, bucket: str, backend: Backend, rows: Rows) -> None:
+    backend.execute(
+        "INSERT INTO tokens (token, bucket, operation, expires)"
+        " VALUES (:token, :bucket, 'PULL', 1)",
+        [{"token": str(number), "bucket": bucket} for number in range(2500)],
+    )
+    alice.token(bucket, "PULL")
+    alice.bridge._housekeeper.keep_house()
+    assert rows("tokens") == 1

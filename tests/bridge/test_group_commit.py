@@ -13,9 +13,10 @@ import pytest
 import sqlalchemy as sa
 
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.group_commit import GroupCommit
 from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.tables import nonce_floors
 
 Work = Callable[[sa.Connection], int]
@@ -24,11 +25,11 @@ Work = Callable[[sa.Connection], int]
 class Together:
     """A database; work for it is queued while *hold* is kept, and then runs together."""
 
-    def __init__(self, database: Database, objects: ObjectStore) -> None:
+    def __init__(self, database: SQLiteDatabase, objects: ObjectStore) -> None:
         self._database = database
         self._commits = GroupCommit(database, objects)
         self.commits = 0
-        sa.event.listen(database._engine, "commit", self._count)
+        sa.event.listen(database.engine, "commit", self._count)
 
     def run(self, *works: Work) -> list[int | BaseException]:
         """Run *works* on a thread each, in one group, and return what each returned or raised."""
@@ -60,8 +61,8 @@ class Together:
 
 @pytest.fixture
 def together(tmp_path: Path) -> Iterator[Together]:
-    objects = ObjectStore(tmp_path / "shards", fsync=True)
-    with closing(Database(tmp_path / "database", fsync=True)) as database:
+    objects = FolderStore(tmp_path / "shards", fsync=True)
+    with closing(SQLiteDatabase(tmp_path / "database", fsync=True)) as database:
         yield Together(database, objects)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 
+import pytest
+from backends import Backend
 from plain_client import PASSWORD, Key, Reply, User, ask, basic
 
 from pymdc.bridge import Bridge
+
+pytestmark = pytest.mark.storage
 
 TAKEN = (400, "Public key is already registered")
 NO_BUCKET = (404, "Bucket not found")
@@ -125,13 +126,11 @@ def test_key_is_removed_when_its_last_form_is(alice: User) -> None:
     assert alice.ask("POST", f"/buckets/{bucket}/tokens", PULL).error == NO_BUCKET
 
 
-def test_account_has_at_most_1000_keys(alice: User, data: Path) -> None:
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
-        for number in range(998):
-            connection.execute(
-                "INSERT INTO public_keys (key, user, point, proven) VALUES (?, ?, ?, 0)",
-                [f"{number}", alice.email, f"{number}"],
-            )
+def test_account_has_at_most_1000_keys(alice: User, backend: Backend) -> None:
+    backend.execute(
+        'INSERT INTO public_keys (key, "user", point, proven) VALUES (:key, :user, :key, false)',
+        [{"key": str(number), "user": alice.email} for number in range(998)],
+    )
     full = 403, "An account has at most 1000 public keys"
     assert alice.ask("POST", "/keys", {"key": Key("1").public}).status == 200
     assert alice.ask("POST", "/keys", {"key": Key("2").public}).error == full

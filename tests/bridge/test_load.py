@@ -23,6 +23,7 @@ from pymdc.bridge.settings import (
     MAX_REMEMBERED_TRIES,
     MAX_WAITING,
 )
+from pymdc.bridge.storage.folder_store import FolderStore
 
 MiB = 1024 * 1024
 WRONG = (401, "Invalid email or password")
@@ -197,7 +198,12 @@ def test_lane_gives_up_waiting() -> None:
 
 def test_passwords_of_one_account_leave_room_for_those_of_others(tmp_path: Path) -> None:
     async def run() -> None:
-        load, release, statuses = Load(tmp_path, 0, time.time, reserve=False), asyncio.Event(), []
+        store = FolderStore(tmp_path, fsync=False)
+        load, release, statuses = (
+            Load(tmp_path, store, 0, time.time, reserve=False),
+            asyncio.Event(),
+            [],
+        )
 
         async def sign_in(account: str) -> None:
             try:

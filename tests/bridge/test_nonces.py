@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from backends import Backend
 from plain_client import Clock, Reply, User
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.nonces import AsIn2016, NonceRule, Once
 from pymdc.bridge.storage.tables import used_nonces
+
+pytestmark = pytest.mark.storage
 
 INVALID_NONCE = (401, "Invalid nonce supplied")
 NO_BUCKET = (404, "Bucket not found")
@@ -72,8 +75,8 @@ def test_huge_nonce_locks_nobody_out(alice: User) -> None:
     assert alice.ask("GET", "/keys").status == 200
 
 
-def test_rule_of_2016_accepts_a_replay_and_locks_out(tmp_path: Path) -> None:
-    with Bridge(tmp_path, nonce_rule="2016") as bridge:
+def test_rule_of_2016_accepts_a_replay_and_locks_out(backend: Backend) -> None:
+    with backend.bridge(nonce_rule="2016") as bridge:
         user = User(bridge, "alice")
         assert [user.ask("GET", "/keys", nonce=9).status for _ in "12"] == [200, 200]
         assert user.ask("GET", "/keys", nonce=8).error == INVALID_NONCE
@@ -82,8 +85,8 @@ def test_rule_of_2016_accepts_a_replay_and_locks_out(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with closing(Database(tmp_path / "nonces.sqlite")) as opened:
+def database(backend: Backend) -> Iterator[Database]:
+    with closing(backend.open_database()) as opened:
         yield opened
 
 
@@ -119,9 +122,19 @@ def test_window_forgets_all_uses_of_a_nonce_or_none(database: Database, last: li
 
 
 def test_uses_below_the_window_are_deleted(database: Database) -> None:
-    used(database, Once(window=3, prune_every=1), "a", 10, 20, 30, 40, 50)
+    rule = Once(window=3, prune_every=1)
+    used(database, rule, "a", 10, 20, 30, 40, 50)
     with database.read() as connection:
-        assert connection.execute(sa.select(used_nonces.c.nonce)).scalars().all() == [30, 40, 50]
+        kept = connection.execute(sa.select(used_nonces.c.nonce)).scalars().all()
+    assert kept == [20, 30, 40, 50], "20 is refused, and its use is deleted the next time"
+    assert used(database, rule, "a", 20, 60) == [False, True]
+    with database.read() as connection:
+        assert connection.execute(sa.select(used_nonces.c.nonce)).scalars().all() == [
+            30,
+            40,
+            50,
+            60,
+        ]
 
 
 def test_rule_can_be_changed_between_runs(database: Database) -> None:

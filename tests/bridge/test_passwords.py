@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
+from backends import Backend
 from plain_client import PASSWORD, Reply, User, ask, basic
 from processes import python
 
@@ -54,9 +52,8 @@ print(Passwords().hash(sys.argv[1]))
     assert run.stdout.startswith("scrypt$16384$8$1$"), run.stderr
 
 
-def test_stored_hash_is_salted_and_is_not_the_password(alice: User, data: Path) -> None:
+def test_stored_hash_is_salted_and_is_not_the_password(alice: User, backend: Backend) -> None:
     User(alice.bridge, "bob")
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection:
-        first, second = (row[0] for row in connection.execute("SELECT password FROM users"))
+    [[first], [second]] = backend.execute("SELECT password FROM users")
     assert first != second
     assert PASSWORD not in first

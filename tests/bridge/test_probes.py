@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from backends import Backend
 from plain_client import PASSWORD, Reply, User, address, ask, basic, form, head, upload_headers
 from processes import MINUTE, ROOT
 from prometheus_client import Metric
@@ -50,8 +51,8 @@ def values(bridge: Bridge) -> dict[tuple[str, ...], float]:
 
 
 @pytest.fixture
-def bridge(data: Path) -> Iterator[Bridge]:
-    with Bridge(data, metrics_port=0, shard_size=1000) as running:
+def bridge(backend: Backend) -> Iterator[Bridge]:
+    with backend.bridge(metrics_port=0, shard_size=1000) as running:
         yield running
 
 
@@ -178,7 +179,7 @@ def test_there_are_no_metrics_unless_somebody_may_have_them(data: Path) -> None:
             assert ask(bridge, "GET", "/metrics", None, headers).status == 404
 
 
-def test_requests_are_counted(bridge: Bridge) -> None:
+def test_requests_are_counted(bridge: Bridge, backend: Backend) -> None:
     user = User(bridge, "alice")
     bucket = user.bucket()
     stored = user.upload(bucket, bytes(1500)).json["hash"]
@@ -201,7 +202,7 @@ def test_requests_are_counted(bridge: Bridge) -> None:
     assert found["request_duration_seconds_bucket", "+Inf", "PULL", "/"] == 2
     assert 0 < found["request_duration_seconds_sum", "PULL", "/"] < MINUTE
     assert found["stored_bytes",] == 1500
-    assert found["disk_free_bytes",] > 0
+    assert (("disk_free_bytes",) in found) == backend.knows_what_is_free
     assert found["mails_waiting",] == 1, "without a mail server, mails stay in the outbox"
     assert found["sent_bytes_total",] - before["sent_bytes_total",] > 1500
     assert found["received_bytes_total",] - before["received_bytes_total",] > 5

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from backends import Backend
 from plain_client import Clock, User, address, ask, fill, form, head
 from processes import MINUTE
 from websockets.frames import Frame, Opcode
@@ -20,8 +21,8 @@ MiB = 1024 * 1024
 
 
 @pytest.fixture
-def bridge(data: Path, clock: Clock) -> Iterator[Bridge]:
-    with Bridge(data, patience=1, clock=clock) as running:
+def bridge(backend: Backend, clock: Clock) -> Iterator[Bridge]:
+    with backend.bridge(patience=1, clock=clock) as running:
         yield running
 
 

@@ -14,9 +14,10 @@ import pytest
 import sqlalchemy as sa
 from modes import PATIENCE
 from plain_client import DATA, PASSWORD, Key, Reply, User, ask, basic, form, pull, upload_headers
+from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
-from pymdc.bridge import Bridge
+from pymdc.bridge import Bridge, housekeeping
 from pymdc.bridge.routes import ROUTES
 from pymdc.bridge.storage.nonces import RULES, Once
 
@@ -29,7 +30,8 @@ Ask = Callable[[User, str], Reply | bytes]
 
 @pytest.fixture
 def bridge(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
-    """Give a bridge that does not delete old nonces, which it does at random."""
+    """Give a bridge that does not delete old nonces, which it does at random, nor keeps house."""
+    monkeypatch.setattr(housekeeping, "FIRST_LOOK_SECONDS", MINUTE)
     monkeypatch.setitem(RULES, "once", partial(Once, prune_every=10**9))
     with Bridge(data, shard_size=1000, announce=lambda _, link: MAILED.put(link)) as running:
         yield running
@@ -42,9 +44,9 @@ def statements(alice: User) -> Iterator[list[str]]:
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         executed.append(statement)
 
-    sa.event.listen(alice.bridge._database._engine, "before_cursor_execute", note)
+    sa.event.listen(alice.bridge._database.engine, "before_cursor_execute", note)
     yield executed
-    sa.event.remove(alice.bridge._database._engine, "before_cursor_execute", note)
+    sa.event.remove(alice.bridge._database.engine, "before_cursor_execute", note)
 
 
 def register(alice: User, _bucket: str) -> Reply:
@@ -156,7 +158,7 @@ def plans(bridge: Bridge, table: str, asking: Callable[[], Reply]) -> set[str]:
                 if f" {table} " in text or "TEMP" in text
             )
 
-    engine = bridge._database._engine
+    engine = bridge._database.engine
     sa.event.listen(engine, "before_cursor_execute", note)
     assert asking().status in (200, 413)
     sa.event.remove(engine, "before_cursor_execute", note)

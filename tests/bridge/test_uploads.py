@@ -10,10 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from backends import Backend
 from plain_client import DATA, Count, Reply, Rows, User, address, ask, form, pull, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
-from pymdc.bridge import Bridge
+
+pytestmark = pytest.mark.storage
 
 MiB = 1024 * 1024
 RESIDENT = Path("/proc/self/statm")
@@ -121,8 +123,8 @@ def test_upload_into_a_removed_bucket_leaves_nothing(
 
 
 @pytest.mark.skipif(not RESIDENT.exists(), reason="only Linux tells so what memory is taken")
-def test_declared_size_takes_no_memory(data: Path) -> None:
-    with Bridge(data) as bridge, ExitStack() as wires:
+def test_declared_size_takes_no_memory(backend: Backend) -> None:
+    with backend.bridge() as bridge, ExitStack() as wires:
         user = User(bridge, "alice")
         bucket, before = user.bucket(storage=None), resident()
         for _ in range(10):

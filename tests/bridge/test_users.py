@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
+from backends import Backend
 from plain_client import PASSWORD, Clock, Key, Reply, Rows, User, ask, basic
 
 from pymdc.bridge import Bridge
+
+pytestmark = pytest.mark.storage
 
 TAKEN = (400, "Email is already registered")
 OTHER = 64 * "a"  # another password
@@ -26,8 +26,8 @@ def links() -> list[str]:
 
 
 @pytest.fixture
-def bridge(data: Path, clock: Clock, links: list[str]) -> Iterator[Bridge]:
-    with Bridge(data, clock=clock, announce=lambda _, link: links.append(link)) as running:
+def bridge(backend: Backend, clock: Clock, links: list[str]) -> Iterator[Bridge]:
+    with backend.bridge(clock=clock, announce=lambda _, link: links.append(link)) as running:
         yield running
 
 
@@ -38,11 +38,6 @@ def register(bridge: Bridge, email: str = ALICE, **more: object) -> Reply:
 
 def follow(bridge: Bridge, link: str) -> Reply:
     return ask(bridge, "GET", link.removeprefix(bridge.endpoint))
-
-
-def execute(data: Path, statement: str, *values: object) -> None:
-    with closing(sqlite3.connect(data / "metadata.sqlite")) as connection, connection:
-        connection.execute(statement, values)
 
 
 def test_redirect_cannot_contain_a_line_break(bridge: Bridge) -> None:
@@ -80,8 +75,10 @@ def test_registration_that_nobody_activates_is_deleted_after_30_days(
     key = Key("alice").public
     register(bridge, pubkey=key)
     clock.seconds += 30 * 86_400
+    bridge._housekeeper.keep_house()
     assert register(bridge, "bob@example.com", pubkey=key).status == 400
     clock.seconds += 0.001
+    bridge._housekeeper.keep_house()
     assert register(bridge, "bob@example.com", pubkey=key).status == 200
     assert follow(bridge, links[0]).error == (400, "Invalid activation token")
     assert (rows("users"), rows("public_keys")) == (1, 1)
@@ -136,27 +133,27 @@ def test_refused_registration_leaves_the_earlier_one_as_it_was(
 
 
 def test_disabled_account_cannot_be_registered_again(
-    bridge: Bridge, data: Path, clock: Clock
+    bridge: Bridge, backend: Backend, clock: Clock
 ) -> None:
     register(bridge)
-    execute(data, "UPDATE users SET disabled = 1")
+    backend.execute("UPDATE users SET disabled = true")
     clock.seconds += 60
     assert register(bridge).error == TAKEN
 
 
-def test_closed_registration_refuses_everybody(data: Path) -> None:
-    with Bridge(data, registration="closed") as bridge:
+def test_closed_registration_refuses_everybody(backend: Backend) -> None:
+    with backend.bridge(registration="closed") as bridge:
         assert register(bridge).error == (403, "Registration is closed")
         assert register(bridge, invitation="x").error == (403, "Registration is closed")
 
 
 @pytest.fixture
-def inviting(data: Path, clock: Clock, links: list[str]) -> Iterator[Bridge]:
+def inviting(backend: Backend, clock: Clock, links: list[str]) -> Iterator[Bridge]:
     """Give a bridge with the invitations ``one`` and ``two``."""
     announce = lambda _, link: links.append(link)  # noqa: E731
-    with Bridge(data, clock=clock, announce=announce, registration="invite") as running:
-        for code in ("one", "two"):
-            execute(data, "INSERT INTO invitations (code, created) VALUES (?, 0)", code)
+    with backend.bridge(clock=clock, announce=announce, registration="invite") as running:
+        invitations = [{"code": "one"}, {"code": "two"}]
+        backend.execute("INSERT INTO invitations (code, created) VALUES (:code, 0)", invitations)
         yield running
 
 

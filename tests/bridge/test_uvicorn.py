@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backends import Backend
 from modes import PATIENCE
 from plain_client import (
     Count,
@@ -49,8 +50,8 @@ def test_endless_head_is_refused(data: Path, start: str) -> None:
 
 
 @pytest.fixture
-def bridge(data: Path) -> Iterator[Bridge]:
-    with Bridge(data, shard_size=1000, patience=1) as running:
+def bridge(backend: Backend) -> Iterator[Bridge]:
+    with backend.bridge(shard_size=1000, patience=1) as running:
         yield running
 
 

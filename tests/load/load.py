@@ -122,7 +122,7 @@ class Program:
             assert unneeded.fetchall() == []
             assert query("SELECT * FROM uploads").fetchall() == []
             assert query("SELECT id FROM buckets WHERE removed IS NOT NULL").fetchall() == []
-        stored = {path.name for path in (self._data / "shards").iterdir()}
+        stored = {path.name for path in (self._data / "shards").glob("[0-9a-f]*")}
         assert stored - objects == set(), "orphans"
         assert objects - stored == set(), "lost"
         assert [row for row in used if row[1] != row[2]] == []

@@ -1,7 +1,8 @@
 """The source distribution: it holds what git has, and its tests run on what it installs.
 
 `tox -e sdist` runs this; its arguments are pytest's, by default those tests that read other files
-of the distribution, and those of the API's methods. It needs an index of packages.
+of the distribution, those of the API's methods, and those of uploads. It needs an index of
+packages.
 """
 
 import subprocess
@@ -17,6 +18,7 @@ TESTS = [
     "tests/api/test_resources.py",
     "tests/bridge/test_deploy.py",
     "tests/bridge/test_options.py",
+    "tests/bridge/test_uploads.py",
 ]
 MADE = {"PKG-INFO", "setup.cfg"}  # by setuptools, besides *.egg-info
 

@@ -171,7 +171,7 @@ def test_wrong_wish_is_refused(
 
 
 def test_wrong_setting_is_refused() -> None:
-    with pytest.raises(TypeError, match="no such setting: clock, shards; expected quota, host"):
+    with pytest.raises(TypeError, match="no such setting: clock, shards; expected quota, database"):
         TestBridge(shards=1, clock=None)
 
 

@@ -25,6 +25,7 @@ from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.objects import (
     DamagedError,
     Read,
+    copy_installation,
     copy_objects,
     find_shards,
     object_names,
@@ -33,7 +34,7 @@ from pymdc.bridge.admin.objects import (
 from pymdc.bridge.admin.output import Progress, Report
 from pymdc.bridge.settings import BACKUP_FEW, BACKUP_ROUNDS, BACKUP_SMALL, DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.disk import DiskFullError, lock, private, sync_file, sync_folder
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.tables import Shard, batches, files, objects_in_use, shards, users
 
 BACKUP_LOCK = "backup.lock"
@@ -76,7 +77,7 @@ class _Copying:
     def __init__(self, folder: DataFolder, directory: Path) -> None:
         self.copied = self.size = 0  # objects, bytes
         self._source = folder.objects
-        self._target = ObjectStore(directory / SHARDS, fsync=True)
+        self._target = FolderStore(directory / SHARDS, fsync=True)
         self._target.delete_half_written()
         # The names of the objects that are copied, or cannot be.
         self._done = {name for names in self._target.names() for name in names}
@@ -112,6 +113,7 @@ class _Copying:
 
     def sync(self) -> None:
         """Wait until the names of the objects are on the disk; their bytes are already."""
+        copy_installation(self._source, self._target)
         self._target.sync()
 
     def delete_unneeded(self, connection: sa.Connection) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
-from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import check_owner, lock
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.schema import OtherSchemaError
+from pymdc.bridge.storage.sqlite import SQLiteDatabase
 
 
 class CommandError(Exception):
@@ -30,7 +30,7 @@ class DataFolder:
         self.path = path
 
     @cached_property
-    def database(self) -> Database:
+    def database(self) -> SQLiteDatabase:
         """The database, which has to exist."""
         path = self.path / DATABASE
         try:  # not `exists`, which is false for files that others may not see
@@ -41,16 +41,16 @@ class DataFolder:
                 f"{path} is missing: --data or PYMDC_BRIDGE_DATA says where the bridge stores"
             ) from None
         try:
-            return Database(path, fsync=True, existing=True)
+            return SQLiteDatabase(path, fsync=True, existing=True)
         except OtherSchemaError as error:
             raise CommandError(f"{path} can't be used: {error}") from None
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
             raise CommandError(f"{path} can't be used as a database") from error
 
     @cached_property
-    def objects(self) -> ObjectStore:
+    def objects(self) -> FolderStore:
         """The objects."""
-        return ObjectStore(self.path / SHARDS, fsync=True)
+        return FolderStore(self.path / SHARDS, fsync=True)
 
     def is_served(self) -> bool:
         """Say whether a bridge runs on the folder."""

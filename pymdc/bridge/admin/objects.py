@@ -34,7 +34,7 @@ def read_object(store: ObjectStore, shard: Shard) -> Iterator[memoryview]:
     except FileNotFoundError:
         raise DamagedError("missing") from None
     except OSError as error:
-        raise DamagedError(f"unreadable: {error.strerror}") from error
+        raise DamagedError(f"unreadable: {error.strerror or error}") from error
     if size != shard.size:
         found = "more" if size > shard.size else f"{size:,}"
         raise DamagedError(f"wrong size: {found} instead of {shard.size:,} bytes")
@@ -57,6 +57,13 @@ def copy_objects(
     # Several at a time: while one waits for the disk, others are read.
     with ThreadPoolExecutor(COPIED_AT_ONCE) as pool:
         yield from zip(copied, pool.map(copy, copied), strict=True)
+
+
+def copy_installation(source: ObjectStore, target: ObjectStore) -> None:
+    """Copy the id of the installation, without which a bridge does not use a store."""
+    identity = source.installation()
+    if identity is not None:  # else no bridge of this version has used the store yet
+        target.set_installation(identity)
 
 
 def shard_pages(read: Read) -> Iterator[list[Shard]]:

@@ -17,7 +17,7 @@ from pymdc._text import count_text, size_text
 from pymdc.bridge.admin.backup import BACKUP_LOCK
 from pymdc.bridge.admin.damage import Damage
 from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
-from pymdc.bridge.admin.objects import copy_objects, shard_pages, whole_size
+from pymdc.bridge.admin.objects import copy_installation, copy_objects, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.disk import (
@@ -28,7 +28,7 @@ from pymdc.bridge.storage.disk import (
     sync_file,
     sync_folder,
 )
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.schema import OtherSchemaError, check_schema
 from pymdc.bridge.storage.tables import files
 
@@ -119,8 +119,8 @@ def _stage(directory: Path, staging: Path) -> tuple[dict[str, Any], Damage]:
     copy = staging / DATABASE
     shutil.copyfile(directory / DATABASE, copy)
     copy.chmod(0o600)
-    source = ObjectStore(directory / SHARDS, fsync=False)
-    target = ObjectStore(staging / SHARDS, fsync=True)
+    source = FolderStore(directory / SHARDS, fsync=False)
+    target = FolderStore(staging / SHARDS, fsync=True)
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(copy)))
     damage = Damage()
     try:
@@ -143,6 +143,7 @@ def _stage(directory: Path, staging: Path) -> tuple[dict[str, Any], Damage]:
         raise CommandError("the disk is full; nothing is restored") from None
     finally:
         engine.dispose()
+    copy_installation(source, target)
     target.sync()
     sync_file(copy)
     return found | {"objects": number, "size": size}, damage

@@ -35,7 +35,7 @@ from pymdc.bridge.routes import (
     usage,
     users,
 )
-from pymdc.bridge.serving.request import Request, Response
+from pymdc.bridge.serving.request import Request, Response, has_nul
 
 _API_VERSION = "0.3.0"  # of the bridge of 2016, whose protocol this is
 _PARAMETER = r"{(\w+)}"
@@ -160,7 +160,10 @@ def find_route(
     matches = [(route, match) for route in routes if (match := route.pattern.fullmatch(path))]
     for route, match in matches:
         if method in route.methods:
-            return route, {name: unquote(text) for name, text in match.groupdict().items()}
+            parameters = {name: unquote(text) for name, text in match.groupdict().items()}
+            if any("\0" in value for value in parameters.values()):
+                raise has_nul()
+            return route, parameters
     if not matches:
         raise Refused(404, f"Cannot {method} {path}")
     allowed = ", ".join(name for route, _ in matches for name in route.methods)

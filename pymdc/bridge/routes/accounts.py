@@ -26,7 +26,7 @@ from pymdc.bridge.storage.accounts import (
     set_password,
 )
 from pymdc.bridge.storage.removal import remove_account_piece
-from pymdc.bridge.storage.tables import delete_expired, redeem_token, resets, users
+from pymdc.bridge.storage.tables import redeem_token, resets, users
 
 
 def change(context: Context, request: Request, identity: Identity) -> Response:
@@ -79,7 +79,6 @@ def _mail_token(context: Context, email: str) -> None:
     token, now = secrets.token_hex(32), context.now()
     this = sa.update(users).where(users.c.email == email, ACTIVE, may_mail(now))
     with context.database.write() as connection:
-        delete_expired(connection, resets, now)
         if connection.execute(this.values(mailed=now)).rowcount != 1:
             return
         row = {"token": _hashed(token), "user": email, "expires": now + RESET_LIFETIME}

@@ -24,7 +24,7 @@ from pymdc.bridge.settings import (
 )
 from pymdc.bridge.storage.accounts import account_removed, has_account
 from pymdc.bridge.storage.removal import remove_piece
-from pymdc.bridge.storage.tables import buckets, delete_expired, find_bucket, tokens
+from pymdc.bridge.storage.tables import buckets, find_bucket, lock_user, tokens, total
 
 _DEFAULTS: dict[str, Any] = {"name": "New Bucket", "storage": 10, "transfer": 30, "pubkeys": []}
 
@@ -48,6 +48,7 @@ def create(context: Context, request: Request, identity: Identity) -> Response:
     fits = sa.select(*row).where(count < MAX_BUCKETS, has_account(identity.email))
     insert = sa.insert(buckets).from_select([*values], fits)
     with context.database.write() as connection:
+        lock_user(connection, identity.email)
         if connection.execute(insert).rowcount != 1:
             if not connection.execute(sa.select(has_account(identity.email))).scalar():
                 raise account_removed()
@@ -70,6 +71,8 @@ def change(context: Context, request: Request, identity: Identity) -> Response:
         raise Refused(400, "Bucket validation failed")
     statement = sa.update(buckets).where(buckets.c.id == bucket, buckets.c.user == identity.email)
     with context.database.write() as connection:
+        if values.get("pubkeys"):
+            lock_user(connection, identity.email)
         if values:
             connection.execute(statement.values(**values))
         if values.get("pubkeys"):
@@ -95,7 +98,6 @@ def create_token(context: Context, request: Request, identity: Identity) -> Resp
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         if operation not in ("PUSH", "PULL"):
             raise Refused(400, "Token validation failed")
-        delete_expired(connection, tokens, now)
         row = {"bucket": bucket, "operation": operation, "expires": expires, "token": token}
         connection.execute(sa.insert(tokens).values(**row))
     return Response(row | {"expires": iso_time(expires), "id": token})
@@ -104,8 +106,8 @@ def create_token(context: Context, request: Request, identity: Identity) -> Resp
 def _check_listed_keys(connection: sa.Connection, email: str) -> None:
     """Refuse if all buckets of a user list too many keys; the caller rolls back."""
     size = sa.func.length(sa.cast(buckets.c.pubkeys, sa.Text))
-    total = sa.select(sa.func.coalesce(sa.func.sum(size), 0)).where(*_owned_by(email))
-    if connection.execute(total).scalar_one() > MAX_LISTED_KEYS:
+    listed = sa.select(total(size)).where(*_owned_by(email))
+    if connection.execute(listed).scalar_one() > MAX_LISTED_KEYS:
         raise Refused(403, "The buckets of the account list too many public keys")
 
 

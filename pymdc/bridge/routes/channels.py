@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,10 @@ import sqlalchemy as sa
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pymdc.bridge.context import Context
-from pymdc.bridge.errors import Refused
+from pymdc.bridge.errors import Refused, UnavailableError
 from pymdc.bridge.logs import Entry, log_damage, log_fault
 from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, FRAME
+from pymdc.bridge.storage.objects import ObjectReader
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
 
 
@@ -57,9 +59,10 @@ class Channels:
         try:
             redeem = partial(_redeem_pointer, self._context, message, entry)
             shard = await self._context.threads.run_db_only(self._context.load.run, redeem)
-            with self._context.load.sending():
+            reader = self._context.objects.open(shard["object"])
+            with self._context.load.sending(), closing(reader):
                 while entry.sent < shard["size"]:
-                    sent = await self._send_block(socket, shard["object"], entry.sent)
+                    sent = await self._send_block(socket, reader)
                     if not sent:
                         sizes = f"{entry.sent:,} of {shard['size']:,} bytes"
                         fault = f"object {shard['object']} has {sizes}"
@@ -71,6 +74,10 @@ class Channels:
             return refused.status
         except FileNotFoundError as error:
             return await _report_damage(socket, f"{error.filename} is missing", "The shard is lost")
+        except UnavailableError as error:
+            entry.note = str(error)
+            await socket.send_json({"code": 503, "message": "The storage does not answer"})
+            return 503
         except WebSocketDisconnect:
             raise
         except Exception as error:  # noqa: BLE001  # every error is logged and answered
@@ -84,10 +91,9 @@ class Channels:
         finally:
             self._sending.discard(asyncio.current_task())
 
-    async def _send_block(self, socket: WebSocket, name: str, start: int) -> int:
+    async def _send_block(self, socket: WebSocket, reader: ObjectReader) -> int:
         """Send one block of an object, wait until the client has read it, return its size."""
-        size = self._context.load.block_size()
-        block = await self._context.threads.run(self._context.objects.read, name, start, size)
+        block = await self._context.threads.run(reader.read, self._context.load.block_size())
         for offset in range(0, len(block), FRAME):
             frame = block[offset : offset + FRAME]
             await socket.send({"type": "websocket.send", "bytes": frame})
@@ -111,7 +117,7 @@ def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> sa.
     if not fields.get("token"):
         raise Refused(400, "You did not supply a token")
     with context.database.write(durable=False) as connection:
-        token = str(fields["token"]).encode("ascii", "replace").decode()
+        token = str(fields["token"]).encode("ascii", "replace").decode().replace("\0", "?")
         pointer = redeem_token(connection, pointers, token, context.now())
         statement = sa.select(shards).where(shards.c.hash == (pointer["shard"] if pointer else ""))
         shard = connection.execute(statement).mappings().first()

@@ -16,9 +16,9 @@ from pymdc.bridge.routes.content_headers import description, has_it, validators,
 from pymdc.bridge.routes.files import find_shards, is_for, not_authorized, requested_file
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import BATCH
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.objects import ObjectReader, ObjectStore
 from pymdc.bridge.storage.tables import find_bucket
-from pymdc.bridge.storage.usage import add_transfer, give_back_transfer, spend_transfer
+from pymdc.bridge.storage.usage import add_transfer, spend_transfer
 
 
 async def send(context: Context, request: Request) -> Response:
@@ -57,6 +57,7 @@ class Content:
         self._end = wanted.stop
         self._first = 0  # the number of the first of the shards that are known
         self._shards: Sequence[sa.RowMapping] = ()
+        self._reader: ObjectReader | None = None  # of the shard with the next byte
 
     async def check(self) -> None:
         """Refuse with 500 if the next bytes are known to be missing."""
@@ -68,18 +69,21 @@ class Content:
         number, offset = self._place()
         if not self._first <= number < self._first + len(self._shards):
             await self._find_shards(number)
-        size = min(self._context.load.block_size(), self.left, self._size(number) - offset)
-        block = await self._read(number, offset, size)
-        if len(block) < size:  # the object may have been removed or replaced
+        left = min(self.left, self._size(number) - offset)
+        block = await self._read(number, offset, left)
+        if not block:  # the object may have been removed or replaced
             await self._find_shards(number)
-            block = await self._read(number, offset, size)
-        if len(block) < size:
+            block = await self._read(number, offset, left)
+        if not block:
             _report_damage(f"object {self._shards[number - self._first]['object']} has no end")
-        self.left -= size
+        self.left -= len(block)
+        if len(block) == left:
+            self._close_reader()
         return block
 
     async def close(self) -> None:
         """Count what was not sent no longer."""
+        self._close_reader()
         if self.left:
             give_back = partial(self._context.load.run, self._give_back)
             await self._context.threads.run_db_only(give_back)
@@ -91,12 +95,24 @@ class Content:
     def _size(self, number: int) -> int:
         return min(self._shard_size, int(self._file["size"]) - number * self._shard_size)
 
-    async def _read(self, number: int, offset: int, size: int) -> memoryview:
-        name, read = self._shards[number - self._first]["object"], self._context.objects.read
+    async def _read(self, number: int, offset: int, left: int) -> memoryview:
+        """Return at most *left* bytes of a shard; nothing, and no reader, if there are none."""
+        if self._reader is None:
+            name = self._shards[number - self._first]["object"]
+            self._reader = self._context.objects.open(name, offset)
+        size = min(self._context.load.block_size(), left)
         try:
-            return await self._context.threads.run(read, name, offset, size)
+            block = (await self._context.threads.run(self._reader.read, size))[:left]
         except FileNotFoundError:
-            return memoryview(b"")
+            block = memoryview(b"")
+        if not block:
+            self._close_reader()
+        return block
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     async def _find_shards(self, number: int) -> None:
         """Find the shards from *number* on, and check that their objects are there."""
@@ -137,14 +153,13 @@ def _spend(context: Context, request: Request, size: int) -> str:
     with context.database.write(durable=False) as connection:
         spend_token_of_bearer(context, connection, request)
         bucket = find_bucket(connection, request.bucket)
-        give_back_transfer(connection, now)
         spend_transfer(connection, bucket, month, size)
     return month
 
 
 def _check_objects(objects: ObjectStore, sizes: Sequence[tuple[str, int]]) -> None:
-    for name, size in sizes:
-        found = objects.size(name)
+    names = [name for name, _ in sizes]
+    for (name, size), found in zip(sizes, objects.sizes(names), strict=True):
         if found is None:
             _report_damage(f"object {name} is missing")
         if found != size:

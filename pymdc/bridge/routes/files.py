@@ -18,8 +18,15 @@ from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import BATCH, LIMIT_DIGITS, PAGE, TOKEN_LIFETIME
 from pymdc.bridge.storage.removal import remove_files
-from pymdc.bridge.storage.tables import file_shards, files, find_bucket, pointers, shards
-from pymdc.bridge.storage.usage import add_transfer, give_back_transfer, spend_transfer
+from pymdc.bridge.storage.tables import (
+    file_shards,
+    files,
+    find_bucket,
+    lock_bucket,
+    pointers,
+    shards,
+)
+from pymdc.bridge.storage.usage import add_transfer, spend_transfer
 
 _LIMIT = re.compile(rf"[0-9]{{1,{LIMIT_DIGITS}}}")
 _THIS = files.c.bucket == sa.bindparam("in"), files.c.hash == sa.bindparam("its")
@@ -68,7 +75,6 @@ def list_pointers(context: Context, request: Request, identity: Identity) -> Res
         if not is_for(identity, request.bucket, "PULL"):
             raise not_authorized("PULL")
         found = requested_file(connection, request.bucket, file_hash)
-        give_back_transfer(connection, now)
         made = _Pointers(request.channel_url, found, now)
         spend_transfer(connection, bucket, made.month, found["size"])
         first = made.add(connection, now)
@@ -128,7 +134,6 @@ class _Pointers:
     def _add_next(self, context: Context) -> list[dict[str, Any]]:
         now = context.now()
         with context.database.write(durable=False) as connection:
-            give_back_transfer(connection, now)
             return self.add(connection, now)
 
     def _give_back(self, context: Context) -> None:
@@ -156,6 +161,7 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
     file_hash = request.path_parameters["hash"]
     with context.database.write() as connection:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
+        lock_bucket(connection, bucket)
         if find_file(connection, bucket, file_hash) is None:
             raise Refused(404, "File not found")
         objects = remove_files(connection, bucket, [file_hash], context.now())

@@ -17,8 +17,8 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import MAX_KEYS
 from pymdc.bridge.storage.accounts import account_removed, has_account, unlist
-from pymdc.bridge.storage.database import insert_new
-from pymdc.bridge.storage.tables import public_keys
+from pymdc.bridge.storage.database import insert_new, lock_name
+from pymdc.bridge.storage.tables import lock_user, public_keys
 
 _KEY = re.compile(r"[0-9a-fA-F]{66}|[0-9a-fA-F]{130}")
 
@@ -45,6 +45,8 @@ def register_key(context: Context, request: Request, identity: Identity) -> Resp
 def claim_key(connection: sa.Connection, email: str, key: str, *, proven: bool) -> None:
     """Register *key* for a user; refuse if somebody else has it, or a better claim to it."""
     row = {"user": email, "key": key, "point": _point(key), "proven": proven}
+    lock_user(connection, email)
+    lock_name(connection, f"key {row['point']}")
     others = sa.and_(public_keys.c.point == row["point"], public_keys.c.user != email)
     if proven:
         same = sa.or_(others, public_keys.c.key == key)
@@ -64,6 +66,7 @@ def remove_key(context: Context, request: Request, identity: Identity) -> Respon
     """Remove a public key, and take it off the lists of the user's buckets."""
     key, mine = request.path_parameters["key"], public_keys.c.user == identity.email
     with context.database.write() as connection:
+        lock_user(connection, identity.email)
         this = sa.delete(public_keys).where(mine, public_keys.c.key == key)
         removed = connection.execute(this.returning(public_keys.c.point)).scalar()
         if removed is None:

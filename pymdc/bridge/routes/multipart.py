@@ -11,6 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from pymdc.bridge.errors import Refused
+from pymdc.bridge.serving.request import has_nul
 from pymdc.bridge.settings import MAX_KIND, MAX_NAME, MAX_PARTS
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def base_name(name: str) -> str:
     base = name.rpartition("/" if "/" in name else "\\")[2]
     if len(base) > MAX_NAME:
         raise Refused(400, f"The name of the file has more than {MAX_NAME} characters")
+    if "\0" in base:
+        raise has_nul()
     return base
 
 
@@ -102,6 +105,8 @@ class FilePart:
         if self.filename is not None or name is None:
             return
         self.filename = base_name(name)
+        if "\0" in kind:
+            raise has_nul()
         if len(kind) > MAX_KIND:
             raise Refused(400, f"The type of the file has more than {MAX_KIND} characters")
         self._in_file = True

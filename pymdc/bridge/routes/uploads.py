@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pymdc._crypto.file_hash import FileHash
 from pymdc.bridge.auth import Identity, present_token
 from pymdc.bridge.context import Context, iso_time
-from pymdc.bridge.errors import Refused
+from pymdc.bridge.errors import Refused, UnavailableError
 from pymdc.bridge.js_number import js_number
 from pymdc.bridge.load import Pace
 from pymdc.bridge.routes.files import is_for, not_authorized
@@ -20,7 +20,7 @@ from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import MAX_FILE
 from pymdc.bridge.storage.objects import new_upload, object_name
 from pymdc.bridge.storage.tables import Shard, find_bucket
-from pymdc.bridge.storage.uploads import insert_file, release, reserve
+from pymdc.bridge.storage.uploads import insert_file, release, replace_object, reserve
 
 
 async def upload(context: Context, request: Request, body: AsyncIterable[bytes]) -> Response:
@@ -201,16 +201,32 @@ def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFil
         file = {"bucket": bucket, "hash": file_hash, "size": incoming.size} | entry
         insert = partial(
             insert_file,
-            objects=context.objects,
             limits=context.limits,
             upload=incoming.upload,
             file=file,
             parts=incoming.parts,
             now=now,
         )
-        unneeded = context.commits.run(insert)
+        unneeded, stored = context.commits.run(insert)
+    except UnavailableError:  # the file may be committed all the same, and need its objects
+        raise
     except BaseException:
         _give_up(context, incoming)
         raise
-    context.objects.delete(unneeded)
+    context.objects.delete(unneeded ^ _replaced(context, incoming.parts, stored))
     return Response(file | {"created": iso_time(now)})
+
+
+def _replaced(context: Context, parts: list[Shard], stored: list[Shard]) -> set[str]:
+    """Use the new objects for *stored* shards whose objects are missing or of another size.
+
+    Return the objects that were put in use, and those that they replaced.
+    """
+    new, replaced = {part.hash: part.object for part in parts}, set[str]()
+    sizes = context.objects.sizes([shard.object for shard in stored])
+    for shard, size in zip(stored, sizes, strict=True):
+        if size != shard.size:
+            with context.database.write() as connection:
+                if replace_object(connection, shard, new[shard.hash]):
+                    replaced |= {shard.object, new[shard.hash]}
+    return replaced

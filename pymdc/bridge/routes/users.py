@@ -20,14 +20,7 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.mail import ACTIVATION
 from pymdc.bridge.routes.keys import claim_key, public_key
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.settings import (
-    ADDRESS,
-    MAIL_PAUSE,
-    MAX_ADDRESS,
-    MAX_REDIRECT,
-    REGISTRATION_LIFETIME,
-)
-from pymdc.bridge.storage.accounts import delete_old_registrations
+from pymdc.bridge.settings import ADDRESS, MAIL_PAUSE, MAX_ADDRESS, MAX_REDIRECT
 from pymdc.bridge.storage.database import insert_new
 from pymdc.bridge.storage.tables import invitations, public_keys, users
 
@@ -46,7 +39,6 @@ def register(context: Context, request: Request, _identity: Identity) -> Respons
     row: dict[str, Any] = {"email": email, "password": hashed, "activation": activation}
     row |= {"created": now, "mailed": now}
     with context.database.write() as connection:
-        delete_old_registrations(connection, now - REGISTRATION_LIFETIME)
         if invitation is not None:
             _use_invitation(connection, invitation, email)
         if not insert_new(connection, users, **row) and not _register_again(connection, row, now):

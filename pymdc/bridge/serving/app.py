@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,13 +16,19 @@ from starlette.websockets import WebSocket
 
 from pymdc.bridge.auth import Identity, password_owner
 from pymdc.bridge.context import Context
-from pymdc.bridge.errors import Refused
+from pymdc.bridge.errors import Refused, UnavailableError
 from pymdc.bridge.logs import Entry, log_fault
 from pymdc.bridge.routes import Route, find_route
 from pymdc.bridge.routes.channels import Channels
 from pymdc.bridge.serving.proxies import Origin, Proxies
 from pymdc.bridge.serving.request import Blocks, Headers, Request, Response, to_json
-from pymdc.bridge.settings import DRAIN_SECONDS, EXPECT_SECONDS, MAX_BODY
+from pymdc.bridge.settings import (
+    DRAIN_SECONDS,
+    EXPECT_SECONDS,
+    MAX_BODY,
+    REMOVAL_SECONDS,
+    RETRY_SECONDS,
+)
 
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
 # Proxies may keep what an answer says of a user, or the tokens in it, unless they are told.
@@ -136,6 +143,10 @@ class App:
         except Refused as refused:
             entry.note = refused.message if entry.route != "-" else ""  # else the path says it all
             response = Response({"error": refused.message}, refused.status, refused.headers)
+        except UnavailableError as error:
+            entry.note = str(error)
+            later = (("Retry-After", str(RETRY_SECONDS)),)
+            response = Response({"error": "The storage does not answer"}, 503, later)
         except Exception as error:  # noqa: BLE001  # every error is logged and answered
             # The line of the request says its path, without an activation token in it.
             log_fault(f"the {scope['method']} request {entry.request}", error)
@@ -154,6 +165,8 @@ class App:
             status, entry.note = 499, "The bridge is stopping"
         except Refused as refused:  # in the middle of the pages or blocks
             status, entry.note = refused.status, refused.message
+        except UnavailableError as error:  # as above
+            status, entry.note = 503, str(error)
         except Exception as error:  # noqa: BLE001  # as above; the body ends in the middle
             log_fault(f"the {scope['method']} request {entry.request}", error)
         finally:
@@ -165,11 +178,16 @@ class App:
             await self._run_afterwards(response.afterwards)
 
     async def _run_pieces(self, piece: Callable[[], bool]) -> None:
-        """Run *piece* until it returns true; a long removal must not hold up short ones."""
-        done = False
-        while not done:
-            async with self._context.load.removals:
-                done = await self._context.threads.run(piece)
+        """Run *piece* until it returns true; what takes longer is done after the response."""
+        removals, deadline = self._context.load.removals, time.monotonic() + REMOVAL_SECONDS
+        try:
+            while removals.has_room and time.monotonic() < deadline:
+                async with removals:
+                    if await self._context.threads.run(piece):
+                        return
+        except UnavailableError:
+            pass
+        self._context.housekeeper.wake()
 
     async def _run_afterwards(self, function: Callable[[], None]) -> None:
         """Run *function* on a thread, with those of other requests: there may be many."""

@@ -17,6 +17,7 @@ from pymdc.bridge.settings import MAX_PARAMETERS
 
 Headers: TypeAlias = Mapping[str, str]  # by their names in lower case
 _ID = re.compile(r"[0-9a-fA-F]{24}")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # in JSON
 _QUALITY = re.compile(r"q=(0(\.[0-9]{0,3})?|1(\.0{0,3})?)", re.IGNORECASE)
 
 
@@ -40,22 +41,27 @@ class Request:
 
     @cached_property
     def fields(self) -> Mapping[str, Any]:
-        """The JSON object in the body; empty if there is none, as in 2016."""
+        """The JSON object in the body; empty if there is none, as in 2016. Refuses NUL."""
         try:
             fields = json.loads(self.body.decode(), parse_constant=_refuse_constant)
             if b"\\u" in self.body:
                 json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair raises
         except (ValueError, RecursionError):
             return {}
+        if _NUL.search(self.body):
+            raise has_nul()
         return fields if isinstance(fields, dict) else {}
 
     @cached_property
     def query_parameters(self) -> Mapping[str, str]:
-        """The parameters in the query string; refuse too many, which take long to parse."""
+        """The parameters in the query string; refuse NUL, and too many, which take long."""
         try:
-            return dict(parse_qsl(self.query, max_num_fields=MAX_PARAMETERS))
+            parameters = dict(parse_qsl(self.query, max_num_fields=MAX_PARAMETERS))
         except ValueError:
             raise Refused(400, "The query has too many parameters") from None
+        if "%00" in self.query and any("\0" in value for value in parameters.values()):
+            raise has_nul()
+        return parameters
 
     @property
     def expects_body(self) -> bool:
@@ -98,7 +104,8 @@ class Request:
             user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
         except ValueError:
             return None
-        return (user, password) if scheme.lower() == "basic" and user and password else None
+        is_basic = scheme.lower() == "basic" and user and password and "\0" not in user
+        return (user, password) if is_basic else None
 
 
 class Blocks(Protocol):
@@ -124,8 +131,8 @@ class Response:
     To read or close them blocks; if one is refused, the connection is closed.
     *content* is sent instead as it is.
     *blocks* are sent instead, as they are read; *headers* have their Content-Length.
-    *piece* is called on a thread until it returns true, before the response is sent; between two
-    calls it is the turn of other requests.
+    *piece* is called on a thread until it returns true; between two calls it is the turn of other
+    requests. What takes longer than a moment is left to the housekeeper, who has to find it.
     *afterwards* is called on a thread when the response is sent, so that neither its value nor
     its time says what is done.
     """
@@ -143,6 +150,11 @@ class Response:
     def body(self) -> bytes:
         """The body; to encode a large value takes long."""
         return self.content if self.value is None else to_json(self.value)
+
+
+def has_nul() -> Refused:
+    """Return the refusal of a text with the character NUL, which PostgreSQL does not store."""
+    return Refused(400, "A text contains the character NUL")
 
 
 def to_json(value: object) -> bytes:

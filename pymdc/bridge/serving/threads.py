@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
 from pymdc.bridge.settings import MAX_IDLE_THREADS, MAX_THREADS
 
@@ -27,21 +27,23 @@ class Threads:
     """Runs blocking functions on threads, for one event loop.
 
     `run` gives each function a thread of its own; beyond a number of them, functions wait.
-    `run_db_only` is for functions that only query the database. One thread runs all functions that
-    wait: with a thread for each, the threads would spend most of their time on waking each other.
+    `run_db_only` is for functions that only query the database. At most *lanes* threads run all
+    functions that wait: with a thread for each, the threads would spend most of their time on
+    waking each other.
 
     The executors of the standard library accept no work once the main thread has ended, but a
     bridge serves until it is closed. Python 3.12.0 to 3.12.2 can then start no thread either, so
     one thread is started at the beginning, and functions wait for it if there is no other thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = 1) -> None:
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()  # None ends a thread
         self._threads: list[threading.Thread] = []
         self._free = 0  # threads without a job; if negative, jobs without a thread
         self._slots = asyncio.Semaphore(MAX_THREADS)
         self._db_jobs: list[_Job] = []
-        self._db_task: asyncio.Task[None] | None = None
+        self._lanes = lanes
+        self._db_tasks: set[asyncio.Task[None]] = set()
         self._start_thread()
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -55,8 +57,8 @@ class Threads:
         """Run *function*, which only queries the database; return or raise as `run` does."""
         job = _job(partial(function, *args, **kwargs))
         self._db_jobs.append(job)
-        if self._db_task is None:
-            self._db_task = asyncio.create_task(self._run_db_jobs())
+        if len(self._db_tasks) < self._lanes:
+            self._db_tasks.add(asyncio.create_task(self._run_db_jobs()))
         try:
             return await job.future  # type: ignore[no-any-return]  # the result of *function*
         finally:
@@ -91,7 +93,8 @@ class Threads:
             results = await self._run(partial(_capture_all, [job.function for job in jobs]))
             for job, result in zip(jobs, results, strict=True):
                 _deliver(job.future, result)
-        self._db_task = None
+        # Here, not when the task is done: until then a job might wait for it in vain.
+        self._db_tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     def _start_thread(self) -> None:
         # Not a daemon: like the server, it works until the bridge is closed.

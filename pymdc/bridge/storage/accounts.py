@@ -83,7 +83,9 @@ def forget_account(connection: sa.Connection, email: str) -> None:
 def delete_old_registrations(connection: sa.Connection, before: int) -> None:
     """Delete the users who registered *before* a time, and have not activated their account."""
     old = users.c.activation.is_not(None), users.c.created < before
-    found = connection.execute(sa.select(users.c.email).where(*old)).scalars().all()
+    # Locked: one of them may be activated just now.
+    select = sa.select(users.c.email).where(*old).with_for_update()
+    found = connection.execute(select).scalars().all()
     for batch in batches(found):
         for column in public_keys.c.user, users.c.email:
             connection.execute(sa.delete(column.table).where(column.in_(batch)))

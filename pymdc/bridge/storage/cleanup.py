@@ -1,4 +1,4 @@
-"""What a bridge that was killed has left: objects without a row, uploads, removals and mails.
+"""What a bridge that was killed has left in its folder: objects without a row, uploads and mails.
 
 Objects without a row that are younger than the last change in the database are not deleted, unless
 the database knows the upload that stored them: if an older database was put back, they may belong
@@ -8,18 +8,16 @@ to a newer one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from pymdc.bridge.settings import LOCK, OUTBOX, TOKEN_LIFETIME
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.disk import Reserve, lock, private
+from pymdc.bridge.storage.disk import lock, private
 from pymdc.bridge.storage.objects import ObjectStore, upload_of
-from pymdc.bridge.storage.removal import finish_removals
 from pymdc.bridge.storage.tables import (
     buckets,
     files,
@@ -46,26 +44,26 @@ _log = logging.getLogger("pymdc.bridge")
 
 
 @contextmanager
-def cleaned_and_locked(folder: Path, database: Database, objects: ObjectStore) -> Iterator[None]:
-    """Delete the *objects* without a row, then share a lock on *folder* while the block runs.
+def cleaned_and_locked(folder: Path, clean: Callable[[], None]) -> Iterator[None]:
+    """Call *clean*, then share a lock on *folder* while the block runs.
 
-    Nothing is deleted while another bridge has the lock: the shards of its uploads have no rows
+    Nothing is cleaned while another bridge has the lock: the shards of its uploads have no rows
     yet.
     """
     with open(folder / LOCK, "ab", opener=private) as file:
         if lock(file):
-            Reserve(folder).run(partial(_clean, database, objects), share=1)
+            clean()
             for mail in (folder / OUTBOX).glob("*.part"):
                 mail.unlink()
         lock(file, shared=True, wait=True)
         yield
 
 
-def _clean(database: Database, objects: ObjectStore) -> None:
+def clean(database: Database, objects: ObjectStore) -> None:
+    """Delete the *objects* without a row; no other bridge may use either."""
     with database.read() as connection:
         last_change = connection.execute(_LAST_CHANGE).scalar() or 0
         broken_off = {*connection.execute(sa.select(uploads.c.id)).scalars()}
-    finish_removals(database, objects)
     objects.delete_half_written()
     young: list[str] = []
     for names in objects.names():

@@ -1,120 +1,46 @@
-"""The database: its engine and its transactions."""
+"""The seam between the bridge and its database, which is SQLite or PostgreSQL."""
 
 from __future__ import annotations
 
-import logging
-import os
-import sqlite3
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from pymdc.bridge.errors import DamagedDatabaseError
-from pymdc.bridge.settings import BUSY_SECONDS, LOCKED_PAUSE
-from pymdc.bridge.storage.schema import check_schema, prepare_schema
-
-_PROBE = sa.text("SELECT version_num FROM alembic_version")
+# This one is understood by SQLite as well.
+from sqlalchemy.dialects.postgresql import insert
 
 
-class Database:
-    """Transactions on the SQLite database *path*; its tables are created or brought forward.
+class Database(Protocol):
+    """Transactions on a database.
 
-    With *fsync*, what a durable transaction wrote outlasts a power cut.
-    A *temporary* one is removed when the bridge stops, and waits for the disk at no time.
-    An *existing* database is neither created nor brought forward, but refused with
-    `OtherSchemaError` if it is not of this version: a bridge of another one may be using it.
+    The methods raise `UnavailableError` if the database does not answer.
     """
 
-    def __init__(
-        self, path: Path, *, fsync: bool = False, temporary: bool = False, existing: bool = False
-    ) -> None:
-        self._path = path
-        # Neither parameters nor rows are logged: they contain passwords and tokens.
-        self._engine = sa.create_engine(
-            sa.URL.create("sqlite", database=str(path)),
-            hide_parameters=True,
-            logging_name="pymdc",
-            max_overflow=-1,
-        )
-        logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
-        self._write_lock = threading.Lock()
-        sa.event.listen(self._engine, "handle_error", _tell_damage)
-        prepare = partial(_prepare, temporary=temporary)
-        sa.event.listen(self._engine, "connect", prepare)
-        # Connections are kept: getting one from the pool costs more than a statement.
-        self._writer = self._engine.connect()
-        self._durable_writer = self._writer
-        self._idle_readers: list[sa.Connection] = []
-        try:
-            if existing:
-                with self.read() as connection:
-                    check_schema(connection)
-            else:
-                self._prepare_schema()
-            if fsync:
-                self._durable_writer = self._engine.connect()
-                _execute(self._durable_writer, "PRAGMA synchronous=FULL")
-                # What a bridge that was killed has committed is shown from now on: it must last.
-                _execute(self._durable_writer, "PRAGMA wal_checkpoint")
-        except BaseException:
-            self.close()
-            raise
+    engine: sa.Engine
+    #: How many threads may query it at the same time and gain by it.
+    lanes: int
 
-    @contextmanager
-    def read(self) -> Iterator[sa.Connection]:
-        """Run the block in a transaction that only reads."""
-        try:
-            connection = self._idle_readers.pop()
-        except IndexError:
-            connection = self._engine.connect()
-        try:
-            with connection.begin():
-                _execute(connection, "BEGIN")
-                yield connection
-        finally:
-            self._idle_readers.append(connection)
+    def read(self) -> AbstractContextManager[sa.Connection]:
+        """Run the block with a connection that only reads.
 
-    @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[sa.Connection]:
+        On PostgreSQL, each statement sees what is committed by then.
+        """
+
+    def write(self, *, durable: bool = True) -> AbstractContextManager[sa.Connection]:
         """Run the block in a transaction that writes; an exception rolls it back.
 
         What is not *durable* may be lost in a power cut: nonces, and what is good for minutes.
         """
-        writer = self._durable_writer if durable else self._writer
-        # SQLite has one writer: with the lock, the others wait instead of polling.
-        with self._write_lock, writer.begin():
-            _execute(writer, "BEGIN IMMEDIATE")
-            yield writer
+
+    def exclusive(self, task: str) -> AbstractContextManager[bool]:
+        """Keep other bridges from a *task* while the block runs; give False if one is at it."""
 
     def check(self) -> None:
-        """Raise if the database does not answer, or can't be written.
-
-        It does not wait for whoever is writing.
-        """
-        if not os.access(self._path, os.W_OK):
-            raise OSError(f"{self._path} can't be written")
-        with self.read() as connection:
-            connection.execute(_PROBE)
+        """Raise if the database does not answer, or can't be written."""
 
     def close(self) -> None:
         """Close every connection."""
-        for connection in (self._writer, self._durable_writer, *self._idle_readers):
-            connection.close()
-        self._engine.dispose()
-
-    def _prepare_schema(self) -> None:
-        # A step may replace a table, whose rows must not take others with them.
-        _execute(self._writer, "PRAGMA foreign_keys=OFF")
-        with self.write() as connection:
-            prepare_schema(connection, self._path)
-        _execute(self._writer, "PRAGMA foreign_keys=ON")
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, **values: object) -> bool:
@@ -123,47 +49,19 @@ def insert_new(connection: sa.Connection, table: sa.Table, **values: object) -> 
     return bool(connection.execute(statement).rowcount == 1)
 
 
-def is_locked(error: Exception) -> bool:
-    """Say whether another process wrote to the database for longer than a transaction waits."""
-    return "database is locked" in str(error)
+def has_one_writer(connection: sa.Connection) -> bool:
+    """Say whether nobody else writes meanwhile, so that nothing has to be locked."""
+    return connection.dialect.name == "sqlite"
 
 
-def _tell_damage(context: sa.engine.ExceptionContext) -> None:
-    """Say of a damaged database which one it is, instead of which statement found it."""
-    error, engine = context.original_exception, context.engine
-    if "malformed" in str(error) and engine is not None:
-        raise DamagedDatabaseError(f"{engine.url.database} is damaged: {error}; restore a backup")
+def lock_name(connection: sa.Connection, name: str) -> None:
+    """Let one transaction at a time go on that locks *name*, until it ends."""
+    if not has_one_writer(connection):
+        connection.execute(_LOCK_NAME, {"name": name})
 
 
-def _is_not_debug(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG
-
-
-def _prepare(connection: Any, _record: object, temporary: bool) -> None:
-    connection.isolation_level = None  # else sqlite3 begins transactions by itself
-    connection.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}").close()
-    if temporary:
-        connection.execute("PRAGMA synchronous=OFF").close()  # also for the first pages of the log
-    _keep_log(connection)
-    if not temporary:
-        connection.execute("PRAGMA synchronous=NORMAL").close()
-    connection.execute("PRAGMA foreign_keys=ON").close()
-
-
-def _keep_log(connection: Any) -> None:
-    """Give a new database its write-ahead log; another bridge may be doing the same."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL").close()
-        except sqlite3.OperationalError as error:  # SQLite does not wait here as it does elsewhere
-            if not is_locked(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(LOCKED_PAUSE)
-        else:
-            return
-
-
-def _execute(connection: sa.Connection, statement: str) -> None:
-    """Execute *statement*, but not through SQLAlchemy: that takes ten times as long."""
-    connection.connection.cursor().execute(statement).close()
+_LOCK_NAME = sa.select(
+    sa.func.pg_advisory_xact_lock(
+        sa.func.hashtextextended(sa.bindparam("name", type_=sa.String), 0)
+    )
+)

@@ -1,18 +1,65 @@
-"""Transactions of several threads that are committed together, and wait for the disk only once."""
+"""Durable transactions, each after the names of its objects are on the disk."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from pymdc.bridge.errors import Refused
+from pymdc.bridge.errors import DeadlockError, Refused, UnavailableError
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.objects import ObjectStore
 
 T = TypeVar("T")
+
+
+class Commits(Protocol):
+    """Runs work in durable transactions."""
+
+    def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run *work* in a transaction, and return when it is committed.
+
+        What *work* has changed is kept even if it refuses.
+        """
+
+
+def commits_of(database: Database, objects: ObjectStore) -> Commits:
+    """Return what commits to *database* with the fewest waits for the disk."""
+    return (
+        SingleCommits(database, objects) if database.lanes > 1 else GroupCommit(database, objects)
+    )
+
+
+class SingleCommits:
+    """A transaction for each work: the database itself waits for the disk once for several.
+
+    With the rows of several files in one transaction, two transactions might wait for each other.
+    """
+
+    def __init__(self, database: Database, objects: ObjectStore) -> None:
+        self._database = database
+        self._objects = objects
+
+    def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run *work* in a transaction, once again if that is ended by a deadlock."""
+        self._objects.sync()
+        try:
+            return self._run(work)
+        except DeadlockError:
+            pass
+        try:
+            return self._run(work)
+        except DeadlockError as error:  # who calls this must not try it again
+            raise UnavailableError(str(error)) from None
+
+    def _run(self, work: Callable[[sa.Connection], T]) -> T:
+        job = _Job(work)
+        with self._database.write() as connection:
+            job.run(connection)
+        value: T = job.result()
+        return value
 
 
 class _Job:

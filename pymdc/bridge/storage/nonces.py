@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 
 from pymdc.bridge.settings import NONCE_WINDOW
 from pymdc.bridge.storage.tables import nonce_floors, old_nonces, used_nonces
@@ -31,8 +31,9 @@ class Once:
 
     For each owner the *window* uses with the largest nonces are remembered, and also every other
     use of the smallest of these nonces.
-    About once in *prune_every* uses, the uses of smaller nonces are deleted; from then on these
-    nonces, and all below them, are refused.
+    About once in *prune_every* uses, smaller nonces, and all below them, are refused from then on.
+    Their uses are deleted the next time: until then a statement of another bridge may be running
+    that does not know of the refusal yet.
     """
 
     def __init__(self, window: int = NONCE_WINDOW, prune_every: int = 1_000) -> None:
@@ -56,10 +57,14 @@ class Once:
         downwards = sa.select(nonce).where(mine).order_by(nonce.desc())
         smallest = downwards.offset(self._window - 1).limit(1).scalar_subquery()
         below = sa.select(sa.func.max(nonce)).where(mine, nonce < smallest)
-        floor = connection.execute(below).scalar()
+        its_floor = sa.select(nonce_floors.c.floor).where(nonce_floors.c.owner == owner)
+        floor, before = connection.execute(
+            sa.select(below.scalar_subquery(), its_floor.scalar_subquery())
+        ).one()
+        if before is not None:
+            connection.execute(sa.delete(used_nonces).where(mine, nonce <= before))
         if floor is not None:
             _raise_floor(connection, [owner], floor)
-            connection.execute(sa.delete(used_nonces).where(mine, nonce <= floor))
 
 
 class AsIn2016:

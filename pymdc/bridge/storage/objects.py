@@ -1,24 +1,15 @@
-"""The bytes of the shards, as objects in a folder."""
+"""The bytes of the shards, as objects: their names, and what stores them."""
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from itertools import islice
-from pathlib import Path
-
-from pymdc.bridge.settings import BATCH, OBJECT_BLOCK, SET_ASIDE
-from pymdc.bridge.storage.disk import FULL, DiskFullError, sync_folder, sync_path
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _UPLOAD_DIGITS = 24  # of a name; the others are its place in the upload
-_HALF_WRITTEN = re.compile(r"[0-9a-f]{32}#[0-9]+")
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_log = logging.getLogger("pymdc.bridge")
+INSTALLATION = "installation"  # the object that says whose objects these are
 
 
 def new_upload() -> str:
@@ -36,107 +27,92 @@ def upload_of(name: str) -> str:
     return name[:_UPLOAD_DIGITS]
 
 
-class ObjectStore:
-    """Objects in *folder*, which is created if missing; only the user of the process may read them.
+def is_object_name(name: str) -> bool:
+    """Say whether *name* can be that of an object; other things may be stored beside them."""
+    return bool(_NAME.fullmatch(name))
 
-    With *fsync*, `put` returns when the bytes are on the disk, and `sync` when the names are.
-    The methods block, so call them on a thread.
+
+class StoredObject(NamedTuple):
+    """An object; *size* is in bytes, *stored_at* in whole milliseconds since 1970.
+
+    A store may know the second alone; then the milliseconds are 0.
     """
 
-    def __init__(self, folder: Path, *, fsync: bool) -> None:
-        self._folder = folder
-        self._prefix = os.path.join(folder, "")
-        self._set_aside = folder.with_name(SET_ASIDE)
-        self._fsync = fsync
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name: str
+    size: int
+    stored_at: int
+
+
+class ObjectReader(Protocol):
+    """Reads one object from its beginning to its end; used by one thread at a time."""
+
+    def read(self, size: int) -> memoryview:
+        """Return the next bytes, about *size*, at least one; nothing at the end.
+
+        The first call finds out if the object is missing: FileNotFoundError. Blocks.
+        """
+
+    def close(self) -> None:
+        """Free what the reader holds; does not block."""
+
+
+class ObjectStore(Protocol):
+    """Where the objects are.
+
+    The methods block, so call them on a thread; only `open` does not. Each may raise
+    `UnavailableError` if the store does not answer, and OSError if it refuses.
+    """
 
     def check(self) -> None:
-        """Raise OSError if no object can be stored."""
-        if not os.access(self._folder, os.W_OK | os.X_OK):
-            raise OSError(f"{self._folder} can't be written")
+        """Raise an exception if the store cannot be used."""
+
+    def free(self) -> int | None:
+        """Return how many bytes are free for objects; None if nobody knows."""
 
     def names(self) -> Iterator[list[str]]:
-        """Yield the names of all objects, in batches."""
-        with os.scandir(self._folder) as entries:
-            names = (entry.name for entry in entries if _NAME.fullmatch(entry.name))
-            while batch := list(islice(names, BATCH)):
-                yield batch
+        """Yield the names of all objects, in batches of at most `BATCH`."""
+
+    def entries(self) -> Iterator[list[StoredObject]]:
+        """Yield all objects, in batches of at most `BATCH`; in a folder slower than `names`."""
 
     def size(self, name: str) -> int | None:
         """Return the size of an object in bytes; None if it is missing."""
-        with suppress(FileNotFoundError):
-            return (self._folder / name).stat().st_size
-        return None
+
+    def sizes(self, names: Sequence[str]) -> list[int | None]:
+        """Return the sizes of several objects, as `size` does."""
 
     def stored_at(self, name: str) -> int:
-        """Return when an object was stored, in whole milliseconds since 1970."""
-        return (self._folder / name).stat().st_mtime_ns // 1_000_000
+        """Return when an object was stored, as in `StoredObject`."""
 
     def put(self, name: str, blocks: Iterable[memoryview]) -> None:
-        """Store *blocks* as one object; raise `DiskFullError` if there is no room.
+        """Store *blocks* as one object, whole or not at all.
 
-        What *blocks* raises is raised, and nothing is stored.
+        Raises `DiskFullError` if there is no room, and what *blocks* raises.
         """
-        path = f"{self._prefix}{name}"  # a Path takes longer than the system calls
-        part = f"{path}#1"
-        try:
-            self._write(part, blocks)
-            os.replace(part, path)
-        except Exception as error:
-            with suppress(OSError):
-                os.unlink(part)
-            if isinstance(error, OSError) and error.errno in FULL:
-                raise DiskFullError(f"there is no room for {path}") from error
-            raise
-
-    def _write(self, path: str, blocks: Iterable[memoryview]) -> None:
-        descriptor = os.open(path, _NEW, 0o600)
-        try:
-            for block in blocks:
-                data = block
-                while data:
-                    data = data[os.write(descriptor, data) :]
-            if self._fsync:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def sync(self) -> None:
-        """Wait until the names of all objects that are stored are on the disk."""
-        if self._fsync:
-            sync_folder(self._folder)
+        """Wait until all objects that are stored outlast a power cut."""
 
-    def read(self, name: str, start: int, size: int) -> memoryview:
-        """Return *size* bytes of an object from *start* on, or fewer at its end."""
-        with open(self._folder / name, "rb", 0) as file:
-            file.seek(start)
-            return memoryview(file.read(size))
+    def open(self, name: str, start: int = 0) -> ObjectReader:
+        """Return a reader of an object from *start* on; close it at the end."""
 
     def blocks(self, name: str) -> Iterator[memoryview]:
         """Yield the bytes of an object, in blocks."""
-        with open(self._folder / name, "rb", 0) as file:
-            while block := file.read(OBJECT_BLOCK):
-                yield memoryview(block)
-
-    def delete_half_written(self) -> None:
-        """Delete what each interrupted `put` left; no other process may use the folder."""
-        for path in self._folder.glob("*#*"):
-            if _HALF_WRITTEN.fullmatch(path.name):
-                path.unlink()
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; log those that cannot be deleted, which only waste space."""
-        for name in names:
-            try:
-                (self._folder / name).unlink(missing_ok=True)
-            except OSError as error:
-                _log.error("the object %s was not deleted: %s", name, error.strerror)
 
-    def set_aside(self, names: Iterable[str]) -> Path:
-        """Move objects into a folder of their own, and return it."""
-        self._set_aside.mkdir(mode=0o700, exist_ok=True)
-        for name in names:
-            (self._folder / name).replace(self._set_aside / name)
-        if self._fsync:
-            sync_path(self._set_aside)
-        return self._set_aside
+    def set_aside(self, names: Iterable[str]) -> str:
+        """Move objects to another place, and return it, for people.
+
+        Raises FileNotFoundError if one is missing; those before it are moved.
+        """
+
+    def installation(self) -> str | None:
+        """Return the id of the installation whose objects these are; None if there is none."""
+
+    def set_installation(self, identity: str) -> None:
+        """Store the id of the installation."""
+
+    def delete_half_written(self) -> None:
+        """Delete what each interrupted `put` left; no other process may use the store."""

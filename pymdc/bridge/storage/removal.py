@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import sqlalchemy as sa
 
 from pymdc.bridge.settings import REMOVED_AT_ONCE
 from pymdc.bridge.storage.accounts import forget_account
-from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.database import Database, has_one_writer
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import (
     batches,
     buckets,
     file_shards,
     files,
+    lock_bucket,
+    lock_user,
     shards,
     transfers,
     users,
@@ -27,20 +30,31 @@ def remove_files(
 ) -> list[str]:
     """Delete the rows of at most `BATCH` files; return the objects that no file needs now.
 
-    *now* is None if the bucket itself is being removed.
+    *now* is None if the bucket itself is being removed. The caller has locked the bucket.
     """
     these = sa.and_(files.c.bucket == bucket, files.c.hash.in_(hashes))
     joined = file_shards.join(files)
     parts = sa.select(file_shards.c.shard).select_from(joined).where(these).distinct()
-    unneeded = connection.execute(parts).scalars().all()
+    unneeded = sorted(connection.execute(parts).scalars())
     deleted = sa.delete(files).where(these).returning(files.c.size)
     sizes = connection.execute(deleted).scalars().all()
     add_used(connection, bucket, -len(sizes), -sum(sizes), now)
+    return _remove_shards(connection, unneeded)
+
+
+def _remove_shards(connection: sa.Connection, hashes: Sequence[str]) -> list[str]:
+    """Delete those of some shards, in order, that no file needs; return their objects."""
     needed = sa.exists().where(file_shards.c.shard == shards.c.hash)
     delete = sa.delete(shards).where(~needed).returning(shards.c.object)
     objects: list[str] = []
-    for batch in batches(unneeded):
-        objects += connection.execute(delete.where(shards.c.hash.in_(batch))).scalars()
+    for batch in batches(hashes):
+        these = shards.c.hash.in_(batch)
+        if not has_one_writer(connection):
+            # Else an upload could begin to need one while it is being deleted. Only the next
+            # statement sees what was committed until the locks were there.
+            lock = sa.select(shards.c.hash).where(these).order_by(shards.c.hash).with_for_update()
+            connection.execute(lock)
+        objects += connection.execute(delete.where(these)).scalars()
     return objects
 
 
@@ -51,8 +65,9 @@ def remove_piece(database: Database, objects: ObjectStore, bucket: str) -> bool:
     """
     this = buckets.c.id == bucket
     some = sa.select(files.c.hash).where(files.c.bucket == bucket).limit(REMOVED_AT_ONCE)
-    # Not durable: what a power cut brings back is still marked, and is removed at the start.
+    # Not durable: what a power cut brings back is still marked, and is removed again.
     with database.write(durable=False) as connection:
+        lock_bucket(connection, bucket)
         hashes = connection.execute(some).scalars().all()
         unneeded = remove_files(connection, bucket, hashes, None) if hashes else []
     objects.delete(unneeded)
@@ -72,6 +87,7 @@ def remove_account_piece(database: Database, objects: ObjectStore, email: str) -
     """
     owned = sa.select(buckets.c.id).where(buckets.c.user == email).limit(1)
     with database.write(durable=False) as connection:
+        lock_user(connection, email)
         bucket = connection.execute(owned).scalar()
         if bucket is None:
             forget_account(connection, email)
@@ -89,15 +105,17 @@ def finish_account_removal(database: Database, objects: ObjectStore, email: str)
         pass
 
 
-def finish_removals(database: Database, objects: ObjectStore) -> None:
-    """Finish the removals that were broken off when the bridge was killed."""
+def removals_to_finish(database: Database, objects: ObjectStore) -> Iterator[Callable[[], bool]]:
+    """Yield a function for each bucket or account that is marked as removed.
+
+    It deletes a piece, and returns whether that was the last one.
+    """
     with database.read() as connection:
         marked = sa.select(buckets.c.id).where(buckets.c.removed.is_not(None))
         removed_buckets = connection.execute(marked).scalars().all()
         marked = sa.select(users.c.email).where(users.c.removed.is_not(None))
         removed_users = connection.execute(marked).scalars().all()
     for bucket in removed_buckets:
-        while not remove_piece(database, objects, bucket):
-            pass
+        yield partial(remove_piece, database, objects, bucket)
     for email in removed_users:
-        finish_account_removal(database, objects, email)
+        yield partial(remove_account_piece, database, objects, email)

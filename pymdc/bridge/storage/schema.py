@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
-from contextlib import closing
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
-from pymdc.bridge.storage.disk import sync_folder
 from pymdc.bridge.storage.tables import metadata
 
-NEWEST = "0003"
+NEWEST = "0004"
 _FIRST = "0000"  # of a database without a number
 _VERSIONS = sa.Table(
     "alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)
@@ -30,23 +27,24 @@ class MigrationError(Exception):
     """The database could not be brought forward, and is as it was."""
 
 
-def prepare_schema(connection: sa.Connection, path: Path) -> None:
-    """Create the tables, or bring those of an older version forward.
+def prepare_schema(
+    connection: sa.Connection, before_upgrade: Callable[[], object] = lambda: None
+) -> None:
+    """Create the tables, or bring those of an older version forward after *before_upgrade*.
 
-    The file of an older database, *path*, is copied first, to ``NAME.before-NUMBER`` beside it.
     Raises `OtherSchemaError` if a newer version wrote the database, and `MigrationError` if a step
     fails; the caller then rolls back.
     """
     version = _version(connection)
     if version is None:
-        for statement in _creation():
+        for statement in _creation(f"{connection.dialect.name}+{connection.dialect.driver}"):
             connection.exec_driver_sql(statement)
         connection.execute(sa.insert(_VERSIONS).values(version_num=NEWEST))
     elif version > NEWEST:
         raise _newer(version)
     elif version < NEWEST:
         try:
-            _copy(path)
+            before_upgrade()
             _upgrade(connection)
         except Exception as error:  # also a row that an older version should not have accepted
             reason = str(getattr(error, "orig", error)).partition("\n")[0]
@@ -56,14 +54,15 @@ def prepare_schema(connection: sa.Connection, path: Path) -> None:
         _log.warning("the database was brought from schema %s to %s", version, NEWEST)
 
 
-@lru_cache(maxsize=1)
-def _creation() -> list[str]:
+@lru_cache(maxsize=2)
+def _creation(dialect: str) -> list[str]:
     """Return the statements that create the tables; to make them takes longer than to run them."""
     statements: list[str] = []
-    dialect = sqlite.dialect()
-    engine = sa.create_mock_engine(
-        "sqlite://", lambda element, *_: statements.append(str(element.compile(dialect=dialect)))
-    )
+
+    def note(element: sa.schema.ExecutableDDLElement, *_: object, **__: object) -> None:
+        statements.append(str(element.compile(dialect=engine.dialect)))
+
+    engine = sa.create_mock_engine(f"{dialect}://", note)
     metadata.create_all(engine, checkfirst=False)
     _VERSIONS.create(engine, checkfirst=False)
     return statements
@@ -94,21 +93,6 @@ def _version(connection: sa.Connection) -> str | None:
     if _VERSIONS.name in tables:
         return str(connection.execute(sa.select(_VERSIONS.c.version_num)).scalar_one())
     return _FIRST if tables else None
-
-
-def _copy(path: Path) -> None:
-    copy = path.with_name(f"{path.name}.before-{NEWEST}")
-    part = copy.with_name(f"{copy.name}.part")
-    part.unlink(missing_ok=True)
-    part.touch(mode=0o600, exist_ok=False)
-    try:
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
-            source.backup(target)
-        part.replace(copy)
-    finally:
-        part.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    _log.warning("the database is copied to %s before it is brought forward", copy)
 
 
 def _upgrade(connection: sa.Connection) -> None:

@@ -14,12 +14,16 @@ import sqlalchemy as sa
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import BATCH
+from pymdc.bridge.storage.database import has_one_writer
 
 metadata = sa.MetaData()
+# PostgreSQL compares bytes then: keys are in the same order everywhere, and it takes less time.
+_Text = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 _key = partial(sa.Column, primary_key=True)
 _column = partial(sa.Column, nullable=False)
 _flag = partial(sa.Column, type_=sa.Boolean, nullable=False, server_default=sa.false())
-_numbered = partial(sa.Column, "number", sa.Integer, primary_key=True)  # keeps the order
+_Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts on in such a key alone
+_numbered = partial(sa.Column, "number", _Number, primary_key=True)  # keeps the order
 
 
 def _table(name: str, *columns: sa.schema.SchemaItem, **options: Any) -> sa.Table:
@@ -30,12 +34,19 @@ def _table(name: str, *columns: sa.schema.SchemaItem, **options: Any) -> sa.Tabl
 _keyed_table = partial(_table, sqlite_with_rowid=False)
 
 
+def _ordered_indexes(table: str, *columns: str) -> Iterator[sa.Index]:
+    """Yield an index that keeps rows in the order of their numbers, for each kind of database."""
+    name = "_".join(("ix", table, *columns))
+    yield sa.Index(name, *columns).ddl_if(dialect="sqlite")  # each of its indexes does
+    yield sa.Index(f"{name}_number", *columns, "number").ddl_if(dialect="postgresql")
+
+
 users = _table(
     "users",
-    _key("email", sa.String),
-    _column("password", sa.String),
+    _key("email", _Text),
+    _column("password", _Text),
     _column("created", sa.BigInteger),
-    sa.Column("activation", sa.String, unique=True),  # NULL once it is used
+    sa.Column("activation", _Text, unique=True),  # NULL once it is used
     _flag("disabled"),
     sa.Column("storage", sa.Float),  # GB for all buckets together; NULL is the bridge's setting
     sa.Column("mailed", sa.BigInteger),  # when the last mail to this address was written
@@ -44,32 +55,32 @@ users = _table(
 # Tokens for setting a new password; the token itself is only in the mail.
 resets = _table(
     "resets",
-    _key("token", sa.String),  # SHA-256 of the token
+    _key("token", _Text),  # SHA-256 of the token
     _column("user", sa.ForeignKey("users.email"), index=True),
     _column("expires", sa.BigInteger, index=True),
 )
 public_keys = _table(
     "public_keys",
     _numbered(),
-    _column("key", sa.String, unique=True),
+    _column("key", _Text, unique=True),
     _column("user", sa.ForeignKey("users.email"), index=True),
-    _column("point", sa.String, index=True),  # the same for each form of a key
+    _column("point", _Text, index=True),  # the same for each form of a key
     _flag("proven"),  # whether the key itself signed its registration
 )
 # The owner of a nonce is a user's e-mail address, or the point of a key.
 used_nonces = _keyed_table(
-    "used_nonces", _key("owner", sa.String), _key("nonce", sa.Float), _key("r", sa.String)
+    "used_nonces", _key("owner", _Text), _key("nonce", sa.Float), _key("r", _Text)
 )
 # Written by earlier versions, which refused a used nonce whatever was signed with it.
-old_nonces = _table("nonces", _key("owner", sa.String), _key("nonce", sa.Float))
-nonce_floors = _table("nonce_floors", _key("owner", sa.String), _column("floor", sa.Float))
+old_nonces = _table("nonces", _key("owner", _Text), _key("nonce", sa.Float))
+nonce_floors = _table("nonce_floors", _key("owner", _Text), _column("floor", sa.Float))
 buckets = _table(
     "buckets",
     _numbered(),
-    _column("id", sa.String, unique=True),
+    _column("id", _Text, unique=True),
     _column("user", sa.ForeignKey("users.email"), index=True),
     _column("created", sa.BigInteger),
-    sa.Column("name", sa.String),
+    sa.Column("name", _Text),
     sa.Column("storage", sa.Float),
     sa.Column("transfer", sa.Float),
     _column("pubkeys", sa.JSON),
@@ -80,58 +91,65 @@ buckets = _table(
 )
 # Bytes that were pulled out of a bucket in a calendar month (UTC), such as 2026-11.
 transfers = _keyed_table(
-    "transfers", _key("bucket", sa.String), _key("month", sa.String), _column("size", sa.BigInteger)
+    "transfers", _key("bucket", _Text), _key("month", _Text), _column("size", sa.BigInteger)
 )
 # Uploads that have begun: their bytes count as used until they end.
 uploads = _keyed_table(
     "uploads",
-    _key("id", sa.String),
-    _column("bucket", sa.String),  # no index: there are few
+    _key("id", _Text),
+    _column("bucket", _Text),  # no index: there are few
     _column("size", sa.BigInteger),
     _column("started", sa.BigInteger),
 )
 invitations = _table(
     "invitations",
-    _key("code", sa.String),
+    _key("code", _Text),
     _column("created", sa.BigInteger),
-    sa.Column("email", sa.String),  # who used it
+    sa.Column("email", _Text),  # who used it
 )
 tokens = _keyed_table(
     "tokens",
-    _key("token", sa.String),
-    _column("bucket", sa.String),  # no foreign key: a token may outlive its bucket
-    _column("operation", sa.String),
+    _key("token", _Text),
+    _column("bucket", _Text),  # no foreign key: a token may outlive its bucket
+    _column("operation", _Text),
     _column("expires", sa.BigInteger, index=True),
 )
 pointers = _keyed_table(
     "pointers",
-    _key("token", sa.String),
-    _column("shard", sa.String),
+    _key("token", _Text),
+    _column("shard", _Text),
     _column("expires", sa.BigInteger, index=True),
     # The transfer that counted when the pointer was made; it is given back if the pointer expires.
-    _column("bucket", sa.String),
-    _column("month", sa.String),
+    _column("bucket", _Text),
+    _column("month", _Text),
     _column("size", sa.BigInteger),
 )
 files = _table(
     "files",
     _numbered(),
     _column("bucket", sa.ForeignKey("buckets.id", ondelete="CASCADE")),
-    _column("hash", sa.String),
-    _column("filename", sa.String),
-    _column("mimetype", sa.String),
+    _column("hash", _Text),
+    _column("filename", _Text),
+    _column("mimetype", _Text),
     _column("size", sa.BigInteger),
     sa.Column("created", sa.BigInteger),  # NULL if an earlier version stored it
     sa.UniqueConstraint("bucket", "hash"),
     # A bucket may have very many files: none of these queries may read them all.
-    sa.Index("ix_files_bucket", "bucket"),  # in the order of their numbers
-    sa.Index("ix_files_bucket_filename", "bucket", "filename"),
+    *_ordered_indexes("files", "bucket"),
+    *_ordered_indexes("files", "bucket", "filename"),
     sa.Index("ix_files_bucket_size", "bucket", "size"),
+)
+# One row: which installation the database and the store belong to.
+installation = _table(
+    "installation",
+    _key("id", _Text),
+    _flag("stored"),  # whether the store has it too
+    sa.Column("swept", sa.BigInteger),  # when objects that no shard refers to were deleted last
 )
 shards = _keyed_table(
     "shards",
-    _key("hash", sa.String),
-    _column("object", sa.String, index=True),
+    _key("hash", _Text),
+    _column("object", _Text, index=True),
     _column("size", sa.BigInteger),
 )
 file_shards = _keyed_table(
@@ -155,6 +173,16 @@ _BUCKET = (
     sa.select(buckets, users.c.disabled)
     .join(users)
     .where(buckets.c.id == sa.bindparam("id"), buckets.c.removed.is_(None))
+)
+_LOCK_BUCKET = (
+    sa.select(buckets.c.id)
+    .where(buckets.c.id == sa.bindparam("id"))
+    .with_for_update(key_share=True)
+)
+_LOCK_USER = (
+    sa.select(users.c.email)
+    .where(users.c.email == sa.bindparam("email"))
+    .with_for_update(key_share=True)
 )
 _REDEEM = {
     table: sa.delete(table).where(table.c.token == sa.bindparam("its")).returning(table)
@@ -182,9 +210,27 @@ def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.Ro
     return row
 
 
+def lock_bucket(connection: sa.Connection, bucket: str) -> None:
+    """Let no other transaction change a bucket, or add or remove its files."""
+    if not has_one_writer(connection):
+        connection.execute(_LOCK_BUCKET, {"id": bucket})
+
+
+def lock_user(connection: sa.Connection, email: str) -> None:
+    """Let no other transaction change a user, or add a bucket or a key for that user."""
+    if not has_one_writer(connection):
+        connection.execute(_LOCK_USER, {"email": email})
+
+
 def disabled() -> Refused:
     """Return the refusal of everything that a disabled user owns or asks for."""
     return Refused(403, "User account is disabled")
+
+
+def total(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+    """Return the sum of a column of whole numbers; 0 if there are no rows."""
+    # The sum of such a column is no whole number to PostgreSQL.
+    return sa.cast(sa.func.coalesce(sa.func.sum(column), 0), sa.BigInteger)
 
 
 def objects_in_use(connection: sa.Connection, objects: Sequence[str]) -> set[str]:

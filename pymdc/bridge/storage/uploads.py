@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.errors import Refused
+from pymdc.bridge.settings import UPLOAD_LIFETIME
 from pymdc.bridge.storage.tables import (
     Shard,
     batches,
@@ -19,7 +20,7 @@ from pymdc.bridge.storage.tables import (
     shards,
     uploads,
 )
-from pymdc.bridge.storage.usage import Limits, add_used, no_room, where_it_fits
+from pymdc.bridge.storage.usage import Limits, add_used, lock_room, no_room, where_it_fits
 
 _SIZE = sa.bindparam("size", type_=sa.BigInteger)
 _NOW = sa.bindparam("now", type_=sa.BigInteger)
@@ -48,6 +49,7 @@ def reserve(
 ) -> None:
     """Count *size* bytes as used in *bucket* until *upload* ends; refuse with 413 if too many."""
     values = {"upload": upload, "bucket": bucket, "size": size, "now": now} | limits._asdict()
+    lock_room(connection, limits, bucket)
     if connection.execute(_RESERVE, values).rowcount == 1:
         return
     find_bucket(connection, bucket)
@@ -67,27 +69,48 @@ def release(connection: sa.Connection, upload: str) -> None:
 
 def insert_file(
     connection: sa.Connection,
-    objects: ObjectStore,
     limits: Limits,
     upload: str,
     file: dict[str, Any],
     parts: Sequence[Shard],
     now: int,
-) -> set[str]:
-    """Turn an upload into a *file*, or give its name to the same content; return unneeded objects.
+) -> tuple[set[str], list[Shard]]:
+    """Turn an upload into a *file*, or give its name to the same content.
 
-    What refuses, with 404 or 413, has changed nothing but the reservation.
+    Return the objects of *parts* that no shard refers to, and those of their shards that were
+    stored already, with the objects that they have.
+    What refuses, with 404, 408 or 413, has changed nothing but the reservation.
     """
-    release(connection, upload)
+    lock_room(connection, limits, file["bucket"])
+    started = connection.execute(_RELEASE.returning(uploads.c.started), {"upload": upload}).scalar()
+    if started is None or now - started > UPLOAD_LIFETIME:
+        raise Refused(408, f"The upload took longer than {UPLOAD_LIFETIME // 3_600_000} hours")
     values = file | {"upload": upload, "now": now} | limits._asdict()
     number = connection.execute(_INSERT_FILE, values).scalar()
     if number is None:
         _rename_file(connection, values)
-    else:
-        add_used(connection, file["bucket"], 1, file["size"], now)
-        if parts and _insert_shards(connection, number, parts):
-            return set()
-    return _replace_damaged(connection, objects, parts)
+        return {part.object for part in parts}, _stored_shards(connection, parts)
+    add_used(connection, file["bucket"], 1, file["size"], now)
+    stored = _insert_shards(connection, parts) if parts else []
+    if parts:
+        connection.execute(
+            _INSERT_PARTS,
+            [
+                {"file": number, "position": position, "shard": part.hash}
+                for position, part in enumerate(parts)
+            ],
+        )
+    inserted = {part.hash: part.object for part in parts}
+    for shard in stored:
+        del inserted[shard.hash]
+    return {part.object for part in parts}.difference(inserted.values()), stored
+
+
+def replace_object(connection: sa.Connection, stored: Shard, new: str) -> bool:
+    """Use a *new* object for a shard that still has the *stored* one; return whether it had."""
+    this = shards.c.hash == stored.hash, shards.c.object == stored.object
+    replaced = sa.update(shards).where(*this).values(object=new)
+    return bool(connection.execute(replaced).rowcount == 1)
 
 
 def _rename_file(connection: sa.Connection, values: dict[str, Any]) -> None:
@@ -103,37 +126,33 @@ def _rename_file(connection: sa.Connection, values: dict[str, Any]) -> None:
     add_used(connection, values["bucket"], 0, 0, values["now"])
 
 
-def _insert_shards(connection: sa.Connection, file: int, parts: Sequence[Shard]) -> bool:
-    """Insert the shards of a new file; say whether all of them are new."""
-    rows = [part._asdict() for part in parts]
-    new = connection.execute(_INSERT_SHARDS, rows).rowcount
-    connection.execute(
-        _INSERT_PARTS,
-        [
-            {"file": file, "position": position, "shard": part.hash}
-            for position, part in enumerate(parts)
-        ],
-    )
-    return bool(new == len(parts))
+def _insert_shards(connection: sa.Connection, parts: Sequence[Shard]) -> list[Shard]:
+    """Insert the shards of a new file, and return those that are stored already.
 
-
-def _replace_damaged(
-    connection: sa.Connection, objects: ObjectStore, parts: Sequence[Shard]
-) -> set[str]:
-    """Use the new objects for shards whose stored ones are missing or of another size.
-
-    Return the objects that no shard needs: the new ones of the other shards, and the replaced ones.
+    Those are locked, so that no removal deletes them before the file refers to them.
     """
-    new = {part.hash: part.object for part in parts}
-    unneeded = {part.object for part in parts}
-    for batch in batches([*new]):
-        statement = sa.select(shards).where(shards.c.hash.in_(batch))
-        for shard in connection.execute(statement).mappings().all():
-            stored, replacement = shard["object"], new[shard["hash"]]
-            if stored not in unneeded and objects.size(stored) != shard["size"]:
-                this = sa.update(shards).where(shards.c.hash == shard["hash"])
-                connection.execute(this.values(object=replacement))
-                unneeded.add(stored)
-                stored = replacement
-            unneeded.discard(stored)
-    return unneeded
+    missing = {part.hash: part for part in parts}
+    stored: list[Shard] = []
+    while missing:
+        rows = [missing[shard_hash]._asdict() for shard_hash in sorted(missing)]
+        if connection.execute(_INSERT_SHARDS, rows).rowcount == len(rows):
+            break
+        found = _stored_shards(connection, [*missing.values()], lock=True)
+        stored += (shard for shard in found if shard.object != missing[shard.hash].object)
+        # A removal may have deleted one after the statement that did not insert it.
+        for shard in found:
+            del missing[shard.hash]
+    return stored
+
+
+def _stored_shards(
+    connection: sa.Connection, parts: Sequence[Shard], *, lock: bool = False
+) -> list[Shard]:
+    found: list[Shard] = []
+    for batch in batches(sorted({part.hash for part in parts})):
+        statement = sa.select(*shards.c["hash", "object", "size"])
+        statement = statement.where(shards.c.hash.in_(batch)).order_by(shards.c.hash)
+        if lock:
+            statement = statement.with_for_update(read=True, key_share=True)
+        found += (Shard(*row) for row in connection.execute(statement).all())
+    return found

@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 
 from pymdc.bridge.errors import Refused
-from pymdc.bridge.storage.tables import buckets, delete_expired, pointers, transfers, uploads, users
+from pymdc.bridge.storage.database import has_one_writer, lock_name
+from pymdc.bridge.storage.tables import (
+    buckets,
+    delete_expired,
+    pointers,
+    total,
+    transfers,
+    uploads,
+    users,
+)
 
 _GB = 10**9
 _BUCKET = sa.bindparam("bucket", type_=sa.String)
@@ -28,14 +37,13 @@ class Limits(NamedTuple):
 
 def stored_bytes(connection: sa.Connection) -> int:
     """Return how many bytes the files in all buckets have."""
-    used = sa.select(sa.func.coalesce(sa.func.sum(buckets.c.used), 0))
-    return int(connection.execute(used).scalar_one())
+    return int(connection.execute(sa.select(total(buckets.c.used))).scalar_one())
 
 
 def _taken(other: Any, which: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     """Return the bytes in *which* buckets, with those that other uploads have reserved."""
-    used = sa.select(sa.func.coalesce(sa.func.sum(other.c.used), 0)).where(which)
-    reserved = sa.select(sa.func.coalesce(sa.func.sum(uploads.c.size), 0)).where(
+    used = sa.select(total(other.c.used)).where(which)
+    reserved = sa.select(total(uploads.c.size)).where(
         uploads.c.bucket == other.c.id, uploads.c.id != _UPLOAD, which
     )
     return used.scalar_subquery() + reserved.scalar_subquery()
@@ -44,8 +52,11 @@ def _taken(other: Any, which: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
 def _limits() -> dict[str, tuple[sa.ColumnElement[Any], sa.ColumnElement[int]]]:
     """Return, by whose it is, each limit in GB and the bytes that are taken of it."""
     other = buckets.alias()
-    of_user = sa.func.coalesce(users.c.storage, sa.bindparam("each_user", type_=sa.Float))
-    of_all = sa.bindparam("everybody", type_=sa.Float)
+    # PostgreSQL has to be told the type of a value that may be NULL.
+    each_user, of_all = (
+        sa.cast(sa.bindparam(name), sa.Float) for name in ("each_user", "everybody")
+    )
+    of_user = sa.func.coalesce(users.c.storage, each_user)
     return {
         "The bucket": (buckets.c.storage, _taken(other, other.c.id == buckets.c.id)),
         "The account": (of_user, _taken(other, other.c.user == buckets.c.user)),
@@ -62,6 +73,12 @@ _FITS = sa.and_(
     )
 )
 _THERE = sa.and_(buckets.c.id == _BUCKET, buckets.c.removed.is_(None))
+_LOCK_BUCKET = (
+    sa.select(buckets.c.user, users.c.storage)
+    .join(users)
+    .where(buckets.c.id == _BUCKET)
+    .with_for_update(of=buckets, key_share=True)
+)
 _EXPLANATION = (
     sa.select(*(column for pair in _LIMITS.values() for column in pair)).join(users).where(_THERE)
 )
@@ -84,6 +101,20 @@ def where_it_fits(*columns: Any) -> sa.Select[Any]:
     return (
         sa.select(*columns).select_from(buckets.join(users)).where(_THERE, ~users.c.disabled, _FITS)
     )
+
+
+def lock_room(connection: sa.Connection, limits: Limits, bucket: str) -> None:
+    """Lock what an upload to *bucket* counts for, so that two can't have the same room.
+
+    Locks are taken in this order everywhere: the bucket, what has a limit, files, shards by hash.
+    """
+    if has_one_writer(connection):
+        return
+    row = connection.execute(_LOCK_BUCKET, {"bucket": bucket}).first()
+    if row is not None and (limits.each_user is not None or row.storage is not None):
+        lock_name(connection, f"room of {row.user}")
+    if limits.everybody is not None:
+        lock_name(connection, "room of all")
 
 
 def no_room(connection: sa.Connection, values: dict[str, Any]) -> Refused:
@@ -141,14 +172,19 @@ def spend_transfer(connection: sa.Connection, bucket: sa.RowMapping, month: str,
         )
 
 
-def give_back_transfer(connection: sa.Connection, now: int) -> None:
-    """Delete the pointers that have expired, and count what they did not send no longer."""
+def give_back_transfer(connection: sa.Connection, now: int) -> int:
+    """Delete pointers that have expired, and count what they did not send no longer.
+
+    Return how many were deleted; as long as there are any, there may be more.
+    """
+    expired = delete_expired(connection, pointers, now)
     unsent: dict[tuple[str, str], int] = {}
-    for pointer in delete_expired(connection, pointers, now):
+    for pointer in expired:
         spent = pointer["bucket"], pointer["month"]
         unsent[spent] = unsent.get(spent, 0) + pointer["size"]
-    for (bucket, month), size in unsent.items():
+    for (bucket, month), size in sorted(unsent.items()):
         add_transfer(connection, bucket, month, -size)
+    return len(expired)
 
 
 def add_transfer(connection: sa.Connection, bucket: str, month: str, size: int) -> None:

@@ -1,0 +1,62 @@
+"""Which installation a database and a store belong to.
+
+An id stands in a row of the database and in an object of the store. If they differ, or if one is
+missing, the bridge must not start: with an empty database, or with that of another installation, no
+shard would refer to the objects, and they would be deleted.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import sqlalchemy as sa
+
+from pymdc.bridge.storage.database import Database, lock_name
+from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.tables import installation, users
+
+_ROW = sa.select(*installation.c["id", "stored"])
+
+
+def check_installation(database: Database, objects: ObjectStore) -> None:
+    """Raise OSError unless database and store belong together; a new pair is given an id."""
+    with database.read() as connection:
+        row = connection.execute(_ROW).first()
+    if row is None or not row.stored:
+        _begin(database, objects)
+        return
+    stored = objects.installation()
+    if stored is None:
+        raise OSError(f"the store is not that of the database: it lacks the id {row.id}")
+    if stored != row.id:
+        raise OSError(f"the store is not that of the database: its id is {stored}, not {row.id}")
+
+
+def _begin(database: Database, objects: ObjectStore) -> None:
+    """Give a new pair an id; first the row is written, then the object, then that both are."""
+    with database.write() as connection:
+        lock_name(connection, "installation")
+        row = connection.execute(_ROW).first()
+        if row is None:
+            _check_new(connection, objects)
+            new = {"id": secrets.token_hex(16), "stored": False}
+            connection.execute(sa.insert(installation).values(**new))
+    with database.write() as connection:
+        lock_name(connection, "installation")
+        row = connection.execute(_ROW).one()
+        stored = objects.installation()
+        if stored is None:
+            objects.set_installation(row.id)
+            objects.sync()
+        elif stored != row.id:
+            raise OSError(f"the store belongs to another database: its id is {stored}")
+        connection.execute(sa.update(installation).values(stored=True))
+
+
+def _check_new(connection: sa.Connection, objects: ObjectStore) -> None:
+    stored = objects.installation()
+    if stored is not None:
+        raise OSError(f"the database is new, but the store belongs to another: its id is {stored}")
+    has_users = sa.select(sa.exists(sa.select(users.c.email)))
+    if not connection.execute(has_users).scalar() and any(objects.names()):
+        raise OSError("the database is empty, but files are in the store: bring the database back")

@@ -1,0 +1,232 @@
+"""The database on a server: PostgreSQL, which several bridges may share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from pymdc.bridge.errors import DeadlockError, UnavailableError
+from pymdc.bridge.settings import (
+    CONNECT_SECONDS,
+    HUNG_SECONDS,
+    LOCK_SECONDS,
+    READERS,
+    STATEMENT_SECONDS,
+    WAIT_SECONDS,
+)
+from pymdc.bridge.storage.disk import DiskFullError
+from pymdc.bridge.storage.schema import check_schema, prepare_schema
+
+_SCHEMA_LOCK = "pymdc bridge: schema"
+# Classes of errors, or errors: the connection, the server's resources, a lock or a statement that
+# took too long, the server that stops or starts, and a transaction that was given up.
+_UNAVAILABLE = ("08", "53", "55P03", "57", "25P03", "25P04", "40", "25006")
+_DISK_FULL = "53100"
+_DEADLOCK = "40P01"
+
+
+class PostgresDatabase:
+    """Transactions on the PostgreSQL database *url*; its tables are created or brought forward.
+
+    *lanes* transactions may write at the same time.
+    An *existing* database is neither created nor brought forward, but refused with
+    `OtherSchemaError` if it is not of this version.
+    """
+
+    def __init__(self, url: sa.URL, *, lanes: int, existing: bool = False) -> None:
+        self.lanes = lanes
+        # Neither parameters nor rows are logged: they contain passwords and tokens.
+        self.engine = sa.create_engine(
+            url,
+            hide_parameters=True,
+            logging_name="pymdc",
+            poolclass=sa.pool.NullPool,  # those that are kept are in `_Connections`
+            connect_args=_connect_arguments(),
+            execution_options={"preserve_rowcount": True},  # else that of an INSERT is -1
+        )
+        logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
+        sa.event.listen(self.engine, "handle_error", _tell_unavailable)
+        self._readers = _Connections(self.engine, READERS, isolation_level="AUTOCOMMIT")
+        self._durable_writers = _Connections(self.engine, lanes)
+        self._writers = _Connections(self.engine, lanes, synchronous_commit="off")
+        self._connections = self._readers, self._durable_writers, self._writers
+        self._closed = threading.Event()
+        self._watch = threading.Thread(target=self._end_hung, name="pymdc-bridge-watch")
+        self._watch.start()
+        try:
+            if existing:
+                with self.read() as connection:
+                    check_schema(connection)
+            else:
+                with self.write() as connection:
+                    lock = sa.select(sa.func.pg_advisory_xact_lock(_key(_SCHEMA_LOCK)))
+                    connection.execute(lock)
+                    prepare_schema(connection)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Run the block with a connection on which each statement is a transaction."""
+        with self._readers.one() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[sa.Connection]:
+        """Run the block in a transaction that writes; an exception rolls it back.
+
+        What is not *durable* may be lost when the server crashes.
+        """
+        writers = self._durable_writers if durable else self._writers
+        with writers.one() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def exclusive(self, task: str) -> Iterator[bool]:
+        """Keep other bridges from a *task* while the block runs; give False if one is at it."""
+        key = _key(f"pymdc bridge: {task}")
+        with self.engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield bool(connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar())
+
+    def check(self) -> None:
+        """Raise if the database does not answer, or can't be written."""
+        with self.read() as connection:
+            if connection.execute(sa.select(sa.func.pg_is_in_recovery())).scalar():
+                raise UnavailableError("the database can't be written: it is a standby")
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._closed.set()
+        self._watch.join()
+        for connections in self._connections:
+            connections.close()
+
+    def _end_hung(self) -> None:
+        """End the transactions that take too long, until the database is closed.
+
+        The server's own limits do not help if the server itself hangs.
+        """
+        while not self._closed.wait(HUNG_SECONDS / 4):
+            for connections in self._connections:
+                connections.end_hung(HUNG_SECONDS)
+
+
+class _Connections:
+    """At most *most* connections of *engine*, of which those that are not in use are kept."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        most: int,
+        *,
+        isolation_level: str | None = None,
+        synchronous_commit: str | None = None,
+    ) -> None:
+        self._engine = engine
+        self._slots = threading.BoundedSemaphore(most)
+        self._options = {"isolation_level": isolation_level} if isolation_level else {}
+        self._synchronous_commit = synchronous_commit
+        self._idle: list[sa.Connection] = []
+        self._since: dict[sa.Connection, float] = {}
+
+    @contextmanager
+    def one(self) -> Iterator[sa.Connection]:
+        """Give a connection while the block runs."""
+        if not self._slots.acquire(timeout=WAIT_SECONDS):
+            raise UnavailableError("all connections to the database are in use")
+        try:
+            connection = self._take()
+            self._since[connection] = time.monotonic()
+            try:
+                yield connection
+            finally:
+                del self._since[connection]
+                self._put_back(connection)
+        finally:
+            self._slots.release()
+
+    def end_hung(self, seconds: float) -> None:
+        """Shut down the sockets of connections that are in use for so many *seconds*."""
+        for connection, since in [*self._since.items()]:
+            if time.monotonic() - since > seconds:
+                with suppress(OSError, sa.exc.SQLAlchemyError, psycopg.Error):
+                    driver: Any = connection.connection.driver_connection
+                    with socket.socket(fileno=os.dup(driver.fileno())) as duplicate:
+                        duplicate.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close those that are not in use."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take(self) -> sa.Connection:
+        with suppress(IndexError):
+            return self._idle.pop()
+        connection = self._engine.connect().execution_options(**self._options)
+        if self._synchronous_commit:
+            setting = sa.text(f"SET synchronous_commit = {self._synchronous_commit}")
+            connection.execute(setting)
+            connection.commit()
+        return connection
+
+    def _put_back(self, connection: sa.Connection) -> None:
+        if connection.invalidated or connection.closed:
+            connection.close()
+            self.close()  # what ended one has mostly ended the others
+        else:
+            connection.rollback()  # SQLAlchemy begins by itself
+            self._idle.append(connection)
+
+
+def _connect_arguments() -> dict[str, Any]:
+    milliseconds = {
+        "statement_timeout": STATEMENT_SECONDS,
+        "lock_timeout": LOCK_SECONDS,
+        "idle_in_transaction_session_timeout": STATEMENT_SECONDS,
+    }
+    options = (f"-c {name}={round(seconds * 1000)}" for name, seconds in milliseconds.items())
+    return {
+        "connect_timeout": CONNECT_SECONDS,
+        "application_name": "pymdc.bridge",
+        "options": " ".join(options),
+        "keepalives_idle": CONNECT_SECONDS,
+        "keepalives_interval": CONNECT_SECONDS,
+        "keepalives_count": 3,
+        "tcp_user_timeout": STATEMENT_SECONDS * 1000,
+    }
+
+
+def _tell_unavailable(context: sa.engine.ExceptionContext) -> None:
+    """Say of an error whether it is the server's or the network's, and not that of a statement."""
+    error = context.original_exception
+    if not isinstance(error, psycopg.Error):
+        return
+    state, text = error.sqlstate, " ".join(str(error).split())
+    if state == _DISK_FULL:
+        raise DiskFullError(f"the disk of the database is full: {text}") from error
+    if state == _DEADLOCK:
+        raise DeadlockError(f"the database ended a transaction: {text}") from error
+    lost = state is None and isinstance(error, psycopg.OperationalError)
+    if lost or context.is_disconnect or (state is not None and state.startswith(_UNAVAILABLE)):
+        raise UnavailableError(f"the database did not answer: {text}") from error
+
+
+def _key(name: str) -> int:
+    """Return the number of an advisory lock."""
+    return zlib.crc32(name.encode())
+
+
+def _is_not_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG

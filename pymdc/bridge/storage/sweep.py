@@ -1,0 +1,54 @@
+"""The sweep of a store that several bridges use: objects that no shard refers to are deleted.
+
+Only objects older than `ORPHAN_AGE` are: a younger one may belong to an upload, which is refused if
+it takes longer than `UPLOAD_LIFETIME`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from pymdc.bridge.settings import ORPHAN_AGE, SWEEP_SECONDS
+from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.installation import check_installation
+from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.tables import installation, objects_in_use
+
+_log = logging.getLogger("pymdc.bridge")
+
+
+def sweep(
+    database: Database, objects: ObjectStore, now: int, is_over: Callable[[], bool]
+) -> int | None:
+    """Delete the orphans, unless a bridge has done so within a day, or is at it.
+
+    Return how many were deleted; None if none were looked for. It ends early once *is_over* is
+    true.
+    """
+    with database.exclusive("sweep") as mine:
+        if not mine or not _is_due(database, now):
+            return None
+        check_installation(database, objects)
+        number = 0
+        for entries in objects.entries():
+            if is_over():
+                return number
+            old = [entry.name for entry in entries if entry.stored_at < now - ORPHAN_AGE]
+            with database.read() as connection:
+                orphans = {*old} - objects_in_use(connection, old)
+            objects.delete(orphans)
+            number += len(orphans)
+        with database.write() as connection:
+            connection.execute(sa.update(installation).values(swept=now))
+        if number:
+            _log.info("%d objects that no file needs were deleted", number)
+        return number
+
+
+def _is_due(database: Database, now: int) -> bool:
+    with database.read() as connection:
+        swept = connection.execute(sa.select(installation.c.swept)).scalar()
+    return swept is None or not now - SWEEP_SECONDS * 1000 < swept <= now

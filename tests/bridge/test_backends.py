@@ -1,0 +1,88 @@
+"""The servers that the tests of the bridge start."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Barrier
+
+import postgres
+import pytest
+import seaweedfs
+from processes import MINUTE, SUPPORT
+from shared import shared
+
+RUNNING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from {name} import {name}
+with {name}(Path(sys.argv[2])) as server:
+    print(server._process.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_postgres_that_is_killed_has_what_was_committed(tmp_path: Path) -> None:
+    with postgres.postgres(tmp_path, fsync=True) as server:
+        import psycopg
+
+        name = server.new_database().rpartition("/")[2]
+        with server.connect(name) as connection:
+            connection.execute("CREATE TABLE numbers AS SELECT 1 AS number")
+            server.kill()
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("SELECT 1")
+        with pytest.raises(psycopg.OperationalError):
+            server.connect(name)
+        server.start()
+        with server.connect(name) as connection:
+            assert connection.execute("SELECT number FROM numbers").fetchall() == [(1,)]
+        server.stop()
+        server.start()
+        server.connect(name).close()
+
+
+@pytest.mark.parametrize("name", ["postgres", "seaweedfs"])
+def test_server_ends_with_tests_that_are_killed(name: str, tmp_path: Path) -> None:
+    for server in postgres, seaweedfs:
+        server.skip_if_unavailable()
+    code = RUNNING.format(name=name)
+    command = [sys.executable, "-c", code, str(SUPPORT), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tests:
+        assert tests.stdout
+        process = os.pidfd_open(int(tests.stdout.readline()))
+        try:
+            tests.kill()
+            assert select.select([process], [], [], MINUTE)[0] == [process]
+        finally:
+            os.close(process)
+
+
+def test_server_of_all_workers_is_started_once_and_ends_last(tmp_path: Path) -> None:
+    events: list[str] = []
+    all_use_it = Barrier(4)
+
+    @contextmanager
+    def serve(folder: Path) -> Iterator[str]:
+        events.append("started")
+        yield str(folder)
+        events.append("ended")
+
+    def use(_: int) -> str:
+        with shared(tmp_path, serve) as told:
+            all_use_it.wait(MINUTE)
+            events.append("used")
+        return told
+
+    for _ in range(2):
+        events.clear()
+        with ThreadPoolExecutor(4) as workers:
+            assert len({*workers.map(use, range(4))}) == 1
+        assert events == ["started", *(4 * ["used"]), "ended"]

