@@ -63,6 +63,10 @@ class Distributed(Backend):
     def bridge(self, **settings: Any) -> Bridge:
         return super().bridge(**self._settings, **settings)
 
+    def options(self) -> list[str]:
+        elsewhere = (f"--{name}={url}" for name, url in self._settings.items())
+        return [*super().options(), *elsewhere]
+
     def open_database(self) -> Database:
         return open_postgres(self._settings["database"], None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,13 +14,14 @@ from pymdc.bridge.admin.output import Report, table, time_text
 from pymdc.bridge.context import iso_time
 from pymdc.bridge.js_number import json_number
 from pymdc.bridge.settings import DATABASE
-from pymdc.bridge.storage.tables import buckets, shards, transfers
+from pymdc.bridge.storage.database import has_one_writer
+from pymdc.bridge.storage.tables import buckets, shards, total, transfers
 
 _HEAD = (
     *("user", "bucket", "name", "created (UTC)"),
     *(">files", ">stored", ">of", ">sent this month", ">of"),
 )
-_SENT = sa.func.coalesce(sa.func.sum(transfers.c.size), 0)
+_SERVED = sa.select(sa.func.pg_database_size(sa.func.current_database()))
 
 
 def list_buckets(folder: DataFolder, user: str | None) -> Report:
@@ -53,12 +55,14 @@ def show_usage(folder: DataFolder) -> Report:
     """
     with folder.database.read() as connection:
         everybody = user_rows(connection)
-        sent = connection.execute(sa.select(_SENT).where(transfers.c.month == month())).scalar_one()
-        total = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(shards.c.size), 0))
-        objects, size = connection.execute(total.select_from(shards)).one()
+        sending = sa.select(total(transfers.c.size)).where(transfers.c.month == month())
+        sent = connection.execute(sending).scalar_one()
+        stored = sa.select(sa.func.count(), total(shards.c.size)).select_from(shards)
+        objects, size = connection.execute(stored).one()
+        served = None if has_one_writer(connection) else connection.execute(_SERVED).scalar_one()
     names = ("buckets", "files", "used")
     sums = {name: sum(row[name] for row in everybody) for name in names}
-    disk = shutil.disk_usage(folder.path)
+    disk = shutil.disk_usage(folder.path) if folder.has_all else None
     value = (
         {"users": len(everybody)}
         | sums
@@ -66,9 +70,9 @@ def show_usage(folder: DataFolder) -> Report:
             "sent_this_month": sent,
             "objects": objects,
             "objects_size": size,
-            "database_size": database_size(folder),
-            "disk_free": disk.free,
-            "disk_size": disk.total,
+            "database_size": served or database_size(folder),
+            "disk_free": disk and disk.free,
+            "disk_size": disk and disk.total,
         }
     )
     each = [{name: row[name] for name in ("email", *names)} for row in everybody]
@@ -81,16 +85,18 @@ def database_size(folder: DataFolder) -> int:
     return sum(path.stat().st_size for path in paths if path.exists())
 
 
-def _usage_text(value: dict[str, int], each: list[dict[str, int]]) -> str:
-    lines = (
+def _usage_text(value: dict[str, Any], each: list[dict[str, int]]) -> str:
+    lines = [
         ("users", f"{value['users']:,}"),
         ("buckets", f"{value['buckets']:,}"),
         ("files", f"{value['files']:,}, {size_text(value['used'])}"),
         ("objects", f"{value['objects']:,}, {size_text(value['objects_size'])}"),
         ("sent this month (UTC)", size_text(value["sent_this_month"])),
         ("database", size_text(value["database_size"])),
-        ("disk", f"{size_text(value['disk_free'])} free of {size_text(value['disk_size'])}"),
-    )
+    ]
+    if value["disk_size"] is not None:
+        free, size = (size_text(value[name]) for name in ("disk_free", "disk_size"))
+        lines.append(("disk", f"{free} free of {size}"))
     width = max(len(name) for name, _ in lines)
     totals = "\n".join(f"{name:{width}}  {text}" for name, text in lines)
     largest = sorted(each, key=lambda row: -row["used"])

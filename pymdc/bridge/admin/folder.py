@@ -9,10 +9,13 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
+from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import check_owner, lock
-from pymdc.bridge.storage.folder_store import FolderStore
+from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import OtherSchemaError
+from pymdc.bridge.storage.servers import open_postgres
 from pymdc.bridge.storage.sqlite import SQLiteDatabase
+from pymdc.bridge.storage.stores import open_store
 
 
 class CommandError(Exception):
@@ -24,14 +27,31 @@ class CommandError(Exception):
 
 
 class DataFolder:
-    """The folder *path*: its database and its objects, which are opened when they are needed."""
+    """The folder *path*: its database and its objects, which are opened when they are needed.
 
-    def __init__(self, path: Path) -> None:
+    *database* and *store* are the URLs of those that are elsewhere.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        database: str | None = None,
+        database_password: str | None = None,
+        store: str | None = None,
+    ) -> None:
         self.path = path
+        self._database, self._password, self._store = database, database_password, store
+
+    @property
+    def has_all(self) -> bool:
+        """Whether the database and the objects are in the folder."""
+        return self._database is None and self._store is None
 
     @cached_property
-    def database(self) -> SQLiteDatabase:
+    def database(self) -> Database:
         """The database, which has to exist."""
+        if self._database is not None:
+            return open_postgres(self._database, self._password, existing=True)
         path = self.path / DATABASE
         try:  # not `exists`, which is false for files that others may not see
             check_owner(self.path)
@@ -48,9 +68,9 @@ class DataFolder:
             raise CommandError(f"{path} can't be used as a database") from error
 
     @cached_property
-    def objects(self) -> FolderStore:
+    def objects(self) -> ObjectStore:
         """The objects."""
-        return FolderStore(self.path / SHARDS, fsync=True)
+        return open_store(self._store, self.path / SHARDS, fsync=True)
 
     def is_served(self) -> bool:
         """Say whether a bridge runs on the folder."""

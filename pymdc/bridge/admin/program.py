@@ -17,21 +17,24 @@ import sqlalchemy as sa
 from pymdc.bridge.admin import backup, buckets, restore, users, vacuum, verify
 from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.output import Report
-from pymdc.bridge.options import OPTIONS
+from pymdc.bridge.errors import UnavailableError
+from pymdc.bridge.options import OPTIONS, WrongUse, read
 from pymdc.bridge.settings import BUSY_SECONDS
 
 _DATA = next(option for option in OPTIONS if option.name == "data")
+_ELSEWHERE = [option for option in OPTIONS if option.name in ("database", "store")]
 _NONE, _DEFAULT = "none", "default"
 
 
 class Command(NamedTuple):
     """A row of the table: *run* is called with the data folder and the *arguments*.
 
-    Its docstring is the help.
+    Its docstring is the help. Some commands need a bridge that has everything in its folder.
     """
 
     run: Callable[..., Report]
     arguments: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    needs_folder: bool = False
 
 
 def _gigabytes(word: str) -> Callable[[str], float | None]:
@@ -87,13 +90,18 @@ COMMANDS: Mapping[str, Command] = {
         ],
     ),
     "usage": Command(buckets.show_usage),
-    "backup": Command(backup.backup, [_DIRECTORY]),
+    "backup": Command(backup.backup, [_DIRECTORY], needs_folder=True),
     "restore": Command(
         restore.restore,
         [_DIRECTORY, ("--force", _FLAG | {"help": "also if objects of the backup are damaged"})],
+        needs_folder=True,
     ),
-    "verify": Command(verify.verify, [("--repair", _FLAG | {"help": "set aside what is wrong"})]),
-    "vacuum": Command(vacuum.vacuum),
+    "verify": Command(
+        verify.verify,
+        [("--repair", _FLAG | {"help": "set aside what is wrong"})],
+        needs_folder=True,
+    ),
+    "vacuum": Command(vacuum.vacuum, needs_folder=True),
 }
 _GROUPS = {"users": "Accounts.", "buckets": "Buckets: what they hold, and what they may."}
 
@@ -113,9 +121,18 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"no such option: {options[0]}" if options else "too many arguments")
     values = vars(namespace)
     run, as_json = values.pop("run"), values.pop("json", False)
+    needs_folder = values.pop("needs_folder")
     path = values.pop("data", None) or Path(os.environ.get(_DATA.variable) or str(_DATA.default))
+    names = [option.name for option in _ELSEWHERE if option.name in values]
+    given = {name: str(values.pop(name)) for name in names}
     try:
-        with closing(DataFolder(path)) as folder:
+        elsewhere = read(("database", "database_password", "store"), given, os.environ)
+        with closing(DataFolder(path, *elsewhere)) as folder:
+            if needs_folder and not folder.has_all:
+                raise CommandError(
+                    "this command is for a bridge whose database and shards are in its folder;"
+                    " docs/several-bridges.rst says what there is for others"
+                )
             report: Report = run(folder, **values)
         report.print(as_json=as_json)
     except BrokenPipeError:  # whoever reads the output has seen enough
@@ -125,6 +142,10 @@ def main(arguments: Sequence[str]) -> int:
         return _fail("interrupted")
     except CommandError as error:
         return _fail(str(error), error.status)
+    except WrongUse as error:
+        return _fail(str(error), 2)
+    except UnavailableError as error:
+        return _fail(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
@@ -143,6 +164,13 @@ def argument_parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help=f"the folder of the bridge; else ${_DATA.variable}, else ./{_DATA.default}",
     )
+    for option in _ELSEWHERE:
+        common.add_argument(
+            f"--{option.name}",
+            metavar="URL",
+            default=argparse.SUPPRESS,
+            help=f"{option.help}; else ${option.variable}",
+        )
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     parser = _Parser(
         "python -m pymdc.bridge admin",
@@ -161,7 +189,7 @@ def argument_parser() -> argparse.ArgumentParser:
         one = groups[group].add_parser(
             name, help=text.partition("\n")[0], description=text, parents=[common]
         )
-        one.set_defaults(run=command.run)
+        one.set_defaults(run=command.run, needs_folder=command.needs_folder)
         for argument, details in command.arguments:
             one.add_argument(argument, **details)
     return parser
