@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import seaweedfs
 from backends import Backend, Embedded
-from distributed import Distributed, Servers, servers
+from distributed import Distributed, Servers, run_seaweedfs, servers
 from plain_client import Clock, Count, Rows, User
 from processes import MINUTE
+from shared import run_folder, shared
 
 from pymdc.bridge import Bridge
+from pymdc.bridge.storage.objects import new_upload
+from pymdc.bridge.storage.s3_store import S3Store
 
 SHARD_SIZE = 1000
 
@@ -54,6 +59,22 @@ def clock() -> Clock:
 def distributed_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with servers(tmp_path_factory) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Give the variables of the SeaweedFS of all tests."""
+    seaweedfs.skip_if_unavailable()
+    folder = run_folder(tmp_path_factory) / "seaweedfs"
+    with shared(folder, run_seaweedfs) as environment:
+        yield json.loads(environment)
+
+
+@pytest.fixture
+def s3(s3_environment: dict[str, str]) -> S3Store:
+    """Give an S3 store without objects."""
+    pytest.importorskip("obstore")
+    return S3Store(f"s3://{seaweedfs.BUCKET}/a/{new_upload()}", s3_environment)
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def servers(factory: pytest.TempPathFactory) -> Iterator[Servers]:
     seaweedfs.skip_if_unavailable()
     folder = run_folder(factory)
     with shared(folder / "postgres", _postgres) as port:
-        with shared(folder / "seaweedfs", _seaweedfs) as environment:
+        with shared(folder / "seaweedfs", run_seaweedfs) as environment:
             database = postgres.Server(int(port)).new_database()
             running = Servers(database, json.loads(environment))
             yield running
@@ -123,6 +123,7 @@ def _postgres(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _seaweedfs(folder: Path) -> Iterator[str]:
+def run_seaweedfs(folder: Path) -> Iterator[str]:
+    """Run a SeaweedFS in *folder*, for `shared`; yield its environment, as JSON."""
     with seaweedfs.seaweedfs(folder) as store:
         yield json.dumps(store.environment)
