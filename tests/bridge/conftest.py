@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import seaweedfs
 from backends import Backend, Embedded
-from distributed import Distributed, Servers, run_seaweedfs, servers
+from distributed import Distributed, Servers, postgres_server, run_seaweedfs, servers
 from plain_client import Clock, Count, Rows, User
+from postgres import Server
 from processes import MINUTE
 from shared import run_folder, shared
 
@@ -75,6 +76,13 @@ def s3(s3_environment: dict[str, str]) -> S3Store:
     """Give an S3 store without objects."""
     pytest.importorskip("obstore")
     return S3Store(f"s3://{seaweedfs.BUCKET}/a/{new_upload()}", s3_environment)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give the PostgreSQL of all tests."""
+    with postgres_server(tmp_path_factory) as server:
+        yield server
 
 
 @pytest.fixture

@@ -105,15 +105,20 @@ class Distributed(Backend):
 @contextmanager
 def servers(factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Run the servers that all workers share, or skip the test."""
-    postgres.skip_if_unavailable()
     seaweedfs.skip_if_unavailable()
-    folder = run_folder(factory)
-    with shared(folder / "postgres", _postgres) as port:
-        with shared(folder / "seaweedfs", run_seaweedfs) as environment:
-            database = postgres.Server(int(port)).new_database()
-            running = Servers(database, json.loads(environment))
+    with postgres_server(factory) as server:
+        with shared(run_folder(factory) / "seaweedfs", run_seaweedfs) as environment:
+            running = Servers(server.new_database(), json.loads(environment))
             yield running
             running.engine.dispose()
+
+
+@contextmanager
+def postgres_server(factory: pytest.TempPathFactory) -> Iterator[postgres.Server]:
+    """Run the PostgreSQL that all workers share, or skip the test."""
+    postgres.skip_if_unavailable()
+    with shared(run_folder(factory) / "postgres", _postgres) as port:
+        yield postgres.Server(int(port))
 
 
 @contextmanager

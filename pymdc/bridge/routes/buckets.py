@@ -88,8 +88,9 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
     """Remove a bucket and its files."""
     with context.database.write() as connection:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
-        this = sa.update(buckets).where(buckets.c.id == bucket)
-        connection.execute(this.values(removed=context.now()))
+        this = sa.update(buckets).where(buckets.c.id == bucket, buckets.c.removed.is_(None))
+        if connection.execute(this.values(removed=context.now())).rowcount != 1:
+            raise Refused(404, "Bucket not found")
     piece = partial(remove_piece, context.database, context.objects, bucket)
     return Response(status=204, piece=partial(context.load.run, piece, share=1))
 

@@ -79,6 +79,8 @@ def list_pointers(context: Context, request: Request, identity: Identity) -> Res
         made = _Pointers(request.channel_url, found, now)
         spend_transfer(connection, bucket, made.month, found["size"])
         first = made.add(connection, now)
+        if len(first) < BATCH and sum(pointer["size"] for pointer in first) != found["size"]:
+            raise _not_found()  # it was removed meanwhile
     made.count(first)
     if len(first) < BATCH:
         return Response(first)
@@ -174,8 +176,12 @@ def requested_file(connection: sa.Connection, bucket: str, file_hash: str) -> Ro
     """Return the row of a file that a token holder asks for; refuse with 404 if there is none."""
     found = find_file(connection, bucket, file_hash)
     if found is None:
-        raise Refused(404, "The requested file was not found")
+        raise _not_found()
     return found
+
+
+def _not_found() -> Refused:
+    return Refused(404, "The requested file was not found")
 
 
 def is_for(identity: Identity, bucket: str, operation: str) -> bool:

@@ -25,7 +25,7 @@ ACTIVE = sa.and_(users.c.activation.is_(None), users.c.removed.is_(None), ~users
 
 def has_account(email: str) -> sa.ColumnElement[bool]:
     """Return the condition that a user, who was authenticated, is still there."""
-    return sa.exists().where(users.c.email == email)
+    return sa.exists().where(users.c.email == email, users.c.removed.is_(None))
 
 
 def account_removed() -> Refused:

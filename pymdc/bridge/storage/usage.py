@@ -136,13 +136,12 @@ def lock_room(connection: sa.Connection, limits: Limits, bucket: str) -> None:
 def no_room(connection: sa.Connection, values: dict[str, Any]) -> Refused:
     """Return the refusal of an upload that does not fit, given the parameters above."""
     size, columns = values["size"], iter(connection.execute(_EXPLANATION, values).one())
-    whose, limit, used = next(
-        (whose, limit, used)
-        for whose, limit, used in zip(_LIMITS, columns, columns, strict=True)
-        if limit is not None and used + size > limit * _GB
-    )
-    text = f"{used} of {round(limit * _GB)} are used"
-    return Refused(413, f"{whose} has no room for {size} bytes more: {text}")
+    for whose, limit, used in zip(_LIMITS, columns, columns, strict=True):
+        if limit is not None and used + size > limit * _GB:
+            text = f"{used} of {round(limit * _GB)} are used"
+            return Refused(413, f"{whose} has no room for {size} bytes more: {text}")
+    # Something was removed since then.
+    return Refused(413, f"There was no room for {size} bytes more")
 
 
 def add_used(
