@@ -24,6 +24,7 @@ from pymdc.bridge.storage.tables import (
     files,
     find_bucket,
     lock_bucket,
+    objects_in_use,
     pointers,
     shards,
 )
@@ -205,6 +206,12 @@ def find_shards(
     """Return the rows of at most *limit* shards of a file, from *first* on."""
     values = {"in": bucket, "its": file_hash, "first": first, "count": limit}
     return connection.execute(_FILE_SHARDS, values).mappings().all()
+
+
+def is_needed(context: Context, name: str) -> bool:
+    """Say whether a shard refers to an object; if not, it was removed or replaced meanwhile."""
+    with context.database.read() as connection:
+        return bool(objects_in_use(connection, [name]))
 
 
 def _file_json(row: sa.RowMapping) -> dict[str, object]:

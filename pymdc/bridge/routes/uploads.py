@@ -190,13 +190,26 @@ def _reserve(
     reserve(connection, context.limits, upload, bucket, size, context.now())
 
 
-def _give_up(context: Context, incoming: IncomingFile) -> None:
+def _give_up(context: Context, incoming: IncomingFile, *, in_doubt: bool = False) -> None:
+    """Delete the objects of an upload, and end its reservation.
+
+    If it is *in_doubt* whether the file is stored, the reservation tells: it ends with the
+    transaction that stores the file. If it is still there, nothing can be stored any more once it
+    is deleted.
+    """
+
     def end() -> None:
         with context.database.write(durable=False) as connection:
-            release(connection, incoming.upload)
+            released = release(connection, incoming.upload)
+        if in_doubt and released:
+            context.objects.delete(incoming.objects)
 
-    context.objects.delete(incoming.objects)
-    context.load.run(end, share=1)
+    if not in_doubt:
+        context.objects.delete(incoming.objects)
+    try:
+        context.load.run(end, share=1)
+    except UnavailableError:
+        context.housekeeper.postpone(end)
 
 
 def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFile) -> Response:
@@ -216,6 +229,7 @@ def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFil
         )
         unneeded, stored = context.commits.run(insert)
     except UnavailableError:  # the file may be committed all the same, and need its objects
+        _give_up(context, incoming, in_doubt=True)
         raise
     except BaseException:
         _give_up(context, incoming)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import threading
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -21,6 +24,7 @@ from pymdc.bridge.settings import (
     HUNG_SECONDS,
     LOCK_SECONDS,
     READERS,
+    RETRY_SECONDS,
     STATEMENT_SECONDS,
     WAIT_SECONDS,
 )
@@ -59,11 +63,12 @@ class PostgresDatabase:
         logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
         sa.event.listen(self.engine, "handle_error", _handle_error)
         sa.event.listen(self.engine, "connect", _prepare)
-        self._readers = _Connections(self.engine, READERS, isolation_level="AUTOCOMMIT")
-        self._durable_writers = _Connections(self.engine, lanes)
-        self._writers = _Connections(self.engine, lanes, synchronous_commit="off")
-        self._one_writers = _Connections(
-            self.engine, lanes, isolation_level="AUTOCOMMIT", synchronous_commit="off"
+        connections = partial(_Connections, self.engine, silence=_Silence())
+        self._readers = connections(READERS, isolation_level="AUTOCOMMIT")
+        self._durable_writers = connections(lanes)
+        self._writers = connections(lanes, synchronous_commit="off")
+        self._one_writers = connections(
+            lanes, isolation_level="AUTOCOMMIT", synchronous_commit="off"
         )
         writers = self._one_writers, self._durable_writers, self._writers
         self._connections = (self._readers, *writers)
@@ -75,10 +80,7 @@ class PostgresDatabase:
                 with self.read() as connection:
                     check_schema(connection)
             else:
-                with self.write() as connection:
-                    lock = sa.select(sa.func.pg_advisory_xact_lock(_key(_SCHEMA_LOCK)))
-                    connection.execute(lock)
-                    prepare_schema(connection)
+                self._prepare_schema()
         except BaseException:
             self.close()
             raise
@@ -126,6 +128,14 @@ class PostgresDatabase:
         for connections in self._connections:
             connections.close()
 
+    def _prepare_schema(self) -> None:
+        # A connection of its own: a step, for which other bridges wait, may take very long.
+        with self.engine.connect() as connection, connection.begin():
+            for limit in "statement_timeout", "lock_timeout":
+                connection.execute(sa.text(f"SET LOCAL {limit} = 0"))
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_key(_SCHEMA_LOCK))))
+            prepare_schema(connection)
+
     def _end_hung(self) -> None:
         """End the transactions that take too long, until the database is closed.
 
@@ -136,6 +146,16 @@ class PostgresDatabase:
                 connections.end_hung(HUNG_SECONDS)
 
 
+@dataclass
+class _Silence:
+    """Until when, on the monotonic clock, nobody tries to connect again.
+
+    Each try may take seconds, and many requests may wait for one of a few connections.
+    """
+
+    until: float = 0.0
+
+
 class _Connections:
     """At most *most* connections of *engine*, of which those that are not in use are kept."""
 
@@ -144,10 +164,12 @@ class _Connections:
         engine: sa.Engine,
         most: int,
         *,
+        silence: _Silence,
         isolation_level: str | None = None,
         synchronous_commit: str | None = None,
     ) -> None:
         self._engine = engine
+        self._silence = silence
         self._slots = threading.BoundedSemaphore(most)
         self._options = {"isolation_level": isolation_level} if isolation_level else {}
         self._synchronous_commit = synchronous_commit
@@ -186,13 +208,29 @@ class _Connections:
 
     def _take(self) -> sa.Connection:
         with suppress(IndexError):
-            return self._idle.pop()
-        connection = self._engine.connect().execution_options(**self._options)
+            while _has_ended(connection := self._idle.pop()):
+                connection.invalidate()
+                connection.close()
+            return connection
+        connection = self._connect().execution_options(**self._options)
         if self._synchronous_commit:
             setting = sa.text(f"SET synchronous_commit = {self._synchronous_commit}")
             connection.execute(setting)
             connection.commit()
         return connection
+
+    def _connect(self) -> sa.Connection:
+        """Connect, unless the server has been known for a short while not to answer that."""
+        begun = time.monotonic()
+        if begun < self._silence.until:
+            raise UnavailableError("the database did not answer a short while ago")
+        try:
+            return self._engine.connect()
+        except UnavailableError:
+            now = time.monotonic()
+            if now - begun > CONNECT_SECONDS / 2:  # else the next try costs nothing
+                self._silence.until = now + RETRY_SECONDS
+            raise
 
     def _put_back(self, connection: sa.Connection) -> None:
         if connection.invalidated or _is_broken(connection):
@@ -207,6 +245,14 @@ class _Connections:
 def _is_broken(connection: sa.Connection) -> bool:
     driver: Any = connection.connection.driver_connection
     return driver is None or bool(driver.closed)
+
+
+def _has_ended(connection: sa.Connection) -> bool:
+    """Say whether the server has ended a connection that is not in use."""
+    driver: Any = connection.connection.driver_connection
+    waiting = select.poll()
+    waiting.register(driver.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))  # it sends nothing else unasked
 
 
 def _connect_arguments() -> dict[str, Any]:

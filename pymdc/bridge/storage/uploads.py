@@ -76,9 +76,9 @@ def reserve(
     connection.execute(sa.insert(uploads).values(**row))
 
 
-def release(connection: sa.Connection, upload: str) -> None:
-    """End what `reserve` did."""
-    _RELEASE.first(connection, {"upload": upload})
+def release(connection: sa.Connection, upload: str) -> bool:
+    """End what `reserve` did; return False if that has ended already, as with a stored file."""
+    return _RELEASE.first(connection, {"upload": upload}) is not None
 
 
 def insert_file(
