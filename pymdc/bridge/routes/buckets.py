@@ -54,7 +54,8 @@ def create(context: Context, request: Request, identity: Identity) -> Response:
     with context.database.write() as connection:
         lock_user(connection, identity.email)
         if connection.execute(insert).rowcount != 1:
-            if not connection.execute(sa.select(has_account(identity.email))).scalar():
+            # Not whether the account is there: its address may be registered again by now.
+            if connection.execute(sa.select(count)).scalar_one() < MAX_BUCKETS:
                 raise account_removed()
             raise Refused(403, f"An account has at most {MAX_BUCKETS} buckets")
         if request.fields.get("pubkeys"):
