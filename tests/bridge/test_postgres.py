@@ -301,8 +301,9 @@ def test_last_key_and_last_bucket_have_one_winner(
     assert contest.both(lock, ask=tries) == [200, 403]
 
 
-def test_account_that_is_being_removed_gets_nothing(contest: Contest) -> None:
-    remove = "UPDATE users SET removed = 1"
+@pytest.mark.parametrize("change", ["removed = 1", "activation = 'registered again'"])
+def test_account_that_is_being_removed_gets_nothing(contest: Contest, change: str) -> None:
+    remove = f"UPDATE users SET {change}"
     tries: list[Asking] = [
         lambda: contest.on(0).ask("POST", "/buckets", {}),
         lambda: contest.on(1).ask("POST", "/keys", {"key": Key("another").public}),
