@@ -29,7 +29,7 @@ from pymdc.bridge.storage.stores import open_store
 KILLS = int(os.environ.get("KILLS", "3"))
 BRIDGES = 2
 CUSTOMERS = 6
-REQUESTS = 100  # between two kills, at least
+REQUESTS = 30 if KILLS < 10 else 100  # between two kills, at least
 # The program, which looks for orphans all the time here; an upload is refused after a quarter.
 PROGRAM = """
 import sys
