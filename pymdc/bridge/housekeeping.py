@@ -76,8 +76,12 @@ class Housekeeper:
     def keep_house(self) -> None:
         """Do once what there is to do."""
         while self._postponed:
-            self._load.run(self._postponed[0], share=1)
-            del self._postponed[0]
+            function = self._postponed.pop(0)
+            try:
+                self._load.run(function, share=1)
+            except UnavailableError:
+                self.postpone(function)
+                raise
         with self._database.exclusive("housekeeping") as mine:
             if mine:
                 self._load.run(self._delete_expired, share=1)

@@ -17,7 +17,7 @@ from postgres import postgres as own_postgres
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 
-postgres_module = pytest.importorskip("pymdc.bridge.storage.postgres")
+postgres_module = pytest.importorskip("pymdc.bridge.storage.postgres", exc_type=ImportError)
 
 
 def running(folder: Path) -> AbstractContextManager[Postgres]:

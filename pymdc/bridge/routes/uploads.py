@@ -197,15 +197,16 @@ def _give_up(context: Context, incoming: IncomingFile, *, in_doubt: bool = False
     transaction that stores the file. If it is still there, nothing can be stored any more once it
     is deleted.
     """
+    upload, objects = incoming.upload, incoming.objects  # `end` must not keep the last shard
 
     def end() -> None:
         with context.database.write(durable=False) as connection:
-            released = release(connection, incoming.upload)
+            released = release(connection, upload)
         if in_doubt and released:
-            context.objects.delete(incoming.objects)
+            context.objects.delete(objects)
 
     if not in_doubt:
-        context.objects.delete(incoming.objects)
+        context.objects.delete(objects)
     try:
         context.load.run(end, share=1)
     except UnavailableError:
@@ -246,8 +247,7 @@ def _replaced(context: Context, parts: list[Shard], stored: list[Shard]) -> set[
     new, replaced = {part.hash: part.object for part in parts}, set[str]()
     sizes = context.objects.sizes([shard.object for shard in stored])
     for shard, size in zip(stored, sizes, strict=True):
-        if size != shard.size:
-            with context.database.write() as connection:
-                if replace_object(connection, shard, new[shard.hash]):
-                    replaced |= {shard.object, new[shard.hash]}
+        use_new = partial(replace_object, stored=shard, new=new[shard.hash])
+        if size != shard.size and context.commits.run(use_new):
+            replaced |= {shard.object, new[shard.hash]}
     return replaced
