@@ -234,7 +234,8 @@ def test_import_that_is_broken_off_goes_on(
     assert several.rows("users") == several.rows("files") == 0
     with pytest.raises(OSError, match="import into it is not complete"), several.bridge():
         pass
-    assert "is not complete" in failed(there("close"))
+    for command in ["users", "invite"], ["close"], ["reopen"], ["export", data.parent / "copy"]:
+        assert failed(there(*command)).endswith("is not complete: give admin import again")
     value = there("import", data, "--json").json
     assert value["copied"] + value["there"] == len(several.objects()) == 12
     assert value["there"] == there_already if there_already is not None else value["there"] > 0
@@ -335,6 +336,16 @@ def test_damaged_object_is_not_exported_and_named(
     done = here("export", tmp_path / "copy")
     assert (done.status, "1 object could not be copied:" in done.text) == (1, True)
     assert f"  {first.name}  wrong size" in done.text
+
+
+def test_backup_is_not_replaced_by_an_export(
+    data: Path, filled: Filled, here: Admin, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    done_well(here("backup", copy))
+    assert (
+        failed(here("export", copy)) == f"{copy} is a backup; an export needs a folder of its own"
+    )
 
 
 def test_target_has_to_be_empty(

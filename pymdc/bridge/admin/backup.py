@@ -96,19 +96,18 @@ class Copying:
         self._done = {entry.name: entry.size for page in target.entries() for entry in page}
         self._faults: dict[Shard, DamagedError] = {}
         self._progress = Progress(doing)
-        with storage.database.read() as connection:
-            self._whole = whole_size(connection)
 
     def bring(self, read: Read) -> bool:
         """Copy the objects that the backup does not have; say whether they were few."""
         copied, size = self.copied, self.size
         with read() as connection:
             sizes = object_sizes(connection)
-            missing = [name for name, size in sizes if self._done.get(name) != size]
-        for names in batches(missing):
+            missing = {name: size for name, size in sizes if self._done.get(name) != size}
+        whole = self.size + sum(missing.values())
+        for names in batches([*missing]):
             with read() as connection:
                 found = find_shards(connection, names)
-            faults = self._copy(found)
+            faults = self._copy(found, whole)
             # An object that is deleted or replaced has lost its row before.
             with read() as connection:
                 found = find_shards(connection, [shard.object for shard in faults])
@@ -138,8 +137,8 @@ class Copying:
         """End the display of the progress."""
         self._progress.close()
 
-    def _copy(self, found: Sequence[Shard]) -> dict[Shard, DamagedError]:
-        """Copy objects; return those that could not be copied."""
+    def _copy(self, found: Sequence[Shard], whole: int) -> dict[Shard, DamagedError]:
+        """Copy objects, of *whole* bytes in all; return those that could not be copied."""
         faults: dict[Shard, DamagedError] = {}
         for shard, fault in copy_objects(self._source, self._target, found):
             if fault is not None:
@@ -148,7 +147,7 @@ class Copying:
             self._done[shard.object] = shard.size
             self.copied += 1
             self.size += shard.size
-            self._progress.show(self.size, self._whole)
+            self._progress.show(self.size, whole)
         return faults
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from pymdc.bridge.admin.output import Report
 from pymdc.bridge.admin.storage import CommandError, Storage
 from pymdc.bridge.storage.database import lock_name
-from pymdc.bridge.storage.installation import CLOSED, IMPORTING
+from pymdc.bridge.storage.installation import CLOSED
 from pymdc.bridge.storage.tables import installation
 
 
@@ -46,8 +46,6 @@ def _set(storage: Storage, *, is_closed: bool) -> bool:
         found = connection.execute(sa.select(installation.c.id)).scalar()
         if found is None:
             raise CommandError(f"no bridge has started on {storage.place} yet")
-        if found.startswith(IMPORTING):
-            raise CommandError("an import into it is not complete, so no bridge starts on it")
         if found.startswith(CLOSED) == is_closed:
             return False
         new = f"{CLOSED}{found}" if is_closed else found.removeprefix(CLOSED)

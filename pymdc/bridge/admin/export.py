@@ -23,7 +23,7 @@ from pymdc.bridge.admin.objects import whole_size
 from pymdc.bridge.admin.output import Progress, Report
 from pymdc.bridge.admin.rows import copy_rows, snapshot
 from pymdc.bridge.admin.storage import CommandError, Storage
-from pymdc.bridge.settings import BACKUP_ROUNDS, EXPORT_ROUNDS, SHARDS
+from pymdc.bridge.settings import BACKUP_ROUNDS, DATABASE, EXPORT_ROUNDS, SHARDS
 from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.sqlite import SQLiteDatabase
 from pymdc.bridge.storage.tables import installation
@@ -38,6 +38,8 @@ def export(storage: Storage, directory: Path) -> Report:
     begun = time.monotonic()
     check_directory(storage, directory)
     target = FolderStore(directory / SHARDS, fsync=True)
+    if (directory / DATABASE).exists() and target.installation() == storage.objects.installation():
+        raise CommandError(f"{directory} is a backup; an export needs a folder of its own")
     with locked(directory), closing(Copying(storage, target, "Exported")) as copying:
         for _ in range(BACKUP_ROUNDS):
             if copying.bring(storage.database.read):
@@ -94,7 +96,7 @@ def _save(
 def _identity(storage: Storage, target: FolderStore) -> str:
     """Return the id of the export, which is another one than that of the bridge."""
     identity = target.installation()
-    if identity is None or identity == storage.objects.installation():
+    if identity is None or identity == storage.objects.installation():  # of a broken-off backup
         identity = secrets.token_hex(16)
         target.set_installation(identity)
     target.sync()  # the names of the objects are on the disk; their bytes are already

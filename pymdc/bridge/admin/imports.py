@@ -100,8 +100,6 @@ def _check_source(source: Storage, prepare: bool, target: Storage, replace_nul: 
         if faults := file_faults(connection):
             raise CommandError(f"the database in {directory} is damaged: {shown_rows(faults)}")
         found = connection.execute(sa.select(installation.c.id)).scalar() or ""
-        if found.startswith(IMPORTING):
-            raise CommandError(f"an import into {directory} is not complete; give it again first")
         refused = [] if target.has_file or replace_nul else texts_with_nul(connection)
     if refused:
         raise CommandError(

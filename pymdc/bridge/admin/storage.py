@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from pymdc.bridge.settings import CLIENT, DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import check_owner, lock, private
-from pymdc.bridge.storage.installation import CLOSED
+from pymdc.bridge.storage.installation import CLOSED, IMPORTING
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import EmptyDatabaseError, OtherSchemaError
 from pymdc.bridge.storage.servers import open_postgres, shown_url
@@ -62,7 +62,18 @@ class Storage:
 
     @cached_property
     def database(self) -> Database:
-        """The database, which has to exist."""
+        """The database, which has to exist, and to be complete."""
+        database = self._open()
+        with database.read() as connection:
+            found = connection.execute(sa.select(installation.c.id)).scalar()
+        if found is not None and found.startswith(IMPORTING):
+            database.close()
+            raise CommandError(
+                f"an import into {self.place} is not complete: give admin import again"
+            )
+        return database
+
+    def _open(self) -> Database:
         if self._database_url is not None:
             try:
                 return self._open_server(self._database_url, existing=True)
@@ -85,9 +96,9 @@ class Storage:
         """
         if self._database_url is None:
             path = self.path / DATABASE
-            if not path.exists() or not path.stat().st_size:
-                path.touch(mode=0o600)
-                vars(self)["database"] = _open_file(path, existing=False)
+            is_new = not path.exists() or not path.stat().st_size
+            path.touch(mode=0o600)
+            vars(self)["database"] = _open_file(path, existing=not is_new)
         else:
             try:
                 vars(self)["database"] = self._open_server(self._database_url, existing=True)
@@ -112,6 +123,10 @@ class Storage:
     def open_objects(self) -> ObjectStore:
         """Return the store, whatever database it belongs to."""
         return open_store(self._store_url, self.path / SHARDS, fsync=True)
+
+    def may_be_served(self) -> bool:
+        """Say whether a bridge runs on it, or whether nobody knows for sure."""
+        return not self.has_file or self.is_served()
 
     def is_served(self) -> bool:
         """Say whether a bridge runs on it."""
@@ -156,8 +171,11 @@ def need_folder(storage: Storage, instead: str) -> None:
 
 
 def one_line(fault: object) -> str:
-    """Return what SQLite says, a text or an error, in one line."""
-    return " ".join(str(getattr(fault, "orig", fault)).split())
+    """Return what a database says, a text or an error, in one line."""
+    said = getattr(fault, "orig", fault)
+    # PostgreSQL also says what the row contains, which may be the hash of a password.
+    first = getattr(getattr(said, "diag", None), "message_primary", None)
+    return " ".join(str(first or said).split())
 
 
 def _open_file(path: Path, *, existing: bool) -> SQLiteDatabase:

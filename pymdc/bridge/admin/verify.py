@@ -103,7 +103,7 @@ def _objects_without_row(storage: Storage) -> set[str]:
     found: set[str] = set()
     for names in storage.objects.names():
         found |= _without_row(storage, names)
-    if not (found and storage.is_served()):
+    if not (found and storage.may_be_served()):
         return found
     with storage.database.read() as connection:
         on_their_way = {*connection.execute(sa.select(uploads.c.id)).scalars()}
@@ -117,7 +117,7 @@ def _without_row(storage: Storage, names: Collection[str]) -> set[str]:
 
 def _orphans(storage: Storage, suspects: set[str], begun: float) -> dict[str, int]:
     """Return those *suspects* that are there still, and their sizes."""
-    if suspects and storage.is_served():
+    if suspects and storage.may_be_served():
         time.sleep(max(0.0, begun + VERIFY_PAUSE - time.monotonic()))
     sizes = {name: storage.objects.size(name) for name in sorted(_without_row(storage, suspects))}
     return {name: size for name, size in sizes.items() if size is not None}
