@@ -275,7 +275,7 @@ def _text(option: Option, given: Mapping[str, str], environ: Mapping[str, str]) 
 
 def _shown(option: Option, source: str, text: str) -> str:
     """Return the beginning of a line that says what is wrong with *text*."""
-    if option.secret or option.name in _URLS_WITH_PASSWORD:
+    if option.secret or option.name in (*_URLS_WITH_PASSWORD, "store"):  # perhaps with its key
         return f"{source} is wrong"
     return f"{source} is {text!r}" if text else f"{source} is not set"
 

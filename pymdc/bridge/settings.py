@@ -123,7 +123,7 @@ MAIL_LIFETIME = 432_000_000  # milliseconds, five days (RFC 5321, 4.5.4.1), for 
 MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 
 # Load
-MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
+MAX_UPLOADS = 16  # at the same time; each holds two or, for STORE_PUTS, three shards of 8 MiB
 UPLOAD_LIFETIME = 43_200_000  # milliseconds, half of `ORPHAN_AGE`; then nobody may need its shards
 MIN_UPLOAD_RATE = 10_000  # bytes a second; slower uploads give way if others wait
 PACE_SECONDS = 10.0  # in which that is measured
@@ -161,6 +161,7 @@ STORE_SECONDS = 15.0  # without a byte of an answer; SeaweedFS makes room in 5 b
 STORE_RETRY_SECONDS = 5.0  # in which what failed is tried again; a store restarts in as many
 STORE_FIRST_PAUSE = 0.1  # seconds before it is; then longer
 STORE_LAST_PAUSE = 1.0
+STORE_PUTS = 2  # shards of an upload at a time; more take memory, and the store is busy
 STORE_SIZES_AT_ONCE = 8  # objects whose sizes are asked for; each takes a round trip
 
 # Threads

@@ -49,8 +49,7 @@ def several(
 @pytest.fixture
 def there(several: Distributed, capsys: pytest.CaptureFixture[str]) -> Admin:
     """Return a function that runs a command on the servers."""
-    run = admin_of(several.data, capsys)
-    return lambda *arguments: run(*arguments, *several.options)
+    return admin_of(several.data, capsys, *several.options()[2:])
 
 
 @pytest.fixture
@@ -280,7 +279,7 @@ def test_export_that_is_broken_off_goes_on_and_leaves_the_one_before(
 def test_import_that_is_killed_goes_on(
     data: Path, filled: Filled, there: Admin, several: Distributed
 ) -> None:
-    arguments = ["-m", "pymdc.bridge", "admin", "import", str(data), *several.options]
+    arguments = ["-m", "pymdc.bridge", "admin", "import", str(data), *several.options()]
     with subprocess.Popen([sys.executable, *arguments]) as process:
         while not several.objects():
             assert process.poll() is None
@@ -364,7 +363,7 @@ def test_target_has_to_be_empty(
     several.remove("0" * 32)
     done_well(there("import", "--prepare", data))
     assert "the import of another bridge into " in failed(there("import", other))
-    elsewhere = [several.options[0], f"{several.options[1]}-elsewhere"]
+    elsewhere = [several.options()[2], f"{several.options()[3]}-elsewhere"]
     run = admin_of(several.data, capsys)
     S3Store(elsewhere[1].partition("=")[2], os.environ).set_installation("of another")
     assert failed(run("import", data, *elsewhere)) == "the import was begun with another store"
@@ -379,7 +378,7 @@ def test_target_has_to_be_empty(
 def test_store_of_another_database_is_not_imported_into(
     data: Path, filled: Filled, there: Admin, several: Distributed
 ) -> None:
-    S3Store(several.options[1].partition("=")[2], os.environ).set_installation("of another")
+    S3Store(several.options()[3].partition("=")[2], os.environ).set_installation("of another")
     assert "the store belongs to another database: its id is of another" in failed(
         there("import", data)
     )
@@ -626,7 +625,7 @@ def test_commands_work_on_servers(
     for command in ["backup", tmp_path / "copy"], ["restore", tmp_path], ["vacuum"]:
         assert failed(there(*command)).startswith(("this is for a bridge", "vacuum is for"))
     run = admin_of(several.data, capsys)
-    assert "the store is not that of the database" in failed(run("verify", several.options[0]))
+    assert "the store is not that of the database" in failed(run("verify", several.options()[2]))
 
 
 def test_settings_of_the_bridge_are_those_of_the_commands(
