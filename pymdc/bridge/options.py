@@ -23,6 +23,7 @@ from pymdc.bridge.settings import (
 
 VERSION = f"pymdc.bridge {__version__}"
 PREFIX = "PYMDC_BRIDGE_"
+STORAGE = ("data", "database", "database_password", "store")  # settings: where a bridge stores
 _URLS_WITH_PASSWORD = ("smtp", "database")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -159,26 +160,18 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         sys.exit(2)
 
 
-def read(names: Sequence[str], given: Mapping[str, str], environ: Mapping[str, str]) -> list[Any]:
-    """Return the settings called *names* alone, which are texts, in this order.
+def storage_settings(
+    given: Mapping[str, str], environ: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """Return the settings in `STORAGE`, as `parse` does: *given* are the texts of options.
 
-    They are *given* by name, or in the variables. Raises `WrongUse` if one is wrong.
+    Raises `WrongUse` if one is wrong; other settings do not matter.
     """
-    texts = {
-        option.setting: _text(option, given, environ)
-        for option in OPTIONS
-        if option.setting in names
-    }
-    values: dict[str, Any] = {name: texts[name][1] or None for name in names}
-    try:
-        Settings(**values)
-    except WrongSetting as error:
-        raise WrongUse(f"{texts[error.name][0]} is wrong; expected {error.expected}") from None
-    return [values[name] for name in names]
+    return _settings(given, environ, [option for option in OPTIONS if option.setting in STORAGE])
 
 
 class WrongUse(Exception):
-    """A line that says what is wrong with an option or a variable."""
+    """An option or a variable is wrong; the message names it, and shows no secret."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -227,10 +220,12 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     return vars(given)
 
 
-def _settings(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Any]:
+def _settings(
+    given: Mapping[str, str], environ: Mapping[str, str], options: Sequence[Option] = OPTIONS
+) -> dict[str, Any]:
     values: dict[str, Any] = {}
     shown: dict[str, str] = {}
-    for option in OPTIONS:
+    for option in options:
         source, text = _text(option, given, environ)
         if option.default and not text:
             raise WrongUse(f"{source} is empty; expected {option.help}")
@@ -239,7 +234,7 @@ def _settings(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str,
             values[option.setting] = option.read(text) if text else None
         except ValueError as error:
             raise WrongUse(f"{shown[option.setting]}; expected {error}") from None
-    if values["trusted_proxies"] is None:
+    if values.get("trusted_proxies", ()) is None:
         values["trusted_proxies"] = ()
     try:
         Settings(**{name: values[name] for name in values if not name.startswith("log_")})
@@ -280,7 +275,7 @@ def _text(option: Option, given: Mapping[str, str], environ: Mapping[str, str]) 
 
 def _shown(option: Option, source: str, text: str) -> str:
     """Return the beginning of a line that says what is wrong with *text*."""
-    if option.secret or option.name in _URLS_WITH_PASSWORD:
+    if option.secret or option.name in (*_URLS_WITH_PASSWORD, "store"):  # perhaps with its key
         return f"{source} is wrong"
     return f"{source} is {text!r}" if text else f"{source} is not set"
 

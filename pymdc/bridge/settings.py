@@ -147,6 +147,7 @@ SWEEP_SECONDS = 86_400.0  # between two sweeps for objects that no shard refers 
 ORPHAN_AGE = 86_400_000  # milliseconds; a younger one may belong to an upload on its way
 
 # PostgreSQL
+CLIENT = "pymdc.bridge"  # the name by which the server knows a bridge
 LANES = 2  # transactions of a bridge that write at the same time; more gain nothing on two cores
 READERS = 8  # connections that only read; most reads are done by the lanes' threads
 CONNECT_SECONDS = 5  # for a connection; in a data center it takes milliseconds
@@ -171,6 +172,9 @@ MAX_THREADS = 64  # for three of each upload, for passwords, removals, and shard
 BACKUP_ROUNDS = 10  # at most, in which new objects are copied without the lock
 BACKUP_FEW = 50  # objects that may be left for the last round, with the lock: others wait
 BACKUP_SMALL = 16 * MiB  # bytes of them
+EXPORT_ROUNDS = 10  # at most, in which an object is deleted before it is copied
+ROWS_AT_ONCE = 2000  # that are copied from one database to another by a statement
+SHOWN_ROWS = 5  # that an error names
 COPIED_AT_ONCE = 16  # objects, by a backup; each takes a block of memory
 OBJECT_BLOCK = MiB  # of an object that is copied or checked
 VERIFY_PAUSE = 1.0  # seconds in which the bridge deletes the objects of a file that it removed

@@ -52,23 +52,20 @@ class Distributed(Backend):
         servers.used += 1
         name = servers.database.rpartition("/")[2]
         prefix = f"{name}/{servers.used}"
-        self._settings = {
-            "database": servers.database,
-            "store": f"s3://{seaweedfs.BUCKET}/{prefix}",
-        }
+        self.settings = {"database": servers.database, "store": f"s3://{seaweedfs.BUCKET}/{prefix}"}
         self._environment = servers.environment
         self._prefix = prefix
         self.execute(_EMPTY)
 
     def bridge(self, **settings: Any) -> Bridge:
-        return super().bridge(**self._settings, **settings)
+        return super().bridge(**self.settings, **settings)
 
     def options(self) -> list[str]:
-        elsewhere = (f"--{name}={url}" for name, url in self._settings.items())
+        elsewhere = (f"--{name}={url}" for name, url in self.settings.items())
         return [*super().options(), *elsewhere]
 
     def open_database(self) -> Database:
-        return open_postgres(self._settings["database"], None)
+        return open_postgres(self.settings["database"], None)
 
     def objects(self) -> list[str]:
         return sorted(self._paths())

@@ -8,25 +8,24 @@ from typing import Any
 import sqlalchemy as sa
 
 from pymdc._text import quota_text, size_text
-from pymdc.bridge.admin.folder import CommandError, DataFolder
 from pymdc.bridge.admin.lists import bucket_rows, find_user, month, user_rows
 from pymdc.bridge.admin.output import Report, table, time_text
+from pymdc.bridge.admin.storage import CommandError, Storage
 from pymdc.bridge.context import iso_time
 from pymdc.bridge.js_number import json_number
 from pymdc.bridge.settings import DATABASE
-from pymdc.bridge.storage.database import has_one_writer
 from pymdc.bridge.storage.tables import buckets, shards, total, transfers
 
 _HEAD = (
     *("user", "bucket", "name", "created (UTC)"),
     *(">files", ">stored", ">of", ">sent this month", ">of"),
 )
-_SERVED = sa.select(sa.func.pg_database_size(sa.func.current_database()))
+_SENT = total(transfers.c.size)
 
 
-def list_buckets(folder: DataFolder, user: str | None) -> Report:
+def list_buckets(storage: Storage, user: str | None) -> Report:
     """List the buckets: what they hold, what they have sent in this month (UTC), their quotas."""
-    with folder.database.read() as connection:
+    with storage.database.read() as connection:
         if user is not None:
             find_user(connection, user)
         rows = bucket_rows(connection, email=user)
@@ -34,11 +33,11 @@ def list_buckets(folder: DataFolder, user: str | None) -> Report:
     return Report([_bucket_json(row) for row in rows], text)
 
 
-def set_quota(folder: DataFolder, bucket: str, **quotas: float | None) -> Report:
+def set_quota(storage: Storage, /, bucket: str, **quotas: float | None) -> Report:
     """Set how much a bucket may store, and send in each month, in GB; `none` is without limit."""
     if not quotas:
         raise CommandError("nothing to set: give --storage, --transfer or both", status=2)
-    with folder.database.write() as connection:
+    with storage.database.write() as connection:
         this = sa.update(buckets).where(buckets.c.id == bucket.lower(), buckets.c.removed.is_(None))
         if not connection.execute(this.values(**quotas)).rowcount:
             raise CommandError(f"there is no bucket {bucket}; buckets list shows all")
@@ -48,21 +47,21 @@ def set_quota(folder: DataFolder, bucket: str, **quotas: float | None) -> Report
     return Report(_bucket_json(row), text)
 
 
-def show_usage(folder: DataFolder) -> Report:
+def show_usage(storage: Storage) -> Report:
     """Show what is stored in all, what it takes on the disk, and how much each user stores.
 
     Content that is stored twice takes room once. Room for uploads on their way is not counted.
+    Of a store that is not in the folder nobody knows how much is free.
     """
-    with folder.database.read() as connection:
+    with storage.database.read() as connection:
         everybody = user_rows(connection)
-        sending = sa.select(total(transfers.c.size)).where(transfers.c.month == month())
-        sent = connection.execute(sending).scalar_one()
-        stored = sa.select(sa.func.count(), total(shards.c.size)).select_from(shards)
-        objects, size = connection.execute(stored).one()
-        served = None if has_one_writer(connection) else connection.execute(_SERVED).scalar_one()
+        sent = connection.execute(sa.select(_SENT).where(transfers.c.month == month())).scalar_one()
+        counted = sa.select(sa.func.count(), total(shards.c.size))
+        objects, size = connection.execute(counted.select_from(shards)).one()
     names = ("buckets", "files", "used")
     sums = {name: sum(row[name] for row in everybody) for name in names}
-    disk = shutil.disk_usage(folder.path) if folder.has_all else None
+    # In a store elsewhere nobody knows.
+    disk = shutil.disk_usage(storage.path) if storage.has_shards else None
     value = (
         {"users": len(everybody)}
         | sums
@@ -70,7 +69,7 @@ def show_usage(folder: DataFolder) -> Report:
             "sent_this_month": sent,
             "objects": objects,
             "objects_size": size,
-            "database_size": served or database_size(folder),
+            "database_size": database_size(storage),
             "disk_free": disk and disk.free,
             "disk_size": disk and disk.total,
         }
@@ -79,9 +78,13 @@ def show_usage(folder: DataFolder) -> Report:
     return Report(value | {"by_user": each}, _usage_text(value, each))
 
 
-def database_size(folder: DataFolder) -> int:
+def database_size(storage: Storage) -> int:
     """Return the bytes of the database, with what is not yet written into its file."""
-    paths = (folder.path / f"{DATABASE}{end}" for end in ("", "-wal"))
+    if not storage.has_file:
+        with storage.database.read() as connection:
+            size = sa.func.pg_database_size(sa.func.current_database())
+            return int(connection.execute(sa.select(size)).scalar_one())
+    paths = (storage.path / f"{DATABASE}{end}" for end in ("", "-wal"))
     return sum(path.stat().st_size for path in paths if path.exists())
 
 
@@ -95,8 +98,8 @@ def _usage_text(value: dict[str, Any], each: list[dict[str, int]]) -> str:
         ("database", size_text(value["database_size"])),
     ]
     if value["disk_size"] is not None:
-        free, size = (size_text(value[name]) for name in ("disk_free", "disk_size"))
-        lines.append(("disk", f"{free} free of {size}"))
+        free = f"{size_text(value['disk_free'])} free of {size_text(value['disk_size'])}"
+        lines.append(("disk", free))
     width = max(len(name) for name, _ in lines)
     totals = "\n".join(f"{name:{width}}  {text}" for name, text in lines)
     largest = sorted(each, key=lambda row: -row["used"])

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import sqlalchemy as sa
 
-from pymdc.bridge.admin.folder import CommandError
+from pymdc.bridge.admin.storage import CommandError
 from pymdc.bridge.storage.tables import buckets, files, public_keys, total, transfers, users
 
 _KEPT = buckets.c.removed.is_(None)

@@ -14,27 +14,36 @@ from typing import Any, NamedTuple, NoReturn
 
 import sqlalchemy as sa
 
-from pymdc.bridge.admin import backup, buckets, restore, users, vacuum, verify
-from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
+from pymdc.bridge.admin import (
+    backup,
+    buckets,
+    closing_down,
+    export,
+    imports,
+    restore,
+    users,
+    vacuum,
+    verify,
+)
 from pymdc.bridge.admin.output import Report
+from pymdc.bridge.admin.storage import CommandError, Storage, one_line
 from pymdc.bridge.errors import UnavailableError
-from pymdc.bridge.options import OPTIONS, WrongUse, read
+from pymdc.bridge.options import OPTIONS, STORAGE, WrongUse, storage_settings
 from pymdc.bridge.settings import BUSY_SECONDS
 
-_DATA = next(option for option in OPTIONS if option.name == "data")
-_ELSEWHERE = [option for option in OPTIONS if option.name in ("database", "store")]
+_STORAGE = [option for option in OPTIONS if option.setting in STORAGE and not option.secret]
+_TEXTS = "the folder of the bridge", "its PostgreSQL, if it has one", "its store, if elsewhere"
 _NONE, _DEFAULT = "none", "default"
 
 
 class Command(NamedTuple):
-    """A row of the table: *run* is called with the data folder and the *arguments*.
+    """A row of the table: *run* is called with the storage and the *arguments*.
 
-    Its docstring is the help. Some commands need a bridge that has everything in its folder.
+    Its docstring is the help.
     """
 
     run: Callable[..., Report]
     arguments: Sequence[tuple[str, Mapping[str, Any]]] = ()
-    needs_folder: bool = False
 
 
 def _gigabytes(word: str) -> Callable[[str], float | None]:
@@ -52,7 +61,8 @@ def _gigabytes(word: str) -> Callable[[str], float | None]:
 
 _EMAIL = ("email", {"help": "the user's e-mail address"})
 _GB = {"metavar": "GB", "type": _gigabytes(_NONE), "default": argparse.SUPPRESS}
-_DIRECTORY = ("directory", {"metavar": "DIR", "type": Path, "help": "the folder of the backup"})
+_PLACE = {"metavar": "DIR", "type": Path}
+_DIRECTORY = ("directory", _PLACE | {"help": "the folder of the backup"})
 _FLAG = {"action": "store_true"}
 
 COMMANDS: Mapping[str, Command] = {
@@ -90,18 +100,27 @@ COMMANDS: Mapping[str, Command] = {
         ],
     ),
     "usage": Command(buckets.show_usage),
-    "backup": Command(backup.backup, [_DIRECTORY], needs_folder=True),
+    "backup": Command(backup.backup, [_DIRECTORY]),
     "restore": Command(
         restore.restore,
         [_DIRECTORY, ("--force", _FLAG | {"help": "also if objects of the backup are damaged"})],
-        needs_folder=True,
     ),
-    "verify": Command(
-        verify.verify,
-        [("--repair", _FLAG | {"help": "set aside what is wrong"})],
-        needs_folder=True,
+    "verify": Command(verify.verify, [("--repair", _FLAG | {"help": "set aside what is wrong"})]),
+    "vacuum": Command(vacuum.vacuum),
+    "export": Command(
+        export.export, [("directory", _PLACE | {"help": "the folder that the export is in"})]
     ),
-    "vacuum": Command(vacuum.vacuum, needs_folder=True),
+    "import": Command(
+        imports.import_,
+        [
+            ("directory", _PLACE | {"help": "the folder of a bridge, a backup or an export"}),
+            ("--prepare", _FLAG | {"help": "copy objects only, also while a bridge serves"}),
+            ("--force", _FLAG | {"help": "also if objects are damaged"}),
+            ("--replace-nul", _FLAG | {"help": "replace NUL in names, which PostgreSQL refuses"}),
+        ],
+    ),
+    "close": Command(closing_down.close),
+    "reopen": Command(closing_down.reopen),
 }
 _GROUPS = {"users": "Accounts.", "buckets": "Buckets: what they hold, and what they may."}
 
@@ -121,19 +140,14 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"no such option: {options[0]}" if options else "too many arguments")
     values = vars(namespace)
     run, as_json = values.pop("run"), values.pop("json", False)
-    needs_folder = values.pop("needs_folder")
-    path = values.pop("data", None) or Path(os.environ.get(_DATA.variable) or str(_DATA.default))
-    names = [option.name for option in _ELSEWHERE if option.name in values]
-    given = {name: str(values.pop(name)) for name in names}
+    given = {name: values.pop(name) for name in STORAGE if name in values}
     try:
-        elsewhere = read(("database", "database_password", "store"), given, os.environ)
-        with closing(DataFolder(path, *elsewhere)) as folder:
-            if needs_folder and not folder.has_all:
-                raise CommandError(
-                    "this command is for a bridge whose database and shards are in its folder;"
-                    " docs/several-bridges.rst says what there is for others"
-                )
-            report: Report = run(folder, **values)
+        settings = storage_settings(given)
+    except WrongUse as error:
+        return _fail(str(error), 2)
+    try:
+        with closing(_storage(**settings)) as storage:
+            report: Report = run(storage, **values)
         report.print(as_json=as_json)
     except BrokenPipeError:  # whoever reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -142,8 +156,6 @@ def main(arguments: Sequence[str]) -> int:
         return _fail("interrupted")
     except CommandError as error:
         return _fail(str(error), error.status)
-    except WrongUse as error:
-        return _fail(str(error), 2)
     except UnavailableError as error:
         return _fail(str(error))
     except OSError as error:
@@ -154,22 +166,22 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if report.sound else 1
 
 
+def _storage(
+    data: str, database: str | None, database_password: str | None, store: str | None
+) -> Storage:
+    return Storage(Path(data), database, database_password, store)
+
+
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser of the arguments of all commands."""
     common = _Parser(add_help=False)
-    common.add_argument(
-        "--data",
-        metavar="DIR",
-        type=Path,
-        default=argparse.SUPPRESS,
-        help=f"the folder of the bridge; else ${_DATA.variable}, else ./{_DATA.default}",
-    )
-    for option in _ELSEWHERE:
+    for option, metavar, text in zip(_STORAGE, ("DIR", "URL", "URL"), _TEXTS, strict=True):
+        default = f", else ./{option.default}" if option.default else ""
         common.add_argument(
             f"--{option.name}",
-            metavar="URL",
+            metavar=metavar,
             default=argparse.SUPPRESS,
-            help=f"{option.help}; else ${option.variable}",
+            help=f"{text}; else ${option.variable}{default}",
         )
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     parser = _Parser(
@@ -189,7 +201,7 @@ def argument_parser() -> argparse.ArgumentParser:
         one = groups[group].add_parser(
             name, help=text.partition("\n")[0], description=text, parents=[common]
         )
-        one.set_defaults(run=command.run, needs_folder=command.needs_folder)
+        one.set_defaults(run=command.run)
         for argument, details in command.arguments:
             one.add_argument(argument, **details)
     return parser

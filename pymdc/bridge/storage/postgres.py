@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from pymdc.bridge.errors import DeadlockError, UnavailableError
 from pymdc.bridge.settings import (
+    CLIENT,
     CONNECT_SECONDS,
     HUNG_SECONDS,
     LOCK_SECONDS,
@@ -46,9 +47,12 @@ class PostgresDatabase:
     *lanes* transactions may write at the same time.
     An *existing* database is neither created nor brought forward, but refused with
     `OtherSchemaError` if it is not of this version.
+    A *command* of an operator, unlike a bridge, has as much time as it needs.
     """
 
-    def __init__(self, url: sa.URL, *, lanes: int, existing: bool = False) -> None:
+    def __init__(
+        self, url: sa.URL, *, lanes: int, existing: bool = False, command: bool = False
+    ) -> None:
         self.lanes = lanes
         # Neither parameters nor rows are logged: they contain passwords and tokens.
         self.engine = sa.create_engine(
@@ -56,7 +60,7 @@ class PostgresDatabase:
             hide_parameters=True,
             logging_name="pymdc",
             poolclass=sa.pool.NullPool,  # those that are kept are in `_Connections`
-            connect_args=_connect_arguments(),
+            connect_args=_connect_arguments(command=command),
             execution_options={"preserve_rowcount": True},  # else that of an INSERT is -1
             skip_autocommit_rollback=True,
         )
@@ -74,7 +78,8 @@ class PostgresDatabase:
         self._connections = (self._readers, *writers)
         self._closed = threading.Event()
         self._watch = threading.Thread(target=self._end_hung, name="pymdc-bridge-watch")
-        self._watch.start()
+        if not command:
+            self._watch.start()
         try:
             if existing:
                 with self.read() as connection:
@@ -124,7 +129,8 @@ class PostgresDatabase:
     def close(self) -> None:
         """Close every connection."""
         self._closed.set()
-        self._watch.join()
+        if self._watch.is_alive():
+            self._watch.join()
         for connections in self._connections:
             connections.close()
 
@@ -255,16 +261,17 @@ def _has_ended(connection: sa.Connection) -> bool:
     return bool(waiting.poll(0))  # it sends nothing else unasked
 
 
-def _connect_arguments() -> dict[str, Any]:
+def _connect_arguments(*, command: bool) -> dict[str, Any]:
+    limit = 0 if command else STATEMENT_SECONDS  # 0 is none
     milliseconds = {
-        "statement_timeout": STATEMENT_SECONDS,
+        "statement_timeout": limit,
         "lock_timeout": LOCK_SECONDS,
-        "idle_in_transaction_session_timeout": STATEMENT_SECONDS,
+        "idle_in_transaction_session_timeout": limit,
     }
     options = (f"-c {name}={round(seconds * 1000)}" for name, seconds in milliseconds.items())
     return {
         "connect_timeout": CONNECT_SECONDS,
-        "application_name": "pymdc.bridge",
+        "application_name": f"{CLIENT} admin" if command else CLIENT,
         "options": " ".join(options),
         "keepalives_idle": CONNECT_SECONDS,
         "keepalives_interval": CONNECT_SECONDS,
