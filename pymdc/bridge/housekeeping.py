@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -51,7 +52,11 @@ class Housekeeper:
         self._sweeps = sweeps
         self._postponed: list[Callable[[], None]] = []
         self._woken = threading.Event()
-        self._stopping = False
+        self._stopped = threading.Event()
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stopped.is_set()
 
     def wake(self) -> None:
         """Look at once."""
@@ -69,7 +74,7 @@ class Housekeeper:
         try:
             yield
         finally:
-            self._stopping = True
+            self._stopped.set()
             self.wake()
             thread.join()
 
@@ -86,8 +91,11 @@ class Housekeeper:
             if mine:
                 self._load.run(self._delete_expired, share=1)
         for piece in removals_to_finish(self._database, self._objects):
-            while not self._stopping and not self._load.run(piece, share=1):
-                pass
+            done = False
+            while not done and not self._stopping:
+                begun = time.monotonic()
+                done = self._load.run(piece, share=1)
+                self._stopped.wait(time.monotonic() - begun)  # as long for other requests
         if self._sweeps and not self._stopping:
             sweep(self._database, self._objects, self._now(), lambda: self._stopping)
 

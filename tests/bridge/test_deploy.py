@@ -178,6 +178,7 @@ def test_variables_of_the_compose_file_are_known() -> None:
     assert {*store} == keys
     assert {name for name in named if name.startswith("AWS_")} == {
         "AWS_ENDPOINT_URL_S3",
+        "AWS_UNSIGNED_PAYLOAD",
         "AWS_REGION",
     }
 

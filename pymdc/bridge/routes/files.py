@@ -166,9 +166,10 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
     with context.database.write() as connection:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         lock_bucket(connection, bucket)
-        if find_file(connection, bucket, file_hash) is None:
+        file = find_file(connection, bucket, file_hash)
+        if file is None:
             raise Refused(404, "File not found")
-        objects = remove_files(connection, bucket, [file_hash], context.now())
+        objects = remove_files(connection, bucket, [file["number"]], context.now())
     context.objects.delete(objects)
     return Response(status=204)
 

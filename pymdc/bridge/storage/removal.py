@@ -7,7 +7,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from pymdc.bridge.settings import REMOVED_AT_ONCE
+from pymdc.bridge.settings import BATCH, REMOVED_AT_ONCE
 from pymdc.bridge.storage.accounts import forget_account
 from pymdc.bridge.storage.database import Database, has_one_writer
 from pymdc.bridge.storage.objects import ObjectStore
@@ -26,17 +26,15 @@ from pymdc.bridge.storage.usage import add_used
 
 
 def remove_files(
-    connection: sa.Connection, bucket: str, hashes: Sequence[str], now: int | None
+    connection: sa.Connection, bucket: str, numbers: Sequence[int], now: int | None
 ) -> list[str]:
-    """Delete the rows of at most `BATCH` files; return the objects that no file needs now.
+    """Delete the rows of at most `BATCH` files of a bucket; return the objects of no use now.
 
     *now* is None if the bucket itself is being removed. The caller has locked the bucket.
     """
-    these = sa.and_(files.c.bucket == bucket, files.c.hash.in_(hashes))
-    joined = file_shards.join(files)
-    parts = sa.select(file_shards.c.shard).select_from(joined).where(these).distinct()
+    parts = sa.select(file_shards.c.shard).where(file_shards.c.file.in_(numbers)).distinct()
     unneeded = sorted(connection.execute(parts).scalars())
-    deleted = sa.delete(files).where(these).returning(files.c.size)
+    deleted = sa.delete(files).where(files.c.number.in_(numbers)).returning(files.c.size)
     sizes = connection.execute(deleted).scalars().all()
     add_used(connection, bucket, -len(sizes), -sum(sizes), now)
     return _remove_shards(connection, unneeded)
@@ -64,14 +62,16 @@ def remove_piece(database: Database, objects: ObjectStore, bucket: str) -> bool:
     Return whether that was all.
     """
     this = buckets.c.id == bucket
-    some = sa.select(files.c.hash).where(files.c.bucket == bucket).limit(REMOVED_AT_ONCE)
+    some = sa.select(files.c.number).where(files.c.bucket == bucket).order_by(files.c.number)
     # Not durable: what a power cut brings back is still marked, and is removed again.
     with database.write(durable=False) as connection:
         lock_bucket(connection, bucket)
-        hashes = connection.execute(some).scalars().all()
-        unneeded = remove_files(connection, bucket, hashes, None) if hashes else []
+        # The others wait for SQLite's one writer; a server has more.
+        size = REMOVED_AT_ONCE if has_one_writer(connection) else BATCH
+        numbers = connection.execute(some.limit(size)).scalars().all()
+        unneeded = remove_files(connection, bucket, numbers, None) if numbers else []
     objects.delete(unneeded)
-    if hashes:
+    if numbers:
         return False
     objects.sync()
     with database.write(durable=False) as connection:
