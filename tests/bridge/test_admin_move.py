@@ -27,6 +27,7 @@ from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin import export, imports, rows
 from pymdc.bridge.admin.rows import MOVED
+from pymdc.bridge.settings import MAX_NAME
 from pymdc.bridge.storage import s3_store
 from pymdc.bridge.storage.disk import DiskFullError
 from pymdc.bridge.storage.folder_store import FolderStore
@@ -85,7 +86,9 @@ class Filled:
         self.other = self.alice.bucket()
         self.files = [stored(self.alice, self.bucket, number, f"{number}.bin") for number in (1, 2)]
         self.alice.upload(self.other, DATA)
-        stored(self.alice, self.other, 1)
+        chance = random.Random(0)
+        longest = "".join(chr(chance.randrange(0x10000, 0x1F000)) for _ in range(MAX_NAME))
+        stored(self.alice, self.other, 1, longest)
         stored(self.bob, self.bob.bucket(pubkeys=[self.alice.key.public]), 30, "drei ☃.bin")
         self.alice.download(self.bucket, self.files[0])
         gone = self.alice.bucket()

@@ -104,9 +104,7 @@ class Channels:
             await socket.send({"type": "websocket.send", "bytes": frame})
         return len(block)
 
-    async def _report(
-        self, socket: WebSocket, shard: sa.RowMapping, fault: str, message: str
-    ) -> int:
+    async def _report(self, socket: WebSocket, shard: Row, fault: str, message: str) -> int:
         """Report an object that cannot be sent to the operator and to the client."""
         needed = partial(is_needed, self._context, shard["object"])
         status = 500 if await self._context.threads.run_db_only(needed) else 404
