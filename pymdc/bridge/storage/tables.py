@@ -141,7 +141,7 @@ files = _table(
     sa.Index("ix_files_bucket_size", "bucket", "size"),
 )
 # PostgreSQL refuses a row of an index with more than 2,704 bytes; a name may have 4,096.
-_NAME_START: sa.ColumnElement[str] = sa.func.substr(
+_NAME_START: Any = sa.func.substr(
     files.c.filename, sa.literal_column("1"), sa.literal_column("200")
 )
 sa.Index("ix_files_bucket_filename_number", files.c.bucket, _NAME_START, files.c.number).ddl_if(
