@@ -20,6 +20,7 @@ import postgres
 import pytest
 import sqlalchemy as sa
 from administration import Admin, Done, admin_of
+from churn import load
 from distributed import Distributed, Servers
 from plain_client import DATA, PASSWORD, User, ask, basic
 
@@ -470,6 +471,33 @@ def test_file_that_is_deleted_before_it_is_copied_makes_the_export_later(
     assert done_well(admin_of(copy, capsys)("verify")).endswith("Everything is whole.\n")
     with Bridge(copy, shard_size=1000) as bridge:
         assert filled.seen(bridge) == before
+
+
+def test_export_under_load_is_whole(
+    several: Distributed, there: Admin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    with several.bridge(shard_size=1000) as bridge:
+        alice = User(bridge, "alice")
+        bucket = alice.bucket()
+        with load(bridge, bucket) as running:
+            running.wait(30)
+            for _ in range(3):
+                before = running.told()
+                done_well(there("export", copy))
+                after = running.told()
+                running.wait(5)
+    assert len(after) > len(before), "files were uploaded meanwhile"
+    assert done_well(admin_of(copy, capsys)("verify")).endswith("Everything is whole.\n")
+    with Bridge(copy, shard_size=1000) as alice.bridge:
+        listed = {row["hash"] for row in alice.ask("GET", f"/buckets/{bucket}/files").json}
+        for name in listed:
+            assert file_hash(alice.download(bucket, name)) == name
+    for name, (word, *_) in before.items():
+        if word == "deleted":
+            assert name not in listed, "it was deleted before"
+        elif word == "stored" and after[name][0] == "stored":
+            assert name in listed, "it was there all the time"
 
 
 def test_export_gives_up_if_files_are_deleted_again_and_again(
