@@ -138,7 +138,11 @@ HEAD = ("row", "what", "median", "spread", "bar", "reached", "ours", "theirs")
 
 def table(results: Iterable[Result]) -> str:
     """Return *results* as a reStructuredText table."""
-    rows = [HEAD, *(outcome.cells for outcome in results)]
+    return text_table([HEAD, *(outcome.cells for outcome in results)])
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return *rows*, of which the first is the head, as a reStructuredText table."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(cells, widths) for cells in rows]
     rule = "  ".join("=" * width for width in widths)

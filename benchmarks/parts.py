@@ -31,6 +31,7 @@ class Account:
     key_pair: pymdc.ECDSA
     bucket: str
     pid: int
+    user: pymdc.api.Users
 
     @property
     def files(self) -> pymdc.api.Files:
@@ -39,18 +40,30 @@ class Account:
 
 
 @contextmanager
-def bridge(folder: str) -> Iterator[Account]:
-    """Yield an account at a bridge in its own process, with its data on the disk of *folder*."""
+def bridge(folder: str, source: str | None = None) -> Iterator[Account]:
+    """Yield an account at a bridge in its own process, with its data on the disk of *folder*.
+
+    *source* is the folder of another pymdc.
+    """
+    with bridge_process(folder, environment(source)) as (endpoint, process):
+        with pymdc.Client(endpoint) as client:
+            yield new_account(client, process)
+
+
+@contextmanager
+def bridge_process(
+    folder: str, variables: dict[str, str]
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Yield the endpoint of a bridge in its own process, and the process."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="pymdc-benchmark-") as data:
         command = [sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", data]
         with open(os.path.join(data, "log"), "w+", encoding="utf-8") as log:
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=data, env=environment()
+                command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=data, env=variables
             )
             with running(process):
                 assert process.stdout
-                with pymdc.Client(_endpoint(process.stdout, log)) as client:
-                    yield _account(client, process.stdout, process.pid)
+                yield _endpoint(process.stdout, log), process
 
 
 def _endpoint(output: IO[str], log: IO[str]) -> str:
@@ -61,13 +74,15 @@ def _endpoint(output: IO[str], log: IO[str]) -> str:
     return line.split()[-1].rstrip("/")
 
 
-def _account(client: pymdc.Client, output: IO[str], pid: int) -> Account:
+def new_account(client: pymdc.Client, process: subprocess.Popen[str]) -> Account:
+    """Register a user at the bridge in *process*, and create a bucket."""
+    assert process.stdout
     user, key_pair = pymdc.api.Users("you@example.com", client=client), pymdc.ECDSA()
     pymdc.unwrap(user.register())
-    pymdc.unwrap(user.activate(output.readline().strip()[-64:]))
+    pymdc.unwrap(user.activate(process.stdout.readline().strip()[-64:]))
     pymdc.unwrap(pymdc.api.Keys(user).create(key_pair))
     bucket = pymdc.api.Buckets(key_pair, client=client).create("benchmark", 1000, 1000, [])
-    return Account(client, key_pair, pymdc.unwrap(bucket)["id"], pid)
+    return Account(client, key_pair, pymdc.unwrap(bucket)["id"], process.pid, user)
 
 
 def delete_files(account: Account) -> None:

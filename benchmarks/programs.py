@@ -117,19 +117,20 @@ def curl(path: str, url: str, *headers: str) -> float:
     return size / 1e6 / float(seconds)
 
 
-def fresh(first: str, name: str, **given: object) -> Any:
+def fresh(first: str, name: str, source: str | None = None, **given: object) -> Any:
     """Return the result of the function *name* (``module.function``) for the arguments *given*.
 
     It runs in a fresh interpreter, after the statement *first*; arguments and result are JSON.
+    *source* is the folder of another pymdc.
     """
     code = (
         f"{first}; import json, sys, {name.partition('.')[0]};"
         f"print(json.dumps({name}(**json.load(sys.stdin))))"
     )
-    return json.loads(python(code, json.dumps(given)))
+    return json.loads(python(code, json.dumps(given), source))
 
 
-def python(code: str, given: str = "") -> str:
+def python(code: str, given: str = "", source: str | None = None) -> str:
     """Return what *code* prints in a fresh interpreter, which imports the same pymdc."""
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -137,18 +138,20 @@ def python(code: str, given: str = "") -> str:
         capture_output=True,
         text=True,
         cwd=_HERE,
-        env=environment(),
+        env=environment(source),
     )
     if run.returncode:
         raise RuntimeError((run.stderr.splitlines() or [f"status {run.returncode}"])[-1])
     return run.stdout
 
 
-def environment() -> dict[str, str]:
+def environment(source: str | None = None) -> dict[str, str]:
     """Return an environment in which a process imports the pymdc that is imported here.
 
+    *source* is the folder of another pymdc.
     The process may write compiled modules, because an installed package is compiled too.
     """
-    variables = {**os.environ, "PYTHONPATH": str(Path(pymdc.__file__).parents[1])}
+    source = source or str(Path(pymdc.__file__).parents[1])
+    variables = {**os.environ, "PYTHONPATH": source}
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     return variables

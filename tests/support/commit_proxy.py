@@ -6,6 +6,7 @@ import socket
 import threading
 from contextlib import suppress
 
+from modes import PATIENCE
 from servers import RawServer
 
 
@@ -34,14 +35,16 @@ class CommitProxy(RawServer):
             back = threading.Thread(target=self._answer, args=(server, client, ended))
             back.start()
             try:
-                self._ask(client, server, ended)
+                if self._ask(client, server, ended):
+                    back.join(PATIENCE)  # it is committed then
             finally:
                 for end in client, server:
                     with suppress(OSError):
                         end.shutdown(socket.SHUT_RDWR)
                 back.join()
 
-    def _ask(self, client: socket.socket, server: socket.socket, ended: threading.Event) -> None:
+    def _ask(self, client: socket.socket, server: socket.socket, ended: threading.Event) -> bool:
+        """Pass on what the client says; return whether a COMMIT was sent after which it ends."""
         said = b""
         while data := client.recv(65536):
             said += data
@@ -51,12 +54,12 @@ class CommitProxy(RawServer):
                     ended.set()
                     if self._sent:
                         server.sendall(data)
-                        server.recv(65536)  # it is committed
-                    return
+                    return self._sent
                 said = b""
             server.sendall(data)
+        return False
 
     def _answer(self, server: socket.socket, client: socket.socket, ended: threading.Event) -> None:
         with suppress(OSError):
-            while not ended.is_set() and (data := server.recv(65536)):
+            while (data := server.recv(65536)) and not ended.is_set():
                 client.sendall(data)

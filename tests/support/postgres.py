@@ -9,7 +9,7 @@ import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE, STDOUT
@@ -88,13 +88,19 @@ class Server:
 
 
 class Postgres(Server):
-    """A PostgreSQL whose data and log are in *folder*; with *fsync*, they outlast a power cut."""
+    """A PostgreSQL whose data and log are in *folder*; with *fsync*, they outlast a power cut.
 
-    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
+    *settings* are of its own, and come before those of all.
+    """
+
+    def __init__(
+        self, folder: Path, *, fsync: bool = False, settings: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(free_port())
         self._data = folder / "postgres"
         self._log = folder / "postgres.log"
-        self._settings = {**SETTINGS, **({} if fsync else WITHOUT_FSYNC), "port": str(self.port)}
+        self._settings = SETTINGS | ({} if fsync else WITHOUT_FSYNC) | {"port": str(self.port)}
+        self._settings |= settings or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._data.mkdir(mode=0o700)
         if os.geteuid() == 0:
@@ -103,6 +109,12 @@ class Postgres(Server):
         command = [*_command("initdb"), "-D", str(self._data), "-U", USER, *options]
         done = subprocess.run(command, stdout=PIPE, stderr=STDOUT, timeout=MINUTE, check=False)
         assert done.returncode == 0, done.stdout.decode()
+
+    @property
+    def pid(self) -> int:
+        """The process whose children serve the connections."""
+        assert self._process is not None, "it is not running"
+        return self._process.pid
 
     def start(self) -> None:
         """Start the server; return when it accepts connections.
@@ -168,13 +180,15 @@ class Postgres(Server):
 
 
 @contextmanager
-def postgres(folder: Path, *, fsync: bool = False) -> Iterator[Postgres]:
+def postgres(
+    folder: Path, *, fsync: bool = False, settings: Mapping[str, str] | None = None
+) -> Iterator[Postgres]:
     """Run a PostgreSQL in *folder* until the end of the block; skip the test if there is none.
 
     However the tests end, the server ends with them.
     """
     skip_if_unavailable()
-    server = Postgres(folder, fsync=fsync)
+    server = Postgres(folder, fsync=fsync, settings=settings)
     try:
         server.start()
         yield server

@@ -80,6 +80,12 @@ class SeaweedFS:
         """Return the URL of the objects below *prefix*, as the bridge takes it."""
         return f"s3://{BUCKET}/{prefix}" if prefix else f"s3://{BUCKET}"
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._process is not None, "it is not running"
+        return self._process.pid
+
     def start(self) -> None:
         """Start the process, and wait until the bucket stores and returns objects.
 
