@@ -20,6 +20,7 @@ import postgres
 import pytest
 import sqlalchemy as sa
 from administration import Admin, Done, admin_of
+from churn import load
 from distributed import Distributed, Servers
 from plain_client import DATA, PASSWORD, User, ask, basic
 
@@ -27,6 +28,7 @@ from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin import export, imports, rows
 from pymdc.bridge.admin.rows import MOVED
+from pymdc.bridge.settings import MAX_NAME
 from pymdc.bridge.storage import s3_store
 from pymdc.bridge.storage.disk import DiskFullError
 from pymdc.bridge.storage.folder_store import FolderStore
@@ -85,7 +87,9 @@ class Filled:
         self.other = self.alice.bucket()
         self.files = [stored(self.alice, self.bucket, number, f"{number}.bin") for number in (1, 2)]
         self.alice.upload(self.other, DATA)
-        stored(self.alice, self.other, 1)
+        chance = random.Random(0)
+        longest = "".join(chr(chance.randrange(0x10000, 0x1F000)) for _ in range(MAX_NAME))
+        stored(self.alice, self.other, 1, longest)
         stored(self.bob, self.bob.bucket(pubkeys=[self.alice.key.public]), 30, "drei ☃.bin")
         self.alice.download(self.bucket, self.files[0])
         gone = self.alice.bucket()
@@ -467,6 +471,33 @@ def test_file_that_is_deleted_before_it_is_copied_makes_the_export_later(
     assert done_well(admin_of(copy, capsys)("verify")).endswith("Everything is whole.\n")
     with Bridge(copy, shard_size=1000) as bridge:
         assert filled.seen(bridge) == before
+
+
+def test_export_under_load_is_whole(
+    several: Distributed, there: Admin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    with several.bridge(shard_size=1000) as bridge:
+        alice = User(bridge, "alice")
+        bucket = alice.bucket()
+        with load(bridge, bucket) as running:
+            running.wait(30)
+            for _ in range(3):
+                before = running.told()
+                done_well(there("export", copy))
+                after = running.told()
+                running.wait(5)
+    assert len(after) > len(before), "files were uploaded meanwhile"
+    assert done_well(admin_of(copy, capsys)("verify")).endswith("Everything is whole.\n")
+    with Bridge(copy, shard_size=1000) as alice.bridge:
+        listed = {row["hash"] for row in alice.ask("GET", f"/buckets/{bucket}/files").json}
+        for name in listed:
+            assert file_hash(alice.download(bucket, name)) == name
+    for name, (word, *_) in before.items():
+        if word == "deleted":
+            assert name not in listed, "it was deleted before"
+        elif word == "stored" and after[name][0] == "stored":
+            assert name in listed, "it was there all the time"
 
 
 def test_export_gives_up_if_files_are_deleted_again_and_again(

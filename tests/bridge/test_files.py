@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import socket
 import sqlite3
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from backends import Backend
@@ -32,7 +34,7 @@ from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge.routes.files import _Pointers
-from pymdc.bridge.settings import MAX_LISTS
+from pymdc.bridge.settings import MAX_LISTS, MAX_NAME
 from pymdc.bridge.storage.disk import Reserve
 
 pytestmark = pytest.mark.storage
@@ -86,6 +88,20 @@ def test_one_of_simultaneous_requests_with_a_token_succeeds(
 def names(user: User, bucket: str, query: str) -> list[str]:
     reply = user.ask("GET", f"/buckets/{bucket}/files", query=query)
     return [file["filename"] for file in reply.json]
+
+
+def test_longest_name_is_stored_and_found(alice: User, bucket: str) -> None:
+    """No index may be too small for a name of 4,096 bytes that cannot be compressed."""
+    chance = random.Random(1)
+    name = "".join(chr(chance.randrange(0x10000, 0x1F000)) for _ in range(MAX_NAME))
+    other = name[:-1] + "a"
+    assert [alice.upload(bucket, text.encode(), text).status for text in (name, other)] == [
+        200,
+        200,
+    ]
+    assert names(alice, bucket, f"name={quote(name)}") == [name]
+    assert names(alice, bucket, f"name={quote(other)}&limit=5") == [other]
+    assert names(alice, bucket, f"name={quote(name[:200])}") == []
 
 
 def test_list_has_a_limit_and_begins_after_a_file(

@@ -23,6 +23,7 @@ from pymdc.bridge.storage.tables import (
     file_shards,
     files,
     find_bucket,
+    has_name,
     lock_bucket,
     objects_in_use,
     pointers,
@@ -59,7 +60,7 @@ def list_files(context: Context, request: Request, identity: Identity) -> Respon
                 raise Refused(404, "File not found")
             statement = statement.where(files.c.number > last["number"])
     if "name" in wanted:
-        statement = statement.where(files.c.filename == wanted["name"])
+        statement = statement.where(has_name(wanted["name"]))
     return listed(context, statement, files.c.number, PAGE, _file_json, limit)
 
 

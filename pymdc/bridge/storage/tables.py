@@ -137,8 +137,15 @@ files = _table(
     sa.UniqueConstraint("bucket", "hash"),
     # A bucket may have very many files: none of these queries may read them all.
     *_ordered_indexes("files", "bucket"),
-    *_ordered_indexes("files", "bucket", "filename"),
+    sa.Index("ix_files_bucket_filename", "bucket", "filename").ddl_if(dialect="sqlite"),
     sa.Index("ix_files_bucket_size", "bucket", "size"),
+)
+# PostgreSQL refuses a row of an index with more than 2,704 bytes; a name may have 4,096.
+_NAME_START: Any = sa.func.substr(
+    files.c.filename, sa.literal_column("1"), sa.literal_column("200")
+)
+sa.Index("ix_files_bucket_filename_number", files.c.bucket, _NAME_START, files.c.number).ddl_if(
+    dialect="postgresql"
 )
 # One row: which installation the database and the store belong to.
 installation = _table(
@@ -212,6 +219,11 @@ def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> Row:
     if not user and row["disabled"]:
         raise disabled()
     return row
+
+
+def has_name(name: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a file has a *name*, by which it is found in the index."""
+    return sa.and_(files.c.filename == name, name[:200] == _NAME_START)
 
 
 def lock_bucket(connection: sa.Connection, bucket: str) -> None:
