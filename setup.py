@@ -30,7 +30,9 @@ BRIDGE = [
 # click parses the verbs and completes them in shells, rich draws bars that fit the terminal, and
 # platformdirs knows where each system keeps settings.
 CLI = ["click>=8.4", "rich>=13.9", "platformdirs>=4.3"]
-EXTRAS = {"fast": [LIBSECP256K1], "bridge": BRIDGE, "cli": CLI}
+# psycopg speaks PostgreSQL's protocol, and obstore that of S3 with its signatures.
+POSTGRES = ["psycopg[binary]>=3.3", "obstore>=0.11"]
+EXTRAS = {"fast": [LIBSECP256K1], "bridge": BRIDGE, "cli": CLI, "postgres": POSTGRES}
 
 setup(
     name="metadisk-client-python",

@@ -15,6 +15,7 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number
 from pymdc.bridge.serving.request import Request
 from pymdc.bridge.settings import MAX_CACHED_KEYS, MAX_KEY, MAX_SIGNATURE
+from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.tables import (
     disabled,
     find_bucket,
@@ -26,8 +27,8 @@ from pymdc.bridge.storage.tables import (
 )
 
 _HEX = re.compile(r"([0-9a-fA-F]{2})+")
-_USER_BY_KEY = (
-    sa.select(users, public_keys.c.proven)
+_USER_BY_KEY = Prepared(
+    sa.select(*users.c["email", "activation", "disabled"], public_keys.c.proven)
     .join(public_keys)
     .where(public_keys.c.key == sa.bindparam("key"))
 )
@@ -91,7 +92,7 @@ def account_holder(context: Context, request: Request) -> Identity:
 
 def token_holder(context: Context, request: Request) -> Identity:
     """Accept a token; the token is used up even if the request fails later."""
-    with context.database.write(durable=False) as connection:
+    with context.database.write_once() as connection:
         return present_token(context, connection, request)
 
 
@@ -120,7 +121,7 @@ def _token_in_link(request: Request) -> str:
     return request.headers.get("x-token") or request.query_parameters.get("token", "")
 
 
-def _token_identity(request: Request, row: sa.RowMapping | None) -> Identity:
+def _token_identity(request: Request, row: Row | None) -> Identity:
     if row is None:
         raise Refused(401, "Invalid or expired token")
     identity = Identity(bucket=row["bucket"], operation=row["operation"])
@@ -146,8 +147,8 @@ def _by_password(context: Context, request: Request) -> Identity | None:
 
 def _by_key(context: Context, request: Request, listed: bool = False) -> Identity:
     key = _verified_key(request)
-    with context.database.write(durable=False) as connection:
-        row = connection.execute(_USER_BY_KEY, {"key": key}).mappings().first()
+    with context.database.write_once() as connection:
+        row = _USER_BY_KEY.first(connection, {"key": key})
         if listed and not (row and row["proven"]):
             bucket = find_bucket(connection, request.bucket)
             if key in bucket["pubkeys"] and not (row and row["email"] == bucket["user"]):
@@ -227,7 +228,7 @@ def _signature_r(request: Request) -> str:
     return f"{r:064x}"
 
 
-def _active_email(row: sa.RowMapping) -> str:
+def _active_email(row: Row | sa.RowMapping) -> str:
     if row["activation"] is not None:
         raise Refused(401, "User account has not been activated")
     if row["disabled"]:

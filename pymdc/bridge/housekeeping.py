@@ -49,12 +49,17 @@ class Housekeeper:
         self._load = load
         self._now = now
         self._sweeps = sweeps
+        self._postponed: list[Callable[[], None]] = []
         self._woken = threading.Event()
         self._stopping = False
 
     def wake(self) -> None:
         """Look at once."""
         self._woken.set()
+
+    def postpone(self, function: Callable[[], None]) -> None:
+        """Run *function*, for which the database did not answer, when the database does."""
+        self._postponed.append(function)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -70,6 +75,13 @@ class Housekeeper:
 
     def keep_house(self) -> None:
         """Do once what there is to do."""
+        while self._postponed:
+            function = self._postponed.pop(0)
+            try:
+                self._load.run(function, share=1)
+            except UnavailableError:
+                self.postpone(function)
+                raise
         with self._database.exclusive("housekeeping") as mine:
             if mine:
                 self._load.run(self._delete_expired, share=1)

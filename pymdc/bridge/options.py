@@ -23,6 +23,7 @@ from pymdc.bridge.settings import (
 
 VERSION = f"pymdc.bridge {__version__}"
 PREFIX = "PYMDC_BRIDGE_"
+STORAGE = ("data", "database", "database_password", "store")  # settings: where a bridge stores
 _URLS_WITH_PASSWORD = ("smtp", "database")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -154,18 +155,28 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     """
     try:
         return _settings(_options(arguments), environ)
-    except _WrongUse as error:
+    except WrongUse as error:
         print(f"pymdc.bridge: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-class _WrongUse(Exception):
-    pass
+def storage_settings(
+    given: Mapping[str, str], environ: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """Return the settings in `STORAGE`, as `parse` does: *given* are the texts of options.
+
+    Raises `WrongUse` if one is wrong; other settings do not matter.
+    """
+    return _settings(given, environ, [option for option in OPTIONS if option.setting in STORAGE])
+
+
+class WrongUse(Exception):
+    """An option or a variable is wrong; the message names it, and shows no secret."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise _WrongUse(message)
+        raise WrongUse(message)
 
 
 class _RefuseSecret(argparse.Action):
@@ -173,7 +184,7 @@ class _RefuseSecret(argparse.Action):
         self, _parser: object, _namespace: object, _values: object, option: str | None = None
     ) -> NoReturn:
         variable = PREFIX + self.dest.upper()
-        raise _WrongUse(f"{option} would be seen by others: set {variable}, or {variable}_FILE")
+        raise WrongUse(f"{option} would be seen by others: set {variable}, or {variable}_FILE")
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
@@ -205,28 +216,30 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
         what = (
             f"{name} is no option" if name.startswith("-") else "a value stands without an option"
         )
-        raise _WrongUse(f"{what}; --help shows the options")
+        raise WrongUse(f"{what}; --help shows the options")
     return vars(given)
 
 
-def _settings(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Any]:
+def _settings(
+    given: Mapping[str, str], environ: Mapping[str, str], options: Sequence[Option] = OPTIONS
+) -> dict[str, Any]:
     values: dict[str, Any] = {}
     shown: dict[str, str] = {}
-    for option in OPTIONS:
+    for option in options:
         source, text = _text(option, given, environ)
         if option.default and not text:
-            raise _WrongUse(f"{source} is empty; expected {option.help}")
+            raise WrongUse(f"{source} is empty; expected {option.help}")
         shown[option.setting] = _shown(option, source, text)
         try:
             values[option.setting] = option.read(text) if text else None
         except ValueError as error:
-            raise _WrongUse(f"{shown[option.setting]}; expected {error}") from None
-    if values["trusted_proxies"] is None:
+            raise WrongUse(f"{shown[option.setting]}; expected {error}") from None
+    if values.get("trusted_proxies", ()) is None:
         values["trusted_proxies"] = ()
     try:
         Settings(**{name: values[name] for name in values if not name.startswith("log_")})
     except WrongSetting as error:
-        raise _WrongUse(f"{shown[error.name]}; expected {error.expected}") from None
+        raise WrongUse(f"{shown[error.name]}; expected {error.expected}") from None
     return values
 
 
@@ -244,7 +257,7 @@ def _text(option: Option, given: Mapping[str, str], environ: Mapping[str, str]) 
     if option.setting in given:
         if option.name in _URLS_WITH_PASSWORD and _has_password(given[option.setting]):
             variable = f"{option.variable}_PASSWORD"
-            raise _WrongUse(
+            raise WrongUse(
                 f"--{option.name} has a password, which would be seen by others:"
                 f" set {variable}, or {variable}_FILE"
             )
@@ -252,17 +265,17 @@ def _text(option: Option, given: Mapping[str, str], environ: Mapping[str, str]) 
     text, file = environ.get(option.variable), environ.get(f"{option.variable}_FILE")
     if option.secret and file:
         if text:
-            raise _WrongUse(f"{option.variable} and {option.variable}_FILE are both set")
+            raise WrongUse(f"{option.variable} and {option.variable}_FILE are both set")
         try:
             text = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, ValueError) as error:
-            raise _WrongUse(f"{option.variable}_FILE: {error}") from None
+            raise WrongUse(f"{option.variable}_FILE: {error}") from None
     return (option.variable, text) if text else (f"--{option.name}", option.default)
 
 
 def _shown(option: Option, source: str, text: str) -> str:
     """Return the beginning of a line that says what is wrong with *text*."""
-    if option.secret or option.name in _URLS_WITH_PASSWORD:
+    if option.secret or option.name in (*_URLS_WITH_PASSWORD, "store"):  # perhaps with its key
         return f"{source} is wrong"
     return f"{source} is {text!r}" if text else f"{source} is not set"
 

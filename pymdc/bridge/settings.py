@@ -123,7 +123,7 @@ MAIL_LIFETIME = 432_000_000  # milliseconds, five days (RFC 5321, 4.5.4.1), for 
 MAIL_STOP_SECONDS = 1.0  # for the mail that is being sent when the bridge stops
 
 # Load
-MAX_UPLOADS = 16  # at the same time; each holds two shards of 8 MiB in memory
+MAX_UPLOADS = 16  # at the same time; each holds two or, for STORE_PUTS, three shards of 8 MiB
 UPLOAD_LIFETIME = 43_200_000  # milliseconds, half of `ORPHAN_AGE`; then nobody may need its shards
 MIN_UPLOAD_RATE = 10_000  # bytes a second; slower uploads give way if others wait
 PACE_SECONDS = 10.0  # in which that is measured
@@ -147,6 +147,7 @@ SWEEP_SECONDS = 86_400.0  # between two sweeps for objects that no shard refers 
 ORPHAN_AGE = 86_400_000  # milliseconds; a younger one may belong to an upload on its way
 
 # PostgreSQL
+CLIENT = "pymdc.bridge"  # the name by which the server knows a bridge
 LANES = 2  # transactions of a bridge that write at the same time; more gain nothing on two cores
 READERS = 8  # connections that only read; most reads are done by the lanes' threads
 CONNECT_SECONDS = 5  # for a connection; in a data center it takes milliseconds
@@ -160,6 +161,7 @@ STORE_SECONDS = 15.0  # without a byte of an answer; SeaweedFS makes room in 5 b
 STORE_RETRY_SECONDS = 5.0  # in which what failed is tried again; a store restarts in as many
 STORE_FIRST_PAUSE = 0.1  # seconds before it is; then longer
 STORE_LAST_PAUSE = 1.0
+STORE_PUTS = 2  # shards of an upload at a time; more take memory, and the store is busy
 STORE_SIZES_AT_ONCE = 8  # objects whose sizes are asked for; each takes a round trip
 
 # Threads
@@ -170,6 +172,9 @@ MAX_THREADS = 64  # for three of each upload, for passwords, removals, and shard
 BACKUP_ROUNDS = 10  # at most, in which new objects are copied without the lock
 BACKUP_FEW = 50  # objects that may be left for the last round, with the lock: others wait
 BACKUP_SMALL = 16 * MiB  # bytes of them
+EXPORT_ROUNDS = 10  # at most, in which an object is deleted before it is copied
+ROWS_AT_ONCE = 2000  # that are copied from one database to another by a statement
+SHOWN_ROWS = 5  # that an error names
 COPIED_AT_ONCE = 16  # objects, by a backup; each takes a block of memory
 OBJECT_BLOCK = MiB  # of an object that is copied or checked
 VERIFY_PAUSE = 1.0  # seconds in which the bridge deletes the objects of a file that it removed

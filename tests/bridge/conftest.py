@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import seaweedfs
 from backends import Backend, Embedded
-from distributed import Distributed, Servers, servers
+from distributed import Distributed, Servers, postgres_server, run_seaweedfs, servers
 from plain_client import Clock, Count, Rows, User
+from postgres import Server
+from processes import MINUTE
+from shared import run_folder, shared
 
 from pymdc.bridge import Bridge
+from pymdc.bridge.storage.objects import new_upload
+from pymdc.bridge.storage.s3_store import S3Store
 
 SHARD_SIZE = 1000
 
@@ -37,6 +44,13 @@ def _is_distributed(item: pytest.Item) -> bool:
     )
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine as well, removals are over when answered, and tests keep the house."""
+    monkeypatch.setattr("pymdc.bridge.serving.app.REMOVAL_SECONDS", MINUTE)
+    monkeypatch.setattr("pymdc.bridge.housekeeping.FIRST_LOOK_SECONDS", MINUTE)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -46,6 +60,29 @@ def clock() -> Clock:
 def distributed_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with servers(tmp_path_factory) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Give the variables of the SeaweedFS of all tests."""
+    seaweedfs.skip_if_unavailable()
+    folder = run_folder(tmp_path_factory) / "seaweedfs"
+    with shared(folder, run_seaweedfs) as environment:
+        yield json.loads(environment)
+
+
+@pytest.fixture
+def s3(s3_environment: dict[str, str]) -> S3Store:
+    """Give an S3 store without objects."""
+    pytest.importorskip("obstore")
+    return S3Store(f"s3://{seaweedfs.BUCKET}/a/{new_upload()}", s3_environment)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give the PostgreSQL of all tests."""
+    with postgres_server(tmp_path_factory) as server:
+        yield server
 
 
 @pytest.fixture

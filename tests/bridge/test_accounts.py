@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from queue import SimpleQueue
 
 import pytest
@@ -285,6 +286,20 @@ def test_request_of_a_removed_account_cannot_be_repeated_by_the_next_one(alice: 
     assert remove(alice).status == 204
     again = User(alice.bridge, "alice")
     assert again.ask("GET", "/keys", nonce=5).error == (401, "Invalid nonce supplied")
+
+
+def test_address_that_is_registered_again_is_not_removed_as_before(
+    alice: User, bridge: Bridge
+) -> None:
+    """A bridge may find an account that is marked, and another bridge finish its removal."""
+    piece = partial(
+        remove_account_piece, bridge._database, bridge._housekeeper._objects, alice.email
+    )
+    assert ask(bridge, "DELETE", ALICE, None, basic(alice.email, PASSWORD)).status == 204
+    again = User(bridge, "alice")
+    bucket = again.bucket()
+    assert piece()
+    assert again.ask("GET", f"/buckets/{bucket}").status == 200
 
 
 def test_removal_of_an_account_is_refused_without_its_password(alice: User) -> None:

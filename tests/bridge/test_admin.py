@@ -37,9 +37,9 @@ from terminal import SHELL, Terminal
 
 from pymdc._text import printable, quota_text, size_text
 from pymdc.bridge import Bridge
-from pymdc.bridge.admin.folder import CommandError
 from pymdc.bridge.admin.output import table
 from pymdc.bridge.admin.program import COMMANDS, argument_parser, main
+from pymdc.bridge.admin.storage import CommandError
 from pymdc.bridge.options import parse
 
 PAGE = (ROOT / "docs" / "running-a-bridge.rst").read_text("utf-8")
@@ -389,10 +389,19 @@ def test_every_command_prints_json(
         "buckets quota": [bucket, "--storage", 1],
         "backup": [tmp_path / "copy"],
         "restore": [tmp_path / "copy"],
+        "export": [tmp_path / "exported"],
+        "import": [tmp_path / "exported"],
+    }
+    places = {
+        "restore": "restored",
+        "import": "imported",
+        "close": "imported",
+        "reopen": "imported",
     }
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"password\n")))
     for command in sorted(COMMANDS, key=lambda command: command == "users delete"):
-        run = admin_of(tmp_path / "restored", capsys) if command == "restore" else admin
+        place = places.get(command)
+        run = admin_of(tmp_path / place, capsys) if place else admin
         user = command in ("users activate", "users disable", "users enable", "users password")
         given = [alice.email] if user else arguments.get(command, [])
         done = run(*command.split(), *given, "--json")

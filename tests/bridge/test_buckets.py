@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from backends import Backend
 from modes import PATIENCE
-from plain_client import Key, User
+from plain_client import DATA, Count, Key, Rows, User
 
 from pymdc.bridge.routes import buckets
+from pymdc.bridge.serving import app
 from pymdc.bridge.settings import BUCKETS_PAGE, MAX_REMOVALS, REMOVED_AT_ONCE
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.removal import remove_piece
@@ -119,3 +120,15 @@ def test_large_bucket_is_removed_in_pieces_and_others_are_served_between_them(
     monkeypatch.setattr(objects, "delete", serve_and_delete)
     assert alice.ask("DELETE", f"/buckets/{bucket}").status == 204
     assert served == 4 * [200], "after each of three pieces, and when nothing is left"
+
+
+def test_removal_that_takes_long_is_answered_and_goes_on(
+    alice: User, bucket: str, rows: Rows, objects: Count, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "REMOVAL_SECONDS", 0)
+    alice.upload(bucket, DATA)
+    assert alice.ask("DELETE", f"/buckets/{bucket}").status == 204
+    assert alice.ask("GET", "/buckets").json == []
+    while rows("buckets"):
+        pass
+    assert (rows("files"), rows("shards"), objects()) == (0, 0, 0)

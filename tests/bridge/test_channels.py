@@ -6,12 +6,16 @@ import json
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from backends import Backend
 from plain_client import DATA, Clock, User, pull
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+
+from pymdc.bridge import Bridge
+from pymdc.bridge.routes import channels
 
 pytestmark = pytest.mark.storage
 
@@ -66,6 +70,28 @@ def test_lost_object_is_an_error_and_not_an_empty_shard(
     assert f"{name} is missing; admin verify says which files need it" in caplog.text
     assert "Traceback" not in caplog.text
     assert pointer["token"] not in caplog.text
+
+
+def test_shard_that_is_removed_meanwhile_is_not_damaged(
+    alice: User,
+    bridge: Bridge,
+    bucket: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = f"/buckets/{bucket}/files/{alice.upload(bucket, b'abc').json['hash']}"
+    [pointer] = alice.pointers(bucket, path.rpartition("/")[2]).json
+
+    def redeem_and_remove(*arguments: Any) -> Any:
+        found = redeem(*arguments)
+        assert alice.ask("DELETE", path).status == 204
+        return found
+
+    redeem = channels._redeem_pointer
+    monkeypatch.setattr(channels, "_redeem_pointer", redeem_and_remove)
+    with pytest.raises(AssertionError, match='"code":404,"message":"The shard was removed"'):
+        pull(pointer)
+    assert "admin verify" not in caplog.text
 
 
 def test_object_that_is_cut_off_is_an_error(

@@ -217,7 +217,7 @@ def test_only_nginx_can_be_reached() -> None:
 
 def test_images_have_a_version() -> None:
     images = [one["image"] for one in SEVERAL["services"].values() if "build" not in one]
-    assert len(images) == 4
+    assert len(images) == 5
     assert [image for image in images if not re.search(r":[0-9.]+$", image)] == []
 
 

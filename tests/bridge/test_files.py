@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -278,7 +279,11 @@ def test_pointers_that_are_not_made_take_no_transfer(
 
 
 def test_pointers_of_a_later_page_are_made_with_the_reserve_of_a_full_disk(
-    shards: tuple[User, str, str], backend: Backend, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    shards: tuple[User, str, str],
+    backend: Backend,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+    data: Path,
 ) -> None:
     failed, make = threading.Event(), _Pointers.add
 
@@ -290,7 +295,7 @@ def test_pointers_of_a_later_page_are_made_with_the_reserve_of_a_full_disk(
         return made
 
     monkeypatch.setattr(_Pointers, "add", fail_once)
-    Reserve(backend.data).fill()
+    Reserve(data).fill()
     user, bucket, name = shards
     answer = user.pointers(bucket, name).json
     assert failed.is_set()

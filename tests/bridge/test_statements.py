@@ -14,11 +14,11 @@ import pytest
 import sqlalchemy as sa
 from modes import PATIENCE
 from plain_client import DATA, PASSWORD, Key, Reply, User, ask, basic, form, pull, upload_headers
-from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
-from pymdc.bridge import Bridge, housekeeping
+from pymdc.bridge import Bridge
 from pymdc.bridge.routes import ROUTES
+from pymdc.bridge.storage import prepared
 from pymdc.bridge.storage.nonces import RULES, Once
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bridge-internals.rst"
@@ -30,20 +30,25 @@ Ask = Callable[[User, str], Reply | bytes]
 
 @pytest.fixture
 def bridge(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
-    """Give a bridge that does not delete old nonces, which it does at random, nor keeps house."""
-    monkeypatch.setattr(housekeeping, "FIRST_LOOK_SECONDS", MINUTE)
+    """Give a bridge that does not delete old nonces, which it does at random."""
     monkeypatch.setitem(RULES, "once", partial(Once, prune_every=10**9))
     with Bridge(data, shard_size=1000, announce=lambda _, link: MAILED.put(link)) as running:
         yield running
 
 
 @pytest.fixture
-def statements(alice: User) -> Iterator[list[str]]:
+def statements(alice: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     executed: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         executed.append(statement)
 
+    def note_prepared(connection: sa.Connection, compiled: Any, values: Any) -> Any:
+        executed.append(compiled.sql)
+        return execute(connection, compiled, values)
+
+    execute = prepared._execute
+    monkeypatch.setattr(prepared, "_execute", note_prepared)
     sa.event.listen(alice.bridge._database.engine, "before_cursor_execute", note)
     yield executed
     sa.event.remove(alice.bridge._database.engine, "before_cursor_execute", note)
@@ -77,7 +82,7 @@ def remove_account(alice: User, _bucket: str) -> Reply:
     return ask(alice.bridge, "DELETE", f"/users/{alice.email}", None, password)
 
 
-def prepared(alice: User, bucket: str) -> dict[str, Ask]:
+def requests(alice: User, bucket: str) -> dict[str, Ask]:
     """Return a request for each route; everything that they need exists."""
     key, pulling = Key("other").public, {"x-token": alice.token(bucket, "PULL")}
     pushing = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
@@ -132,7 +137,7 @@ def prepared(alice: User, bucket: str) -> dict[str, Ask]:
 
 def test_statement_count_of_each_route_is_documented(alice: User, statements: list[str]) -> None:
     bucket, counts = alice.bucket(), {}
-    for name, asking in prepared(alice, bucket).items():
+    for name, asking in requests(alice, bucket).items():
         statements.clear()
         answer = asking(alice, bucket)
         assert isinstance(answer, bytes) or answer.status < 300, name

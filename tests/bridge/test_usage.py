@@ -16,6 +16,8 @@ from plain_client import DATA, Clock, Count, Reply, Rows, User, address, ask, fo
 from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
+from pymdc.bridge import Bridge
+from pymdc.bridge.storage.usage import no_room as refuse
 
 pytestmark = pytest.mark.storage
 
@@ -46,6 +48,15 @@ def test_upload_past_the_storage_is_refused_before_its_body(alice: User, objects
     assert alice.upload(bucket, b"ab").error == no_room("The bucket", 2, 4999, 5000)
     assert objects() == before
     assert alice.upload(bucket, b"a").status == 200, "to the last byte"
+
+
+def test_refusal_is_one_also_if_there_is_room_by_then(
+    alice: User, bridge: Bridge, clock: Clock
+) -> None:
+    values = {"bucket": alice.bucket(), "upload": "", "size": 3, "everybody": None}
+    with bridge._database.read() as connection:
+        refusal = refuse(connection, {**values, "each_user": None})
+    assert (refusal.status, refusal.message) == (413, "There was no room for 3 bytes more")
 
 
 def test_many_small_files_count(alice: User) -> None:

@@ -246,7 +246,7 @@ def test_installed_wheel_needs_four_packages_and_has_these_extras(newcomer: Newc
     metadata: Any = wheel.metadata
     alone = [line for line in wheel.requires or [] if "extra ==" not in line]
     assert {re.split(r"\W", line)[0] for line in alone} == {"ecdsa", "six", "urllib3", "websockets"}
-    assert {*metadata.get_all("Provides-Extra")} == {"all", "bridge", "cli", "fast"}
+    assert {*metadata.get_all("Provides-Extra")} == {"all", "bridge", "cli", "fast", "postgres"}
     assert metadata["License-Expression"] == "MIT"
     assert metadata["License-File"] == "LICENSE"
     assert not [name for name in metadata.get_all("Classifier") if name.startswith("License")]

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from subprocess import Popen
@@ -38,11 +38,16 @@ def seed() -> Iterator[int]:
 
 
 class Load:
-    """The customers of one bridge, each on a thread; they pause while the bridge is away."""
+    """The customers of *bridges*, each on a thread; they pause while a bridge is away.
 
-    def __init__(self, data: Path, seed: int) -> None:
-        self.bridge = Bridge()
-        self._data = data
+    *activation* is for `Customer`.
+    """
+
+    def __init__(
+        self, bridges: Sequence[Bridge], activation: Callable[[str], str | None], seed: int
+    ) -> None:
+        self._bridges = bridges
+        self._activation = activation
         self._seed = seed
         self._serving = threading.Event()
         self._kills = 0
@@ -53,11 +58,17 @@ class Load:
 
     def add_customer(self) -> None:
         number = len(self.customers)
-        customer = Customer(self.bridge, self._data, f"customer{number}", self._seed + number)
+        bridge = self._bridges[number % len(self._bridges)]
+        name, seed = f"customer{number}", self._seed + number
+        customer = Customer(bridge, self._activation, name, seed)
         self.customers.append(customer)
         thread = threading.Thread(target=self._run, args=[customer])
         self._threads.append(thread)
         thread.start()
+
+    def done(self) -> int:
+        """Return how many requests there were."""
+        return sum(customer.log.total() for customer in self.customers)
 
     def resume(self) -> None:
         self._serving.set()
@@ -128,16 +139,24 @@ class Program:
         assert [row for row in used if row[1] != row[2]] == []
         assert not (self._data / "set-aside").exists()
 
+    def activation(self, email: str) -> str | None:
+        """Return the activation token of an address; None if it was used."""
+        with closing(sqlite3.connect(self._data / "metadata.sqlite")) as database:
+            statement = "SELECT activation FROM users WHERE email = ?"
+            [token] = database.execute(statement, [email]).fetchone()
+        return None if token is None else str(token)
+
     def wrong_lines(self) -> list[str]:
         return wrong_lines(self._log)
 
 
 def test_what_was_acknowledged_outlasts_kills(seed: int, tmp_path: Path) -> None:
     program, end = Program(tmp_path / "data", tmp_path / "log"), time.monotonic() + 60 * MINUTES
-    load, kills, joined = Load(tmp_path / "data", seed), 0, 0.0
+    bridge = Bridge()
+    load, kills, joined = Load([bridge], program.activation, seed), 0, 0.0
     try:
         while time.monotonic() < end and not load.faults:
-            with program.running() as (load.bridge.endpoint, process):
+            with program.running() as (bridge.endpoint, process):
                 program.check()
                 load.resume()
                 killed = time.monotonic() + min(60, 60 * MINUTES / PERIODS)
@@ -153,7 +172,7 @@ def test_what_was_acknowledged_outlasts_kills(seed: int, tmp_path: Path) -> None
                 process.kill()
                 process.wait(MINUTE)
                 kills += 1
-        with program.running() as (load.bridge.endpoint, _):
+        with program.running() as (bridge.endpoint, _):
             program.check()
             load.end()
             seen: set[str] = set()  # shards are shared by all who have the same file

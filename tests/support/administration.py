@@ -27,13 +27,13 @@ class Done(NamedTuple):
 Admin = Callable[..., Done]
 
 
-def admin_of(data: Path, capsys: pytest.CaptureFixture[str]) -> Admin:
-    """Return a function that runs a command on the folder *data*."""
+def admin_of(data: Path, capsys: pytest.CaptureFixture[str], *options: str) -> Admin:
+    """Return a function that runs a command on the folder *data*, with *options*."""
 
     def run(*arguments: object) -> Done:
         capsys.readouterr()
         try:
-            status = main(["--data", str(data), *map(str, arguments)])
+            status = main([*map(str, arguments), "--data", str(data), *options])
         except SystemExit as ended:  # the arguments are not understood, or --help
             status = int(ended.code or 0)
         return Done(status, *capsys.readouterr())

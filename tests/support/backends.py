@@ -31,6 +31,10 @@ class Backend(ABC):
         """Return a bridge on this back end."""
         return Bridge(self.data, **settings)
 
+    def options(self) -> list[str]:
+        """Return the options of a program for this back end."""
+        return ["--data", str(self.data)]
+
     @abstractmethod
     def open_database(self) -> Database:
         """Open the database, as a bridge does."""

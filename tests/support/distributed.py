@@ -52,19 +52,20 @@ class Distributed(Backend):
         servers.used += 1
         name = servers.database.rpartition("/")[2]
         prefix = f"{name}/{servers.used}"
-        self._settings = {
-            "database": servers.database,
-            "store": f"s3://{seaweedfs.BUCKET}/{prefix}",
-        }
+        self.settings = {"database": servers.database, "store": f"s3://{seaweedfs.BUCKET}/{prefix}"}
         self._environment = servers.environment
         self._prefix = prefix
         self.execute(_EMPTY)
 
     def bridge(self, **settings: Any) -> Bridge:
-        return super().bridge(**self._settings, **settings)
+        return super().bridge(**self.settings, **settings)
+
+    def options(self) -> list[str]:
+        elsewhere = (f"--{name}={url}" for name, url in self.settings.items())
+        return [*super().options(), *elsewhere]
 
     def open_database(self) -> Database:
-        return open_postgres(self._settings["database"], None)
+        return open_postgres(self.settings["database"], None)
 
     def objects(self) -> list[str]:
         return sorted(self._paths())
@@ -101,15 +102,20 @@ class Distributed(Backend):
 @contextmanager
 def servers(factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Run the servers that all workers share, or skip the test."""
-    postgres.skip_if_unavailable()
     seaweedfs.skip_if_unavailable()
-    folder = run_folder(factory)
-    with shared(folder / "postgres", _postgres) as port:
-        with shared(folder / "seaweedfs", _seaweedfs) as environment:
-            database = postgres.Server(int(port)).new_database()
-            running = Servers(database, json.loads(environment))
+    with postgres_server(factory) as server:
+        with shared(run_folder(factory) / "seaweedfs", run_seaweedfs) as environment:
+            running = Servers(server.new_database(), json.loads(environment))
             yield running
             running.engine.dispose()
+
+
+@contextmanager
+def postgres_server(factory: pytest.TempPathFactory) -> Iterator[postgres.Server]:
+    """Run the PostgreSQL that all workers share, or skip the test."""
+    postgres.skip_if_unavailable()
+    with shared(run_folder(factory) / "postgres", _postgres) as port:
+        yield postgres.Server(int(port))
 
 
 @contextmanager
@@ -119,6 +125,7 @@ def _postgres(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _seaweedfs(folder: Path) -> Iterator[str]:
+def run_seaweedfs(folder: Path) -> Iterator[str]:
+    """Run a SeaweedFS in *folder*, for `shared`; yield its environment, as JSON."""
     with seaweedfs.seaweedfs(folder) as store:
         yield json.dumps(store.environment)

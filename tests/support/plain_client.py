@@ -195,6 +195,7 @@ class User:
 
     def token(self, bucket: str, operation: str) -> str:
         reply = self.ask("POST", f"/buckets/{bucket}/tokens", {"operation": operation})
+        assert reply.status == 200, reply
         return str(reply.json["token"])
 
     def upload(self, bucket: str, data: bytes, filename: str = "a.bin") -> Reply:
@@ -206,7 +207,9 @@ class User:
         return ask(self.bridge, "GET", f"/buckets/{bucket}/files/{file_hash}", None, headers)
 
     def download(self, bucket: str, file_hash: str) -> bytes:
-        return b"".join(pull(pointer) for pointer in self.pointers(bucket, file_hash).json)
+        pointers = self.pointers(bucket, file_hash)
+        assert pointers.status == 200, pointers
+        return b"".join(pull(pointer) for pointer in pointers.json)
 
 
 def upload_headers(token: str, size: int) -> dict[str, str]:

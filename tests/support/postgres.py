@@ -145,6 +145,22 @@ class Postgres(Server):
         """Kill each process of the server."""
         self._end(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Let each process of the server stand still."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "it is not running"
+        for child in _children(self._process.pid):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child, number)
+            os.close(child)
+        self._process.send_signal(number)
+
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:

@@ -32,13 +32,18 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
 
 @contextmanager
 def bridge_process(
-    data: Path, *arguments: str, wrapper: Sequence[str] = (), stderr: int | IO[str] = PIPE
+    data: Path,
+    *arguments: str,
+    wrapper: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "pymdc.bridge"),
+    stderr: int | IO[str] = PIPE,
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run ``python -m pymdc.bridge`` on a free port; yield its endpoint and the process.
 
-    A *wrapper* is a command that runs the one in its arguments. *stderr* is for Popen.
+    A *wrapper* is a command that runs the one in its arguments, and *program* says what Python
+    runs. *stderr* is for Popen.
     """
-    command = [*wrapper, sys.executable, "-m", "pymdc.bridge", "--port", "0", "--data", str(data)]
+    command = [*wrapper, sys.executable, *program, "--port", "0", "--data", str(data)]
     with subprocess.Popen([*command, *arguments], stdout=PIPE, stderr=stderr, text=True) as process:
         try:
             assert process.stdout

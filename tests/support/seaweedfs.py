@@ -24,6 +24,8 @@ SECRET_KEY = "the-secret-key-of-the-tests"
 SERVERS = ("master", "volume", "filer", "s3")
 _SOCKETS = Path("/tmp")  # where weed makes one for each of its servers, whatever it is told
 _RETRY_SECONDS = 0.02
+_ANSWER_SECONDS = 10
+_TRIES = 3  # a program may have taken a port before weed did, which does so in its third second
 _BOUND = ("setpriv", "--pdeathsig", "KILL")
 
 # A bucket has seven volumes otherwise, which are made before its first object is stored.
@@ -43,6 +45,10 @@ def skip_if_unavailable() -> None:
     for program, path in ("weed", weed()), ("setpriv", shutil.which("setpriv")):
         if path is None:
             pytest.skip(f"{program} is not installed")
+
+
+class EndedError(Exception):
+    """The process has ended by itself; the message has its last lines."""
 
 
 class SeaweedFS:
@@ -130,9 +136,10 @@ class SeaweedFS:
         end = time.monotonic() + MINUTE
         while time.monotonic() < end:
             assert self._process is not None
-            assert self._process.poll() is None, self._last_lines()
+            if self._process.poll() is not None:
+                raise EndedError(self._last_lines())
             with suppress(URLError, ConnectionError, TimeoutError):
-                with urlopen(Request(url, body, method=method), timeout=MINUTE) as answer:
+                with urlopen(Request(url, body, method=method), timeout=_ANSWER_SECONDS) as answer:
                     if b'"error"' not in answer.read():
                         return
             time.sleep(_RETRY_SECONDS)
@@ -150,9 +157,22 @@ def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
     However the tests end, the store ends with them.
     """
     skip_if_unavailable()
-    store = SeaweedFS(folder)
+    store = _started(folder)
     try:
-        store.start()
         yield store
     finally:
         store.kill()
+
+
+def _started(folder: Path) -> SeaweedFS:
+    for number in range(_TRIES):
+        store = SeaweedFS(folder / str(number))
+        try:
+            store.start()
+        except BaseException as error:
+            store.kill()
+            if not isinstance(error, EndedError) or number == _TRIES - 1:
+                raise
+        else:
+            return store
+    raise AssertionError

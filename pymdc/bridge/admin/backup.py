@@ -21,20 +21,21 @@ import sqlalchemy as sa
 
 from pymdc._text import count_text, size_text
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.objects import (
     DamagedError,
     Read,
     copy_installation,
     copy_objects,
     find_shards,
-    object_names,
+    object_sizes,
     whole_size,
 )
 from pymdc.bridge.admin.output import Progress, Report
+from pymdc.bridge.admin.storage import CommandError, Storage, need_folder, one_line
 from pymdc.bridge.settings import BACKUP_FEW, BACKUP_ROUNDS, BACKUP_SMALL, DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.disk import DiskFullError, lock, private, sync_file, sync_folder
 from pymdc.bridge.storage.folder_store import FolderStore
+from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import Shard, batches, files, objects_in_use, shards, users
 
 BACKUP_LOCK = "backup.lock"
@@ -42,64 +43,76 @@ _NEW = "new"
 _OURS = {DATABASE, _NEW, SHARDS, BACKUP_LOCK, "lost+found"}
 
 
-def backup(folder: DataFolder, directory: Path) -> Report:
+def backup(storage: Storage, directory: Path) -> Report:
     """Bring the backup in a folder up to date, also while the bridge serves.
 
     The first backup copies everything, each further one only what is new. The backup before stays
     valid until this one is complete.
     """
+    need_folder(
+        storage, "admin export writes the same; or use pg_dump, and then copy what is in the store"
+    )
+    try:
+        return _backup(storage, directory)
+    except DiskFullError:
+        raise CommandError("the disk of the backup is full; the backup before is kept") from None
+
+
+def _backup(storage: Storage, directory: Path) -> Report:
     begun = time.monotonic()
-    _check_directory(folder, directory)
-    with _locked(directory), closing(_Copying(folder, directory)) as copying:
+    check_directory(storage, directory)
+    target = FolderStore(directory / SHARDS, fsync=True)
+    with locked(directory), closing(Copying(storage, target, "Copied")) as copying:
         for _ in range(BACKUP_ROUNDS):
-            if copying.bring(folder.database.read):
+            if copying.bring(storage.database.read):
                 break
-        with folder.database.read() as connection:
-            with folder.database.write():
-                locked = time.monotonic()
+        with storage.database.read() as connection:
+            with storage.database.write():
+                begin = time.monotonic()
                 # The snapshot of *connection* begins here, with its first statement.
                 copying.bring(lambda: nullcontext(connection))
-                held = time.monotonic() - locked
-            copying.sync()
+                held = time.monotonic() - begin
+            copy_installation(storage.objects, target)
+            target.sync()  # their names are on the disk; their bytes are already
             _save_database(connection, directory)
             damage = copying.damage(connection)
             value = _counts(connection)
             value["deleted"] = copying.delete_unneeded(connection)
     value |= {"copied": copying.copied, "copied_size": copying.size}
     value |= {"lock_seconds": round(held, 3), "seconds": round(time.monotonic() - begun, 3)}
-    text = _text(folder, directory, value, damage)
+    text = _text(storage, directory, value, damage)
     return Report(value | {"damaged": damage.json()}, text, not damage)
 
 
-class _Copying:
-    """Copies objects into a backup."""
+class Copying:
+    """Copies objects into another store, which no bridge uses; *doing* is for the progress."""
 
-    def __init__(self, folder: DataFolder, directory: Path) -> None:
+    def __init__(self, storage: Storage, target: ObjectStore, doing: str) -> None:
         self.copied = self.size = 0  # objects, bytes
-        self._source = folder.objects
-        self._target = FolderStore(directory / SHARDS, fsync=True)
+        self._source = storage.objects
+        self._target = target
         self._target.delete_half_written()
-        # The names of the objects that are copied, or cannot be.
-        self._done = {name for names in self._target.names() for name in names}
+        # The sizes of the objects that are copied, or cannot be.
+        self._done = {entry.name: entry.size for page in target.entries() for entry in page}
         self._faults: dict[Shard, DamagedError] = {}
-        self._progress = Progress("Copied")
-        with folder.database.read() as connection:
-            self._whole = whole_size(connection)
+        self._progress = Progress(doing)
 
     def bring(self, read: Read) -> bool:
         """Copy the objects that the backup does not have; say whether they were few."""
         copied, size = self.copied, self.size
         with read() as connection:
-            missing = [name for name in object_names(connection) if name not in self._done]
-        for names in batches(missing):
+            sizes = object_sizes(connection)
+            missing = {name: size for name, size in sizes if self._done.get(name) != size}
+        whole = self.size + sum(missing.values())
+        for names in batches([*missing]):
             with read() as connection:
                 found = find_shards(connection, names)
-            faults = self._copy(found)
+            faults = self._copy(found, whole)
             # An object that is deleted or replaced has lost its row before.
             with read() as connection:
                 found = find_shards(connection, [shard.object for shard in faults])
             self._faults |= {shard: faults[shard] for shard in found}
-            self._done.update(shard.object for shard in found)
+            self._done.update((shard.object, shard.size) for shard in found)
         return self.copied - copied <= BACKUP_FEW and self.size - size <= BACKUP_SMALL
 
     def damage(self, connection: sa.Connection) -> Damage:
@@ -110,11 +123,6 @@ class _Copying:
                 damage.add(shard, self._faults[shard])
         damage.find_files(connection)
         return damage
-
-    def sync(self) -> None:
-        """Wait until the names of the objects are on the disk; their bytes are already."""
-        copy_installation(self._source, self._target)
-        self._target.sync()
 
     def delete_unneeded(self, connection: sa.Connection) -> int:
         """Delete the objects that only an earlier backup needed; return their number."""
@@ -129,22 +137,17 @@ class _Copying:
         """End the display of the progress."""
         self._progress.close()
 
-    def _copy(self, found: Sequence[Shard]) -> dict[Shard, DamagedError]:
-        """Copy objects; return those that could not be copied."""
+    def _copy(self, found: Sequence[Shard], whole: int) -> dict[Shard, DamagedError]:
+        """Copy objects, of *whole* bytes in all; return those that could not be copied."""
         faults: dict[Shard, DamagedError] = {}
-        try:
-            for shard, fault in copy_objects(self._source, self._target, found):
-                if fault is not None:
-                    faults[shard] = fault
-                    continue
-                self._done.add(shard.object)
-                self.copied += 1
-                self.size += shard.size
-                self._progress.show(self.size, self._whole)
-        except DiskFullError:
-            raise CommandError(
-                "the disk of the backup is full; the backup before is kept"
-            ) from None
+        for shard, fault in copy_objects(self._source, self._target, found):
+            if fault is not None:
+                faults[shard] = fault
+                continue
+            self._done[shard.object] = shard.size
+            self.copied += 1
+            self.size += shard.size
+            self._progress.show(self.size, whole)
         return faults
 
 
@@ -157,11 +160,12 @@ def _counts(connection: sa.Connection) -> dict[str, Any]:
     }
 
 
-def _check_directory(folder: DataFolder, directory: Path) -> None:
+def check_directory(storage: Storage, directory: Path) -> None:
     """Create *directory*; refuse one that is not for backups of this bridge."""
-    assert folder.database  # else there is nothing to back up
-    ours, theirs = folder.path.resolve(), directory.resolve()
-    if ours == theirs or ours in theirs.parents or theirs in ours.parents:
+    assert storage.database  # else there is nothing to copy
+    ours, theirs = storage.path.resolve(), directory.resolve()
+    in_folder = storage.has_file or storage.has_shards
+    if in_folder and (ours == theirs or ours in theirs.parents or theirs in ours.parents):
         raise CommandError(f"{directory} and the data folder have to be apart")
     try:
         directory.mkdir(mode=0o700, exist_ok=True)  # not its parents: its disk may not be mounted
@@ -173,14 +177,14 @@ def _check_directory(folder: DataFolder, directory: Path) -> None:
     if LOCK in names or (DATABASE not in names and names - _OURS):
         kind = "the data folder of a bridge" if LOCK in names else "neither empty nor a backup"
         raise CommandError(f"{directory} is {kind}; a backup needs a folder of its own")
-    if DATABASE in names and not _have_users_in_common(folder, directory / DATABASE):
+    if DATABASE in names and not _have_users_in_common(storage, directory / DATABASE):
         raise CommandError(
             f"{directory} is a backup of other users, and would be replaced:"
             " use another folder, or move that backup away"
         )
 
 
-def _have_users_in_common(folder: DataFolder, earlier: Path) -> bool:
+def _have_users_in_common(storage: Storage, earlier: Path) -> bool:
     """Say whether the bridge has a user of an *earlier* backup, or the backup has no users.
 
     If not, it is the backup of another bridge, or this bridge has lost its data.
@@ -192,13 +196,13 @@ def _have_users_in_common(folder: DataFolder, earlier: Path) -> bool:
             had = set(backed_up.execute("SELECT email, created FROM users"))
     except sqlite3.DatabaseError as error:
         raise CommandError(f"{earlier} can't be read: {error}") from error
-    with folder.database.read() as connection:
+    with storage.database.read() as connection:
         has = connection.execute(sa.select(*users.c["email", "created"])).all()
     return not had or any(tuple(row) in had for row in has)
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Keep other backups out of *directory* while the block runs."""
     with open(directory / BACKUP_LOCK, "ab", opener=private) as file:
         if not lock(file):
@@ -208,21 +212,27 @@ def _locked(directory: Path) -> Iterator[None]:
 
 def _save_database(connection: sa.Connection, directory: Path) -> None:
     """Put the snapshot of *connection* into *directory*, in place of the one before."""
+    source: Any = connection.connection.driver_connection
+    with replaced_database(directory) as new, closing(sqlite3.connect(new)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode=DELETE")  # else it is not one file
+        fault = str(target.execute("PRAGMA quick_check(1)").fetchone()[0])
+        if fault != "ok":
+            raise CommandError(
+                f"the database is damaged: {one_line(fault)}; the backup before is kept"
+            )
+
+
+@contextmanager
+def replaced_database(directory: Path) -> Iterator[Path]:
+    """Give a new file; after the block it is put in place of the database in *directory*."""
     staging = directory / _NEW
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(mode=0o700)
     new = staging / DATABASE
     try:
         new.touch(mode=0o600, exist_ok=False)
-        source: Any = connection.connection.driver_connection
-        with closing(sqlite3.connect(new)) as target:
-            source.backup(target)
-            target.execute("PRAGMA journal_mode=DELETE")  # else it is not one file
-            fault = str(target.execute("PRAGMA quick_check(1)").fetchone()[0])
-        if fault != "ok":
-            raise CommandError(
-                f"the database is damaged: {one_line(fault)}; the backup before is kept"
-            )
+        yield new
         sync_file(new)
         for end in ("-wal", "-shm", "-journal"):  # of a command that was killed there
             (directory / f"{DATABASE}{end}").unlink(missing_ok=True)
@@ -234,9 +244,9 @@ def _save_database(connection: sa.Connection, directory: Path) -> None:
     sync_folder(directory)
 
 
-def _text(folder: DataFolder, directory: Path, value: dict[str, Any], damage: Damage) -> str:
+def _text(storage: Storage, directory: Path, value: dict[str, Any], damage: Damage) -> str:
     lines = [
-        f"Backup of {folder.path} in {directory}: {count_text(value['files'], 'file')},"
+        f"Backup of {storage.path} in {directory}: {count_text(value['files'], 'file')},"
         f" {count_text(value['objects'], 'object')}, {size_text(value['size'])}.",
         f"Copied {count_text(value['copied'], 'new object')}, {size_text(value['copied_size'])},"
         f" and deleted {value['deleted']:,}, in {value['seconds']:.1f} s;"

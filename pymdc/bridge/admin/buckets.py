@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import sqlalchemy as sa
 
 from pymdc._text import quota_text, size_text
-from pymdc.bridge.admin.folder import CommandError, DataFolder
 from pymdc.bridge.admin.lists import bucket_rows, find_user, month, user_rows
 from pymdc.bridge.admin.output import Report, table, time_text
+from pymdc.bridge.admin.storage import CommandError, Storage
 from pymdc.bridge.context import iso_time
 from pymdc.bridge.js_number import json_number
 from pymdc.bridge.settings import DATABASE
-from pymdc.bridge.storage.tables import buckets, shards, transfers
+from pymdc.bridge.storage.tables import buckets, shards, total, transfers
 
 _HEAD = (
     *("user", "bucket", "name", "created (UTC)"),
     *(">files", ">stored", ">of", ">sent this month", ">of"),
 )
-_SENT = sa.func.coalesce(sa.func.sum(transfers.c.size), 0)
+_SENT = total(transfers.c.size)
 
 
-def list_buckets(folder: DataFolder, user: str | None) -> Report:
+def list_buckets(storage: Storage, user: str | None) -> Report:
     """List the buckets: what they hold, what they have sent in this month (UTC), their quotas."""
-    with folder.database.read() as connection:
+    with storage.database.read() as connection:
         if user is not None:
             find_user(connection, user)
         rows = bucket_rows(connection, email=user)
@@ -32,11 +33,11 @@ def list_buckets(folder: DataFolder, user: str | None) -> Report:
     return Report([_bucket_json(row) for row in rows], text)
 
 
-def set_quota(folder: DataFolder, bucket: str, **quotas: float | None) -> Report:
+def set_quota(storage: Storage, /, bucket: str, **quotas: float | None) -> Report:
     """Set how much a bucket may store, and send in each month, in GB; `none` is without limit."""
     if not quotas:
         raise CommandError("nothing to set: give --storage, --transfer or both", status=2)
-    with folder.database.write() as connection:
+    with storage.database.write() as connection:
         this = sa.update(buckets).where(buckets.c.id == bucket.lower(), buckets.c.removed.is_(None))
         if not connection.execute(this.values(**quotas)).rowcount:
             raise CommandError(f"there is no bucket {bucket}; buckets list shows all")
@@ -46,19 +47,21 @@ def set_quota(folder: DataFolder, bucket: str, **quotas: float | None) -> Report
     return Report(_bucket_json(row), text)
 
 
-def show_usage(folder: DataFolder) -> Report:
+def show_usage(storage: Storage) -> Report:
     """Show what is stored in all, what it takes on the disk, and how much each user stores.
 
     Content that is stored twice takes room once. Room for uploads on their way is not counted.
+    Of a store that is not in the folder nobody knows how much is free.
     """
-    with folder.database.read() as connection:
+    with storage.database.read() as connection:
         everybody = user_rows(connection)
         sent = connection.execute(sa.select(_SENT).where(transfers.c.month == month())).scalar_one()
-        total = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(shards.c.size), 0))
-        objects, size = connection.execute(total.select_from(shards)).one()
+        counted = sa.select(sa.func.count(), total(shards.c.size))
+        objects, size = connection.execute(counted.select_from(shards)).one()
     names = ("buckets", "files", "used")
     sums = {name: sum(row[name] for row in everybody) for name in names}
-    disk = shutil.disk_usage(folder.path)
+    # In a store elsewhere nobody knows.
+    disk = shutil.disk_usage(storage.path) if storage.has_shards else None
     value = (
         {"users": len(everybody)}
         | sums
@@ -66,31 +69,37 @@ def show_usage(folder: DataFolder) -> Report:
             "sent_this_month": sent,
             "objects": objects,
             "objects_size": size,
-            "database_size": database_size(folder),
-            "disk_free": disk.free,
-            "disk_size": disk.total,
+            "database_size": database_size(storage),
+            "disk_free": disk and disk.free,
+            "disk_size": disk and disk.total,
         }
     )
     each = [{name: row[name] for name in ("email", *names)} for row in everybody]
     return Report(value | {"by_user": each}, _usage_text(value, each))
 
 
-def database_size(folder: DataFolder) -> int:
+def database_size(storage: Storage) -> int:
     """Return the bytes of the database, with what is not yet written into its file."""
-    paths = (folder.path / f"{DATABASE}{end}" for end in ("", "-wal"))
+    if not storage.has_file:
+        with storage.database.read() as connection:
+            size = sa.func.pg_database_size(sa.func.current_database())
+            return int(connection.execute(sa.select(size)).scalar_one())
+    paths = (storage.path / f"{DATABASE}{end}" for end in ("", "-wal"))
     return sum(path.stat().st_size for path in paths if path.exists())
 
 
-def _usage_text(value: dict[str, int], each: list[dict[str, int]]) -> str:
-    lines = (
+def _usage_text(value: dict[str, Any], each: list[dict[str, int]]) -> str:
+    lines = [
         ("users", f"{value['users']:,}"),
         ("buckets", f"{value['buckets']:,}"),
         ("files", f"{value['files']:,}, {size_text(value['used'])}"),
         ("objects", f"{value['objects']:,}, {size_text(value['objects_size'])}"),
         ("sent this month (UTC)", size_text(value["sent_this_month"])),
         ("database", size_text(value["database_size"])),
-        ("disk", f"{size_text(value['disk_free'])} free of {size_text(value['disk_size'])}"),
-    )
+    ]
+    if value["disk_size"] is not None:
+        free = f"{size_text(value['disk_free'])} free of {size_text(value['disk_size'])}"
+        lines.append(("disk", free))
     width = max(len(name) for name, _ in lines)
     totals = "\n".join(f"{name:{width}}  {text}" for name, text in lines)
     largest = sorted(each, key=lambda row: -row["used"])

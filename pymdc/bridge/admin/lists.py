@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 
 import sqlalchemy as sa
 
-from pymdc.bridge.admin.folder import CommandError
-from pymdc.bridge.storage.tables import buckets, files, public_keys, transfers, users
+from pymdc.bridge.admin.storage import CommandError
+from pymdc.bridge.storage.tables import buckets, files, public_keys, total, transfers, users
 
 _KEPT = buckets.c.removed.is_(None)
 
@@ -24,10 +24,7 @@ def user_rows(connection: sa.Connection, email: str | None = None) -> Sequence[s
         keys.scalar_subquery().label("keys"),
         sa.select(sa.func.count()).where(owned).scalar_subquery().label("buckets"),
         inside.scalar_subquery().label("files"),
-        sa.select(sa.func.coalesce(sa.func.sum(buckets.c.used), 0))
-        .where(owned)
-        .scalar_subquery()
-        .label("used"),
+        sa.select(total(buckets.c.used)).where(owned).scalar_subquery().label("used"),
     ).order_by(users.c.email)
     if email is not None:
         statement = statement.where(users.c.email == email.lower())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
@@ -79,9 +79,10 @@ def shard_pages(read: Read) -> Iterator[list[Shard]]:
         last = found[-1][0]
 
 
-def object_names(connection: sa.Connection) -> Iterable[str]:
-    """Return the names of all objects."""
-    return connection.execute(sa.select(shards.c.object)).scalars()
+def object_sizes(connection: sa.Connection) -> Iterator[tuple[str, int]]:
+    """Return the name of each object, and its size in bytes."""
+    found = connection.execute(sa.select(*shards.c["object", "size"]))
+    return ((row.object, row.size) for row in found)
 
 
 def find_shards(connection: sa.Connection, objects: Sequence[str]) -> list[Shard]:

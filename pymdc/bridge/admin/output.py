@@ -38,7 +38,11 @@ class Progress:
 
     def show(self, size: int, whole: int) -> None:
         """Show that *size* of *whole* bytes are done."""
-        text = f"{self._doing}: {size_text(size)} of {size_text(whole)}"
+        self.show_text(f"{size_text(size)} of {size_text(whole)}")
+
+    def show_text(self, done: str) -> None:
+        """Show what is done."""
+        text = f"{self._doing}: {done}"
         if text != self._shown and sys.stderr.isatty():
             self._print(text)
 

@@ -14,18 +14,30 @@ from typing import Any, NamedTuple, NoReturn
 
 import sqlalchemy as sa
 
-from pymdc.bridge.admin import backup, buckets, restore, users, vacuum, verify
-from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
+from pymdc.bridge.admin import (
+    backup,
+    buckets,
+    closing_down,
+    export,
+    imports,
+    restore,
+    users,
+    vacuum,
+    verify,
+)
 from pymdc.bridge.admin.output import Report
-from pymdc.bridge.options import OPTIONS
+from pymdc.bridge.admin.storage import CommandError, Storage, one_line
+from pymdc.bridge.errors import UnavailableError
+from pymdc.bridge.options import OPTIONS, STORAGE, WrongUse, storage_settings
 from pymdc.bridge.settings import BUSY_SECONDS
 
-_DATA = next(option for option in OPTIONS if option.name == "data")
+_STORAGE = [option for option in OPTIONS if option.setting in STORAGE and not option.secret]
+_TEXTS = "the folder of the bridge", "its PostgreSQL, if it has one", "its store, if elsewhere"
 _NONE, _DEFAULT = "none", "default"
 
 
 class Command(NamedTuple):
-    """A row of the table: *run* is called with the data folder and the *arguments*.
+    """A row of the table: *run* is called with the storage and the *arguments*.
 
     Its docstring is the help.
     """
@@ -49,7 +61,8 @@ def _gigabytes(word: str) -> Callable[[str], float | None]:
 
 _EMAIL = ("email", {"help": "the user's e-mail address"})
 _GB = {"metavar": "GB", "type": _gigabytes(_NONE), "default": argparse.SUPPRESS}
-_DIRECTORY = ("directory", {"metavar": "DIR", "type": Path, "help": "the folder of the backup"})
+_PLACE = {"metavar": "DIR", "type": Path}
+_DIRECTORY = ("directory", _PLACE | {"help": "the folder of the backup"})
 _FLAG = {"action": "store_true"}
 
 COMMANDS: Mapping[str, Command] = {
@@ -94,6 +107,20 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "verify": Command(verify.verify, [("--repair", _FLAG | {"help": "set aside what is wrong"})]),
     "vacuum": Command(vacuum.vacuum),
+    "export": Command(
+        export.export, [("directory", _PLACE | {"help": "the folder that the export is in"})]
+    ),
+    "import": Command(
+        imports.import_,
+        [
+            ("directory", _PLACE | {"help": "the folder of a bridge, a backup or an export"}),
+            ("--prepare", _FLAG | {"help": "copy objects only, also while a bridge serves"}),
+            ("--force", _FLAG | {"help": "also if objects are damaged"}),
+            ("--replace-nul", _FLAG | {"help": "replace NUL in names, which PostgreSQL refuses"}),
+        ],
+    ),
+    "close": Command(closing_down.close),
+    "reopen": Command(closing_down.reopen),
 }
 _GROUPS = {"users": "Accounts.", "buckets": "Buckets: what they hold, and what they may."}
 
@@ -113,10 +140,14 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"no such option: {options[0]}" if options else "too many arguments")
     values = vars(namespace)
     run, as_json = values.pop("run"), values.pop("json", False)
-    path = values.pop("data", None) or Path(os.environ.get(_DATA.variable) or str(_DATA.default))
+    given = {name: values.pop(name) for name in STORAGE if name in values}
     try:
-        with closing(DataFolder(path)) as folder:
-            report: Report = run(folder, **values)
+        settings = storage_settings(given)
+    except WrongUse as error:
+        return _fail(str(error), 2)
+    try:
+        with closing(_storage(**settings)) as storage:
+            report: Report = run(storage, **values)
         report.print(as_json=as_json)
     except BrokenPipeError:  # whoever reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -125,6 +156,8 @@ def main(arguments: Sequence[str]) -> int:
         return _fail("interrupted")
     except CommandError as error:
         return _fail(str(error), error.status)
+    except UnavailableError as error:
+        return _fail(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
@@ -133,16 +166,23 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if report.sound else 1
 
 
+def _storage(
+    data: str, database: str | None, database_password: str | None, store: str | None
+) -> Storage:
+    return Storage(Path(data), database, database_password, store)
+
+
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser of the arguments of all commands."""
     common = _Parser(add_help=False)
-    common.add_argument(
-        "--data",
-        metavar="DIR",
-        type=Path,
-        default=argparse.SUPPRESS,
-        help=f"the folder of the bridge; else ${_DATA.variable}, else ./{_DATA.default}",
-    )
+    for option, metavar, text in zip(_STORAGE, ("DIR", "URL", "URL"), _TEXTS, strict=True):
+        default = f", else ./{option.default}" if option.default else ""
+        common.add_argument(
+            f"--{option.name}",
+            metavar=metavar,
+            default=argparse.SUPPRESS,
+            help=f"{text}; else ${option.variable}{default}",
+        )
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     parser = _Parser(
         "python -m pymdc.bridge admin",

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from pymdc._text import count_text, size_text
 from pymdc.bridge.admin.backup import BACKUP_LOCK
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import CommandError, DataFolder, one_line
 from pymdc.bridge.admin.objects import copy_installation, copy_objects, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report
+from pymdc.bridge.admin.storage import CommandError, Storage, need_folder, one_line
 from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.disk import (
     DiskFullError,
@@ -38,30 +38,31 @@ _MAY_BE_THERE = {LOCK, "lost+found"}
 _SHORT_LIVED = ("tokens", "pointers")
 
 
-def restore(folder: DataFolder, directory: Path, force: bool) -> Report:
+def restore(storage: Storage, directory: Path, force: bool) -> Report:
     """Fill an empty data folder with a backup, after each of its objects has been checked.
 
     With --force also if objects are missing or damaged: the files that need them are then lost
     until they are uploaded again, and the others are whole.
     """
+    need_folder(storage, "admin import fills others")
     begun = time.monotonic()
     try:
         (directory / DATABASE).stat()
     except (FileNotFoundError, NotADirectoryError):
         raise CommandError(f"{directory} is no complete backup: it has no {DATABASE}") from None
-    with _reserved(folder.path), _in_use(directory):
-        staging = folder.path / _STAGING
+    with _reserved(storage.path), in_use(directory):
+        staging = storage.path / _STAGING
         staging.mkdir(mode=0o700)
         try:
             value, damage = _stage(directory, staging)
             if damage and not force:
                 return _refusal(directory, damage)
-            _put_in_place(staging, folder.path)
+            _put_in_place(staging, storage.path)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     value["seconds"] = round(time.monotonic() - begun, 3)
     lines = [
-        f"Restored {folder.path}: {count_text(value['files'], 'file')},"
+        f"Restored {storage.path}: {count_text(value['files'], 'file')},"
         f" {count_text(value['objects'], 'object')}, {size_text(value['size'])},"
         f" in {value['seconds']:.1f} s."
     ]
@@ -101,7 +102,7 @@ def _reserved(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _in_use(directory: Path) -> Iterator[None]:
+def in_use(directory: Path) -> Iterator[None]:
     """Keep backups out of *directory* while the block runs."""
     try:
         file = open(directory / BACKUP_LOCK, "rb")  # noqa: SIM115  # closed below

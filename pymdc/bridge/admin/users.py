@@ -12,9 +12,9 @@ from hashlib import sha256
 import sqlalchemy as sa
 
 from pymdc._text import count_text, printable, quota_text, size_text
-from pymdc.bridge.admin.folder import CommandError, DataFolder
 from pymdc.bridge.admin.lists import find_user, user_rows
 from pymdc.bridge.admin.output import Report, table, time_text
+from pymdc.bridge.admin.storage import CommandError, Storage
 from pymdc.bridge.context import iso_time
 from pymdc.bridge.js_number import json_number
 from pymdc.bridge.passwords import Passwords
@@ -26,12 +26,12 @@ from pymdc.bridge.storage.tables import buckets, invitations, pointers, users
 _HEAD = ("user", "state", "registered (UTC)", ">keys", ">buckets", ">files", ">stored", ">limit")
 
 
-def list_users(folder: DataFolder) -> Report:
+def list_users(storage: Storage) -> Report:
     """List all users: their state, and how much they store.
 
     The limit is the user's own; - means that of the bridge, --user-limit.
     """
-    with folder.database.read() as connection:
+    with storage.database.read() as connection:
         rows = user_rows(connection)
     text = table(
         _HEAD,
@@ -50,67 +50,71 @@ def list_users(folder: DataFolder) -> Report:
     return Report([_user_json(row) for row in rows], text)
 
 
-def activate(folder: DataFolder, email: str) -> Report:
+def activate(storage: Storage, email: str) -> Report:
     """Activate an account without the link in the mail."""
-    return _change(folder, email, "is active", activation=None)
+    return _change(storage, email, "is active", activation=None)
 
 
-def disable(folder: DataFolder, email: str) -> Report:
+def disable(storage: Storage, email: str) -> Report:
     """Refuse all requests of a user, and all access to the user's buckets, from now on.
 
     Nothing is deleted; `users enable` undoes it. The answer to every request is 403
     "User account is disabled"; keys that the user's buckets list, and tokens, work no more either.
     """
-    return _change(folder, email, "is disabled", disabled=True)
+    return _change(storage, email, "is disabled", disabled=True)
 
 
-def enable(folder: DataFolder, email: str) -> Report:
+def enable(storage: Storage, email: str) -> Report:
     """Accept the requests of a disabled user again."""
-    return _change(folder, email, "is enabled", disabled=False)
+    return _change(storage, email, "is enabled", disabled=False)
 
 
-def set_password(folder: DataFolder, email: str) -> Report:
+def set_password(storage: Storage, email: str) -> Report:
     """Set a user's password, which is asked on the terminal, or read as a line from stdin."""
-    with folder.database.read() as connection:
+    with storage.database.read() as connection:
         find_user(connection, email)
     hashed = Passwords().hash(sha256(_read_password(email)).hexdigest())
-    return _change(folder, email, "has the new password", password=hashed)
+    return _change(storage, email, "has the new password", password=hashed)
 
 
-def set_limit(folder: DataFolder, email: str, limit: float | None) -> Report:
+def set_limit(storage: Storage, email: str, limit: float | None) -> Report:
     """Set how many GB a user may store in all buckets together.
 
     `default` means the limit of the bridge for each user, --user-limit. What is stored already
     stays.
     """
     what = "the limit of the bridge" if limit is None else quota_text(limit)
-    return _change(folder, email, f"may store {what}", storage=limit)
+    return _change(storage, email, f"may store {what}", storage=limit)
 
 
-def delete(folder: DataFolder, email: str, yes: bool) -> Report:
+def delete(storage: Storage, email: str, yes: bool) -> Report:
     """Delete a user with all keys, buckets and files; asks first, except with --yes."""
-    with folder.database.read() as connection:
+    with storage.database.read() as connection:
         row = find_user(connection, email)
     has = (count_text(row[name], name[:-1]) for name in ("buckets", "files"))
     what = f"{row['email']} with {' and '.join(has)} ({size_text(row['used'])})"
     if not yes:
         _confirm(f"Delete {what}?")
-    Reserve(folder.path).run(partial(_remove, folder, row["email"]), share=1)
+    remove = partial(_remove, storage, row["email"])
+    if storage.has_file:
+        Reserve(storage.path).run(remove, share=1)
+    else:
+        remove()
     return Report(_user_json(row), f"Deleted {what}.")
 
 
-def invite(folder: DataFolder) -> Report:
+def invite(storage: Storage) -> Report:
     """Make an invitation: with its code one user can register, if --registration is invite."""
     code = secrets.token_hex(16)
-    with folder.database.write() as connection:
+    with storage.database.write() as connection:
         row = {"code": code, "created": int(time.time() * 1000)}
         connection.execute(sa.insert(invitations).values(**row))
     return Report({"invitation": code}, code)
 
 
-def _change(folder: DataFolder, email: str, is_now: str, **values: object) -> Report:
+def _change(storage: Storage, email: str, is_now: str, /, **values: object) -> Report:
     """Set columns of a user's row; the report says what the user *is_now*."""
-    with folder.database.write() as connection:
+    with storage.database.write() as connection:
         email = find_user(connection, email)["email"]
         connection.execute(sa.update(users).where(users.c.email == email).values(**values))
         if "password" in values:
@@ -122,10 +126,10 @@ def _change(folder: DataFolder, email: str, is_now: str, **values: object) -> Re
     return Report(_user_json(row), f"{email} {is_now}.")
 
 
-def _remove(folder: DataFolder, email: str) -> None:
-    with folder.database.write() as connection:
+def _remove(storage: Storage, email: str) -> None:
+    with storage.database.write() as connection:
         mark_account_removed(connection, email, int(time.time() * 1000))
-    finish_account_removal(folder.database, folder.objects, email)
+    finish_account_removal(storage.database, storage.objects, email)
 
 
 def _read_password(email: str) -> bytes:

@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from pymdc._text import count_text, printable, size_text
 from pymdc.bridge.admin.damage import Damage
-from pymdc.bridge.admin.folder import DataFolder, one_line
 from pymdc.bridge.admin.objects import DamagedError, read_object, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report
-from pymdc.bridge.settings import SET_ASIDE, VERIFY_PAUSE
+from pymdc.bridge.admin.storage import Storage, one_line
+from pymdc.bridge.settings import VERIFY_PAUSE
+from pymdc.bridge.storage.database import has_one_writer
 from pymdc.bridge.storage.objects import upload_of
 from pymdc.bridge.storage.tables import (
     Shard,
@@ -41,7 +42,7 @@ _MISCOUNTED = sa.and_(
 )
 
 
-def verify(folder: DataFolder, repair: bool) -> Report:
+def verify(storage: Storage, repair: bool) -> Report:
     """Check each object against its hash; find missing and unneeded objects, and wrong sums.
 
     --repair sets wrong and unneeded objects aside, in a folder of their own, and corrects sums.
@@ -49,10 +50,10 @@ def verify(folder: DataFolder, repair: bool) -> Report:
     content.
     """
     begun = time.monotonic()
-    suspects = _objects_without_row(folder)
-    damage, checked = _check_objects(folder)
-    orphans = _orphans(folder, suspects, begun)
-    with folder.database.read() as connection:
+    suspects = _objects_without_row(storage)
+    damage, checked = _check_objects(storage)
+    orphans = _orphans(storage, suspects, begun)
+    with storage.database.read() as connection:
         faults = _database_faults(connection)
         miscounted = connection.execute(sa.select(buckets.c.id).where(_MISCOUNTED)).scalars().all()
         damage.find_files(connection)
@@ -67,67 +68,64 @@ def verify(folder: DataFolder, repair: bool) -> Report:
     sound = not (damage or orphans or faults or miscounted)
     text = _text(value, damage)
     if repair and not sound:
-        value["set_aside"] = _repair(folder, [*damage.objects(), *orphans])
-        text += f"\n{_repair_text(folder, value)}"
+        value["set_aside"], place = _repair(storage, [*damage.objects(), *orphans])
+        text += f"\n{_repair_text(value, place)}"
     return Report(value, text, sound)
 
 
-def _check_objects(folder: DataFolder) -> tuple[Damage, dict[str, int]]:
+def _check_objects(storage: Storage) -> tuple[Damage, dict[str, int]]:
     """Read all objects; return those that are damaged, and how many there are."""
     damage, number, size = Damage(), 0, 0
-    with folder.database.read() as connection:
+    with storage.database.read() as connection:
         whole = whole_size(connection)
     with closing(Progress("Verified")) as progress:
-        for page in shard_pages(folder.database.read):
+        for page in shard_pages(storage.database.read):
             for shard in page:
                 number, size = number + 1, size + shard.size
                 try:
-                    deque(read_object(folder.objects, shard), maxlen=0)
+                    deque(read_object(storage.objects, shard), maxlen=0)
                 except DamagedError as damaged:
-                    if _is_needed(folder, shard):
+                    if _is_needed(storage, shard):
                         damage.add(shard, damaged)
                 progress.show(size, whole)
     return damage, {"objects": number, "size": size}
 
 
-def _is_needed(folder: DataFolder, shard: Shard) -> bool:
+def _is_needed(storage: Storage, shard: Shard) -> bool:
     """Say whether the object was not deleted or replaced meanwhile: its row goes first."""
     this = sa.exists().where(shards.c.hash == shard.hash, shards.c.object == shard.object)
-    with folder.database.read() as connection:
+    with storage.database.read() as connection:
         return bool(connection.execute(sa.select(this)).scalar())
 
 
-def _objects_without_row(folder: DataFolder) -> set[str]:
+def _objects_without_row(storage: Storage) -> set[str]:
     """Return the objects without a row that belong to no upload on its way."""
     found: set[str] = set()
-    for names in folder.objects.names():
-        found |= _without_row(folder, names)
-    if not (found and folder.is_served()):
+    for names in storage.objects.names():
+        found |= _without_row(storage, names)
+    if not (found and storage.may_be_served()):
         return found
-    with folder.database.read() as connection:
+    with storage.database.read() as connection:
         on_their_way = {*connection.execute(sa.select(uploads.c.id)).scalars()}
     return {name for name in found if upload_of(name) not in on_their_way}
 
 
-def _without_row(folder: DataFolder, names: Collection[str]) -> set[str]:
-    with folder.database.read() as connection:
+def _without_row(storage: Storage, names: Collection[str]) -> set[str]:
+    with storage.database.read() as connection:
         return {*names} - objects_in_use(connection, [*names])
 
 
-def _orphans(folder: DataFolder, suspects: set[str], begun: float) -> dict[str, int]:
+def _orphans(storage: Storage, suspects: set[str], begun: float) -> dict[str, int]:
     """Return those *suspects* that are there still, and their sizes."""
-    if suspects and folder.is_served():
+    if suspects and storage.may_be_served():
         time.sleep(max(0.0, begun + VERIFY_PAUSE - time.monotonic()))
-    sizes = {name: folder.objects.size(name) for name in sorted(_without_row(folder, suspects))}
+    sizes = {name: storage.objects.size(name) for name in sorted(_without_row(storage, suspects))}
     return {name: size for name, size in sizes.items() if size is not None}
 
 
 def _database_faults(connection: sa.Connection) -> list[str]:
     """Return what SQLite finds wrong, and files whose shards do not add up to their size."""
-    checked = connection.execute(sa.text("PRAGMA integrity_check(20)")).scalars()
-    faults = [one_line(line) for line in checked if line != "ok"]
-    for table, row, parent, _ in connection.execute(sa.text("PRAGMA foreign_key_check")):
-        faults.append(f"row {row} of {table} refers to a row of {parent} that is missing")
+    faults = file_faults(connection) if has_one_writer(connection) else []
     parts = sa.select(sa.func.sum(shards.c.size)).select_from(file_shards.join(shards))
     sum_of_parts = parts.where(file_shards.c.file == files.c.number).scalar_subquery()
     wrong = sa.select(files).where(files.c.size != sa.func.coalesce(sum_of_parts, 0))
@@ -139,17 +137,26 @@ def _database_faults(connection: sa.Connection) -> list[str]:
     return faults
 
 
-def _repair(folder: DataFolder, objects: list[str]) -> int:
-    """Set *objects* aside and correct the sums; return how many objects were set aside."""
-    number = 0
+def file_faults(connection: sa.Connection) -> list[str]:
+    """Return what SQLite finds wrong in its file."""
+    checked = connection.execute(sa.text("PRAGMA integrity_check(20)")).scalars()
+    faults = [one_line(line) for line in checked if line != "ok"]
+    for table, row, parent, _ in connection.execute(sa.text("PRAGMA foreign_key_check")):
+        faults.append(f"row {row} of {table} refers to a row of {parent} that is missing")
+    return faults
+
+
+def _repair(storage: Storage, objects: list[str]) -> tuple[int, str]:
+    """Set *objects* aside and correct the sums; return how many were set aside, and where."""
+    number, place = 0, ""
     for name in objects:
         with suppress(FileNotFoundError):
-            folder.objects.set_aside([name])
+            place = storage.objects.set_aside([name])
             number += 1
-    with folder.database.write() as connection:
+    with storage.database.write() as connection:
         right = {"used": _FILES_SIZE, "files": _FILES}
         connection.execute(sa.update(buckets).where(_MISCOUNTED).values(right))
-    return number
+    return number, place
 
 
 def _text(value: dict[str, Any], damage: Damage) -> str:
@@ -172,11 +179,11 @@ def _text(value: dict[str, Any], damage: Damage) -> str:
     return "\n".join(lines)
 
 
-def _repair_text(folder: DataFolder, value: dict[str, Any]) -> str:
+def _repair_text(value: dict[str, Any], place: str) -> str:
     lines = []
     if value["set_aside"]:
         number = count_text(value["set_aside"], "object")
-        lines.append(f"Set aside {number} in {folder.path / SET_ASIDE}.")
+        lines.append(f"Set aside {number} in {place}.")
     if value["damaged"]:
         lines.append("The files above are whole again once the same content is uploaded again.")
     if value["miscounted"]:

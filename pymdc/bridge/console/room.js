@@ -19,7 +19,9 @@ export async function checkRoom(bucket, size, signal) {
     const message = `The file has ${bytes(size)}, and there is room for ${bytes(Math.max(room, 0))}`;
     throw new BridgeError(413, message);
   }
-  if (size > usage.disk_free) throw new BridgeError(507, `The file has ${bytes(size)}`);
+  if (size > (usage.disk_free ?? Infinity)) {
+    throw new BridgeError(507, `The file has ${bytes(size)}`);
+  }
 }
 
 const left = (quota, used) => (quota === null ? Infinity : quota * GB - used);

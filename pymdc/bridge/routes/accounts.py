@@ -52,7 +52,7 @@ def remove(context: Context, _request: Request, identity: Identity) -> Response:
 def request_reset(context: Context, request: Request, _identity: Identity) -> Response:
     """Mail a token for a new password; the answer is the same if there is no such account."""
     email = address(request.path_parameters["email"])
-    mail_token = partial(_mail_token, context, email)
+    mail_token = partial(_mail_token, context, email, context.now())
     return Response({"email": email}, afterwards=partial(context.load.run, mail_token))
 
 
@@ -75,8 +75,8 @@ def reset(context: Context, request: Request, _identity: Identity) -> Response:
     return Response(user_json(email, row["created"], activated=True))
 
 
-def _mail_token(context: Context, email: str) -> None:
-    token, now = secrets.token_hex(32), context.now()
+def _mail_token(context: Context, email: str, now: int) -> None:
+    token = secrets.token_hex(32)
     this = sa.update(users).where(users.c.email == email, ACTIVE, may_mail(now))
     with context.database.write() as connection:
         if connection.execute(this.values(mailed=now)).rowcount != 1:

@@ -23,9 +23,13 @@ from pymdc.bridge.settings import (
     TOKEN_LIFETIME,
 )
 from pymdc.bridge.storage.accounts import account_removed, has_account
+from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.removal import remove_piece
 from pymdc.bridge.storage.tables import buckets, find_bucket, lock_user, tokens, total
 
+_INSERT_TOKEN = Prepared(
+    sa.insert(tokens).values({column.name: sa.bindparam(column.name) for column in tokens.c})
+)
 _DEFAULTS: dict[str, Any] = {"name": "New Bucket", "storage": 10, "transfer": 30, "pubkeys": []}
 
 
@@ -50,7 +54,8 @@ def create(context: Context, request: Request, identity: Identity) -> Response:
     with context.database.write() as connection:
         lock_user(connection, identity.email)
         if connection.execute(insert).rowcount != 1:
-            if not connection.execute(sa.select(has_account(identity.email))).scalar():
+            # Not whether the account is there: its address may be registered again by now.
+            if connection.execute(sa.select(count)).scalar_one() < MAX_BUCKETS:
                 raise account_removed()
             raise Refused(403, f"An account has at most {MAX_BUCKETS} buckets")
         if request.fields.get("pubkeys"):
@@ -84,8 +89,9 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
     """Remove a bucket and its files."""
     with context.database.write() as connection:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
-        this = sa.update(buckets).where(buckets.c.id == bucket)
-        connection.execute(this.values(removed=context.now()))
+        this = sa.update(buckets).where(buckets.c.id == bucket, buckets.c.removed.is_(None))
+        if connection.execute(this.values(removed=context.now())).rowcount != 1:
+            raise Refused(404, "Bucket not found")
     piece = partial(remove_piece, context.database, context.objects, bucket)
     return Response(status=204, piece=partial(context.load.run, piece, share=1))
 
@@ -94,12 +100,12 @@ def create_token(context: Context, request: Request, identity: Identity) -> Resp
     """Create a token for bringing a file into the bucket (PUSH) or out of it (PULL)."""
     now, token, operation = context.now(), secrets.token_hex(32), request.fields.get("operation")
     expires = now + TOKEN_LIFETIME
-    with context.database.write(durable=False) as connection:
+    with context.database.write_once() as connection:
         bucket = find_bucket(connection, request.bucket, identity.email)["id"]
         if operation not in ("PUSH", "PULL"):
             raise Refused(400, "Token validation failed")
         row = {"bucket": bucket, "operation": operation, "expires": expires, "token": token}
-        connection.execute(sa.insert(tokens).values(**row))
+        _INSERT_TOKEN.count(connection, row)
     return Response(row | {"expires": iso_time(expires), "id": token})
 
 
@@ -146,7 +152,7 @@ def _quota(value: object) -> float | None:
     return quota
 
 
-def _bucket_json(row: sa.RowMapping) -> dict[str, object]:
+def _bucket_json(row: Row | sa.RowMapping) -> dict[str, object]:
     names = ("user", "name", "pubkeys", "id")
     quotas = {name: json_number(row[name]) for name in ("storage", "transfer")}
     rest = {"created": iso_time(row["created"]), "status": "Active"}

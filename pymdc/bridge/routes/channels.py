@@ -15,9 +15,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused, UnavailableError
 from pymdc.bridge.logs import Entry, log_damage, log_fault
+from pymdc.bridge.routes.files import is_needed
 from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, FRAME
 from pymdc.bridge.storage.objects import ObjectReader
+from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.tables import pointers, redeem_token, shards
+
+_SHARD = Prepared(sa.select(shards).where(shards.c.hash == sa.bindparam("its")))
 
 
 class Channels:
@@ -66,14 +70,15 @@ class Channels:
                     if not sent:
                         sizes = f"{entry.sent:,} of {shard['size']:,} bytes"
                         fault = f"object {shard['object']} has {sizes}"
-                        return await _report_damage(socket, fault, "The shard is damaged")
+                        return await self._report(socket, shard, fault, "The shard is damaged")
                     entry.sent += sent
         except Refused as refused:
             entry.note = refused.message
             await socket.send_json({"code": refused.status, "message": refused.message})
             return refused.status
         except FileNotFoundError as error:
-            return await _report_damage(socket, f"{error.filename} is missing", "The shard is lost")
+            fault = f"{error.filename} is missing"
+            return await self._report(socket, shard, fault, "The shard is lost")
         except UnavailableError as error:
             entry.note = str(error)
             await socket.send_json({"code": 503, "message": "The storage does not answer"})
@@ -99,15 +104,19 @@ class Channels:
             await socket.send({"type": "websocket.send", "bytes": frame})
         return len(block)
 
+    async def _report(self, socket: WebSocket, shard: Row, fault: str, message: str) -> int:
+        """Report an object that cannot be sent to the operator and to the client."""
+        needed = partial(is_needed, self._context, shard["object"])
+        status = 500 if await self._context.threads.run_db_only(needed) else 404
+        if status == 500:
+            log_damage(fault)
+        else:
+            message = "The shard was removed"
+        await socket.send_json({"code": status, "message": message})
+        return status
 
-async def _report_damage(socket: WebSocket, fault: str, message: str) -> int:
-    """Report an object that cannot be sent to the operator and to the client."""
-    log_damage(fault)
-    await socket.send_json({"code": 500, "message": message})
-    return 500
 
-
-def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> sa.RowMapping:
+def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> Row:
     """Use up the token in *message*, and return the row of the shard that it is for."""
     try:
         parsed = json.loads(message)
@@ -116,11 +125,10 @@ def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> sa.
     fields = parsed if isinstance(parsed, dict) else {}
     if not fields.get("token"):
         raise Refused(400, "You did not supply a token")
-    with context.database.write(durable=False) as connection:
+    with context.database.write_once() as connection:
         token = str(fields["token"]).encode("ascii", "replace").decode().replace("\0", "?")
         pointer = redeem_token(connection, pointers, token, context.now())
-        statement = sa.select(shards).where(shards.c.hash == (pointer["shard"] if pointer else ""))
-        shard = connection.execute(statement).mappings().first()
+        shard = _SHARD.first(connection, {"its": pointer["shard"]}) if pointer else None
     if shard is None:
         raise Refused(400, "The supplied token is not accepted")
     entry.who = pointer["bucket"] if pointer else "-"

@@ -13,10 +13,11 @@ from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.logs import log_damage
 from pymdc.bridge.routes.content_headers import description, has_it, validators, wanted_range
-from pymdc.bridge.routes.files import find_shards, is_for, not_authorized, requested_file
+from pymdc.bridge.routes.files import find_shards, is_for, is_needed, not_authorized, requested_file
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import BATCH
 from pymdc.bridge.storage.objects import ObjectReader, ObjectStore
+from pymdc.bridge.storage.prepared import Row
 from pymdc.bridge.storage.tables import find_bucket
 from pymdc.bridge.storage.usage import add_transfer, spend_transfer
 
@@ -47,9 +48,7 @@ class Content:
 
     month = ""
 
-    def __init__(
-        self, context: Context, file: sa.RowMapping, shard_size: int, wanted: range
-    ) -> None:
+    def __init__(self, context: Context, file: Row, shard_size: int, wanted: range) -> None:
         self.left = len(wanted)
         self._context = context
         self._file = file
@@ -118,11 +117,17 @@ class Content:
         """Find the shards from *number* on, and check that their objects are there."""
         last = (self._end - 1) // self._shard_size
         find = partial(self._query, number, min(last - number + 1, BATCH))
-        self._first, self._shards = number, await self._context.threads.run_db_only(find)
-        if not self._shards:
-            raise Refused(404, "The file was removed while it was sent")
-        sizes = [(row["object"], self._size(number + n)) for n, row in enumerate(self._shards)]
-        await self._context.threads.run(_check_objects, self._context.objects, sizes)
+        threads = self._context.threads
+        while True:
+            self._first, self._shards = number, await threads.run_db_only(find)
+            if not self._shards:
+                raise Refused(404, "The file was removed while it was sent")
+            sizes = [(row["object"], self._size(number + n)) for n, row in enumerate(self._shards)]
+            fault = await threads.run(_find_fault, self._context.objects, sizes)
+            if fault is None:
+                return
+            if await threads.run_db_only(is_needed, self._context, fault[0]):
+                _report_damage(f"object {' '.join(fault)}")
 
     def _query(self, first: int, count: int) -> Sequence[sa.RowMapping]:
         with self._context.database.read() as connection:
@@ -134,7 +139,7 @@ class Content:
             add_transfer(connection, self._file["bucket"], self.month, -self.left)
 
 
-def _find(context: Context, request: Request) -> tuple[sa.RowMapping, int]:
+def _find(context: Context, request: Request) -> tuple[Row, int]:
     """Return the row of the file that the holder of a token asks for, and its shards' size."""
     identity, bucket = token_bearer(context, request), request.bucket
     with context.database.read() as connection:
@@ -157,13 +162,15 @@ def _spend(context: Context, request: Request, size: int) -> str:
     return month
 
 
-def _check_objects(objects: ObjectStore, sizes: Sequence[tuple[str, int]]) -> None:
+def _find_fault(objects: ObjectStore, sizes: Sequence[tuple[str, int]]) -> tuple[str, str] | None:
+    """Return the first object that is missing or of another size, and what it is."""
     names = [name for name, _ in sizes]
     for (name, size), found in zip(sizes, objects.sizes(names), strict=True):
         if found is None:
-            _report_damage(f"object {name} is missing")
+            return name, "is missing"
         if found != size:
-            _report_damage(f"object {name} has {found:,} of {size:,} bytes")
+            return name, f"has {found:,} of {size:,} bytes"
+    return None
 
 
 def _report_damage(fault: str) -> NoReturn:

@@ -6,11 +6,10 @@ import re
 from typing import TypeAlias
 from urllib.parse import quote
 
-import sqlalchemy as sa
-
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.serving.request import Headers
 from pymdc.bridge.settings import MAX_SENT_NAME
+from pymdc.bridge.storage.prepared import Row
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -66,7 +65,7 @@ def validators(file_hash: str) -> Fields:
     return (*_ALWAYS, ("ETag", _tag(file_hash)), ("Accept-Ranges", "bytes"))
 
 
-def description(file: sa.RowMapping, part: range | None) -> Fields:
+def description(file: Row, part: range | None) -> Fields:
     """Return the headers of an answer with a *part* of the content, or with all of it."""
     known, size = _MEDIA_TYPE.fullmatch(file["mimetype"]), file["size"]
     fields = (

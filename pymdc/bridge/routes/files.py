@@ -17,12 +17,14 @@ from pymdc.bridge.routes.multipart import base_name
 from pymdc.bridge.routes.pages import listed
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import BATCH, LIMIT_DIGITS, PAGE, TOKEN_LIFETIME
+from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.removal import remove_files
 from pymdc.bridge.storage.tables import (
     file_shards,
     files,
     find_bucket,
     lock_bucket,
+    objects_in_use,
     pointers,
     shards,
 )
@@ -30,7 +32,7 @@ from pymdc.bridge.storage.usage import add_transfer, spend_transfer
 
 _LIMIT = re.compile(rf"[0-9]{{1,{LIMIT_DIGITS}}}")
 _THIS = files.c.bucket == sa.bindparam("in"), files.c.hash == sa.bindparam("its")
-_FILE = sa.select(files).where(*_THIS)
+_FILE = Prepared(sa.select(files).where(*_THIS))
 _FILE_SHARDS = (
     sa.select(shards)
     .select_from(file_shards.join(files).join(shards))
@@ -78,6 +80,8 @@ def list_pointers(context: Context, request: Request, identity: Identity) -> Res
         made = _Pointers(request.channel_url, found, now)
         spend_transfer(connection, bucket, made.month, found["size"])
         first = made.add(connection, now)
+        if len(first) < BATCH and sum(pointer["size"] for pointer in first) != found["size"]:
+            raise _not_found()  # it was removed meanwhile
     made.count(first)
     if len(first) < BATCH:
         return Response(first)
@@ -90,7 +94,7 @@ class _Pointers:
     *left* is how many bytes there are to which no pointer is made yet.
     """
 
-    def __init__(self, channel_url: str, file: sa.RowMapping, now: int) -> None:
+    def __init__(self, channel_url: str, file: Row, now: int) -> None:
         self.left: int = file["size"]
         self.month = iso_time(now)[:7]
         self._file = file["bucket"], file["hash"]
@@ -169,12 +173,16 @@ def remove(context: Context, request: Request, identity: Identity) -> Response:
     return Response(status=204)
 
 
-def requested_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping:
+def requested_file(connection: sa.Connection, bucket: str, file_hash: str) -> Row:
     """Return the row of a file that a token holder asks for; refuse with 404 if there is none."""
     found = find_file(connection, bucket, file_hash)
     if found is None:
-        raise Refused(404, "The requested file was not found")
+        raise _not_found()
     return found
+
+
+def _not_found() -> Refused:
+    return Refused(404, "The requested file was not found")
 
 
 def is_for(identity: Identity, bucket: str, operation: str) -> bool:
@@ -187,9 +195,9 @@ def not_authorized(operation: str) -> Refused:
     return Refused(401, _REFUSALS[operation])
 
 
-def find_file(connection: sa.Connection, bucket: str, file_hash: str) -> sa.RowMapping | None:
+def find_file(connection: sa.Connection, bucket: str, file_hash: str) -> Row | None:
     """Return the row of a file, or None."""
-    return connection.execute(_FILE, {"in": bucket, "its": file_hash}).mappings().first()
+    return _FILE.first(connection, {"in": bucket, "its": file_hash})
 
 
 def find_shards(
@@ -198,6 +206,12 @@ def find_shards(
     """Return the rows of at most *limit* shards of a file, from *first* on."""
     values = {"in": bucket, "its": file_hash, "first": first, "count": limit}
     return connection.execute(_FILE_SHARDS, values).mappings().all()
+
+
+def is_needed(context: Context, name: str) -> bool:
+    """Say whether a shard refers to an object; if not, it was removed or replaced meanwhile."""
+    with context.database.read() as connection:
+        return bool(objects_in_use(connection, [name]))
 
 
 def _file_json(row: sa.RowMapping) -> dict[str, object]:

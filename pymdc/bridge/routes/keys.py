@@ -42,8 +42,13 @@ def register_key(context: Context, request: Request, identity: Identity) -> Resp
     return Response(_key_json(identity, key))
 
 
-def claim_key(connection: sa.Connection, email: str, key: str, *, proven: bool) -> None:
-    """Register *key* for a user; refuse if somebody else has it, or a better claim to it."""
+def claim_key(
+    connection: sa.Connection, email: str, key: str, *, proven: bool, is_new: bool = False
+) -> None:
+    """Register *key* for a user; refuse if somebody else has it, or a better claim to it.
+
+    The account of a user who *is_new* is made by the same transaction.
+    """
     row = {"user": email, "key": key, "point": _point(key), "proven": proven}
     lock_user(connection, email)
     lock_name(connection, f"key {row['point']}")
@@ -52,7 +57,8 @@ def claim_key(connection: sa.Connection, email: str, key: str, *, proven: bool) 
         same = sa.or_(others, public_keys.c.key == key)
         connection.execute(sa.delete(public_keys).where(same, ~public_keys.c.proven))
     mine = sa.select(sa.func.count()).where(public_keys.c.user == email).scalar_subquery()
-    query = sa.select(sa.exists().where(others), mine >= MAX_KEYS, has_account(email))
+    there = sa.true() if is_new else has_account(email)
+    query = sa.select(sa.exists().where(others), mine >= MAX_KEYS, there)
     taken, full, is_there = connection.execute(query).one()
     if not is_there:
         raise account_removed()

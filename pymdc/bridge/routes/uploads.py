@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterable
 from functools import partial
 
@@ -17,7 +18,7 @@ from pymdc.bridge.load import Pace
 from pymdc.bridge.routes.files import is_for, not_authorized
 from pymdc.bridge.routes.multipart import FilePart
 from pymdc.bridge.serving.request import Request, Response
-from pymdc.bridge.settings import MAX_FILE
+from pymdc.bridge.settings import MAX_FILE, STORE_PUTS
 from pymdc.bridge.storage.objects import new_upload, object_name
 from pymdc.bridge.storage.tables import Shard, find_bucket
 from pymdc.bridge.storage.uploads import insert_file, release, replace_object, reserve
@@ -46,7 +47,7 @@ async def upload(context: Context, request: Request, body: AsyncIterable[bytes])
 
 
 class IncomingFile:
-    """The bytes of a file, cut into shards; one shard is stored while the next one arrives.
+    """The bytes of a file, cut into shards; some are stored while the next one arrives.
 
     *upload* is the id under which the *declared* bytes are reserved.
     *objects* are the names of all objects that are stored or are being stored.
@@ -61,7 +62,9 @@ class IncomingFile:
         self._declared = declared
         self._hash = FileHash()
         self._buffer = bytearray()  # grows with the bytes received, whatever size was declared
-        self._storing: asyncio.Task[None] | None = None
+        self._in_turn = asyncio.Lock()  # who waits longest gets it: shards are hashed in order
+        self._most_storing = STORE_PUTS if context.objects.is_remote else 1
+        self._storing: deque[asyncio.Task[Shard]] = deque()
 
     async def write(self, piece: memoryview) -> None:
         """Add the next bytes; refuse those beyond the declared size."""
@@ -79,7 +82,8 @@ class IncomingFile:
         """Wait until the shards but the last are stored; refuse a file shorter than declared."""
         if self.size != self._declared:
             raise Refused(400, "File does not match the declared size")
-        await self._wait_stored()
+        while self._storing:
+            await self._wait_stored()
 
     def store_last(self) -> None:
         """Store the last shard; blocks."""
@@ -88,35 +92,41 @@ class IncomingFile:
             self._put(name, data)
             if self.parts:  # else the shard is the file, and has its hash
                 self._hash.update(data)
-            self._add_part(name, data, _hash(data))
+            self.parts.append(Shard(_hash(data), name, len(data)))
 
     def hash(self) -> str:
         """Return the hash of the file."""
         return self.parts[0].hash if len(self.parts) == 1 else self._hash.hexdigest()
 
     async def discard(self) -> None:
-        """Delete all objects, also the one that is being stored."""
-        storing, self._storing = self._storing, None  # breaks a cycle with the task's exception
-        if storing is not None:
-            await asyncio.gather(storing, return_exceptions=True)
+        """Delete all objects, also those that are being stored."""
+        storing, self._storing = self._storing, deque()  # breaks a cycle with an exception
+        if storing:
+            await asyncio.gather(*storing, return_exceptions=True)
         await self._context.threads.run(_give_up, self._context, self)
 
     async def _start_storing(self) -> None:
-        """Store the buffer in a task, after the shard before it, and go on with a new buffer."""
-        await self._wait_stored()
+        """Store the buffer in a task when it is its turn, and go on with a new buffer."""
+        if len(self._storing) == self._most_storing:
+            await self._wait_stored()
         data, self._buffer = memoryview(self._buffer), bytearray()
-        self._storing = asyncio.create_task(self._store(data))
+        self._storing.append(asyncio.create_task(self._store(self._new_object(), data)))
 
     async def _wait_stored(self) -> None:
-        if self._storing is not None:
-            await asyncio.shield(self._storing)
+        """Wait for the oldest of the shards that are being stored."""
+        self.parts.append(await asyncio.shield(self._storing[0]))
+        self._storing.popleft()
 
-    async def _store(self, data: memoryview) -> None:
-        run, name = self._context.threads.run, self._new_object()
+    async def _store(self, name: str, data: memoryview) -> Shard:
+        run = self._context.threads.run
         shard_hash, *_ = await asyncio.gather(
-            run(_hash, data), run(self._hash.update, data), run(self._put, name, data)
+            run(_hash, data), self._add_to_hash(data), run(self._put, name, data)
         )
-        self._add_part(name, data, shard_hash)
+        return Shard(shard_hash, name, len(data))
+
+    async def _add_to_hash(self, data: memoryview) -> None:
+        async with self._in_turn:
+            await self._context.threads.run(self._hash.update, data)
 
     def _new_object(self) -> str:
         self.objects.append(object_name(self.upload, len(self.objects)))
@@ -125,9 +135,6 @@ class IncomingFile:
     def _put(self, name: str, data: memoryview) -> None:
         with self._context.load.room_for(len(data)):
             self._context.objects.put(name, [data])
-
-    def _add_part(self, name: str, data: memoryview, shard_hash: str) -> None:
-        self.parts.append(Shard(shard_hash, name, len(data)))
 
 
 def _hash(data: memoryview) -> str:
@@ -183,13 +190,27 @@ def _reserve(
     reserve(connection, context.limits, upload, bucket, size, context.now())
 
 
-def _give_up(context: Context, incoming: IncomingFile) -> None:
+def _give_up(context: Context, incoming: IncomingFile, *, in_doubt: bool = False) -> None:
+    """Delete the objects of an upload, and end its reservation.
+
+    If it is *in_doubt* whether the file is stored, the reservation tells: it ends with the
+    transaction that stores the file. If it is still there, nothing can be stored any more once it
+    is deleted.
+    """
+    upload, objects = incoming.upload, incoming.objects  # `end` must not keep the last shard
+
     def end() -> None:
         with context.database.write(durable=False) as connection:
-            release(connection, incoming.upload)
+            released = release(connection, upload)
+        if in_doubt and released:
+            context.objects.delete(objects)
 
-    context.objects.delete(incoming.objects)
-    context.load.run(end, share=1)
+    if not in_doubt:
+        context.objects.delete(objects)
+    try:
+        context.load.run(end, share=1)
+    except UnavailableError:
+        context.housekeeper.postpone(end)
 
 
 def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFile) -> Response:
@@ -209,6 +230,7 @@ def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFil
         )
         unneeded, stored = context.commits.run(insert)
     except UnavailableError:  # the file may be committed all the same, and need its objects
+        _give_up(context, incoming, in_doubt=True)
         raise
     except BaseException:
         _give_up(context, incoming)
@@ -225,8 +247,7 @@ def _replaced(context: Context, parts: list[Shard], stored: list[Shard]) -> set[
     new, replaced = {part.hash: part.object for part in parts}, set[str]()
     sizes = context.objects.sizes([shard.object for shard in stored])
     for shard, size in zip(stored, sizes, strict=True):
-        if size != shard.size:
-            with context.database.write() as connection:
-                if replace_object(connection, shard, new[shard.hash]):
-                    replaced |= {shard.object, new[shard.hash]}
+        use_new = partial(replace_object, stored=shard, new=new[shard.hash])
+        if size != shard.size and context.commits.run(use_new):
+            replaced |= {shard.object, new[shard.hash]}
     return replaced

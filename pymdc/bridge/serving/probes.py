@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from pymdc.bridge.auth import Identity, anybody
 from pymdc.bridge.context import Context
-from pymdc.bridge.errors import Refused
+from pymdc.bridge.errors import Refused, UnavailableError
 from pymdc.bridge.metrics import PREFIX
 from pymdc.bridge.routes import Route
 from pymdc.bridge.serving.request import Request, Response
@@ -80,7 +80,8 @@ class Probes:
             ("disk_free_bytes", "Bytes free on the disk of the data.", context.load.free),
             ("stored_bytes", "Bytes of the files in all buckets.", self._stored_bytes),
         ):
-            with suppress(OSError, sa.exc.SQLAlchemyError):  # the others are worth having
+            # The others are worth having.
+            with suppress(OSError, sa.exc.SQLAlchemyError, UnavailableError):
                 yield GaugeMetricFamily(PREFIX + name, help_, value=count())
 
     def _lanes(self) -> Iterator[Metric]:

@@ -24,8 +24,12 @@ ACTIVE = sa.and_(users.c.activation.is_(None), users.c.removed.is_(None), ~users
 
 
 def has_account(email: str) -> sa.ColumnElement[bool]:
-    """Return the condition that a user, who was authenticated, is still there."""
-    return sa.exists().where(users.c.email == email)
+    """Return the condition that a user, who was authenticated, is still there.
+
+    If the address was registered again meanwhile, that account is not activated yet.
+    """
+    there = users.c.removed.is_(None), users.c.activation.is_(None)
+    return sa.exists().where(users.c.email == email, *there)
 
 
 def account_removed() -> Refused:

@@ -33,6 +33,12 @@ class Database(Protocol):
         What is not *durable* may be lost in a power cut: nonces, and what is good for minutes.
         """
 
+    def write_once(self) -> AbstractContextManager[sa.Connection]:
+        """Run the block, in which one statement writes, as `write` does what is not durable.
+
+        On PostgreSQL, each statement is a transaction of its own, which saves two round trips.
+        """
+
     def exclusive(self, task: str) -> AbstractContextManager[bool]:
         """Keep other bridges from a *task* while the block runs; give False if one is at it."""
 

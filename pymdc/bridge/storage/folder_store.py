@@ -47,6 +47,8 @@ class FolderStore:
     With *fsync*, `put` returns when the bytes are on the disk, and `sync` when the names are.
     """
 
+    is_remote = False
+
     def __init__(self, folder: Path, *, fsync: bool) -> None:
         self._folder = folder
         self._prefix = os.path.join(folder, "")

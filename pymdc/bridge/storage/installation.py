@@ -3,6 +3,8 @@
 An id stands in a row of the database and in an object of the store. If they differ, or if one is
 missing, the bridge must not start: with an empty database, or with that of another installation, no
 shard would refer to the objects, and they would be deleted.
+
+Before the id in the row may stand why no bridge may start at all: `CLOSED` or `IMPORTING`.
 """
 
 from __future__ import annotations
@@ -15,11 +17,27 @@ from pymdc.bridge.storage.database import Database, lock_name
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import installation, users
 
+CLOSED = "closed:"  # then the id
+IMPORTING = "importing:"  # then the id, a colon, and the id of what is imported
+_REASONS = {
+    CLOSED: "it was closed, since it has moved elsewhere; admin reopen opens it again",
+    IMPORTING: "an import into it is not complete; give admin import again",
+}
 _ROW = sa.select(*installation.c["id", "stored"])
+
+
+def check_open(database: Database) -> None:
+    """Raise OSError if the database says that no bridge may start."""
+    with database.read() as connection:
+        row = connection.execute(_ROW).first()
+    for prefix, reason in _REASONS.items():
+        if row is not None and row.id.startswith(prefix):
+            raise OSError(f"no bridge may start on this database: {reason}")
 
 
 def check_installation(database: Database, objects: ObjectStore) -> None:
     """Raise OSError unless database and store belong together; a new pair is given an id."""
+    check_open(database)
     with database.read() as connection:
         row = connection.execute(_ROW).first()
     if row is None or not row.stored:

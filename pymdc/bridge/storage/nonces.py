@@ -1,6 +1,7 @@
 """The two rules that decide whether a nonce may be used.
 
-If a rule returns False, the caller must roll the transaction back.
+If a rule returns False, the caller should roll the transaction back. Where it cannot, no harm is
+done: the same request is refused again, and no other one has the same r.
 """
 
 from __future__ import annotations
@@ -13,17 +14,33 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from pymdc.bridge.settings import NONCE_WINDOW
+from pymdc.bridge.storage.prepared import Prepared
 from pymdc.bridge.storage.tables import nonce_floors, old_nonces, used_nonces
 
-_OWNER = sa.bindparam("who", type_=sa.String)
 _NONCE = sa.bindparam("fresh", type_=sa.Float)
 _R = sa.bindparam("signed", type_=sa.String)
-_FLOOR = sa.select(nonce_floors.c.floor).where(nonce_floors.c.owner == _OWNER).scalar_subquery()
-_IS_OLD = sa.exists().where(old_nonces.c.owner == _OWNER, old_nonces.c.nonce == _NONCE)
-_FRESH = sa.select(_OWNER, _NONCE, _R).where(sa.func.coalesce(_FLOOR, 0) < _NONCE, ~_IS_OLD)
-_INSERT_FRESH = (
-    insert(used_nonces).from_select(["owner", "nonce", "r"], _FRESH).on_conflict_do_nothing()
-)
+
+
+def _insert_fresh(owners: int) -> sa.Insert:
+    """Return the statement that inserts a nonce for so many *owners*, named owner0, owner1, ...
+
+    One statement, so that it can be a transaction of its own.
+    """
+    given = sa.union_all(
+        *(
+            sa.select(sa.bindparam(f"owner{number}", type_=sa.String).label("owner"))
+            for number in range(owners)
+        )
+    ).subquery()
+    owner = given.c.owner
+    floor = sa.select(nonce_floors.c.floor).where(nonce_floors.c.owner == owner).scalar_subquery()
+    is_old = sa.exists().where(old_nonces.c.owner == owner, old_nonces.c.nonce == _NONCE)
+    fresh = sa.select(owner, _NONCE, _R).where(sa.func.coalesce(floor, 0) < _NONCE, ~is_old)
+    inserted = insert(used_nonces).from_select(["owner", "nonce", "r"], fresh)
+    return inserted.on_conflict_do_nothing()
+
+
+_INSERT_FRESH = {owners: Prepared(_insert_fresh(owners)) for owners in (1, 2)}
 
 
 class Once:
@@ -45,8 +62,9 @@ class Once:
 
         Somebody who replays a request can change s and the encoding of the signature, but not r.
         """
-        rows = [{"who": owner, "fresh": nonce, "signed": r} for owner in owners]
-        used = connection.execute(_INSERT_FRESH, rows).rowcount
+        values: dict[str, object] = {f"owner{number}": owner for number, owner in enumerate(owners)}
+        values |= {"fresh": nonce, "signed": r}
+        used = _INSERT_FRESH[len(owners)].count(connection, values)
         if used == len(owners) and secrets.randbelow(self._prune_every) == 0:
             for owner in owners:
                 self._prune(connection, owner)

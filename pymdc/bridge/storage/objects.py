@@ -63,6 +63,10 @@ class ObjectStore(Protocol):
     `UnavailableError` if the store does not answer, and OSError if it refuses.
     """
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether each answer takes long, so that several requests at a time pay off."""
+
     def check(self) -> None:
         """Raise an exception if the store cannot be used."""
 

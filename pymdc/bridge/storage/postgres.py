@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import threading
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -17,14 +20,17 @@ import sqlalchemy as sa
 
 from pymdc.bridge.errors import DeadlockError, UnavailableError
 from pymdc.bridge.settings import (
+    CLIENT,
     CONNECT_SECONDS,
     HUNG_SECONDS,
     LOCK_SECONDS,
     READERS,
+    RETRY_SECONDS,
     STATEMENT_SECONDS,
     WAIT_SECONDS,
 )
 from pymdc.bridge.storage.disk import DiskFullError
+from pymdc.bridge.storage.prepared import TRANSLATE
 from pymdc.bridge.storage.schema import check_schema, prepare_schema
 
 _SCHEMA_LOCK = "pymdc bridge: schema"
@@ -41,9 +47,12 @@ class PostgresDatabase:
     *lanes* transactions may write at the same time.
     An *existing* database is neither created nor brought forward, but refused with
     `OtherSchemaError` if it is not of this version.
+    A *command* of an operator, unlike a bridge, has as much time as it needs.
     """
 
-    def __init__(self, url: sa.URL, *, lanes: int, existing: bool = False) -> None:
+    def __init__(
+        self, url: sa.URL, *, lanes: int, existing: bool = False, command: bool = False
+    ) -> None:
         self.lanes = lanes
         # Neither parameters nor rows are logged: they contain passwords and tokens.
         self.engine = sa.create_engine(
@@ -51,27 +60,32 @@ class PostgresDatabase:
             hide_parameters=True,
             logging_name="pymdc",
             poolclass=sa.pool.NullPool,  # those that are kept are in `_Connections`
-            connect_args=_connect_arguments(),
+            connect_args=_connect_arguments(command=command),
             execution_options={"preserve_rowcount": True},  # else that of an INSERT is -1
+            skip_autocommit_rollback=True,
         )
         logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
-        sa.event.listen(self.engine, "handle_error", _tell_unavailable)
-        self._readers = _Connections(self.engine, READERS, isolation_level="AUTOCOMMIT")
-        self._durable_writers = _Connections(self.engine, lanes)
-        self._writers = _Connections(self.engine, lanes, synchronous_commit="off")
-        self._connections = self._readers, self._durable_writers, self._writers
+        sa.event.listen(self.engine, "handle_error", _handle_error)
+        sa.event.listen(self.engine, "connect", _prepare)
+        connections = partial(_Connections, self.engine, silence=_Silence())
+        self._readers = connections(READERS, isolation_level="AUTOCOMMIT")
+        self._durable_writers = connections(lanes)
+        self._writers = connections(lanes, synchronous_commit="off")
+        self._one_writers = connections(
+            lanes, isolation_level="AUTOCOMMIT", synchronous_commit="off"
+        )
+        writers = self._one_writers, self._durable_writers, self._writers
+        self._connections = (self._readers, *writers)
         self._closed = threading.Event()
         self._watch = threading.Thread(target=self._end_hung, name="pymdc-bridge-watch")
-        self._watch.start()
+        if not command:
+            self._watch.start()
         try:
             if existing:
                 with self.read() as connection:
                     check_schema(connection)
             else:
-                with self.write() as connection:
-                    lock = sa.select(sa.func.pg_advisory_xact_lock(_key(_SCHEMA_LOCK)))
-                    connection.execute(lock)
-                    prepare_schema(connection)
+                self._prepare_schema()
         except BaseException:
             self.close()
             raise
@@ -93,6 +107,12 @@ class PostgresDatabase:
             yield connection
 
     @contextmanager
+    def write_once(self) -> Iterator[sa.Connection]:
+        """Run the block, in which one statement writes, which is a transaction of its own."""
+        with self._one_writers.one() as connection:
+            yield connection
+
+    @contextmanager
     def exclusive(self, task: str) -> Iterator[bool]:
         """Keep other bridges from a *task* while the block runs; give False if one is at it."""
         key = _key(f"pymdc bridge: {task}")
@@ -109,9 +129,18 @@ class PostgresDatabase:
     def close(self) -> None:
         """Close every connection."""
         self._closed.set()
-        self._watch.join()
+        if self._watch.is_alive():
+            self._watch.join()
         for connections in self._connections:
             connections.close()
+
+    def _prepare_schema(self) -> None:
+        # A connection of its own: a step, for which other bridges wait, may take very long.
+        with self.engine.connect() as connection, connection.begin():
+            for limit in "statement_timeout", "lock_timeout":
+                connection.execute(sa.text(f"SET LOCAL {limit} = 0"))
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_key(_SCHEMA_LOCK))))
+            prepare_schema(connection)
 
     def _end_hung(self) -> None:
         """End the transactions that take too long, until the database is closed.
@@ -123,6 +152,16 @@ class PostgresDatabase:
                 connections.end_hung(HUNG_SECONDS)
 
 
+@dataclass
+class _Silence:
+    """Until when, on the monotonic clock, nobody tries to connect again.
+
+    Each try may take seconds, and many requests may wait for one of a few connections.
+    """
+
+    until: float = 0.0
+
+
 class _Connections:
     """At most *most* connections of *engine*, of which those that are not in use are kept."""
 
@@ -131,10 +170,12 @@ class _Connections:
         engine: sa.Engine,
         most: int,
         *,
+        silence: _Silence,
         isolation_level: str | None = None,
         synchronous_commit: str | None = None,
     ) -> None:
         self._engine = engine
+        self._silence = silence
         self._slots = threading.BoundedSemaphore(most)
         self._options = {"isolation_level": isolation_level} if isolation_level else {}
         self._synchronous_commit = synchronous_commit
@@ -173,16 +214,33 @@ class _Connections:
 
     def _take(self) -> sa.Connection:
         with suppress(IndexError):
-            return self._idle.pop()
-        connection = self._engine.connect().execution_options(**self._options)
+            while _has_ended(connection := self._idle.pop()):
+                connection.invalidate()
+                connection.close()
+            return connection
+        connection = self._connect().execution_options(**self._options)
         if self._synchronous_commit:
             setting = sa.text(f"SET synchronous_commit = {self._synchronous_commit}")
             connection.execute(setting)
             connection.commit()
         return connection
 
+    def _connect(self) -> sa.Connection:
+        """Connect, unless the server has been known for a short while not to answer that."""
+        begun = time.monotonic()
+        if begun < self._silence.until:
+            raise UnavailableError("the database did not answer a short while ago")
+        try:
+            return self._engine.connect()
+        except UnavailableError:
+            now = time.monotonic()
+            if now - begun > CONNECT_SECONDS / 2:  # else the next try costs nothing
+                self._silence.until = now + RETRY_SECONDS
+            raise
+
     def _put_back(self, connection: sa.Connection) -> None:
-        if connection.invalidated or connection.closed:
+        if connection.invalidated or _is_broken(connection):
+            connection.invalidate()
             connection.close()
             self.close()  # what ended one has mostly ended the others
         else:
@@ -190,16 +248,30 @@ class _Connections:
             self._idle.append(connection)
 
 
-def _connect_arguments() -> dict[str, Any]:
+def _is_broken(connection: sa.Connection) -> bool:
+    driver: Any = connection.connection.driver_connection
+    return driver is None or bool(driver.closed)
+
+
+def _has_ended(connection: sa.Connection) -> bool:
+    """Say whether the server has ended a connection that is not in use."""
+    driver: Any = connection.connection.driver_connection
+    waiting = select.poll()
+    waiting.register(driver.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))  # it sends nothing else unasked
+
+
+def _connect_arguments(*, command: bool) -> dict[str, Any]:
+    limit = 0 if command else STATEMENT_SECONDS  # 0 is none
     milliseconds = {
-        "statement_timeout": STATEMENT_SECONDS,
+        "statement_timeout": limit,
         "lock_timeout": LOCK_SECONDS,
-        "idle_in_transaction_session_timeout": STATEMENT_SECONDS,
+        "idle_in_transaction_session_timeout": limit,
     }
     options = (f"-c {name}={round(seconds * 1000)}" for name, seconds in milliseconds.items())
     return {
         "connect_timeout": CONNECT_SECONDS,
-        "application_name": "pymdc.bridge",
+        "application_name": f"{CLIENT} admin" if command else CLIENT,
         "options": " ".join(options),
         "keepalives_idle": CONNECT_SECONDS,
         "keepalives_interval": CONNECT_SECONDS,
@@ -208,9 +280,16 @@ def _connect_arguments() -> dict[str, Any]:
     }
 
 
-def _tell_unavailable(context: sa.engine.ExceptionContext) -> None:
-    """Say of an error whether it is the server's or the network's, and not that of a statement."""
-    error = context.original_exception
+def _prepare(_connection: object, record: Any) -> None:
+    record.info[TRANSLATE] = _translate
+
+
+def _handle_error(context: sa.engine.ExceptionContext) -> None:
+    _translate(context.original_exception, is_lost=context.is_disconnect)
+
+
+def _translate(error: BaseException | None, *, is_lost: bool = False) -> None:
+    """Raise another error if it is the server's or the network's, and not that of a statement."""
     if not isinstance(error, psycopg.Error):
         return
     state, text = error.sqlstate, " ".join(str(error).split())
@@ -218,8 +297,8 @@ def _tell_unavailable(context: sa.engine.ExceptionContext) -> None:
         raise DiskFullError(f"the disk of the database is full: {text}") from error
     if state == _DEADLOCK:
         raise DeadlockError(f"the database ended a transaction: {text}") from error
-    lost = state is None and isinstance(error, psycopg.OperationalError)
-    if lost or context.is_disconnect or (state is not None and state.startswith(_UNAVAILABLE)):
+    is_lost |= state is None and isinstance(error, psycopg.OperationalError)
+    if is_lost or (state is not None and state.startswith(_UNAVAILABLE)):
         raise UnavailableError(f"the database did not answer: {text}") from error
 
 

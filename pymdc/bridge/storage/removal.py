@@ -83,12 +83,16 @@ def remove_piece(database: Database, objects: ObjectStore, bucket: str) -> bool:
 def remove_account_piece(database: Database, objects: ObjectStore, email: str) -> bool:
     """Delete a piece of a bucket of an account that is marked as removed, or at last the account.
 
-    Return whether that was all.
+    Return whether that was all. An account that is not marked is left alone.
     """
-    owned = sa.select(buckets.c.id).where(buckets.c.user == email).limit(1)
+    owned = sa.select(buckets.c.id).where(buckets.c.user == email).limit(1).scalar_subquery()
+    marked = sa.select(owned).where(users.c.email == email, users.c.removed.is_not(None))
     with database.write(durable=False) as connection:
         lock_user(connection, email)
-        bucket = connection.execute(owned).scalar()
+        row = connection.execute(marked).first()
+        if row is None:
+            return True  # somebody else was faster, and the address may be registered again
+        [bucket] = row
         if bucket is None:
             forget_account(connection, email)
             return True

@@ -63,6 +63,8 @@ class S3Store:
     *environment* has the variables that the tools of AWS read. Nothing is asked of the store yet.
     """
 
+    is_remote = True
+
     def __init__(self, url: str, environment: Mapping[str, str]) -> None:
         try:
             import obstore

@@ -23,6 +23,10 @@ class OtherSchemaError(Exception):
     """The database was written by another version of the bridge."""
 
 
+class EmptyDatabaseError(OtherSchemaError):
+    """The database has no tables."""
+
+
 class MigrationError(Exception):
     """The database could not be brought forward, and is as it was."""
 
@@ -72,7 +76,7 @@ def check_schema(connection: sa.Connection, *, older: bool = False) -> None:
     """Raise `OtherSchemaError` if another version wrote the database; *older* ones may have."""
     version = _version(connection)
     if version is None:
-        raise OtherSchemaError("it is empty")
+        raise EmptyDatabaseError("it is empty")
     if version > NEWEST:
         raise _newer(version)
     if version < NEWEST and not older:

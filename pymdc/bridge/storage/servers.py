@@ -7,13 +7,21 @@ import sqlalchemy as sa
 from pymdc.bridge.errors import UnavailableError
 from pymdc.bridge.settings import LANES
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.schema import MigrationError, OtherSchemaError
+from pymdc.bridge.storage.schema import EmptyDatabaseError, MigrationError, OtherSchemaError
 
 
-def open_postgres(url: str, password: str | None, *, existing: bool = False) -> Database:
+def shown_url(url: str) -> str:
+    """Return the URL of a database without what may be secret in it, for people."""
+    return sa.make_url(url).set(password=None, query={}).render_as_string()
+
+
+def open_postgres(
+    url: str, password: str | None, *, existing: bool = False, command: bool = False
+) -> Database:
     """Open the PostgreSQL database *url*; OSError if it can't be used.
 
-    An *existing* one is neither created nor brought forward.
+    An *existing* one is neither created nor brought forward; `EmptyDatabaseError` if it is empty.
+    A *command* of an operator has as much time as it needs.
     """
     try:
         from pymdc.bridge.storage.postgres import PostgresDatabase
@@ -24,9 +32,11 @@ def open_postgres(url: str, password: str | None, *, existing: bool = False) -> 
     parsed = sa.make_url(url)
     if password is not None:
         parsed = parsed.set(password=password)
-    shown = parsed.set(password=None).render_as_string()
+    shown = shown_url(url)
     try:
-        return PostgresDatabase(parsed, lanes=LANES, existing=existing)
+        return PostgresDatabase(parsed, lanes=LANES, existing=existing, command=command)
+    except EmptyDatabaseError:
+        raise
     except (MigrationError, OtherSchemaError, UnavailableError) as error:
         raise OSError(f"{shown} can't be used: {error}") from None
     except sa.exc.SQLAlchemyError as error:

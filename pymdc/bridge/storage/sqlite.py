@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from pymdc.bridge.errors import DamagedDatabaseError
 from pymdc.bridge.settings import BUSY_SECONDS, LOCKED_PAUSE
 from pymdc.bridge.storage.disk import sync_folder
+from pymdc.bridge.storage.prepared import TRANSLATE
 from pymdc.bridge.storage.schema import NEWEST, check_schema, prepare_schema
 
 _PROBE = sa.text("SELECT version_num FROM alembic_version")
@@ -48,8 +49,11 @@ class SQLiteDatabase:
         )
         logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
         self._write_lock = threading.Lock()
-        sa.event.listen(self.engine, "handle_error", _tell_damage)
-        prepare = partial(_prepare, temporary=temporary)
+        translate = partial(_tell_damage, path)
+        sa.event.listen(
+            self.engine, "handle_error", lambda context: translate(context.original_exception)
+        )
+        prepare = partial(_prepare, temporary=temporary, translate=translate)
         sa.event.listen(self.engine, "connect", prepare)
         # Connections are kept: getting one from the pool costs more than a statement.
         self._writer = self.engine.connect()
@@ -95,6 +99,12 @@ class SQLiteDatabase:
         with self._write_lock, writer.begin():
             _execute(writer, "BEGIN IMMEDIATE")
             yield writer
+
+    @contextmanager
+    def write_once(self) -> Iterator[sa.Connection]:
+        """Run the block, in which one statement writes, in a transaction that is not durable."""
+        with self.write(durable=False) as connection:
+            yield connection
 
     @contextmanager
     def exclusive(self, task: str) -> Iterator[bool]:
@@ -146,18 +156,20 @@ def _copy(path: Path) -> None:
     _log.warning("the database is copied to %s before it is brought forward", copy)
 
 
-def _tell_damage(context: sa.engine.ExceptionContext) -> None:
+def _tell_damage(path: Path, error: BaseException | None) -> None:
     """Say of a damaged database which one it is, instead of which statement found it."""
-    error, engine = context.original_exception, context.engine
-    if "malformed" in str(error) and engine is not None:
-        raise DamagedDatabaseError(f"{engine.url.database} is damaged: {error}; restore a backup")
+    if "malformed" in str(error):
+        raise DamagedDatabaseError(f"{path} is damaged: {error}; restore a backup")
 
 
 def _is_not_debug(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
 
 
-def _prepare(connection: Any, _record: object, temporary: bool) -> None:
+def _prepare(
+    connection: Any, record: Any, temporary: bool, translate: Callable[[BaseException], None]
+) -> None:
+    record.info[TRANSLATE] = translate
     connection.isolation_level = None  # else sqlite3 begins transactions by itself
     connection.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}").close()
     if temporary:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import BATCH
 from pymdc.bridge.storage.database import has_one_writer
+from pymdc.bridge.storage.prepared import Prepared, Row
 
 metadata = sa.MetaData()
 # PostgreSQL compares bytes then: keys are in the same order everywhere, and it takes less time.
@@ -169,8 +170,9 @@ class Shard(NamedTuple):
 
 
 # Statements that many requests need are built once: building one costs as much as running it.
-_BUCKET = (
-    sa.select(buckets, users.c.disabled)
+_SHOWN = buckets.c["id", "user", "created", "name", "storage", "transfer", "pubkeys"]
+_BUCKET = Prepared(
+    sa.select(*_SHOWN, users.c.disabled)
     .join(users)
     .where(buckets.c.id == sa.bindparam("id"), buckets.c.removed.is_(None))
 )
@@ -185,24 +187,26 @@ _LOCK_USER = (
     .with_for_update(key_share=True)
 )
 _REDEEM = {
-    table: sa.delete(table).where(table.c.token == sa.bindparam("its")).returning(table)
+    table: Prepared(sa.delete(table).where(table.c.token == sa.bindparam("its")).returning(table))
     for table in (tokens, pointers, resets)
 }
-_FIND = {tokens: sa.select(tokens).where(tokens.c.token == sa.bindparam("its"))}
-_USERS_BUCKET = sa.select(buckets).where(
-    buckets.c.id == sa.bindparam("id"),
-    buckets.c.removed.is_(None),
-    buckets.c.user == sa.bindparam("user"),
+_FIND = {tokens: Prepared(sa.select(tokens).where(tokens.c.token == sa.bindparam("its")))}
+_USERS_BUCKET = Prepared(
+    sa.select(*_SHOWN).where(
+        buckets.c.id == sa.bindparam("id"),
+        buckets.c.removed.is_(None),
+        buckets.c.user == sa.bindparam("user"),
+    )
 )
 
 
-def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> sa.RowMapping:
+def find_bucket(connection: sa.Connection, bucket: str, user: str = "") -> Row:
     """Return a bucket, of *user* if given; refuse with 404 if there is none.
 
     Refuses whoever is not its user with 403 if that user is disabled.
     """
     statement, values = _USERS_BUCKET if user else _BUCKET, {"id": bucket, "user": user}
-    row = connection.execute(statement, values).mappings().first()
+    row = statement.first(connection, values)
     if row is None:
         raise Refused(404, "Bucket not found")
     if not user and row["disabled"]:
@@ -258,17 +262,13 @@ def delete_expired(connection: sa.Connection, table: sa.Table, now: int) -> Sequ
     return connection.execute(statement).mappings().all()
 
 
-def find_token(
-    connection: sa.Connection, table: sa.Table, token: str, now: int
-) -> sa.RowMapping | None:
+def find_token(connection: sa.Connection, table: sa.Table, token: str, now: int) -> Row | None:
     """Return the row of *token*; None as `redeem_token` does."""
-    row = connection.execute(_FIND[table], {"its": token}).mappings().first()
+    row = _FIND[table].first(connection, {"its": token})
     return row if row is not None and row["expires"] > now else None
 
 
-def redeem_token(
-    connection: sa.Connection, table: sa.Table, token: str, now: int
-) -> sa.RowMapping | None:
+def redeem_token(connection: sa.Connection, table: sa.Table, token: str, now: int) -> Row | None:
     """Delete *token* and return its row; None if there is no such token, or if it has expired."""
-    row = connection.execute(_REDEEM[table], {"its": token}).mappings().first()
+    row = _REDEEM[table].first(connection, {"its": token})
     return row if row is not None and row["expires"] > now else None

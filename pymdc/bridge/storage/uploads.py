@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import UPLOAD_LIFETIME
+from pymdc.bridge.storage.prepared import Prepared
 from pymdc.bridge.storage.tables import (
     Shard,
     batches,
@@ -27,21 +28,34 @@ _NOW = sa.bindparam("now", type_=sa.BigInteger)
 _TEXTS = {
     name: sa.bindparam(name, type_=sa.String) for name in ("upload", "hash", "filename", "mimetype")
 }
-_RESERVE = sa.insert(uploads).from_select(
-    ["id", "bucket", "size", "started"], where_it_fits(_TEXTS["upload"], buckets.c.id, _SIZE, _NOW)
+_RESERVE = Prepared(
+    sa.insert(uploads).from_select(
+        ["id", "bucket", "size", "started"],
+        where_it_fits(_TEXTS["upload"], buckets.c.id, _SIZE, _NOW),
+    )
 )
-_RELEASE = sa.delete(uploads).where(uploads.c.id == _TEXTS["upload"])
+_RELEASE = Prepared(
+    sa.delete(uploads).where(uploads.c.id == _TEXTS["upload"]).returning(uploads.c.started)
+)
 _NEW_FILE = where_it_fits(
     buckets.c.id, _TEXTS["hash"], _TEXTS["filename"], _TEXTS["mimetype"], _SIZE, _NOW
 )
-_INSERT_FILE = (
+_INSERT_FILE = Prepared(
     insert(files)
     .from_select(["bucket", "hash", "filename", "mimetype", "size", "created"], _NEW_FILE)
     .on_conflict_do_nothing()
     .returning(files.c.number)
 )
-_INSERT_SHARDS = insert(shards).on_conflict_do_nothing()
-_INSERT_PARTS = sa.insert(file_shards)
+_INSERT_SHARDS = Prepared(
+    insert(shards)
+    .values({name: sa.bindparam(name) for name in ("hash", "object", "size")})
+    .on_conflict_do_nothing()
+)
+_INSERT_PARTS = Prepared(
+    sa.insert(file_shards).values(
+        {name: sa.bindparam(name) for name in ("file", "position", "shard")}
+    )
+)
 
 
 def reserve(
@@ -50,7 +64,7 @@ def reserve(
     """Count *size* bytes as used in *bucket* until *upload* ends; refuse with 413 if too many."""
     values = {"upload": upload, "bucket": bucket, "size": size, "now": now} | limits._asdict()
     lock_room(connection, limits, bucket)
-    if connection.execute(_RESERVE, values).rowcount == 1:
+    if _RESERVE.count(connection, values) == 1:
         return
     find_bucket(connection, bucket)
     # Content that the bucket has already takes no room: whether it is that content is known at
@@ -62,9 +76,9 @@ def reserve(
     connection.execute(sa.insert(uploads).values(**row))
 
 
-def release(connection: sa.Connection, upload: str) -> None:
-    """End what `reserve` did."""
-    connection.execute(_RELEASE, {"upload": upload})
+def release(connection: sa.Connection, upload: str) -> bool:
+    """End what `reserve` did; return False if that has ended already, as with a stored file."""
+    return _RELEASE.first(connection, {"upload": upload}) is not None
 
 
 def insert_file(
@@ -82,21 +96,21 @@ def insert_file(
     What refuses, with 404, 408 or 413, has changed nothing but the reservation.
     """
     lock_room(connection, limits, file["bucket"])
-    started = connection.execute(_RELEASE.returning(uploads.c.started), {"upload": upload}).scalar()
-    if started is None or now - started > UPLOAD_LIFETIME:
+    reserved = _RELEASE.first(connection, {"upload": upload})
+    if reserved is None or now - reserved["started"] > UPLOAD_LIFETIME:
         raise Refused(408, f"The upload took longer than {UPLOAD_LIFETIME // 3_600_000} hours")
     values = file | {"upload": upload, "now": now} | limits._asdict()
-    number = connection.execute(_INSERT_FILE, values).scalar()
-    if number is None:
+    row = _INSERT_FILE.first(connection, values)
+    if row is None:
         _rename_file(connection, values)
         return {part.object for part in parts}, _stored_shards(connection, parts)
     add_used(connection, file["bucket"], 1, file["size"], now)
     stored = _insert_shards(connection, parts) if parts else []
     if parts:
-        connection.execute(
-            _INSERT_PARTS,
+        _INSERT_PARTS.count_all(
+            connection,
             [
-                {"file": number, "position": position, "shard": part.hash}
+                {"file": row["number"], "position": position, "shard": part.hash}
                 for position, part in enumerate(parts)
             ],
         )
@@ -135,7 +149,7 @@ def _insert_shards(connection: sa.Connection, parts: Sequence[Shard]) -> list[Sh
     stored: list[Shard] = []
     while missing:
         rows = [missing[shard_hash]._asdict() for shard_hash in sorted(missing)]
-        if connection.execute(_INSERT_SHARDS, rows).rowcount == len(rows):
+        if _INSERT_SHARDS.count_all(connection, rows) == len(rows):
             break
         found = _stored_shards(connection, [*missing.values()], lock=True)
         stored += (shard for shard in found if shard.object != missing[shard.hash].object)

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.storage.database import has_one_writer, lock_name
+from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.tables import (
     buckets,
     delete_expired,
@@ -73,7 +74,7 @@ _FITS = sa.and_(
     )
 )
 _THERE = sa.and_(buckets.c.id == _BUCKET, buckets.c.removed.is_(None))
-_LOCK_BUCKET = (
+_LOCK_BUCKET = Prepared(
     sa.select(buckets.c.user, users.c.storage)
     .join(users)
     .where(buckets.c.id == _BUCKET)
@@ -82,7 +83,7 @@ _LOCK_BUCKET = (
 _EXPLANATION = (
     sa.select(*(column for pair in _LIMITS.values() for column in pair)).join(users).where(_THERE)
 )
-_ADD_USED = (
+_ADD_USED = Prepared(
     sa.update(buckets)
     .where(buckets.c.id == _BUCKET)
     .values(
@@ -90,6 +91,21 @@ _ADD_USED = (
         files=buckets.c.files + _FILES,
         changed=sa.func.coalesce(_NOW, buckets.c.changed),
     )
+)
+
+
+_MONTH = sa.bindparam("month", type_=sa.String)
+_TRANSFER = insert(transfers).values(bucket=_BUCKET, month=_MONTH, size=_SIZE)
+_SPEND = Prepared(
+    _TRANSFER.on_conflict_do_update(
+        index_elements=["bucket", "month"],
+        set_={"size": transfers.c.size + _TRANSFER.excluded.size},
+    ).returning(transfers.c.size)
+)
+_ADD_TRANSFER = Prepared(
+    sa.update(transfers)
+    .where(transfers.c.bucket == _BUCKET, transfers.c.month == _MONTH)
+    .values(size=transfers.c.size + _SIZE)
 )
 
 
@@ -110,9 +126,9 @@ def lock_room(connection: sa.Connection, limits: Limits, bucket: str) -> None:
     """
     if has_one_writer(connection):
         return
-    row = connection.execute(_LOCK_BUCKET, {"bucket": bucket}).first()
-    if row is not None and (limits.each_user is not None or row.storage is not None):
-        lock_name(connection, f"room of {row.user}")
+    row = _LOCK_BUCKET.first(connection, {"bucket": bucket})
+    if row is not None and (limits.each_user is not None or row["storage"] is not None):
+        lock_name(connection, f"room of {row['user']}")
     if limits.everybody is not None:
         lock_name(connection, "room of all")
 
@@ -120,13 +136,12 @@ def lock_room(connection: sa.Connection, limits: Limits, bucket: str) -> None:
 def no_room(connection: sa.Connection, values: dict[str, Any]) -> Refused:
     """Return the refusal of an upload that does not fit, given the parameters above."""
     size, columns = values["size"], iter(connection.execute(_EXPLANATION, values).one())
-    whose, limit, used = next(
-        (whose, limit, used)
-        for whose, limit, used in zip(_LIMITS, columns, columns, strict=True)
-        if limit is not None and used + size > limit * _GB
-    )
-    text = f"{used} of {round(limit * _GB)} are used"
-    return Refused(413, f"{whose} has no room for {size} bytes more: {text}")
+    for whose, limit, used in zip(_LIMITS, columns, columns, strict=True):
+        if limit is not None and used + size > limit * _GB:
+            text = f"{used} of {round(limit * _GB)} are used"
+            return Refused(413, f"{whose} has no room for {size} bytes more: {text}")
+    # Something was removed since then.
+    return Refused(413, f"There was no room for {size} bytes more")
 
 
 def add_used(
@@ -134,7 +149,7 @@ def add_used(
 ) -> None:
     """Count a *number* of files more in *bucket*, and their *size* in bytes; less if negative."""
     values = {"bucket": bucket, "files": number, "size": size, "now": now}
-    connection.execute(_ADD_USED, values)
+    _ADD_USED.count(connection, values)
 
 
 def usage_of_user(
@@ -157,13 +172,11 @@ def usage_of_user(
     return limit, connection.execute(statement).mappings().all()
 
 
-def spend_transfer(connection: sa.Connection, bucket: sa.RowMapping, month: str, size: int) -> None:
+def spend_transfer(connection: sa.Connection, bucket: Row, month: str, size: int) -> None:
     """Count *size* bytes as pulled in *month*; refuse with 403 if the bucket may not send them."""
-    row = insert(transfers).values(bucket=bucket["id"], month=month, size=size)
-    added = row.on_conflict_do_update(
-        index_elements=["bucket", "month"], set_={"size": transfers.c.size + row.excluded.size}
-    ).returning(transfers.c.size)
-    total, limit = connection.execute(added).scalar_one(), bucket["transfer"]
+    spent = _SPEND.first(connection, {"bucket": bucket["id"], "month": month, "size": size})
+    assert spent is not None
+    total, limit = spent["size"], bucket["transfer"]
     if limit is not None and total > limit * _GB:
         raise Refused(
             403,
@@ -189,5 +202,4 @@ def give_back_transfer(connection: sa.Connection, now: int) -> int:
 
 def add_transfer(connection: sa.Connection, bucket: str, month: str, size: int) -> None:
     """Count *size* bytes more as pulled in *month*, or less if negative."""
-    this = sa.update(transfers).where(transfers.c.bucket == bucket, transfers.c.month == month)
-    connection.execute(this.values(size=transfers.c.size + size))
+    _ADD_TRANSFER.count(connection, {"bucket": bucket, "month": month, "size": size})

@@ -1,0 +1,179 @@
+"""Two bridges, PostgreSQL and the store under load, one of which is killed and started again.
+
+What was acknowledged is kept. KILLS says how often, and KILLS_SEED repeats what the customers draw.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import pytest
+from load import Load, report
+from long_runs import seeded
+from postgres import Postgres, postgres
+from processes import MINUTE, bridge_process
+from seaweedfs import SeaweedFS, seaweedfs
+from seaweedfs import skip_if_unavailable as skip_without_store
+from servers import free_port
+
+from pymdc.bridge import Bridge, housekeeping
+from pymdc.bridge.storage import sweep
+from pymdc.bridge.storage.stores import open_store
+
+KILLS = int(os.environ.get("KILLS", "3"))
+BRIDGES = 2
+CUSTOMERS = 6
+REQUESTS = 30 if KILLS < 10 else 100  # between two kills, at least
+# The program, which looks for orphans all the time here; an upload is refused after a quarter.
+PROGRAM = """
+import sys
+from pymdc.bridge import housekeeping, settings
+from pymdc.bridge.__main__ import main
+from pymdc.bridge.storage import sweep, uploads
+settings.PASSWORD_COST["n"] = 2
+for free in settings.FREE_REGISTRATIONS, settings.FREE_FAILURES:
+    free.update(dict.fromkeys(free, 10**6))
+sweep.ORPHAN_AGE, sweep.SWEEP_SECONDS = 40_000, 1.0
+housekeeping.HOUSEKEEPING_SECONDS = 0.5
+housekeeping.UPLOAD_LIFETIME = uploads.UPLOAD_LIFETIME = 10_000
+sys.exit(main())
+"""
+
+
+class Program:
+    """A bridge in a process of its own, which keeps its port and its log."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.bridge = Bridge()
+        self._data = folder / "data"
+        self.log = folder / "log"
+        self._options = *options, "--port", str(free_port())
+        self._running = ExitStack()
+        self._process: Popen[str] | None = None
+        folder.mkdir()
+
+    def start(self) -> None:
+        stderr = self._running.enter_context(self.log.open("a", encoding="utf-8"))
+        program = bridge_process(self._data, *self._options, stderr=stderr, program=("-c", PROGRAM))
+        self.bridge.endpoint, self._process = self._running.enter_context(program)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._running.close()
+
+    def stop(self) -> None:
+        self._running.close()
+
+
+class Site:
+    """All of it, with its data in *folder*."""
+
+    def __init__(self, folder: Path, database: Postgres, store: SeaweedFS) -> None:
+        url = database.new_database()
+        self._name = url.rpartition("/")[2]
+        self._folder = folder
+        self._database = database
+        self._url, self._store = url, store.store_url("objects")
+        options = f"--database={url}", f"--store={self._store}"
+        self.programs = [Program(folder / f"bridge{n}", *options) for n in range(BRIDGES)]
+
+    def sql(self, statement: str, *values: object) -> list[Any]:
+        with self._database.connect(self._name) as connection:
+            return connection.execute(statement.encode(), values or None).fetchall()
+
+    def activation(self, email: str) -> str | None:
+        [[token]] = self.sql("SELECT activation FROM users WHERE email = %s", email)
+        return None if token is None else str(token)
+
+    def sweep(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Do what the bridges do within a day."""
+        monkeypatch.setattr(sweep, "ORPHAN_AGE", -86_400_000)
+        monkeypatch.setattr(sweep, "SWEEP_SECONDS", 0.0)
+        monkeypatch.setattr(housekeeping, "UPLOAD_LIFETIME", -86_400_000)
+        with Bridge(self._folder / "sweeping", database=self._url, store=self._store) as bridge:
+            house = bridge._housekeeper
+            house.keep_house()
+            now = int(time.time() * 1000)
+            # Another bridge may be at it, and delete the old ones only.
+            while sweep.sweep(bridge._database, house._objects, now, lambda: False) is None:
+                pass
+
+    def check(self) -> None:
+        """Check that rows and objects fit each other."""
+        for statement in (
+            "SELECT shard FROM file_shards EXCEPT SELECT hash FROM shards",
+            "SELECT hash FROM shards EXCEPT SELECT shard FROM file_shards",
+            "SELECT bucket FROM files EXCEPT SELECT id FROM buckets",
+            "SELECT id FROM uploads",
+            "SELECT id FROM buckets WHERE removed IS NOT NULL",
+            "SELECT id, used, files FROM buckets WHERE (used, files) <> ("
+            " SELECT coalesce(sum(size), 0), count(*) FROM files WHERE bucket = id)",
+            "SELECT number FROM files WHERE size <> (SELECT coalesce(sum(shards.size), 0)"
+            " FROM file_shards JOIN shards ON shard = shards.hash WHERE file = number)",
+        ):
+            assert self.sql(statement) == [], statement
+        needed = {name for [name] in self.sql("SELECT object FROM shards")}
+        store = open_store(self._store, self._folder, fsync=False)
+        stored = {name for names in store.names() for name in names}
+        assert needed - stored == set(), "lost"
+        assert stored - needed == set(), "orphans"
+
+
+@pytest.fixture
+def seed() -> Iterator[int]:
+    with seeded("KILLS_SEED", 600 + 60 * KILLS) as seed:
+        yield seed
+
+
+def test_what_was_acknowledged_outlasts_kills(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without_store()
+    with ExitStack() as running:
+        database = running.enter_context(postgres(tmp_path, fsync=True))
+        store = running.enter_context(seaweedfs(tmp_path / "store"))
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        site = Site(tmp_path, database, store)
+        for program in site.programs:
+            program.start()
+            running.callback(program.stop)
+        load = Load([program.bridge for program in site.programs], site.activation, seed)
+        running.callback(load.end)
+        for _ in range(CUSTOMERS):
+            load.add_customer()
+        killed: list[Program | Postgres | SeaweedFS] = [database, store, *site.programs]
+        for number in range(KILLS):
+            load.resume()
+            wait_for_requests(load)
+            load.pause()
+            one = killed[number % len(killed)]
+            one.kill()
+            one.start()
+            assert load.faults == []
+        load.resume()
+        wait_for_requests(load)
+        load.end()
+        assert load.faults == []
+        site.sweep(monkeypatch)
+        site.check()
+        seen: set[str] = set()
+        for customer in load.customers:
+            customer.check(seen)
+        report(load, KILLS)
+    for program in site.programs:
+        assert "Traceback" not in program.log.read_text("utf-8")
+
+
+def wait_for_requests(load: Load) -> None:
+    done, end = load.done(), time.monotonic() + MINUTE
+    while load.done() < done + REQUESTS and not load.faults:
+        assert time.monotonic() < end, "the bridges do not answer"
+        time.sleep(0.01)

@@ -1,0 +1,199 @@
+"""A database and a store that do not answer for some time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from commit_proxy import CommitProxy
+from plain_client import DATA, User, ask, form, upload_headers
+from postgres import Postgres, Server
+from postgres import postgres as own_postgres
+
+from pymdc._crypto.file_hash import file_hash
+from pymdc.bridge import Bridge
+
+postgres_module = pytest.importorskip("pymdc.bridge.storage.postgres", exc_type=ImportError)
+
+
+def running(folder: Path) -> AbstractContextManager[Postgres]:
+    """Run a PostgreSQL that the test may kill."""
+    return own_postgres(folder, fsync=True)
+
+
+def test_bridge_outlasts_a_kill_of_its_database(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        running(tmp_path) as server,
+        Bridge(tmp_path / "data", database=server.new_database(), metrics_token="x") as bridge,
+    ):
+        alice = User(bridge, "alice")
+        bucket = alice.bucket()
+        stored = alice.upload(bucket, b"abc").json["hash"]
+        server.kill()
+        for reply in alice.ask("GET", "/keys"), alice.ask("POST", "/buckets", {}):
+            assert (reply.status, reply.headers["retry-after"]) == (503, "2"), reply.body
+        assert ask(bridge, "GET", "/ready").status == 503
+        assert ask(bridge, "GET", "/health").status == 200
+        metrics = ask(bridge, "GET", "/metrics", None, {"Authorization": "Bearer x"})
+        assert (metrics.status, b"stored_bytes" in metrics.body) == (200, False)
+        server.start()
+        assert ask(bridge, "GET", "/ready").status == 200
+        assert alice.download(bucket, stored) == b"abc"
+        assert alice.upload(bucket, b"abcd").status == 200
+    assert "Traceback" not in caplog.text
+
+
+@pytest.fixture
+def url(postgres: Server) -> str:
+    return postgres.new_database()
+
+
+def test_bridge_needs_no_second_try_after_a_restart_of_its_database(tmp_path: Path) -> None:
+    with (
+        running(tmp_path) as server,
+        Bridge(tmp_path / "data", database=server.new_database()) as bridge,
+    ):
+        alice = User(bridge, "alice")
+        bucket = alice.bucket()
+        for end in server.stop, server.kill:
+            end()
+            server.start()
+            stored = alice.upload(bucket, b"abc")
+            assert stored.status == 200
+            assert alice.download(bucket, stored.json["hash"]) == b"abc"
+            assert alice.ask("GET", "/buckets").status == 200
+
+
+def test_bridge_outlasts_a_database_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_module, "HUNG_SECONDS", 1.0)
+    monkeypatch.setattr(postgres_module, "CONNECT_SECONDS", 2)
+    with (
+        running(tmp_path) as server,
+        Bridge(tmp_path / "data", database=server.new_database()) as bridge,
+    ):
+        alice = User(bridge, "alice")
+        server.pause()
+        with ThreadPoolExecutor(20) as pool:
+            replies = pool.map(lambda _: alice.ask("GET", "/keys"), range(40))
+            answers = {(reply.status, reply.headers.get("retry-after")) for reply in replies}
+        server.resume()
+        assert answers == {(503, "2")}
+        while alice.ask("GET", "/keys").status == 503:
+            pass
+        assert alice.ask("POST", "/buckets", {}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("constant", "statement"),
+    [("LOCK_SECONDS", "SELECT 1 FROM users FOR UPDATE"), ("STATEMENT_SECONDS", "LOCK TABLE users")],
+)
+def test_lock_that_is_held_too_long_is_503(
+    tmp_path: Path,
+    postgres: Server,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    constant: str,
+    statement: str,
+) -> None:
+    monkeypatch.setattr(postgres_module, constant, 1)
+    with Bridge(tmp_path / "data", database=url) as bridge:
+        alice = User(bridge, "alice")
+        with postgres.connect(url.rpartition("/")[2]) as connection, connection.transaction():
+            connection.execute(statement.encode())
+            reply = alice.ask("POST", "/buckets", {})
+            assert (reply.status, reply.headers["retry-after"]) == (503, "2")
+        assert alice.ask("POST", "/buckets", {}).status == 200
+
+
+def objects(tmp_path: Path) -> int:
+    return sum(path.name != "installation" for path in (tmp_path / "data" / "shards").iterdir())
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_upload_whose_commit_is_in_doubt(
+    tmp_path: Path, postgres: Server, url: str, committed: bool
+) -> None:
+    with CommitProxy(postgres.port) as proxy:
+        through = url.replace(str(postgres.port), str(proxy.port))
+        with Bridge(tmp_path / "data", database=through, shard_size=1000) as bridge:
+            alice = User(bridge, "alice")
+            bucket = alice.bucket()
+            proxy.arm(mentions="INTO file_shards", sent=committed)
+            assert alice.upload(bucket, DATA).status == 503
+            listed = alice.ask("GET", f"/buckets/{bucket}/files").json
+            assert len(listed) == committed
+            assert objects(tmp_path) == (3 if committed else 0)
+            for file in listed:
+                assert alice.download(bucket, file["hash"]) == DATA
+            assert alice.upload(bucket, DATA).status == 200
+            assert alice.download(bucket, file_hash(DATA)) == DATA
+        with postgres.connect(url.rpartition("/")[2]) as connection:
+            assert connection.execute("SELECT * FROM uploads").fetchall() == []
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_removal_whose_commit_is_in_doubt(
+    tmp_path: Path, postgres: Server, url: str, committed: bool
+) -> None:
+    with CommitProxy(postgres.port) as proxy:
+        through = url.replace(str(postgres.port), str(proxy.port))
+        with Bridge(tmp_path / "data", database=through, shard_size=1000) as bridge:
+            alice = User(bridge, "alice")
+            bucket = alice.bucket()
+            stored = alice.upload(bucket, DATA).json["hash"]
+            path = f"/buckets/{bucket}/files/{stored}"
+            proxy.arm(mentions="DELETE FROM shards", sent=committed)
+            assert alice.ask("DELETE", path).status == 503
+            assert objects(tmp_path) == 3, "deleted by the sweep if no row needs them"
+            assert alice.ask("DELETE", path).status == (404 if committed else 204)
+
+
+def test_upload_that_was_cut_off_takes_no_room_for_long(tmp_path: Path) -> None:
+    with (
+        running(tmp_path) as server,
+        Bridge(tmp_path / "data", database=server.new_database(), shard_size=1000) as bridge,
+    ):
+        alice = User(bridge, "alice")
+        bucket, body = alice.bucket(storage=3e-6), form(DATA)
+        headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
+        headers["Content-Length"] = str(len(body))
+
+        def sent() -> Iterator[bytes]:
+            yield body[:1500]
+            while not objects(tmp_path):
+                pass
+            server.kill()
+            yield body[1500:]
+
+        assert ask(bridge, "PUT", f"/buckets/{bucket}/files", sent(), headers).status == 503
+        server.start()
+        bridge._housekeeper.keep_house()
+        assert objects(tmp_path) == 0
+        assert alice.upload(bucket, DATA).status == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda url: url.replace("127.0.0.1", "no-host.invalid"), "no-host.invalid"),
+        (lambda url: f"{url}_of_nobody", "does not exist"),
+        (lambda url: url.replace("pymdc@", "nobody@"), "nobody"),
+        (lambda url: re.sub(r":\d+/", ":1/", url), "refused"),
+    ],
+)
+def test_database_that_cannot_be_used_is_told_in_a_line(
+    tmp_path: Path, url: str, change: Callable[[str], str], reason: str
+) -> None:
+    with pytest.raises(OSError, match=reason) as caught:
+        with Bridge(tmp_path, database=change(url), database_password="the-secret"):
+            pass
+    assert "\n" not in str(caught.value)
+    assert "the-secret" not in str(caught.value)

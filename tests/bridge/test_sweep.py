@@ -1,0 +1,125 @@
+"""Orphans in a store that several bridges use, and the id that says to whom the store belongs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from plain_client import DATA, User
+from postgres import Server
+
+from pymdc.bridge import Bridge
+from pymdc.bridge.storage.objects import new_upload, object_name
+from pymdc.bridge.storage.sweep import sweep
+
+DAY = 86_400  # seconds
+
+
+@pytest.fixture
+def url(postgres: Server) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture
+def bridge(tmp_path: Path, url: str) -> Iterator[Bridge]:
+    with Bridge(tmp_path / "data", database=url, shard_size=1000) as running:
+        running._housekeeper._sweeps = False  # the test sweeps
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "shards"
+
+
+@pytest.fixture
+def orphan(bridge: Bridge, store: Path) -> Path:
+    """Give an object without a row that is older than a day."""
+    return put(store, 2 * DAY)
+
+
+def put(store: Path, age: float) -> Path:
+    path = store / object_name(new_upload(), 0)
+    path.write_bytes(b"abc")
+    return aged(path, age)
+
+
+def aged(path: Path, age: float) -> Path:
+    then = path.stat().st_mtime - age
+    os.utime(path, (then, then))
+    return path
+
+
+def swept(bridge: Bridge, store: Path) -> int | None:
+    now = round(max(path.stat().st_mtime for path in store.iterdir()) * 1000)
+    return sweep(bridge._database, bridge._housekeeper._objects, now, lambda: False)
+
+
+def test_sweep_deletes_old_orphans_only(bridge: Bridge, store: Path, orphan: Path) -> None:
+    alice = User(bridge, "alice")
+    bucket = alice.bucket()
+    stored = alice.upload(bucket, DATA).json["hash"]
+    for path in store.iterdir():
+        if path not in (orphan, store / "installation"):
+            aged(path, 3 * DAY)
+    young = put(store, DAY / 2)
+    assert swept(bridge, store) == 1
+    assert not orphan.exists()
+    assert young.exists()
+    assert alice.download(bucket, stored) == DATA
+
+
+def test_sweep_is_one_bridge_s_at_a_time_and_daily(
+    bridge: Bridge, store: Path, orphan: Path
+) -> None:
+    with bridge._database.exclusive("sweep"):
+        assert swept(bridge, store) is None
+    assert orphan.exists()
+    assert swept(bridge, store) == 1
+    put(store, 2 * DAY)
+    assert swept(bridge, store) is None
+
+
+@pytest.mark.parametrize("found", [None, "another"])
+def test_store_of_another_database_is_not_swept(
+    bridge: Bridge, store: Path, orphan: Path, tmp_path: Path, url: str, found: str | None
+) -> None:
+    if found is None:
+        (store / "installation").unlink()
+    else:
+        (store / "installation").write_text(found)
+    with pytest.raises(OSError, match="the store is not that of the database"):
+        swept(bridge, store)
+    with pytest.raises(OSError, match="the store is not that of the database"):
+        with Bridge(tmp_path / "data", database=url):
+            pass
+    assert orphan.exists()
+
+
+def test_bridge_with_a_new_database_does_not_take_a_store_of_another(
+    bridge: Bridge, store: Path, orphan: Path, tmp_path: Path, postgres: Server
+) -> None:
+    other = postgres.new_database()
+    for match in "belongs to another", "the database is empty":
+        with pytest.raises(OSError, match=match):
+            with Bridge(tmp_path / "data", database=other):
+                pass
+        (store / "installation").unlink(missing_ok=True)
+    assert orphan.exists()
+
+
+def test_start_that_was_broken_off_is_finished(tmp_path: Path, url: str, postgres: Server) -> None:
+    with Bridge(tmp_path / "data", database=url):
+        pass
+    with postgres.connect(url.rpartition("/")[2]) as connection:
+        connection.execute("UPDATE installation SET stored = false")
+    with Bridge(tmp_path / "data", database=url):
+        pass
+    with postgres.connect(url.rpartition("/")[2]) as connection:
+        connection.execute("UPDATE installation SET stored = false")
+    (tmp_path / "data" / "shards" / "installation").unlink()
+    with Bridge(tmp_path / "data", database=url):
+        pass
+    assert (tmp_path / "data" / "shards" / "installation").exists()
