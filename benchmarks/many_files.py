@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ async def _put(site: Site, names: list[str]) -> None:
 
     async def put() -> None:
         for name in remaining:
-            await store.put_async(name, name.encode() * 31, use_multipart=False)
+            await store.put_async(name, os.urandom(1000), use_multipart=False)
 
     await asyncio.gather(*(put() for _ in range(_AT_ONCE)))
 

@@ -36,6 +36,7 @@ from pymdc._http.request import Request, build_request, resource
 
 SMALL = 1000  # bytes
 SHARD = 8 * MIB
+DOWNLOADS = 4  # in a round: one takes a few of the steps in which CPU time is counted
 SERVICES = ("bridge", "PostgreSQL", "store", "nginx")
 HEAD = ("what", "on", *SERVICES, "client", "wall", "unit")
 Cells = tuple[str, ...]
@@ -103,12 +104,18 @@ def _pointers(site: Site, count: int, file_hash: str) -> list[bytes]:
     ]
 
 
+def _parsed(site: Site, requests: list[bytes]) -> list[list[dict[str, str]]]:
+    """Return the pointers that answer *requests*."""
+    return [json.loads(body) for body in raw_client.exchange(site.servers, requests)]
+
+
 class Meter:
     """Measures rounds of a kind of work, and makes the table's rows."""
 
     def __init__(self, scale: Scale) -> None:
-        self._scale = scale
+        self.scale = scale
         self.rows: list[Cells] = [HEAD]
+        self.notes = ""
 
     def requests(
         self,
@@ -120,7 +127,7 @@ class Meter:
         through_proxy: bool = False,
     ) -> float:
         """Send requests that *make* makes beforehand; return the requests a second (median)."""
-        count = max(16, int(self._scale.calls * share))
+        count = max(16, int(self.scale.calls * share))
         servers = [site.proxy] if through_proxy and site.proxy else site.servers
         tls = site.tls if through_proxy else None
         raw_client.exchange(servers, make(site, 32), tls=tls)
@@ -128,7 +135,7 @@ class Meter:
         def work(requests: list[bytes]) -> None:
             raw_client.exchange(servers, requests, tls=tls)
 
-        return self._measure(what, where, site, lambda: make(site, count), work, count, "ms each")
+        return self.measure(what, where, site, lambda: make(site, count), work, count, "ms each")
 
     def transfers(
         self,
@@ -137,12 +144,13 @@ class Meter:
         site: Site,
         make: Callable[[], object],
         work: Callable[[object], object],
+        files: int = 1,
     ) -> float:
-        """Measure *work* with what *make* made beforehand; return MB a second (median)."""
-        megabytes = self._scale.size / 1e6
-        return self._measure(what, where, site, make, work, megabytes, "MB/s, of wall or CPU")
+        """Measure *work* on *files* with what *make* made; return MB a second (median)."""
+        megabytes = files * self.scale.size / 1e6
+        return self.measure(what, where, site, make, work, megabytes, "MB/s, of wall or CPU")
 
-    def _measure(
+    def measure(
         self,
         what: str,
         where: str,
@@ -152,8 +160,9 @@ class Meter:
         count: float,
         unit: str,
     ) -> float:
+        """Measure *work* on what *make* makes beforehand; return *count* a second (median)."""
         rounds, walls = [], []
-        for _ in range(self._scale.rounds):
+        for _ in range(self.scale.rounds):
             made = make()
             before, begun = site.cpu(), time.perf_counter()
             work(made)  # type: ignore[arg-type]
@@ -191,13 +200,7 @@ def measure_calls(meter: Meter, where: str, site: Site) -> None:
     stored = json.loads(body)["hash"]
     meter.requests("pointers of 1 KB", where, site, lambda site, n: _pointers(site, n, stored), 0.5)
 
-    def pointers(site: Site, count: int) -> list[list[dict[str, str]]]:
-        return [
-            json.loads(body)
-            for body in raw_client.exchange(site.servers, _pointers(site, count, stored))
-        ]
-
-    count = max(16, int(meter._scale.calls * 0.2))
+    count = max(16, int(meter.scale.calls * 0.2))
 
     def pull(made: object) -> None:
         assert isinstance(made, list)
@@ -205,9 +208,10 @@ def measure_calls(meter: Meter, where: str, site: Site) -> None:
             some = [pointer for [pointer] in made[start : start + 8]]
             raw_client.pull(site.servers[0], some, [SMALL] * len(some))
 
-    meter._measure(
-        "channel of 1 KB", where, site, lambda: pointers(site, count), pull, count, "ms each"
-    )
+    def new_pointers() -> object:
+        return _parsed(site, _pointers(site, count, stored))
+
+    meter.measure("channel of 1 KB", where, site, new_pointers, pull, count, "ms each")
     meter.requests("password", where, site, _password_gets, 0.02)
 
 
@@ -232,20 +236,19 @@ def measure_bytes(
         [body] = raw_client.exchange([server], [request], tls=tls)
         stored.append(json.loads(body)["hash"])
 
-    def pointers() -> object:
-        [request] = _pointers(site, 1, stored[-1])
-        [body] = raw_client.exchange(site.servers, [request])
-        return json.loads(body)
-
     def pull(made: object) -> None:
         assert isinstance(made, list)
-        raw_client.pull(server, made, sizes, tls)
+        for pointers in made:
+            raw_client.pull(server, pointers, sizes, tls)
+
+    def pointers() -> object:
+        return _parsed(site, _pointers(site, DOWNLOADS, stored[-1]))
 
     upload(new_upload())
     name = f"{scale.size // MIB} MiB"
     meter.transfers(f"{name} up", where, site, new_upload, upload)
     pull(pointers())
-    meter.transfers(f"{name} down", where, site, pointers, pull)
+    meter.transfers(f"{name} down", where, site, pointers, pull, DOWNLOADS)
     for file_hash in set(stored):
         pymdc.unwrap(site.account.files.delete(file_hash))
 
@@ -286,7 +289,7 @@ def removal(meter: Meter, site: Site, scale: Scale) -> None:
     print(f"filled in {time.perf_counter() - begun:.0f} s", file=sys.stderr)
     per_file = many_files.growth(before, many_files.sizes(site), scale.files)
     print(per_file, file=sys.stderr, flush=True)
-    meter.notes = per_file  # type: ignore[attr-defined]
+    meter.notes = per_file
     stop = threading.Event()
     requests = _signed_gets(site, 40_000)
     quiet = [*_some_waits(site, requests[:1000])]
@@ -362,11 +365,14 @@ def now_and_before(meter: Meter, folder: str, commit: str, scale: Scale) -> list
             return megabytes, run
 
         def down(site: Site) -> tuple[float, Callable[[], object]]:
-            [request] = _pointers(site, 1, stored[id(site)])
-            [body] = raw_client.exchange(site.servers, [request])
-            pointers = json.loads(body)
-            sizes = [SHARD] * len(pointers)
-            return megabytes, lambda: raw_client.pull(site.servers[0], pointers, sizes)
+            made = _parsed(site, _pointers(site, DOWNLOADS, stored[id(site)]))
+            sizes = [SHARD] * (scale.size // SHARD)
+
+            def run() -> None:
+                for pointers in made:
+                    raw_client.pull(site.servers[0], pointers, sizes)
+
+            return DOWNLOADS * megabytes, run
 
         size = f"{scale.size // MIB} MiB"
         works = {"signed GET": gets, "upload of 1 KB": uploads, f"{size} up": up}
@@ -450,7 +456,7 @@ def main() -> None:
             measure_bytes(meter, "SQLite", site, scale)
     if len(meter.rows) > 1:
         tables.append(text_table(meter.rows))
-    if hasattr(meter, "notes"):
+    if meter.notes:
         tables.append(meter.notes)
     if options.before and "before" in rows:
         compared = now_and_before(meter, options.folder, options.before, scale)

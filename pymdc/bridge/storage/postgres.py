@@ -268,7 +268,9 @@ def _connect_arguments(*, command: bool) -> dict[str, Any]:
         "lock_timeout": LOCK_SECONDS,
         "idle_in_transaction_session_timeout": limit,
     }
-    options = (f"-c {name}={round(seconds * 1000)}" for name, seconds in milliseconds.items())
+    options = [f"-c {name}={round(seconds * 1000)}" for name, seconds in milliseconds.items()]
+    # To plan the statements with limits anew, each time, takes longer than the rest of an upload.
+    options.append("-c plan_cache_mode=force_generic_plan")
     return {
         "connect_timeout": CONNECT_SECONDS,
         "application_name": f"{CLIENT} admin" if command else CLIENT,
