@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plain_client import DATA, User
+from plain_client import DATA, User, ask, form, upload_headers
 from postgres import Server
 
 from pymdc.bridge import Bridge
@@ -52,8 +52,12 @@ def aged(path: Path, age: float) -> Path:
     return path
 
 
-def swept(bridge: Bridge, store: Path) -> int | None:
-    now = round(max(path.stat().st_mtime for path in store.iterdir()) * 1000)
+def whole(store: Path) -> list[Path]:
+    return [path for path in store.iterdir() if "#" not in path.name]
+
+
+def swept(bridge: Bridge, store: Path, ahead: float = 0) -> int | None:
+    now = round((max(path.stat().st_mtime for path in whole(store)) + ahead) * 1000)
     return sweep(bridge._database, bridge._housekeeper._objects, now, lambda: False)
 
 
@@ -69,6 +73,27 @@ def test_sweep_deletes_old_orphans_only(bridge: Bridge, store: Path, orphan: Pat
     assert not orphan.exists()
     assert young.exists()
     assert alice.download(bucket, stored) == DATA
+
+
+def test_sweep_leaves_an_upload_under_way_whatever_the_clocks_say(
+    bridge: Bridge, store: Path, orphan: Path
+) -> None:
+    """To a sweep whose clock is days ahead of the store's, each object is old."""
+    alice = User(bridge, "alice")
+    bucket = alice.bucket()
+    headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
+    headers["Content-Length"] = str(len(form(DATA)))
+
+    def body() -> Iterator[bytes]:
+        yield form(DATA)[:2000]
+        while not any(path not in (orphan, store / "installation") for path in whole(store)):
+            pass
+        assert swept(bridge, store, ahead=2 * DAY) == 1
+        yield form(DATA)[2000:]
+
+    stored = ask(bridge, "PUT", f"/buckets/{bucket}/files", body(), headers)
+    assert stored.status == 200
+    assert alice.download(bucket, stored.json["hash"]) == DATA
 
 
 def test_sweep_is_one_bridge_s_at_a_time_and_daily(
