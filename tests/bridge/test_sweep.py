@@ -148,3 +148,13 @@ def test_start_that_was_broken_off_is_finished(tmp_path: Path, url: str, postgre
     with Bridge(tmp_path / "data", database=url):
         pass
     assert (tmp_path / "data" / "shards" / "installation").exists()
+
+
+def test_start_that_was_killed_while_it_wrote_the_id_is_finished(
+    tmp_path: Path, url: str, store: Path
+) -> None:
+    store.mkdir(parents=True)
+    (store / "installation#1").touch()
+    with Bridge(tmp_path / "data", database=url):
+        assert (store / "installation").read_text()
+    assert not (store / "installation#1").exists()
