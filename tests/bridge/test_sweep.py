@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from plain_client import DATA, User, ask, form, upload_headers
 from postgres import Server
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.storage.objects import new_upload, object_name
 from pymdc.bridge.storage.sweep import sweep
+from pymdc.bridge.storage.tables import installation
 
 DAY = 86_400  # seconds
 
@@ -26,7 +29,13 @@ def url(postgres: Server) -> str:
 def bridge(tmp_path: Path, url: str) -> Iterator[Bridge]:
     with Bridge(tmp_path / "data", database=url, shard_size=1000) as running:
         running._housekeeper._sweeps = False  # the test sweeps
+        with running._database.write() as connection:
+            connection.execute(sa.update(installation).values(swept=_ago(1.1 * DAY)))
         yield running
+
+
+def _ago(seconds: float) -> int:
+    return round((time.time() - seconds) * 1000)
 
 
 @pytest.fixture
@@ -37,7 +46,7 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def orphan(bridge: Bridge, store: Path) -> Path:
     """Give an object without a row that is older than a day."""
-    return put(store, 2 * DAY)
+    return put(store, 3 * DAY)
 
 
 def put(store: Path, age: float) -> Path:
@@ -96,6 +105,19 @@ def test_sweep_leaves_an_upload_under_way_whatever_the_clocks_say(
     assert alice.download(bucket, stored.json["hash"]) == DATA
 
 
+def test_older_database_put_back_keeps_newer_objects_for_a_day(
+    bridge: Bridge, store: Path, url: str, postgres: Server
+) -> None:
+    """They are needed again if it was put back by mistake, and the newer one follows."""
+    newer, older = put(store, 2 * DAY), put(store, 7 * DAY)
+    with postgres.connect(url.rpartition("/")[2]) as connection:
+        connection.execute("UPDATE installation SET swept = %s", [_ago(5 * DAY)])
+    assert swept(bridge, store) == 1
+    assert (newer.exists(), older.exists()) == (True, False)
+    assert swept(bridge, store, ahead=DAY / 2) is None
+    assert swept(bridge, store, ahead=2 * DAY) == 1
+
+
 def test_sweep_is_one_bridge_s_at_a_time_and_daily(
     bridge: Bridge, store: Path, orphan: Path
 ) -> None:
@@ -103,7 +125,7 @@ def test_sweep_is_one_bridge_s_at_a_time_and_daily(
         assert swept(bridge, store) is None
     assert orphan.exists()
     assert swept(bridge, store) == 1
-    put(store, 2 * DAY)
+    put(store, 3 * DAY)
     assert swept(bridge, store) is None
 
 
