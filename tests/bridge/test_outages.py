@@ -187,6 +187,7 @@ def test_upload_that_was_cut_off_takes_no_room_for_long(tmp_path: Path) -> None:
         (lambda url: f"{url}_of_nobody", "does not exist"),
         (lambda url: url.replace("pymdc@", "nobody@"), "nobody"),
         (lambda url: re.sub(r":\d+/", ":1/", url), "refused"),
+        (lambda url: f"{url}_of_nobody?password=the-secret", "does not exist"),
     ],
 )
 def test_database_that_cannot_be_used_is_told_in_a_line(

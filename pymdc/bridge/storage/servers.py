@@ -24,7 +24,7 @@ def open_postgres(url: str, password: str | None, *, existing: bool = False) -> 
     parsed = sa.make_url(url)
     if password is not None:
         parsed = parsed.set(password=password)
-    shown = parsed.set(password=None).render_as_string()
+    shown = parsed.set(password=None, query={}).render_as_string()  # which may hold another one
     try:
         return PostgresDatabase(parsed, lanes=LANES, existing=existing)
     except (MigrationError, OtherSchemaError, UnavailableError) as error:
