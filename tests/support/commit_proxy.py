@@ -29,19 +29,25 @@ class CommitProxy(RawServer):
         self._mentions, self._sent = mentions.encode(), sent
 
     def _relay(self, client: socket.socket) -> None:
-        ended = threading.Event()
+        ended, answered = threading.Event(), threading.Event()
         with socket.create_connection(("127.0.0.1", self._upstream)) as server:
-            back = threading.Thread(target=self._answer, args=(server, client, ended))
+            back = threading.Thread(target=self._answer, args=(server, client, ended, answered))
             back.start()
             try:
-                self._ask(client, server, ended)
+                self._ask(client, server, ended, answered)
             finally:
                 for end in client, server:
                     with suppress(OSError):
                         end.shutdown(socket.SHUT_RDWR)
                 back.join()
 
-    def _ask(self, client: socket.socket, server: socket.socket, ended: threading.Event) -> None:
+    def _ask(
+        self,
+        client: socket.socket,
+        server: socket.socket,
+        ended: threading.Event,
+        answered: threading.Event,
+    ) -> None:
         said = b""
         while data := client.recv(65536):
             said += data
@@ -51,12 +57,20 @@ class CommitProxy(RawServer):
                     ended.set()
                     if self._sent:
                         server.sendall(data)
-                        server.recv(65536)  # it is committed
+                        answered.wait()  # it is committed
                     return
                 said = b""
             server.sendall(data)
 
-    def _answer(self, server: socket.socket, client: socket.socket, ended: threading.Event) -> None:
+    def _answer(
+        self,
+        server: socket.socket,
+        client: socket.socket,
+        ended: threading.Event,
+        answered: threading.Event,
+    ) -> None:
+        """Pass on what the server answers, but not its answer to the last COMMIT."""
         with suppress(OSError):
-            while not ended.is_set() and (data := server.recv(65536)):
+            while (data := server.recv(65536)) and not ended.is_set():
                 client.sendall(data)
+        answered.set()
