@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from postgres import Server
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.storage.objects import new_upload, object_name
+from pymdc.bridge.storage.servers import open_postgres
 from pymdc.bridge.storage.sweep import sweep
 from pymdc.bridge.storage.tables import installation
 
@@ -180,3 +182,32 @@ def test_start_that_was_killed_while_it_wrote_the_id_is_finished(
     with Bridge(tmp_path / "data", database=url):
         assert (store / "installation").read_text()
     assert not (store / "installation#1").exists()
+
+
+def test_two_stores_do_not_become_those_of_one_database(
+    tmp_path: Path, url: str, postgres: Server
+) -> None:
+    """Two bridges that start at once on a new database, each with shards in its own folder."""
+    name, lock = (
+        url.rpartition("/")[2],
+        "pg_advisory_xact_lock(hashtextextended('installation', 0))",
+    )
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    open_postgres(url, None).close()  # the tables are there
+
+    def start(folder: str) -> str:
+        try:
+            with Bridge(tmp_path / folder, database=url):
+                return "started"
+        except OSError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool, postgres.connect(name) as connection:
+        with connection.transaction():
+            connection.execute(f"SELECT {lock}".encode())
+            starts = pool.map(start, ("one", "other"))
+            while connection.execute(waiting.encode()).fetchone() != (2,):
+                pass
+        refused, started = sorted(starts, key=lambda told: told == "started")
+    assert started == "started"
+    assert refused.startswith("the store is not that of the database: it lacks the id")

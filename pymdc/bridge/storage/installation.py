@@ -24,12 +24,15 @@ def check_installation(database: Database, objects: ObjectStore) -> None:
         row = connection.execute(_ROW).first()
     if row is None or not row.stored:
         _begin(database, objects)
-        return
-    stored = objects.installation()
+    else:
+        _compare(row.id, objects.installation())
+
+
+def _compare(identity: str, stored: str | None) -> None:
     if stored is None:
-        raise OSError(f"the store is not that of the database: it lacks the id {row.id}")
-    if stored != row.id:
-        raise OSError(f"the store is not that of the database: its id is {stored}, not {row.id}")
+        raise OSError(f"the store is not that of the database: it lacks the id {identity}")
+    if stored != identity:
+        raise OSError(f"the store is not that of the database: its id is {stored}, not {identity}")
 
 
 def _begin(database: Database, objects: ObjectStore) -> None:
@@ -44,11 +47,11 @@ def _begin(database: Database, objects: ObjectStore) -> None:
         lock_name(connection, "installation")
         row = connection.execute(_ROW).one()
         stored = objects.installation()
-        if stored is None:
+        if stored is None and not row.stored:  # else another bridge has stored it, elsewhere
             objects.set_installation(row.id)
             objects.sync()
-        elif stored != row.id:
-            raise OSError(f"the store belongs to another database: its id is {stored}")
+        else:
+            _compare(row.id, stored)
         connection.execute(sa.update(installation).values(stored=True))
 
 
