@@ -65,8 +65,9 @@ def remove_piece(database: Database, objects: ObjectStore, bucket: str) -> bool:
     """
     this = buckets.c.id == bucket
     some = sa.select(files.c.hash).where(files.c.bucket == bucket).limit(REMOVED_AT_ONCE)
-    # Not durable: what a power cut brings back is still marked, and is removed again.
-    with database.write(durable=False) as connection:
+    # What a power cut brings back is still marked, and is removed again. But a bridge outlasts the
+    # end of a server: it would delete objects that an upload has found in rows that came back.
+    with database.write(durable=database.lanes > 1) as connection:
         lock_bucket(connection, bucket)
         hashes = connection.execute(some).scalars().all()
         unneeded = remove_files(connection, bucket, hashes, None) if hashes else []
