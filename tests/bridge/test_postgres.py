@@ -391,6 +391,30 @@ def test_pointer_is_good_once(contest: Contest) -> None:
     assert contest.both("SELECT 1 FROM pointers FOR UPDATE", ask=tries) == [b"", b"abc"]
 
 
+def test_pointers_that_were_being_made_are_no_good_once_their_user_is_disabled(
+    contest: Contest,
+) -> None:
+    bucket = contest.alice.bucket()
+    stored = contest.alice.upload(bucket, b"abc").json["hash"]
+    contest.alice.pointers(bucket, stored)
+    made: list[dict[str, Any]] = []
+
+    def make() -> int:
+        reply = contest.on(1).pointers(bucket, stored)
+        made.extend(reply.json)
+        return reply.status
+
+    disable = "UPDATE users SET disabled = true; DELETE FROM pointers"
+    with ThreadPoolExecutor(1) as pool:
+        with contest.locked("SELECT 1 FROM transfers FOR UPDATE", waiting=1):
+            making = pool.submit(make)
+            contest.wait(1)
+            contest.sql(disable)
+        assert making.result(MINUTE) == 200
+    with pytest.raises(AssertionError, match="The supplied token is not accepted"):
+        pull(made[0])
+
+
 def test_expired_pointer_is_counted_back_once(contest: Contest) -> None:
     bucket = contest.alice.bucket()
     stored = contest.alice.upload(bucket, b"abc").json["hash"]
