@@ -282,4 +282,4 @@ def _shown(option: Option, source: str, text: str) -> str:
 
 def _has_password(url: str) -> bool:
     # Not urlsplit: a slash in the password would hide it.
-    return ":" in url.rpartition("@")[0].partition("//")[2]
+    return ":" in url.rpartition("@")[0].partition("//")[2] or "password=" in url

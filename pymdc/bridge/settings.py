@@ -271,7 +271,7 @@ def _is_store(url: str) -> bool:
 def _is_database(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        named = parts.path.strip("/") and parts.port != 0
+        named = parts.path.strip("/") and parts.port != 0 and parts.netloc.count("@") < 2
     except ValueError:
         return False
     return parts.scheme == "postgresql+psycopg" and bool(named) and not parts.fragment

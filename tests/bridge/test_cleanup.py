@@ -119,3 +119,16 @@ def test_objects_of_uploads_that_the_database_knows_are_no_newer_ones(
         assert User(bridge, "alice", known=True).ask("GET", f"/buckets/{bucket}/files").json == []
     assert [*(copy / "shards").glob("[0-9a-f]*")] == []
     assert not (copy / "set-aside").exists()
+
+
+def test_objects_of_another_bridge_are_kept(data: Path, tmp_path: Path, objects: Count) -> None:
+    """The database of another one, in which more was written since, is put into the folder."""
+    with Bridge(data) as bridge:
+        user = User(bridge, "alice")
+        user.upload(user.bucket(), b"abc")
+    with Bridge(tmp_path / "other") as bridge:
+        User(bridge, "bob").bucket()
+    (tmp_path / "other" / "metadata.sqlite").replace(data / "metadata.sqlite")
+    with pytest.raises(OSError, match="the store is not that of the database"), Bridge(data):
+        pass
+    assert objects() == 1

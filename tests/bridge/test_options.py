@@ -11,8 +11,9 @@ from processes import ROOT
 
 from pymdc import __version__
 from pymdc.bridge.options import OPTIONS, parse, unknown_variables
-from pymdc.bridge.settings import Settings
+from pymdc.bridge.settings import DATABASE_URL, Settings
 
+POSTGRES = "postgresql+psycopg://user@x/name"
 SMTP_PASSWORD = "PYMDC_BRIDGE_SMTP_PASSWORD"
 
 
@@ -132,6 +133,8 @@ def test_empty_option_is_not_the_default(capsys: pytest.CaptureFixture[str]) -> 
         (["--smtp-password", "geheim"], "--smtp-password would be seen by others: set "),
         (["--metrics-token=geheim"], "--metrics-token would be seen by others: set "),
         (["--smtp", "smtp://user:ge/heim@x"], "--smtp has a password, which would be seen by "),
+        (["--database", f"{POSTGRES}?password=geheim"], "--database has a password, which would "),
+        (["--database", f"{POSTGRES}?sslpassword=geheim"], "--database has a password, which w"),
         (["--smtp", "x:geheim"], "--smtp is wrong; expected smtp[s]://[USER@]HOST[:PORT]"),
         (["--smtp-passwort", "geheim"], "--smtp-passwort is no option; --help shows"),
         (["--smtp-passwort=geheim"], "--smtp-passwort is no option; --help shows"),
@@ -150,6 +153,9 @@ def test_secret_on_the_command_line_is_refused_and_not_shown(
 def test_wrong_variable_with_a_secret_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     told = "PYMDC_BRIDGE_SMTP is wrong; expected smtp[s]://[USER@]HOST[:PORT]"
     assert refusal(capsys, environ={"PYMDC_BRIDGE_SMTP": "user:geheim@x"}) == told
+    told = f"PYMDC_BRIDGE_DATABASE is wrong; expected {DATABASE_URL}"
+    wrong = POSTGRES.replace("@", ":ge@heim@")  # of which a part would be taken for the host
+    assert refusal(capsys, environ={"PYMDC_BRIDGE_DATABASE": wrong}) == told
 
 
 def test_secret_is_in_a_variable_or_in_a_file(tmp_path: Path) -> None:

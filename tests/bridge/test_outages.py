@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,9 +13,12 @@ from commit_proxy import CommitProxy
 from plain_client import DATA, User, ask, form, upload_headers
 from postgres import Postgres, Server
 from postgres import postgres as own_postgres
+from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
-from pymdc.bridge import Bridge
+from pymdc.bridge import Bridge, housekeeping
+from pymdc.bridge.storage.folder_store import FolderStore
+from pymdc.bridge.storage.removal import remove_piece
 
 postgres_module = pytest.importorskip("pymdc.bridge.storage.postgres", exc_type=ImportError)
 
@@ -156,6 +159,35 @@ def test_removal_whose_commit_is_in_doubt(
             assert alice.ask("DELETE", path).status == (404 if committed else 204)
 
 
+def test_object_of_a_removal_that_the_database_forgets_is_not_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is killed between the rows and the objects, and an upload finds those rows."""
+    monkeypatch.setattr(housekeeping, "FIRST_LOOK_SECONDS", MINUTE)
+    with running(tmp_path) as server:
+        url = server.new_database()
+        with server.connect(url.rpartition("/")[2]) as connection:
+            connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")  # it writes late
+            connection.execute("SELECT pg_reload_conf()")
+        with Bridge(tmp_path / "data", database=url) as bridge:
+            alice = User(bridge, "alice")
+            kept, removed = alice.bucket(), alice.bucket()
+            stored = alice.upload(removed, b"abc").json["hash"]
+            with server.connect(url.rpartition("/")[2]) as connection:
+                connection.execute("UPDATE buckets SET removed = 1 WHERE id = %s", [removed])
+
+            class Slow(FolderStore):
+                def delete(self, names: Iterable[str]) -> None:
+                    server.kill()
+                    server.start()
+                    assert alice.upload(kept, b"abc").status == 200
+                    super().delete(names)
+
+            slow = Slow(tmp_path / "data" / "shards", fsync=False)
+            assert not remove_piece(bridge._database, slow, removed)
+            assert alice.download(kept, stored) == b"abc"
+
+
 def test_upload_that_was_cut_off_takes_no_room_for_long(tmp_path: Path) -> None:
     with (
         running(tmp_path) as server,
@@ -187,6 +219,7 @@ def test_upload_that_was_cut_off_takes_no_room_for_long(tmp_path: Path) -> None:
         (lambda url: f"{url}_of_nobody", "does not exist"),
         (lambda url: url.replace("pymdc@", "nobody@"), "nobody"),
         (lambda url: re.sub(r":\d+/", ":1/", url), "refused"),
+        (lambda url: f"{url}_of_nobody?password=the-secret", "does not exist"),
     ],
 )
 def test_database_that_cannot_be_used_is_told_in_a_line(

@@ -60,7 +60,7 @@ class Contest:
             with connection.transaction():
                 _execute(connection, statement, values)
                 yield
-                self._wait(waiting)
+                self.wait(waiting)
 
     def both(self, statement: str, *values: object, ask: Sequence[Asking]) -> list[Any]:
         """Return what *ask* return, all of which wait for what *statement* locks; in order."""
@@ -74,7 +74,8 @@ class Contest:
         """Return the user at one of the bridges."""
         return User(self.bridges[number], "alice", known=True)
 
-    def _wait(self, number: int) -> None:
+    def wait(self, number: int) -> None:
+        """Wait until so many sessions wait for a lock."""
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = %s"
         end = time.monotonic() + MINUTE
         while self.sql(query, self._name, "Lock")[0][0] < number:
@@ -323,6 +324,22 @@ def test_list_of_a_bucket_keeps_no_removed_key(contest: Contest) -> None:
     assert user.ask("GET", f"/buckets/{bucket}").json["pubkeys"] == [user.key.public]
 
 
+def test_list_that_is_emptied_gets_no_key_again(contest: Contest) -> None:
+    """The removal of a key reads the list before, and would write what it read."""
+    key, user = Key("another").public, contest.alice
+    user.ask("POST", "/keys", {"key": key})
+    bucket = user.bucket(pubkeys=[key, user.key.public])
+    empty = partial(contest.on(0).ask, "PATCH", f"/buckets/{bucket}", {"pubkeys": []})
+    remove = partial(contest.on(1).ask, "DELETE", f"/keys/{key}")
+    with ThreadPoolExecutor(2) as pool:
+        with contest.locked("SELECT 1 FROM buckets FOR UPDATE", waiting=2):
+            emptied = pool.submit(empty)
+            contest.wait(1)
+            removed = pool.submit(remove)
+        assert [emptied.result(MINUTE).status, removed.result(MINUTE).status] == [200, 200]
+    assert user.ask("GET", f"/buckets/{bucket}").json["pubkeys"] == []
+
+
 def test_bucket_is_removed_once(contest: Contest) -> None:
     bucket = contest.alice.bucket()
     tries = [lambda n=n: contest.on(n).ask("DELETE", f"/buckets/{bucket}") for n in range(2)]
@@ -372,6 +389,30 @@ def test_pointer_is_good_once(contest: Contest) -> None:
 
     tries = [lambda bridge=bridge: try_at(bridge) for bridge in contest.bridges]
     assert contest.both("SELECT 1 FROM pointers FOR UPDATE", ask=tries) == [b"", b"abc"]
+
+
+def test_pointers_that_were_being_made_are_no_good_once_their_user_is_disabled(
+    contest: Contest,
+) -> None:
+    bucket = contest.alice.bucket()
+    stored = contest.alice.upload(bucket, b"abc").json["hash"]
+    contest.alice.pointers(bucket, stored)
+    made: list[dict[str, Any]] = []
+
+    def make() -> int:
+        reply = contest.on(1).pointers(bucket, stored)
+        made.extend(reply.json)
+        return reply.status
+
+    disable = "UPDATE users SET disabled = true; DELETE FROM pointers"
+    with ThreadPoolExecutor(1) as pool:
+        with contest.locked("SELECT 1 FROM transfers FOR UPDATE", waiting=1):
+            making = pool.submit(make)
+            contest.wait(1)
+            contest.sql(disable)
+        assert making.result(MINUTE) == 200
+    with pytest.raises(AssertionError, match="The supplied token is not accepted"):
+        pull(made[0])
 
 
 def test_expired_pointer_is_counted_back_once(contest: Contest) -> None:

@@ -172,3 +172,17 @@ def test_two_bridges_may_start_at_once(
             assert ask(bridge, "GET", "/").status == 200
     assert execute(data, "SELECT version_num FROM alembic_version") == [(NEWEST,)]
     assert len([*data.glob("*.before-*")]) == bool(name)
+
+
+def test_database_of_before_is_put_back_and_brought_forward_again(
+    old: Callable[[str], Path],
+) -> None:
+    """The store has an id since the first time, which the copied database does not know."""
+    path = old("old_schema.sql")
+    with Bridge(path.parent):
+        pass
+    path.with_name(f"metadata.sqlite.before-{NEWEST}").replace(path)
+    with Bridge(path.parent) as bridge:
+        alice = User(bridge, "alice", known=True)
+        photos = alice.ask("GET", "/buckets").json[0]["id"]
+        assert alice.download(photos, file_hash(b"abc")) == b"abc"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from plain_client import DATA, User
+import sqlalchemy as sa
+from plain_client import DATA, User, ask, form, upload_headers
 from postgres import Server
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.storage.objects import new_upload, object_name
+from pymdc.bridge.storage.servers import open_postgres
 from pymdc.bridge.storage.sweep import sweep
+from pymdc.bridge.storage.tables import installation
 
 DAY = 86_400  # seconds
 
@@ -26,7 +31,13 @@ def url(postgres: Server) -> str:
 def bridge(tmp_path: Path, url: str) -> Iterator[Bridge]:
     with Bridge(tmp_path / "data", database=url, shard_size=1000) as running:
         running._housekeeper._sweeps = False  # the test sweeps
+        with running._database.write() as connection:
+            connection.execute(sa.update(installation).values(swept=_ago(1.1 * DAY)))
         yield running
+
+
+def _ago(seconds: float) -> int:
+    return round((time.time() - seconds) * 1000)
 
 
 @pytest.fixture
@@ -37,7 +48,7 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def orphan(bridge: Bridge, store: Path) -> Path:
     """Give an object without a row that is older than a day."""
-    return put(store, 2 * DAY)
+    return put(store, 3 * DAY)
 
 
 def put(store: Path, age: float) -> Path:
@@ -52,8 +63,12 @@ def aged(path: Path, age: float) -> Path:
     return path
 
 
-def swept(bridge: Bridge, store: Path) -> int | None:
-    now = round(max(path.stat().st_mtime for path in store.iterdir()) * 1000)
+def whole(store: Path) -> list[Path]:
+    return [path for path in store.iterdir() if "#" not in path.name]
+
+
+def swept(bridge: Bridge, store: Path, ahead: float = 0) -> int | None:
+    now = round((max(path.stat().st_mtime for path in whole(store)) + ahead) * 1000)
     return sweep(bridge._database, bridge._housekeeper._objects, now, lambda: False)
 
 
@@ -71,6 +86,40 @@ def test_sweep_deletes_old_orphans_only(bridge: Bridge, store: Path, orphan: Pat
     assert alice.download(bucket, stored) == DATA
 
 
+def test_sweep_leaves_an_upload_under_way_whatever_the_clocks_say(
+    bridge: Bridge, store: Path, orphan: Path
+) -> None:
+    """To a sweep whose clock is days ahead of the store's, each object is old."""
+    alice = User(bridge, "alice")
+    bucket = alice.bucket()
+    headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
+    headers["Content-Length"] = str(len(form(DATA)))
+
+    def body() -> Iterator[bytes]:
+        yield form(DATA)[:2000]
+        while not any(path not in (orphan, store / "installation") for path in whole(store)):
+            pass
+        assert swept(bridge, store, ahead=2 * DAY) == 1
+        yield form(DATA)[2000:]
+
+    stored = ask(bridge, "PUT", f"/buckets/{bucket}/files", body(), headers)
+    assert stored.status == 200
+    assert alice.download(bucket, stored.json["hash"]) == DATA
+
+
+def test_older_database_put_back_keeps_newer_objects_for_a_day(
+    bridge: Bridge, store: Path, url: str, postgres: Server
+) -> None:
+    """They are needed again if it was put back by mistake, and the newer one follows."""
+    newer, older = put(store, 2 * DAY), put(store, 7 * DAY)
+    with postgres.connect(url.rpartition("/")[2]) as connection:
+        connection.execute("UPDATE installation SET swept = %s", [_ago(5 * DAY)])
+    assert swept(bridge, store) == 1
+    assert (newer.exists(), older.exists()) == (True, False)
+    assert swept(bridge, store, ahead=DAY / 2) is None
+    assert swept(bridge, store, ahead=2 * DAY) == 1
+
+
 def test_sweep_is_one_bridge_s_at_a_time_and_daily(
     bridge: Bridge, store: Path, orphan: Path
 ) -> None:
@@ -78,7 +127,7 @@ def test_sweep_is_one_bridge_s_at_a_time_and_daily(
         assert swept(bridge, store) is None
     assert orphan.exists()
     assert swept(bridge, store) == 1
-    put(store, 2 * DAY)
+    put(store, 3 * DAY)
     assert swept(bridge, store) is None
 
 
@@ -123,3 +172,42 @@ def test_start_that_was_broken_off_is_finished(tmp_path: Path, url: str, postgre
     with Bridge(tmp_path / "data", database=url):
         pass
     assert (tmp_path / "data" / "shards" / "installation").exists()
+
+
+def test_start_that_was_killed_while_it_wrote_the_id_is_finished(
+    tmp_path: Path, url: str, store: Path
+) -> None:
+    store.mkdir(parents=True)
+    (store / "installation#1").touch()
+    with Bridge(tmp_path / "data", database=url):
+        assert (store / "installation").read_text()
+    assert not (store / "installation#1").exists()
+
+
+def test_two_stores_do_not_become_those_of_one_database(
+    tmp_path: Path, url: str, postgres: Server
+) -> None:
+    """Two bridges that start at once on a new database, each with shards in its own folder."""
+    name, lock = (
+        url.rpartition("/")[2],
+        "pg_advisory_xact_lock(hashtextextended('installation', 0))",
+    )
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    open_postgres(url, None).close()  # the tables are there
+
+    def start(folder: str) -> str:
+        try:
+            with Bridge(tmp_path / folder, database=url):
+                return "started"
+        except OSError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool, postgres.connect(name) as connection:
+        with connection.transaction():
+            connection.execute(f"SELECT {lock}".encode())
+            starts = pool.map(start, ("one", "other"))
+            while connection.execute(waiting.encode()).fetchone() != (2,):
+                pass
+        refused, started = sorted(starts, key=lambda told: told == "started")
+    assert started == "started"
+    assert refused.startswith("the store is not that of the database: it lacks the id")

@@ -76,7 +76,7 @@ def change(context: Context, request: Request, identity: Identity) -> Response:
         raise Refused(400, "Bucket validation failed")
     statement = sa.update(buckets).where(buckets.c.id == bucket, buckets.c.user == identity.email)
     with context.database.write() as connection:
-        if values.get("pubkeys"):
+        if "pubkeys" in values:  # an empty list too: it may be read to take a key off it
             lock_user(connection, identity.email)
         if values:
             connection.execute(statement.values(**values))

@@ -19,9 +19,15 @@ from pymdc.bridge.routes.files import is_needed
 from pymdc.bridge.settings import FIRST_MESSAGE_SECONDS, FRAME
 from pymdc.bridge.storage.objects import ObjectReader
 from pymdc.bridge.storage.prepared import Prepared, Row
-from pymdc.bridge.storage.tables import pointers, redeem_token, shards
+from pymdc.bridge.storage.tables import buckets, pointers, redeem_token, shards, users
 
-_SHARD = Prepared(sa.select(shards).where(shards.c.hash == sa.bindparam("its")))
+# Its pointer may have been made while the user was being disabled.
+_IS_DISABLED = (
+    sa.exists()
+    .select_from(buckets.join(users))
+    .where(buckets.c.id == sa.bindparam("from", type_=sa.String), users.c.disabled)
+)
+_SHARD = Prepared(sa.select(shards).where(shards.c.hash == sa.bindparam("its"), ~_IS_DISABLED))
 
 
 class Channels:
@@ -128,7 +134,8 @@ def _redeem_pointer(context: Context, message: str | bytes, entry: Entry) -> Row
     with context.database.write_once() as connection:
         token = str(fields["token"]).encode("ascii", "replace").decode().replace("\0", "?")
         pointer = redeem_token(connection, pointers, token, context.now())
-        shard = _SHARD.first(connection, {"its": pointer["shard"]}) if pointer else None
+        its = pointer and {"its": pointer["shard"], "from": pointer["bucket"]}
+        shard = _SHARD.first(connection, its) if its else None
     if shard is None:
         raise Refused(400, "The supplied token is not accepted")
     entry.who = pointer["bucket"] if pointer else "-"

@@ -170,7 +170,8 @@ class FolderStore:
         return None
 
     def set_installation(self, identity: str) -> None:
-        """Store the id of the installation."""
+        """Store the id of the installation; no other process may do so meanwhile."""
+        (self._folder / f"{INSTALLATION}#1").unlink(missing_ok=True)  # a killed one has left it
         self.put(INSTALLATION, [memoryview(identity.encode("ascii"))])
         self.sync()
 

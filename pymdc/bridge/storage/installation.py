@@ -42,12 +42,15 @@ def check_installation(database: Database, objects: ObjectStore) -> None:
         row = connection.execute(_ROW).first()
     if row is None or not row.stored:
         _begin(database, objects)
-        return
-    stored = objects.installation()
+    else:
+        _compare(row.id, objects.installation())
+
+
+def _compare(identity: str, stored: str | None) -> None:
     if stored is None:
-        raise OSError(f"the store is not that of the database: it lacks the id {row.id}")
-    if stored != row.id:
-        raise OSError(f"the store is not that of the database: its id is {stored}, not {row.id}")
+        raise OSError(f"the store is not that of the database: it lacks the id {identity}")
+    if stored != identity:
+        raise OSError(f"the store is not that of the database: its id is {stored}, not {identity}")
 
 
 def _begin(database: Database, objects: ObjectStore) -> None:
@@ -56,25 +59,31 @@ def _begin(database: Database, objects: ObjectStore) -> None:
         lock_name(connection, "installation")
         row = connection.execute(_ROW).first()
         if row is None:
-            _check_new(connection, objects)
-            new = {"id": secrets.token_hex(16), "stored": False}
+            new = {"id": _id_of_new(connection, objects), "stored": False}
             connection.execute(sa.insert(installation).values(**new))
     with database.write() as connection:
         lock_name(connection, "installation")
         row = connection.execute(_ROW).one()
         stored = objects.installation()
-        if stored is None:
+        if stored is None and not row.stored:  # else another bridge has stored it, elsewhere
             objects.set_installation(row.id)
             objects.sync()
-        elif stored != row.id:
-            raise OSError(f"the store belongs to another database: its id is {stored}")
+        else:
+            _compare(row.id, stored)
         connection.execute(sa.update(installation).values(stored=True))
 
 
-def _check_new(connection: sa.Connection, objects: ObjectStore) -> None:
+def _id_of_new(connection: sa.Connection, objects: ObjectStore) -> str:
+    """Return the id for a database without one.
+
+    One with users is of an earlier version, and was put back if the store has an id already.
+    """
     stored = objects.installation()
+    has_users = sa.select(sa.exists(sa.select(users.c.email)))
+    if connection.execute(has_users).scalar():
+        return stored or secrets.token_hex(16)
     if stored is not None:
         raise OSError(f"the database is new, but the store belongs to another: its id is {stored}")
-    has_users = sa.select(sa.exists(sa.select(users.c.email)))
-    if not connection.execute(has_users).scalar() and any(objects.names()):
+    if any(objects.names()):
         raise OSError("the database is empty, but files are in the store: bring the database back")
+    return secrets.token_hex(16)
