@@ -35,7 +35,7 @@ from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, check_owner, sync_path
 from pymdc.bridge.storage.group_commit import commits_of
-from pymdc.bridge.storage.installation import check_installation, check_open
+from pymdc.bridge.storage.installation import check_installation
 from pymdc.bridge.storage.nonces import RULES
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import MigrationError, OtherSchemaError
@@ -200,12 +200,11 @@ class Bridge:
             else:
                 database = open_postgres(settings.database, settings.database_password)
             undo.enter_context(closing(database))
-            check_open(database)  # before anything is cleaned up
             if settings.fsync:  # the names of the folders, and of the files of the database
                 sync_path(folder)
+            check_installation(database, objects)  # before anything is cleaned up
             clean = partial(Reserve(folder).run, partial(clean_store, database, objects), share=1)
             undo.enter_context(cleaned_and_locked(folder, clean if owns_all else _do_nothing))
-            check_installation(database, objects)
         except UnavailableError as error:
             raise OSError(str(error)) from None
         load = Load(

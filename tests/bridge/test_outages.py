@@ -120,43 +120,52 @@ def objects(tmp_path: Path) -> int:
     return sum(path.name != "installation" for path in (tmp_path / "data" / "shards").iterdir())
 
 
-@pytest.mark.parametrize("committed", [True, False])
-def test_upload_whose_commit_is_in_doubt(
-    tmp_path: Path, postgres: Server, url: str, committed: bool
-) -> None:
+@pytest.fixture
+def through_proxy(
+    tmp_path: Path, postgres: Server, url: str
+) -> Iterator[tuple[CommitProxy, User, str]]:
+    """Give a proxy before PostgreSQL, a user of a bridge behind it, and a bucket."""
     with CommitProxy(postgres.port) as proxy:
         through = url.replace(str(postgres.port), str(proxy.port))
         with Bridge(tmp_path / "data", database=through, shard_size=1000) as bridge:
             alice = User(bridge, "alice")
-            bucket = alice.bucket()
-            proxy.arm(mentions="INTO file_shards", sent=committed)
-            assert alice.upload(bucket, DATA).status == 503
-            listed = alice.ask("GET", f"/buckets/{bucket}/files").json
-            assert len(listed) == committed
-            assert objects(tmp_path) == (3 if committed else 0)
-            for file in listed:
-                assert alice.download(bucket, file["hash"]) == DATA
-            assert alice.upload(bucket, DATA).status == 200
-            assert alice.download(bucket, file_hash(DATA)) == DATA
-        with postgres.connect(url.rpartition("/")[2]) as connection:
-            assert connection.execute("SELECT * FROM uploads").fetchall() == []
+            yield proxy, alice, alice.bucket()
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_upload_whose_commit_is_in_doubt(
+    tmp_path: Path,
+    postgres: Server,
+    url: str,
+    through_proxy: tuple[CommitProxy, User, str],
+    committed: bool,
+) -> None:
+    proxy, alice, bucket = through_proxy
+    proxy.arm(mentions="INTO file_shards", sent=committed)
+    assert alice.upload(bucket, DATA).status == 503
+    listed = alice.ask("GET", f"/buckets/{bucket}/files").json
+    assert len(listed) == committed
+    assert objects(tmp_path) == (3 if committed else 0)
+    for file in listed:
+        assert alice.download(bucket, file["hash"]) == DATA
+    assert alice.upload(bucket, DATA).status == 200
+    assert alice.download(bucket, file_hash(DATA)) == DATA
+    alice.bridge.close()
+    with postgres.connect(url.rpartition("/")[2]) as connection:
+        assert connection.execute("SELECT * FROM uploads").fetchall() == []
 
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_removal_whose_commit_is_in_doubt(
-    tmp_path: Path, postgres: Server, url: str, committed: bool
+    tmp_path: Path, through_proxy: tuple[CommitProxy, User, str], committed: bool
 ) -> None:
-    with CommitProxy(postgres.port) as proxy:
-        through = url.replace(str(postgres.port), str(proxy.port))
-        with Bridge(tmp_path / "data", database=through, shard_size=1000) as bridge:
-            alice = User(bridge, "alice")
-            bucket = alice.bucket()
-            stored = alice.upload(bucket, DATA).json["hash"]
-            path = f"/buckets/{bucket}/files/{stored}"
-            proxy.arm(mentions="DELETE FROM shards", sent=committed)
-            assert alice.ask("DELETE", path).status == 503
-            assert objects(tmp_path) == 3, "deleted by the sweep if no row needs them"
-            assert alice.ask("DELETE", path).status == (404 if committed else 204)
+    proxy, alice, bucket = through_proxy
+    stored = alice.upload(bucket, DATA).json["hash"]
+    path = f"/buckets/{bucket}/files/{stored}"
+    proxy.arm(mentions="DELETE FROM shards", sent=committed)
+    assert alice.ask("DELETE", path).status == 503
+    assert objects(tmp_path) == 3, "deleted by the sweep if no row needs them"
+    assert alice.ask("DELETE", path).status == (404 if committed else 204)
 
 
 def test_object_of_a_removal_that_the_database_forgets_is_not_used_again(

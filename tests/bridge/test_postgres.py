@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 from plain_client import DATA, PASSWORD, Key, Reply, User, ask, basic, form, pull, upload_headers
 from postgres import Server
 from processes import MINUTE
@@ -25,7 +26,13 @@ from processes import MINUTE
 from pymdc._crypto.file_hash import file_hash
 from pymdc._crypto.secp256k1 import parse_signature, point
 from pymdc.bridge import Bridge
+from pymdc.bridge.errors import UnavailableError
+from pymdc.bridge.load import Load
 from pymdc.bridge.routes import buckets, files, keys
+from pymdc.bridge.storage.database import Database, lock_name
+from pymdc.bridge.storage.folder_store import FolderStore
+from pymdc.bridge.storage.group_commit import commits_of
+from pymdc.bridge.storage.prepared import Prepared
 
 if TYPE_CHECKING:  # not installed everywhere
     import psycopg
@@ -225,8 +232,8 @@ def test_reset_token_is_good_once(contest: Contest) -> None:
     assert contest.both("SELECT 1 FROM resets FOR UPDATE", ask=tries) == [200, 400]
 
 
-def test_deadlock_reaches_no_client(contest: Contest) -> None:
-    """Each reset deletes its own token first, and then the other one's."""
+def test_two_tokens_set_one_password(contest: Contest) -> None:
+    """Each reset voids the other's token, too."""
     email, first = contest.alice.email, ask_for_reset(contest)
     contest.sql("UPDATE users SET mailed = NULL")
     second = ask_for_reset(contest)
@@ -235,10 +242,49 @@ def test_deadlock_reaches_no_client(contest: Contest) -> None:
         lambda: reset(contest.bridges[1], email, second),
     ]
     assert contest.both("SELECT 1 FROM users FOR UPDATE", ask=tries) == [200, 400]
+
+
+@pytest.mark.parametrize("by_commits", [True, False])
+def test_deadlock_is_run_again(tmp_path: Path, contest: Contest, by_commits: bool) -> None:
+    store, barrier, tries = FolderStore(tmp_path / "deadlock", fsync=False), Barrier(2), [0]
+    databases = [bridge._database for bridge in contest.bridges]
+    load = Load(tmp_path, store, 0, time.time, reserve=False)
+
+    def lock_both(names: str, is_first: list[bool], connection: sa.Connection) -> str:
+        tries[0] += 1
+        lock_name(connection, names[0])
+        if is_first.pop():
+            barrier.wait(MINUTE)
+        lock_name(connection, names[1])
+        return names
+
+    def run(database: Database, names: str) -> str:
+        work = partial(lock_both, names, [False, True])
+        if by_commits:
+            return commits_of(database, store).run(work)
+
+        def write() -> str:
+            with database.write() as connection:
+                return work(connection)
+
+        return load.run(write)
+
+    with ThreadPoolExecutor(2) as threads:
+        assert [*threads.map(run, databases, ["ab", "ba"])] == ["ab", "ba"]
+    assert tries == [3], "one of the two was ended, and run again"
     count = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     end = time.monotonic() + MINUTE
     while contest.sql(count)[0][0] != 1:
         assert time.monotonic() < end  # the server counts it a little later
+
+
+def test_connection_that_was_closed_is_unavailable_at_each_statement(contest: Contest) -> None:
+    database = contest.bridges[0]._database
+    end = sa.select(sa.func.pg_terminate_backend(sa.func.pg_backend_pid()))
+    with database.read() as connection:
+        for statement in end, sa.select(sa.literal(1)):
+            with pytest.raises(UnavailableError):
+                Prepared(statement).first(connection, {})
 
 
 def test_address_is_mailed_once(contest: Contest) -> None:
@@ -273,7 +319,7 @@ def test_nonce_as_in_2016_is_never_smaller(contest: Contest, tmp_path: Path, url
 def test_form_of_a_key_has_one_winner(contest: Contest) -> None:
     key, other = Key("shared"), User(contest.bridges[1], "bob")
     its_point = point(bytes.fromhex(key.public)).hex()
-    lock = f"SELECT pg_advisory_xact_lock(hashtextextended('key {its_point}', 0))"
+    lock = f"SELECT pg_advisory_xact_lock(hashtextextended('pymdc bridge: key {its_point}', 0))"
     tries = [
         lambda: contest.alice.ask("POST", "/keys", {"key": key.public}),
         lambda: other.ask("POST", "/keys", {"key": key.uncompressed}),
@@ -438,7 +484,7 @@ def test_last_room_has_one_winner(contest: Contest, tmp_path: Path, url: str, wh
     first = user.bucket(storage=limits["bucket"])
     second = first if whose == "bucket" else user.bucket(storage=None)
     name = {"account": f"room of {user.email}", "bridge": "room of all"}.get(whose)
-    lock = f"SELECT pg_advisory_xact_lock(hashtextextended('{name}', 0))"
+    lock = f"SELECT pg_advisory_xact_lock(hashtextextended('pymdc bridge: {name}', 0))"
     lock = lock if name else "SELECT 1 FROM buckets FOR UPDATE"
 
     def bridge() -> Bridge:

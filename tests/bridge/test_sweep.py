@@ -190,7 +190,7 @@ def test_two_stores_do_not_become_those_of_one_database(
     """Two bridges that start at once on a new database, each with shards in its own folder."""
     name, lock = (
         url.rpartition("/")[2],
-        "pg_advisory_xact_lock(hashtextextended('installation', 0))",
+        "pg_advisory_xact_lock(hashtextextended('pymdc bridge: installation', 0))",
     )
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     open_postgres(url, None).close()  # the tables are there

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import sqlalchemy as sa
 
-from pymdc._text import printable, size_text
+from pymdc._text import count_text, printable, size_text
 from pymdc.bridge.admin.objects import files_with
+from pymdc.bridge.admin.output import Report
 from pymdc.bridge.settings import SHOWN_FAULTS
 from pymdc.bridge.storage.tables import Shard
 
@@ -46,6 +48,13 @@ class Damage:
             }
             for shard, fault in self._faults.items()
         ]
+
+    def refusal(self, directory: Path, undone: str, do: str) -> Report:
+        """Return the report of an *undone* command, which --force would *do* to all else."""
+        number = count_text(len(self), "object")
+        lines = [f"{undone}: {number} of {directory} cannot be used.", *self.lines()]
+        lines.append(f"--force {do} everything else.")
+        return Report({"damaged": self.json()}, "\n".join(lines), sound=False)
 
     def lines(self) -> list[str]:
         """Return a line for each object, and one for each of its files."""

@@ -67,7 +67,7 @@ def import_(
                 objects.sync()
                 return _prepared(storage, source, value, damage, begun)
             if damage and not force:
-                return _refusal(directory, damage)
+                return damage.refusal(directory, "No rows are imported", "imports")
             _compare_objects(connection, objects, damage)
             # Not later: once the rows are there, a bridge may start, and store objects of its own.
             copying.delete_unneeded(connection)
@@ -208,15 +208,6 @@ def _prepared(
         lines += [f"{count_text(len(damage), 'object')} cannot be used:", *damage.lines()]
     lines.append(f"Stop the bridge on {source.path}, and import without --prepare.")
     return Report(value | {"damaged": damage.json()}, "\n".join(lines), not damage)
-
-
-def _refusal(directory: Path, damage: Damage) -> Report:
-    lines = [
-        f"No rows are imported: {count_text(len(damage), 'object')} of {directory} cannot be used.",
-        *damage.lines(),
-        "--force imports everything else.",
-    ]
-    return Report({"damaged": damage.json()}, "\n".join(lines), sound=False)
 
 
 def _text(storage: Storage, source: Path, value: dict[str, Any], damage: Damage) -> str:

@@ -56,7 +56,7 @@ def restore(storage: Storage, directory: Path, force: bool) -> Report:
         try:
             value, damage = _stage(directory, staging)
             if damage and not force:
-                return _refusal(directory, damage)
+                return damage.refusal(directory, "Nothing is restored", "restores")
             _put_in_place(staging, storage.path)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -69,15 +69,6 @@ def restore(storage: Storage, directory: Path, force: bool) -> Report:
     if damage:
         lines += [f"Without {count_text(len(damage), 'object')}:", *damage.lines()]
     return Report(value | {"damaged": damage.json()}, "\n".join(lines), not damage)
-
-
-def _refusal(directory: Path, damage: Damage) -> Report:
-    lines = [
-        f"Nothing is restored: {count_text(len(damage), 'object')} of {directory} cannot be used.",
-        *damage.lines(),
-        "--force restores everything else.",
-    ]
-    return Report({"damaged": damage.json()}, "\n".join(lines), sound=False)
 
 
 @contextmanager

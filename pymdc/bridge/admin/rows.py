@@ -26,7 +26,7 @@ _Row = dict[str, Any]
 @contextmanager
 def snapshot(database: Database) -> Iterator[sa.Connection]:
     """Give a connection that sees one state of the database, that of its first statement."""
-    if database.engine.dialect.name == "sqlite":
+    if has_one_writer(database.engine):
         with database.read() as connection:
             yield connection
         return

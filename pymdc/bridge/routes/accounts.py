@@ -26,7 +26,7 @@ from pymdc.bridge.storage.accounts import (
     set_password,
 )
 from pymdc.bridge.storage.removal import remove_account_piece
-from pymdc.bridge.storage.tables import redeem_token, resets, users
+from pymdc.bridge.storage.tables import lock_user, redeem_token, resets, users
 
 
 def change(context: Context, request: Request, identity: Identity) -> Response:
@@ -66,6 +66,7 @@ def reset(context: Context, request: Request, _identity: Identity) -> Response:
             raise _wrong_token()
     hashed = context.passwords.hash(password)
     with context.database.write() as connection:
+        lock_user(connection, email)  # who sets the password voids the other tokens
         redeemed = redeem_token(connection, resets, token, now)
         row = redeemed and set_password(connection, redeemed["user"], hashed)
         if not row:

@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from pymdc.bridge.settings import LOCK, OUTBOX, TOKEN_LIFETIME
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import lock, private
-from pymdc.bridge.storage.installation import check_installation
 from pymdc.bridge.storage.objects import ObjectStore, upload_of
 from pymdc.bridge.storage.tables import (
     buckets,
@@ -63,9 +62,8 @@ def cleaned_and_locked(folder: Path, clean: Callable[[], None]) -> Iterator[None
 def clean(database: Database, objects: ObjectStore) -> None:
     """Delete the *objects* without a row; no other bridge may use either.
 
-    Raises OSError, and deletes nothing, if database and objects do not belong together.
+    The caller has checked that the objects are those of the database.
     """
-    check_installation(database, objects)
     with database.read() as connection:
         last_change = connection.execute(_LAST_CHANGE).scalar() or 0
         broken_off = {*connection.execute(sa.select(uploads.c.id)).scalars()}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 # This one is understood by SQLite as well.
 from sqlalchemy.dialects.postgresql import insert
+
+from pymdc.bridge.storage.prepared import TRANSLATE
 
 
 class Database(Protocol):
@@ -49,25 +53,48 @@ class Database(Protocol):
         """Close every connection."""
 
 
+def make_engine(
+    url: sa.URL, translate: Callable[[BaseException | None], None], **options: Any
+) -> sa.Engine:
+    """Return an engine; *translate* raises what the bridge says of an error of the driver.
+
+    Neither parameters nor rows are logged: they contain passwords and tokens.
+    """
+
+    def prepare(_connection: object, record: Any) -> None:
+        record.info[TRANSLATE] = translate
+
+    def handle_error(context: sa.engine.ExceptionContext) -> None:
+        translate(context.original_exception)
+
+    engine = sa.create_engine(url, hide_parameters=True, logging_name="pymdc", **options)
+    logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
+    sa.event.listen(engine, "connect", prepare)
+    sa.event.listen(engine, "handle_error", handle_error)
+    return engine
+
+
 def insert_new(connection: sa.Connection, table: sa.Table, **values: object) -> bool:
     """Insert a row unless a unique key forbids it; return whether it was inserted."""
     statement = insert(table).values(**values).on_conflict_do_nothing()
     return bool(connection.execute(statement).rowcount == 1)
 
 
-def has_one_writer(connection: sa.Connection) -> bool:
+def has_one_writer(bind: sa.Connection | sa.Engine) -> bool:
     """Say whether nobody else writes meanwhile, so that nothing has to be locked."""
-    return connection.dialect.name == "sqlite"
+    return bind.dialect.name == "sqlite"
+
+
+def lock_key(name: str) -> sa.ColumnElement[int]:
+    """Return the number of PostgreSQL's advisory lock *name*."""
+    return sa.func.hashtextextended(sa.literal(f"pymdc bridge: {name}", sa.String), 0)
 
 
 def lock_name(connection: sa.Connection, name: str) -> None:
     """Let one transaction at a time go on that locks *name*, until it ends."""
     if not has_one_writer(connection):
-        connection.execute(_LOCK_NAME, {"name": name})
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(name))))
 
 
-_LOCK_NAME = sa.select(
-    sa.func.pg_advisory_xact_lock(
-        sa.func.hashtextextended(sa.bindparam("name", type_=sa.String), 0)
-    )
-)
+def _is_not_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG

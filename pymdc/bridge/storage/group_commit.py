@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 
 from pymdc.bridge.errors import DeadlockError, Refused, UnavailableError
-from pymdc.bridge.storage.database import Database
+from pymdc.bridge.storage.database import Database, has_one_writer
 from pymdc.bridge.storage.objects import ObjectStore
 
 T = TypeVar("T")
@@ -27,9 +27,8 @@ class Commits(Protocol):
 
 def commits_of(database: Database, objects: ObjectStore) -> Commits:
     """Return what commits to *database* with the fewest waits for the disk."""
-    return (
-        SingleCommits(database, objects) if database.lanes > 1 else GroupCommit(database, objects)
-    )
+    kind = GroupCommit if has_one_writer(database.engine) else SingleCommits
+    return kind(database, objects)
 
 
 class SingleCommits:

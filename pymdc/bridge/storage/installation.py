@@ -26,20 +26,16 @@ _REASONS = {
 _ROW = sa.select(*installation.c["id", "stored"])
 
 
-def check_open(database: Database) -> None:
-    """Raise OSError if the database says that no bridge may start."""
+def check_installation(database: Database, objects: ObjectStore) -> None:
+    """Raise OSError unless a bridge may start, on a database and a store that belong together.
+
+    A new pair is given an id.
+    """
     with database.read() as connection:
         row = connection.execute(_ROW).first()
     for prefix, reason in _REASONS.items():
         if row is not None and row.id.startswith(prefix):
             raise OSError(f"no bridge may start on this database: {reason}")
-
-
-def check_installation(database: Database, objects: ObjectStore) -> None:
-    """Raise OSError unless database and store belong together; a new pair is given an id."""
-    check_open(database)
-    with database.read() as connection:
-        row = connection.execute(_ROW).first()
     if row is None or not row.stored:
         _begin(database, objects)
     else:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import socket
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,11 +27,10 @@ from pymdc.bridge.settings import (
     STATEMENT_SECONDS,
     WAIT_SECONDS,
 )
+from pymdc.bridge.storage.database import lock_key, lock_name, make_engine
 from pymdc.bridge.storage.disk import DiskFullError
-from pymdc.bridge.storage.prepared import TRANSLATE
 from pymdc.bridge.storage.schema import check_schema, prepare_schema
 
-_SCHEMA_LOCK = "pymdc bridge: schema"
 # Classes of errors, or errors: the connection, the server's resources, a lock or a statement that
 # took too long, the server that stops or starts, and a transaction that was given up.
 _UNAVAILABLE = ("08", "53", "55P03", "57", "25P03", "25P04", "40", "25006")
@@ -54,19 +51,14 @@ class PostgresDatabase:
         self, url: sa.URL, *, lanes: int, existing: bool = False, command: bool = False
     ) -> None:
         self.lanes = lanes
-        # Neither parameters nor rows are logged: they contain passwords and tokens.
-        self.engine = sa.create_engine(
+        self.engine = make_engine(
             url,
-            hide_parameters=True,
-            logging_name="pymdc",
+            _translate,
             poolclass=sa.pool.NullPool,  # those that are kept are in `_Connections`
             connect_args=_connect_arguments(command=command),
             execution_options={"preserve_rowcount": True},  # else that of an INSERT is -1
             skip_autocommit_rollback=True,
         )
-        logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
-        sa.event.listen(self.engine, "handle_error", _handle_error)
-        sa.event.listen(self.engine, "connect", _prepare)
         connections = partial(_Connections, self.engine, silence=_Silence())
         self._readers = connections(READERS, isolation_level="AUTOCOMMIT")
         self._durable_writers = connections(lanes)
@@ -115,10 +107,13 @@ class PostgresDatabase:
     @contextmanager
     def exclusive(self, task: str) -> Iterator[bool]:
         """Keep other bridges from a *task* while the block runs; give False if one is at it."""
-        key = _key(f"pymdc bridge: {task}")
+        key = lock_key(task)
         with self.engine.connect() as connection:
             connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-            yield bool(connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar())
+            is_mine = connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar_one()
+            yield bool(is_mine)
+            if is_mine:  # else, as after an exception, the server unlocks it a moment later
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(key)))
 
     def check(self) -> None:
         """Raise if the database does not answer, or can't be written."""
@@ -139,7 +134,7 @@ class PostgresDatabase:
         with self.engine.connect() as connection, connection.begin():
             for limit in "statement_timeout", "lock_timeout":
                 connection.execute(sa.text(f"SET LOCAL {limit} = 0"))
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_key(_SCHEMA_LOCK))))
+            lock_name(connection, "schema")
             prepare_schema(connection)
 
     def _end_hung(self) -> None:
@@ -282,15 +277,7 @@ def _connect_arguments(*, command: bool) -> dict[str, Any]:
     }
 
 
-def _prepare(_connection: object, record: Any) -> None:
-    record.info[TRANSLATE] = _translate
-
-
-def _handle_error(context: sa.engine.ExceptionContext) -> None:
-    _translate(context.original_exception, is_lost=context.is_disconnect)
-
-
-def _translate(error: BaseException | None, *, is_lost: bool = False) -> None:
+def _translate(error: BaseException | None) -> None:
     """Raise another error if it is the server's or the network's, and not that of a statement."""
     if not isinstance(error, psycopg.Error):
         return
@@ -299,15 +286,6 @@ def _translate(error: BaseException | None, *, is_lost: bool = False) -> None:
         raise DiskFullError(f"the disk of the database is full: {text}") from error
     if state == _DEADLOCK:
         raise DeadlockError(f"the database ended a transaction: {text}") from error
-    is_lost |= state is None and isinstance(error, psycopg.OperationalError)
+    is_lost = state is None and isinstance(error, psycopg.OperationalError)
     if is_lost or (state is not None and state.startswith(_UNAVAILABLE)):
         raise UnavailableError(f"the database did not answer: {text}") from error
-
-
-def _key(name: str) -> int:
-    """Return the number of an advisory lock."""
-    return zlib.crc32(name.encode())
-
-
-def _is_not_debug(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG

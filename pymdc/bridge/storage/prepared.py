@@ -89,8 +89,8 @@ def _execute(connection: sa.Connection, compiled: _Compiled, values: Mapping[str
     parameters: Any = given
     if compiled.order is not None:
         parameters = [given[name] for name in compiled.order]
-    cursor: Any = connection.connection.cursor()
     try:
+        cursor: Any = connection.connection.cursor()
         cursor.execute(compiled.sql, parameters)
     except Exception as error:
         connection.info[TRANSLATE](error)

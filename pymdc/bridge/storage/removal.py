@@ -65,7 +65,7 @@ def remove_piece(database: Database, objects: ObjectStore, bucket: str) -> bool:
     some = sa.select(files.c.number).where(files.c.bucket == bucket).order_by(files.c.number)
     # What a power cut brings back is still marked, and is removed again. But a bridge outlasts the
     # end of a server: it would delete objects that an upload has found in rows that came back.
-    with database.write(durable=database.lanes > 1) as connection:
+    with database.write(durable=not has_one_writer(database.engine)) as connection:
         lock_bucket(connection, bucket)
         # The others wait for SQLite's one writer; a server has more.
         size = REMOVED_AT_ONCE if has_one_writer(connection) else BATCH

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,8 @@ import sqlalchemy as sa
 
 from pymdc.bridge.errors import DamagedDatabaseError
 from pymdc.bridge.settings import BUSY_SECONDS, LOCKED_PAUSE
+from pymdc.bridge.storage.database import make_engine
 from pymdc.bridge.storage.disk import sync_folder
-from pymdc.bridge.storage.prepared import TRANSLATE
 from pymdc.bridge.storage.schema import NEWEST, check_schema, prepare_schema
 
 _PROBE = sa.text("SELECT version_num FROM alembic_version")
@@ -40,20 +40,10 @@ class SQLiteDatabase:
         self, path: Path, *, fsync: bool = False, temporary: bool = False, existing: bool = False
     ) -> None:
         self._path = path
-        # Neither parameters nor rows are logged: they contain passwords and tokens.
-        self.engine = sa.create_engine(
-            sa.URL.create("sqlite", database=str(path)),
-            hide_parameters=True,
-            logging_name="pymdc",
-            max_overflow=-1,
-        )
-        logging.getLogger("sqlalchemy.engine.Engine.pymdc").addFilter(_is_not_debug)
+        url = sa.URL.create("sqlite", database=str(path))
+        self.engine = make_engine(url, partial(_tell_damage, path), max_overflow=-1)
         self._write_lock = threading.Lock()
-        translate = partial(_tell_damage, path)
-        sa.event.listen(
-            self.engine, "handle_error", lambda context: translate(context.original_exception)
-        )
-        prepare = partial(_prepare, temporary=temporary, translate=translate)
+        prepare = partial(_prepare, temporary=temporary)
         sa.event.listen(self.engine, "connect", prepare)
         # Connections are kept: getting one from the pool costs more than a statement.
         self._writer = self.engine.connect()
@@ -162,14 +152,7 @@ def _tell_damage(path: Path, error: BaseException | None) -> None:
         raise DamagedDatabaseError(f"{path} is damaged: {error}; restore a backup")
 
 
-def _is_not_debug(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG
-
-
-def _prepare(
-    connection: Any, record: Any, temporary: bool, translate: Callable[[BaseException], None]
-) -> None:
-    record.info[TRANSLATE] = translate
+def _prepare(connection: Any, _record: object, temporary: bool) -> None:
     connection.isolation_level = None  # else sqlite3 begins transactions by itself
     connection.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}").close()
     if temporary:
