@@ -11,10 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import pytest
+import urllib3
 from processes import MINUTE
 from servers import free_port
 
@@ -134,15 +133,16 @@ class SeaweedFS:
         """Send a request again and again until it succeeds."""
         body = b"" if method == "PUT" else None
         end = time.monotonic() + MINUTE
-        while time.monotonic() < end:
-            assert self._process is not None
-            if self._process.poll() is not None:
-                raise EndedError(self._last_lines())
-            with suppress(URLError, ConnectionError, TimeoutError):
-                with urlopen(Request(url, body, method=method), timeout=_ANSWER_SECONDS) as answer:
-                    if b'"error"' not in answer.read():
+        with urllib3.PoolManager(timeout=_ANSWER_SECONDS, retries=False) as pool:
+            while time.monotonic() < end:
+                assert self._process is not None
+                if self._process.poll() is not None:
+                    raise EndedError(self._last_lines())
+                with suppress(urllib3.exceptions.HTTPError):
+                    answer = pool.request(method, url, body=body)
+                    if answer.status < 300 and b'"error"' not in answer.data:
                         return
-            time.sleep(_RETRY_SECONDS)
+                time.sleep(_RETRY_SECONDS)
         raise TimeoutError(f"{url} did not succeed: {self._last_lines()}")
 
     def _last_lines(self) -> str:
