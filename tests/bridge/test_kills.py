@@ -10,17 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import pytest
 from load import Load, report
 from long_runs import seeded
 from postgres import Postgres, postgres
-from processes import MINUTE, bridge_process
+from processes import MINUTE, BridgeProgram
 from seaweedfs import SeaweedFS, seaweedfs
 from seaweedfs import skip_if_unavailable as skip_without_store
-from servers import free_port
+from storage_check import check_storage
 
 from pymdc.bridge import Bridge, housekeeping
 from pymdc.bridge.storage import sweep
@@ -46,32 +45,6 @@ sys.exit(main())
 """
 
 
-class Program:
-    """A bridge in a process of its own, which keeps its port and its log."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.bridge = Bridge()
-        self._data = folder / "data"
-        self.log = folder / "log"
-        self._options = *options, "--port", str(free_port())
-        self._running = ExitStack()
-        self._process: Popen[str] | None = None
-        folder.mkdir()
-
-    def start(self) -> None:
-        stderr = self._running.enter_context(self.log.open("a", encoding="utf-8"))
-        program = bridge_process(self._data, *self._options, stderr=stderr, program=("-c", PROGRAM))
-        self.bridge.endpoint, self._process = self._running.enter_context(program)
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._running.close()
-
-    def stop(self) -> None:
-        self._running.close()
-
-
 class Site:
     """All of it, with its data in *folder*."""
 
@@ -82,7 +55,10 @@ class Site:
         self._database = database
         self._url, self._store = url, store.store_url("objects")
         options = f"--database={url}", f"--store={self._store}"
-        self.programs = [Program(folder / f"bridge{n}", *options) for n in range(BRIDGES)]
+        self.programs = [
+            BridgeProgram(folder / name, folder / f"{name}.log", *options, program=("-c", PROGRAM))
+            for name in (f"bridge{n}" for n in range(BRIDGES))
+        ]
 
     def sql(self, statement: str, *values: object) -> list[Any]:
         with self._database.connect(self._name) as connection:
@@ -107,23 +83,8 @@ class Site:
 
     def check(self) -> None:
         """Check that rows and objects fit each other."""
-        for statement in (
-            "SELECT shard FROM file_shards EXCEPT SELECT hash FROM shards",
-            "SELECT hash FROM shards EXCEPT SELECT shard FROM file_shards",
-            "SELECT bucket FROM files EXCEPT SELECT id FROM buckets",
-            "SELECT id FROM uploads",
-            "SELECT id FROM buckets WHERE removed IS NOT NULL",
-            "SELECT id, used, files FROM buckets WHERE (used, files) <> ("
-            " SELECT coalesce(sum(size), 0), count(*) FROM files WHERE bucket = id)",
-            "SELECT number FROM files WHERE size <> (SELECT coalesce(sum(shards.size), 0)"
-            " FROM file_shards JOIN shards ON shard = shards.hash WHERE file = number)",
-        ):
-            assert self.sql(statement) == [], statement
-        needed = {name for [name] in self.sql("SELECT object FROM shards")}
         store = open_store(self._store, self._folder, fsync=False)
-        stored = {name for names in store.names() for name in names}
-        assert needed - stored == set(), "lost"
-        assert stored - needed == set(), "orphans"
+        check_storage(self.sql, [name for names in store.names() for name in names])
 
 
 @pytest.fixture
@@ -149,7 +110,7 @@ def test_what_was_acknowledged_outlasts_kills(
         running.callback(load.end)
         for _ in range(CUSTOMERS):
             load.add_customer()
-        killed: list[Program | Postgres | SeaweedFS] = [database, store, *site.programs]
+        killed: list[BridgeProgram | Postgres | SeaweedFS] = [database, store, *site.programs]
         for number in range(KILLS):
             load.resume()
             wait_for_requests(load)

@@ -22,6 +22,7 @@ import pytest
 from plain_client import PASSWORD, Key, Reply, User, ask, basic, form, pull, upload_headers
 from postgres import Server
 from processes import MINUTE, bridge_process
+from storage_check import check_storage
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
@@ -87,24 +88,8 @@ class Race:
 
     def check(self) -> None:
         """Check that rows and objects fit each other, and no request met an error."""
-        orphans = {
-            "SELECT shard FROM file_shards EXCEPT SELECT hash FROM shards",
-            "SELECT hash FROM shards EXCEPT SELECT shard FROM file_shards",
-            "SELECT bucket FROM files EXCEPT SELECT id FROM buckets",
-            "SELECT id FROM uploads",
-            "SELECT id, used, files FROM buckets WHERE (used, files) <> ("
-            " SELECT coalesce(sum(size), 0), count(*) FROM files WHERE bucket = id)",
-            "SELECT number FROM files WHERE size <> (SELECT coalesce(sum(shards.size), 0)"
-            " FROM file_shards JOIN shards ON shard = shards.hash WHERE file = number)",
-            "SELECT number FROM files JOIN file_shards ON file = number"
-            " GROUP BY number HAVING count(*) <> max(position) + 1",
-        }
-        for statement in orphans:
-            assert self.sql(statement) == [], statement
-        objects = {name for [name] in self.sql("SELECT object FROM shards")}
         stored = {path.name for path in (self._data / "shards").iterdir()} - {"installation"}
-        assert objects - stored == set(), "lost"
-        assert stored - objects == set(), "orphans"
+        check_storage(self.sql, stored)
         assert not {500, 502, 503} & self.statuses.keys(), self.statuses
 
     def deadlocks(self) -> int:
