@@ -35,6 +35,10 @@ class Backend(ABC):
         """Return the options of a program for this back end."""
         return ["--data", str(self.data)]
 
+    def data_of(self, bridge: str) -> Path:
+        """Return the data folder of one of several bridges."""
+        return self.data
+
     @abstractmethod
     def open_database(self) -> Database:
         """Open the database, as a bridge does."""

@@ -64,6 +64,9 @@ class Distributed(Backend):
         elsewhere = (f"--{name}={url}" for name, url in self.settings.items())
         return [*super().options(), *elsewhere]
 
+    def data_of(self, bridge: str) -> Path:
+        return self.data / bridge
+
     def open_database(self) -> Database:
         return open_postgres(self.settings["database"], None)
 
