@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from commit_proxy import CommitProxy
+from commit_proxy import CommitProxy, error
 from plain_client import DATA, User, ask, form, upload_headers
 from postgres import Postgres, Server
 from postgres import postgres as own_postgres
@@ -153,6 +153,22 @@ def test_upload_whose_commit_is_in_doubt(
     alice.bridge.close()
     with postgres.connect(url.rpartition("/")[2]) as connection:
         assert connection.execute("SELECT * FROM uploads").fetchall() == []
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_upload_whose_commit_ends_with_an_error_that_nobody_expects(
+    tmp_path: Path, through_proxy: tuple[CommitProxy, User, str], committed: bool
+) -> None:
+    """As poolers tell that they have lost the server, perhaps after it committed."""
+    proxy, alice, bucket = through_proxy
+    told = error("58000", "error communicating with the server")
+    proxy.arm(mentions="INTO file_shards", sent=committed, told=told)
+    assert alice.upload(bucket, DATA).status == 500
+    listed = alice.ask("GET", f"/buckets/{bucket}/files").json
+    assert len(listed) == committed
+    assert objects(tmp_path) == (3 if committed else 0)
+    for file in listed:
+        assert alice.download(bucket, file["hash"]) == DATA
 
 
 @pytest.mark.parametrize("committed", [True, False])

@@ -229,11 +229,11 @@ def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFil
             now=now,
         )
         unneeded, stored = context.commits.run(insert)
-    except UnavailableError:  # the file may be committed all the same, and need its objects
-        _give_up(context, incoming, in_doubt=True)
-        raise
-    except BaseException:
+    except Refused:
         _give_up(context, incoming)
+        raise
+    except BaseException:  # the file may be committed all the same, and need its objects
+        _give_up(context, incoming, in_doubt=True)
         raise
     context.objects.delete(unneeded ^ _replaced(context, incoming.parts, stored))
     return Response(file | {"created": iso_time(now)})
