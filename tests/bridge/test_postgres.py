@@ -244,6 +244,31 @@ def test_two_tokens_set_one_password(contest: Contest) -> None:
     assert contest.both("SELECT 1 FROM users FOR UPDATE", ask=tries) == [200, 400]
 
 
+@pytest.mark.parametrize("what", ["key", "key by password", "bucket", "list"])
+def test_who_is_locked_out_by_a_reset_gets_nothing_that_lasts(contest: Contest, what: str) -> None:
+    """A request that was authenticated before the reset is executed after it."""
+    alice, token = contest.alice, ask_for_reset(contest)
+    bucket, other = alice.bucket(pubkeys=[]), {"key": Key("another").public}
+    contest.sql("UPDATE buckets SET pubkeys = '[]'")
+    body, headers = json.dumps(other), basic(alice.email, PASSWORD)
+    stranger: dict[str, Asking] = {
+        "key": lambda: contest.on(1).ask("POST", "/keys", other),
+        "key by password": lambda: ask(contest.bridges[1], "POST", "/keys", body, headers),
+        "bucket": lambda: contest.on(1).ask("POST", "/buckets", {}),
+        "list": lambda: contest.on(1).ask(
+            "PATCH", f"/buckets/{bucket}", {"pubkeys": [alice.key.public]}
+        ),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        with contest.locked("SELECT 1 FROM users FOR UPDATE", waiting=2):
+            owner = pool.submit(reset, contest.bridges[0], alice.email, token)
+            contest.wait(1)
+            late = pool.submit(stranger[what])
+        assert (owner.result(MINUTE).status, late.result(MINUTE).status) == (200, 401)
+    assert contest.sql("SELECT key FROM public_keys") == []
+    assert contest.sql("SELECT pubkeys FROM buckets") == [([],)]
+
+
 @pytest.mark.parametrize("by_commits", [True, False])
 def test_deadlock_is_run_again(tmp_path: Path, contest: Contest, by_commits: bool) -> None:
     store, barrier, tries = FolderStore(tmp_path / "deadlock", fsync=False), Barrier(2), [0]
