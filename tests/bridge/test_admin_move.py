@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from administration import Admin, Done, admin_of
 from churn import load
 from distributed import Distributed, Servers
-from plain_client import DATA, PASSWORD, User, ask, basic
+from plain_client import DATA, PASSWORD, User, ask, basic, form, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
@@ -388,6 +388,20 @@ def test_store_of_another_database_is_not_imported_into(
     )
 
 
+def test_store_that_was_of_the_database_before_an_import_is_so_no_more(
+    data: Path, filled: Filled, there: Admin, several: Distributed, tmp_path: Path
+) -> None:
+    """A new bridge was started with a wrong store first."""
+    wrong = Bridge(tmp_path / "wrong", database=several.settings["database"])
+    with wrong:
+        pass
+    done_well(there("import", data))
+    with pytest.raises(OSError, match="the store is not that of the database"), wrong:
+        pass
+    with several.bridge(shard_size=1000) as bridge:
+        filled.check_requests(bridge)
+
+
 def test_new_bridges_that_have_run_may_be_imported_into(
     data: Path, filled: Filled, there: Admin, several: Distributed
 ) -> None:
@@ -531,6 +545,30 @@ def test_closed_bridge_does_not_start_until_it_is_reopened(
         done_well(run("reopen"))
         with bridge() as running:
             assert ask(running, "GET", "/ready").status == 200
+
+
+def test_bridge_that_was_cut_off_while_its_database_was_closed_stores_nothing_there(
+    there: Admin, several: Distributed
+) -> None:
+    """It is not seen by the command: PostgreSQL was started again, or the network was down."""
+    with several.bridge() as bridge:
+        alice = User(bridge, "alice")
+        bucket = alice.bucket()
+        token = alice.token(bucket, "PUSH")
+        several.execute(
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'pymdc.bridge'"
+        )
+        done_well(there("close"))
+        path, headers = f"/buckets/{bucket}/files", upload_headers(token, len(DATA))
+        for reply in (
+            ask(bridge, "GET", "/ready"),
+            alice.ask("POST", "/buckets", {}),
+            ask(bridge, "PUT", path, form(DATA), headers),
+        ):
+            assert reply.status == 503
+        done_well(there("reopen"))
+        assert ask(bridge, "PUT", path, form(DATA), headers).status == 200
 
 
 def test_database_of_one_place_and_store_of_the_other_do_not_serve(
