@@ -31,7 +31,7 @@ from pymdc.bridge.serving.tls import Certificate
 from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import DATABASE, OUTBOX, SHARDS, Announce, Settings
 from pymdc.bridge.storage.cleanup import clean as clean_store
-from pymdc.bridge.storage.cleanup import cleaned_and_locked
+from pymdc.bridge.storage.cleanup import cleaned_and_locked, kept_from_backups
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, check_owner, sync_path
 from pymdc.bridge.storage.group_commit import commits_of
@@ -154,6 +154,7 @@ class Bridge:
         settings = self._settings
         with ExitStack() as undo:
             folder = _folder(settings.data, undo)
+            undo.enter_context(kept_from_backups(folder))
             if settings.tls_cert is not None and settings.tls_key is not None:
                 self._certificate = Certificate(settings.tls_cert, settings.tls_key)
             listener = undo.enter_context(_listen(settings.host, settings.port))

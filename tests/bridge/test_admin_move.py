@@ -514,6 +514,32 @@ def test_export_under_load_is_whole(
             assert name in listed, "it was there all the time"
 
 
+def test_no_bridge_starts_where_an_export_is_being_written(
+    several: Distributed, there: Admin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, told = tmp_path / "copy", list[str]()
+
+    def start_and_put(store: FolderStore, name: str, blocks: Iterable[memoryview]) -> None:
+        with pytest.raises(OSError, match="is being written") as refused, Bridge(copy):
+            pass  # what is uploaded here would be gone at the end of the export
+        told.append(str(refused.value))
+        put(store, name, blocks)
+
+    put = FolderStore.put
+    with several.bridge(shard_size=1000) as bridge:
+        filled = Filled(bridge)
+        done_well(there("export", copy))
+        filled.files.append(stored(filled.alice, filled.bucket, 4))
+        monkeypatch.setattr(FolderStore, "put", start_and_put)
+        done_well(there("export", copy))
+        monkeypatch.setattr(FolderStore, "put", put)
+        assert len(told) == 3
+    with Bridge(copy, shard_size=1000) as bridge:
+        filled.check_requests(bridge)
+        (copy / "serving").unlink()  # as if the export had looked before
+        assert "another backup or restore is using" in failed(there("export", copy))
+
+
 def test_export_gives_up_if_files_are_deleted_again_and_again(
     several: Distributed, there: Admin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

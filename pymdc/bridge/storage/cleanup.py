@@ -14,9 +14,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from pymdc.bridge.settings import LOCK, OUTBOX, TOKEN_LIFETIME
+from pymdc.bridge.settings import BACKUP_LOCK, LOCK, OUTBOX, TOKEN_LIFETIME
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.disk import lock, private
+from pymdc.bridge.storage.disk import CAN_LOCK, lock, private
 from pymdc.bridge.storage.objects import ObjectStore, upload_of
 from pymdc.bridge.storage.tables import (
     buckets,
@@ -41,6 +41,23 @@ _CHANGES = sa.union_all(
 ).subquery()
 _LAST_CHANGE = sa.select(sa.func.max(_CHANGES.c.change))
 _log = logging.getLogger("pymdc.bridge")
+
+
+@contextmanager
+def kept_from_backups(folder: Path) -> Iterator[None]:
+    """Keep a backup or an export from being written into *folder* while the block runs.
+
+    It would replace the database. Raises OSError if one is being written.
+    """
+    try:
+        file = open(folder / BACKUP_LOCK, "rb")  # noqa: SIM115  # closed below
+    except FileNotFoundError:
+        yield
+        return
+    with file:
+        if not lock(file, shared=True) and CAN_LOCK:
+            raise OSError(f"a backup or an export into {folder} is being written")
+        yield
 
 
 @contextmanager
