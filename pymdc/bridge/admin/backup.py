@@ -234,6 +234,8 @@ def _save_database(connection: sa.Connection, directory: Path) -> None:
     with replaced_database(directory) as new, closing(sqlite3.connect(new)) as target:
         source.backup(target)
         target.execute("PRAGMA journal_mode=DELETE")  # else it is not one file
+        with target:  # an upload that was under way may be a file by the time this is put back
+            target.execute("UPDATE uploads SET started = 0")
         fault = str(target.execute("PRAGMA quick_check(1)").fetchone()[0])
         if fault != "ok":
             raise CommandError(

@@ -2,7 +2,8 @@
 
 Objects without a row that are younger than the last change in the database are not deleted, unless
 the database knows the upload that stored them: if an older database was put back, they may belong
-to a newer one.
+to a newer one. So may those of an upload that was under way during a backup, which sets *started*
+to 0 in its copy of the database.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def clean(database: Database, objects: ObjectStore) -> None:
     """
     with database.read() as connection:
         last_change = connection.execute(_LAST_CHANGE).scalar() or 0
-        broken_off = {*connection.execute(sa.select(uploads.c.id)).scalars()}
+        known = connection.execute(sa.select(*uploads.c["id", "started"])).all()
+    broken_off = {upload for upload, started in known if started}
+    backed_up = {upload for upload, started in known if not started}
     objects.delete_half_written()
     young: list[str] = []
     for names in objects.names():
@@ -92,7 +95,8 @@ def clean(database: Database, objects: ObjectStore) -> None:
         young += (
             name
             for name in orphans
-            if objects.stored_at(name) > last_change and upload_of(name) not in broken_off
+            if upload_of(name) in backed_up
+            or (objects.stored_at(name) > last_change and upload_of(name) not in broken_off)
         )
         objects.delete(orphans.difference(young))
     objects.sync()
