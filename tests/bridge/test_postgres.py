@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+from administration import admin_of
 from plain_client import DATA, PASSWORD, Key, Reply, User, ask, basic, form, pull, upload_headers
 from postgres import Server
 from processes import MINUTE
@@ -548,6 +549,27 @@ def test_lost_shard_is_replaced_once(contest: Contest, tmp_path: Path) -> None:
     assert contest.both(lock, ask=tries) == [200, 200]
     assert stored_objects(tmp_path) == 1
     assert user.download(first, stored) == user.download(second, stored) == b"abc"
+
+
+def test_object_that_is_about_to_replace_a_lost_one_is_not_set_aside(
+    contest: Contest, tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file is stored already, and the row of its shard still names the lost object."""
+    bucket, second = contest.alice.bucket(), contest.alice.bucket()
+    stored = contest.alice.upload(bucket, b"abc").json["hash"]
+    for path in (tmp_path / "data" / "shards").iterdir():
+        if path.name != "installation":
+            path.unlink()
+    with ThreadPoolExecutor(1) as pool:
+        with contest.locked("SELECT 1 FROM shards FOR NO KEY UPDATE", waiting=1):
+            healed = pool.submit(contest.on(1).upload, second, b"abc")
+            contest.wait(1)
+            done = admin_of(tmp_path / "data", capsys, "--database", url)("verify", "--repair")
+            assert "1 object is damaged" in done.text
+        assert healed.result(MINUTE).status == 200
+    assert contest.alice.download(bucket, stored) == b"abc"
+    assert stored_objects(tmp_path) == 1
+    assert contest.sql("SELECT count(*) FROM uploads") == [(0,)]
 
 
 def test_upload_whose_reservation_is_gone_is_refused(contest: Contest, tmp_path: Path) -> None:

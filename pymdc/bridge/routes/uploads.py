@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
 from functools import partial
 
 import sqlalchemy as sa
@@ -190,23 +190,25 @@ def _reserve(
     reserve(connection, context.limits, upload, bucket, size, context.now())
 
 
-def _give_up(context: Context, incoming: IncomingFile, *, in_doubt: bool = False) -> None:
-    """Delete the objects of an upload, and end its reservation.
+def _give_up(context: Context, incoming: IncomingFile) -> None:
+    """Delete the objects of an upload, and end its reservation."""
+    context.objects.delete(incoming.objects)
+    _release(context, incoming.upload)
 
-    If it is *in_doubt* whether the file is stored, the reservation tells: it ends with the
-    transaction that stores the file. If it is still there, nothing can be stored any more once it
-    is deleted.
+
+def _release(context: Context, upload: str, objects: Sequence[str] = ()) -> None:
+    """End the reservation of an upload, and delete its *objects* unless it has become a file.
+
+    The reservation tells: it ends with the transaction that stores the file. If it is still there,
+    nothing can be stored any more once it is deleted.
     """
-    upload, objects = incoming.upload, incoming.objects  # `end` must not keep the last shard
 
     def end() -> None:
         with context.database.write(durable=False) as connection:
             released = release(connection, upload)
-        if in_doubt and released:
+        if released:
             context.objects.delete(objects)
 
-    if not in_doubt:
-        context.objects.delete(objects)
     try:
         context.load.run(end, share=1)
     except UnavailableError:
@@ -233,9 +235,11 @@ def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFil
         _give_up(context, incoming)
         raise
     except BaseException:  # the file may be committed all the same, and need its objects
-        _give_up(context, incoming, in_doubt=True)
+        _release(context, incoming.upload, incoming.objects)
         raise
     context.objects.delete(unneeded ^ _replaced(context, incoming.parts, stored))
+    if stored:
+        _release(context, incoming.upload)
     return Response(file | {"created": iso_time(now)})
 
 

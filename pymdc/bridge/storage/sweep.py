@@ -1,8 +1,8 @@
 """The sweep of a store that several bridges use: objects that no shard refers to are deleted.
 
 Those of an upload under way stay, whatever the clocks say: its reservation ends in the transaction
-that writes its shards. Only objects older than `ORPHAN_AGE` are deleted, since an upload may put an
-object in use a little later; it is refused if it takes longer than `UPLOAD_LIFETIME`.
+that writes its shards, or later. Only objects older than `ORPHAN_AGE` are deleted, since an upload
+may put an object in use a little later; it is refused if it takes longer than `UPLOAD_LIFETIME`.
 
 They have to be as much older than the last sweep that the database knows, too. If an older database
 was put back by mistake, the newer one may need what is in the store: its objects stay for a day.
