@@ -503,9 +503,14 @@ def put(bridge: Bridge, user: User, bucket: str, content: bytes) -> Asking:
     return partial(ask, bridge, "PUT", f"/buckets/{bucket}/files", form(content), headers)
 
 
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
 @pytest.mark.parametrize("whose", ["bucket", "account", "bridge"])
-def test_last_room_has_one_winner(contest: Contest, tmp_path: Path, url: str, whose: str) -> None:
+def test_last_room_has_one_winner(
+    contest: Contest, tmp_path: Path, url: str, whose: str, isolation: str
+) -> None:
     limit, user = 5e-9, contest.alice
+    database = url.rpartition("/")[2]
+    contest.sql(f"ALTER DATABASE {database} SET default_transaction_isolation = '{isolation}'")
     limits = {"bucket": None, "account": None, "bridge": None, whose: limit}
     first = user.bucket(storage=limits["bucket"])
     second = first if whose == "bucket" else user.bucket(storage=None)

@@ -282,6 +282,8 @@ def _connect_arguments(*, command: bool) -> dict[str, Any]:
     options = [f"-c {name}={round(seconds * 1000)}" for name, seconds in milliseconds.items()]
     # To plan the statements with limits anew, each time, takes longer than the rest of an upload.
     options.append("-c plan_cache_mode=force_generic_plan")
+    # Whatever the server's default is: a statement after a lock has to see what was committed.
+    options.append("-c default_transaction_isolation=read\\ committed")
     return {
         "connect_timeout": CONNECT_SECONDS,
         "application_name": f"{CLIENT} admin" if command else CLIENT,
