@@ -30,8 +30,10 @@ from pymdc.bridge.admin import export, imports, rows
 from pymdc.bridge.admin.rows import MOVED
 from pymdc.bridge.settings import MAX_NAME
 from pymdc.bridge.storage import s3_store
+from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError
 from pymdc.bridge.storage.folder_store import FolderStore
+from pymdc.bridge.storage.installation import check_installation
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.s3_store import S3Store
 from pymdc.bridge.storage.servers import shown_url
@@ -571,6 +573,28 @@ def test_closed_bridge_does_not_start_until_it_is_reopened(
         done_well(run("reopen"))
         with bridge() as running:
             assert ask(running, "GET", "/ready").status == 200
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_folder_is_not_closed_while_a_bridge_starts_on_it(
+    data: Path, here: Admin, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """The bridge has looked whether it is closed, or is just about to."""
+    told = list[str]()
+
+    def check_and_close(database: Database, objects: ObjectStore) -> None:
+        if after:
+            check_installation(database, objects)
+        told.append(failed(here("close")))
+        if not after:
+            check_installation(database, objects)
+
+    with Bridge(data):
+        pass
+    monkeypatch.setattr("pymdc.bridge.bridge.check_installation", check_and_close)
+    with Bridge(data) as bridge:
+        User(bridge, "alice")
+    assert "a bridge is running on" in told[0]
 
 
 def test_bridge_that_was_cut_off_while_its_database_was_closed_stores_nothing_there(

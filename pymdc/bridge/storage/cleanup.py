@@ -9,7 +9,7 @@ to 0 in its copy of the database.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,20 +61,32 @@ def kept_from_backups(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def cleaned_and_locked(folder: Path, clean: Callable[[], None]) -> Iterator[None]:
-    """Call *clean*, then share a lock on *folder* while the block runs.
+class FolderLock:
+    """The lock that bridges share on their *folder*, and that a command needs for itself.
 
-    Nothing is cleaned while another bridge has the lock: the shards of its uploads have no rows
-    yet.
+    A bridge that *is_alone* keeps the others out until it shares the lock. Before that it may clean
+    up: the shards of other bridges' uploads have no rows yet.
     """
-    with open(folder / LOCK, "ab", opener=private) as file:
-        if lock(file):
-            clean()
-            for mail in (folder / OUTBOX).glob("*.part"):
-                mail.unlink()
-        lock(file, shared=True, wait=True)
-        yield
+
+    def __init__(self, folder: Path) -> None:
+        self._file = open(folder / LOCK, "ab", opener=private)  # noqa: SIM115  # see `close`
+        self.is_alone = lock(self._file)
+        if not self.is_alone:
+            self.share()
+
+    def share(self) -> None:
+        """Share the lock. A command may have it in between."""
+        lock(self._file, shared=True, wait=True)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        self._file.close()
+
+
+def delete_half_written_mails(folder: Path) -> None:
+    """Delete what a bridge that was killed has left in the outbox; no other bridge may use it."""
+    for mail in (folder / OUTBOX).glob("*.part"):
+        mail.unlink()
 
 
 def clean(database: Database, objects: ObjectStore) -> None:
