@@ -211,7 +211,7 @@ def _release(context: Context, upload: str, objects: Sequence[str] = ()) -> None
 
     try:
         context.load.run(end, share=1)
-    except UnavailableError:
+    except (UnavailableError, Refused):  # Refused: another process writes to the file
         context.housekeeper.postpone(end)
 
 
