@@ -28,13 +28,14 @@ from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin import export, imports, rows
 from pymdc.bridge.admin.rows import MOVED
+from pymdc.bridge.errors import StoreError
 from pymdc.bridge.settings import MAX_NAME
 from pymdc.bridge.storage import s3_store
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError
 from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.installation import check_installation
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.objects import INSTALLATION, ObjectStore
 from pymdc.bridge.storage.s3_store import S3Store
 from pymdc.bridge.storage.servers import shown_url
 from pymdc.bridge.storage.tables import metadata
@@ -426,6 +427,31 @@ def test_store_without_room_ends_the_import_in_one_line(
         patch.setattr(S3Store, "put", full)
         assert failed(there("import", data)) == "there is no room in the store"
     done_well(there("import", data))
+
+
+def test_store_that_refuses_for_a_moment_damages_nothing(
+    data: Path,
+    filled: Filled,
+    there: Admin,
+    several: Distributed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As SeaweedFS does with 403 until it has read its keys, or as a network's login page does."""
+
+    def refuse(store: S3Store, name: str, start: int) -> object:
+        if name != INSTALLATION:
+            raise StoreError("the store refuses")
+        return get(store, name, start)
+
+    done_well(there("import", data))
+    get = S3Store.get
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Store, "get", refuse)
+        assert failed(there("verify", "--repair")) == "the store refuses"
+        assert failed(there("export", tmp_path / "copy")) == "the store refuses"
+    assert done_well(there("verify")).endswith("Everything is whole.\n")
+    assert len(several.objects()) == 12
 
 
 def test_store_that_does_not_answer_ends_the_import_in_one_line(
