@@ -190,3 +190,17 @@ def test_upload_that_finds_the_database_locked_leaves_nothing(
         assert [*(data / "shards").glob("[0-9a-f]*")] == []
         with closing(sqlite3.connect(data / "metadata.sqlite")) as other:
             assert other.execute("SELECT * FROM uploads").fetchall() == []
+
+
+def test_object_is_not_replaced_in_a_store_that_is_another_one(data: Path) -> None:
+    """Its disk is not mounted any more, and will be again."""
+    with Bridge(data) as bridge:
+        alice = User(bridge, "alice")
+        bucket, other = alice.bucket(), alice.bucket()
+        stored = alice.upload(bucket, b"abc").json["hash"]
+        (data / "shards").rename(data / "disk")
+        (data / "shards").mkdir()
+        assert alice.upload(other, b"abc").status == 500
+        (data / "shards").rename(data / "below")
+        (data / "disk").rename(data / "shards")
+        assert alice.download(bucket, stored) == b"abc"
