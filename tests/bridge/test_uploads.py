@@ -192,7 +192,7 @@ def test_upload_that_finds_the_database_locked_leaves_nothing(
             assert other.execute("SELECT * FROM uploads").fetchall() == []
 
 
-def test_object_is_not_replaced_in_a_store_that_is_another_one(data: Path) -> None:
+def test_nothing_is_stored_where_the_folder_is_another_one(data: Path) -> None:
     """Its disk is not mounted any more, and will be again."""
     with Bridge(data) as bridge:
         alice = User(bridge, "alice")
@@ -201,6 +201,24 @@ def test_object_is_not_replaced_in_a_store_that_is_another_one(data: Path) -> No
         (data / "shards").rename(data / "disk")
         (data / "shards").mkdir()
         assert alice.upload(other, b"abc").status == 500
+        assert alice.upload(other, b"new").status == 500, "it would be gone then"
+        assert ask(bridge, "GET", "/ready").status == 503
         (data / "shards").rename(data / "below")
         (data / "disk").rename(data / "shards")
+        assert alice.download(bucket, stored) == b"abc"
+        assert alice.upload(other, b"new").status == 200
+
+
+def test_object_is_not_replaced_in_a_store_that_is_another_one(data: Path) -> None:
+    """A store at the same address, such as an empty replica, for as long as the right one fails."""
+    with Bridge(data) as bridge:
+        alice = User(bridge, "alice")
+        bucket, other = alice.bucket(), alice.bucket()
+        stored = alice.upload(bucket, b"abc").json["hash"]
+        (data / "elsewhere").mkdir()
+        for path in (data / "shards").iterdir():
+            path.rename(data / "elsewhere" / path.name)
+        assert alice.upload(other, b"abc").status == 500
+        for path in (data / "elsewhere").iterdir():
+            path.rename(data / "shards" / path.name)
         assert alice.download(bucket, stored) == b"abc"
