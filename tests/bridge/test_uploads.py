@@ -218,6 +218,7 @@ def test_object_is_not_replaced_in_a_store_that_is_another_one(data: Path) -> No
         (data / "elsewhere").mkdir()
         for path in (data / "shards").iterdir():
             path.rename(data / "elsewhere" / path.name)
+        assert ask(bridge, "GET", "/ready").status == 503
         assert alice.upload(other, b"abc").status == 500
         for path in (data / "elsewhere").iterdir():
             path.rename(data / "shards" / path.name)

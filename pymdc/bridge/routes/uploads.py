@@ -19,7 +19,7 @@ from pymdc.bridge.routes.files import is_for, not_authorized
 from pymdc.bridge.routes.multipart import FilePart
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import MAX_FILE, STORE_PUTS
-from pymdc.bridge.storage.installation import check_installation
+from pymdc.bridge.storage.installation import check_still
 from pymdc.bridge.storage.objects import new_upload, object_name
 from pymdc.bridge.storage.tables import Shard, find_bucket
 from pymdc.bridge.storage.uploads import insert_file, release, replace_object, reserve
@@ -253,7 +253,7 @@ def _replaced(context: Context, parts: list[Shard], stored: list[Shard]) -> set[
     sizes = context.objects.sizes([shard.object for shard in stored])
     lost = [shard for shard, size in zip(stored, sizes, strict=True) if size != shard.size]
     if lost:  # or is it another store, as when a disk is not mounted any more?
-        check_installation(context.database, context.objects)
+        check_still(context.database, context.objects)
     for shard in lost:
         use_new = partial(replace_object, stored=shard, new=new[shard.hash])
         if context.commits.run(use_new):

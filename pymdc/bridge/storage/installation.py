@@ -43,6 +43,15 @@ def check_installation(database: Database, objects: ObjectStore) -> None:
         _compare(row.id, objects.installation())
 
 
+def check_still(database: Database, objects: ObjectStore) -> None:
+    """Raise OSError unless the database and the store of a running bridge belong together still."""
+    with database.read() as connection:
+        row = connection.execute(_ROW).first()
+    if row is None:
+        raise OSError("the database is another one by now: it has no id")
+    _compare(row.id, objects.installation())
+
+
 def check_open(connection: sa.Connection) -> None:
     """Raise `UnavailableError` if no bridge may use the database.
 
