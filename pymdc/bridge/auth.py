@@ -15,11 +15,13 @@ from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number
 from pymdc.bridge.serving.request import Request
 from pymdc.bridge.settings import MAX_CACHED_KEYS, MAX_KEY, MAX_SIGNATURE
+from pymdc.bridge.storage.accounts import account_removed, has_account
 from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.tables import (
     disabled,
     find_bucket,
     find_token,
+    lock_user,
     public_keys,
     redeem_token,
     tokens,
@@ -156,12 +158,39 @@ def _by_key(context: Context, request: Request, listed: bool = False) -> Identit
             elif row is None:
                 raise Refused(404, "Bucket not found")
         elif row is None:
-            raise Refused(401, "Public key not registered")
+            raise key_not_registered()
         if row is not None:
             request.entry.who = row["email"]  # known to the log also if the user is disabled
         email = "" if row is None else _active_email(row)
         _use_nonce(context, connection, request, key, email)
     return Identity(email, key)
+
+
+def lock_identity(connection: sa.Connection, identity: Identity) -> None:
+    """Let no other transaction change the user, nor add a bucket or a key for that user.
+
+    Refuses with 401 if the account, the key or the password was no longer good by then: what a
+    request adds, on which its sender can rely later, must not come after the sender is locked out.
+    """
+    lock_user(connection, identity.email)
+    its_user = public_keys.c.user == identity.email
+    has_key = sa.exists().where(public_keys.c.key == identity.key, its_user)
+    has_password = sa.exists().where(
+        users.c.email == identity.email, users.c.password == identity.hashed
+    )
+    query = sa.select(has_account(identity.email), has_key, has_password)
+    is_there, key_is_good, password_is_good = connection.execute(query).one()
+    if not is_there:
+        raise account_removed()
+    if identity.key and not key_is_good:
+        raise key_not_registered()
+    if identity.hashed and not password_is_good:
+        raise wrong_password()
+
+
+def key_not_registered() -> Refused:
+    """Return the refusal of a signature by a key that no user has."""
+    return Refused(401, "Public key not registered")
 
 
 def wrong_password() -> Refused:

@@ -30,8 +30,8 @@ from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.serving.tls import Certificate
 from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import DATABASE, OUTBOX, SHARDS, Announce, Settings
+from pymdc.bridge.storage.cleanup import FolderLock, delete_half_written_mails, kept_from_backups
 from pymdc.bridge.storage.cleanup import clean as clean_store
-from pymdc.bridge.storage.cleanup import cleaned_and_locked
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError, Reserve, check_owner, sync_path
 from pymdc.bridge.storage.group_commit import commits_of
@@ -154,6 +154,7 @@ class Bridge:
         settings = self._settings
         with ExitStack() as undo:
             folder = _folder(settings.data, undo)
+            undo.enter_context(kept_from_backups(folder))
             if settings.tls_cert is not None and settings.tls_key is not None:
                 self._certificate = Certificate(settings.tls_cert, settings.tls_key)
             listener = undo.enter_context(_listen(settings.host, settings.port))
@@ -191,6 +192,7 @@ class Bridge:
         settings = self._settings
         is_embedded = settings.database is None
         owns_all = is_embedded and settings.store is None
+        folder_lock = undo.enter_context(closing(FolderLock(folder)))
         try:
             objects = _open_store(settings, folder)
             database: Database
@@ -203,8 +205,13 @@ class Bridge:
             if settings.fsync:  # the names of the folders, and of the files of the database
                 sync_path(folder)
             check_installation(database, objects)  # before anything is cleaned up
-            clean = partial(Reserve(folder).run, partial(clean_store, database, objects), share=1)
-            undo.enter_context(cleaned_and_locked(folder, clean if owns_all else _do_nothing))
+            if folder_lock.is_alone:
+                if owns_all:
+                    clean = partial(clean_store, database, objects)
+                    Reserve(folder).run(clean, share=1)
+                delete_half_written_mails(folder)
+                folder_lock.share()
+                check_installation(database, objects)  # it may have been closed in between
         except UnavailableError as error:
             raise OSError(str(error)) from None
         load = Load(
@@ -320,10 +327,6 @@ def _open_sqlite(
         raise OSError(f"{path} can't be used: {error}") from None
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
         raise OSError(f"{path} can't be used as a database") from error
-
-
-def _do_nothing() -> None:
-    pass
 
 
 def _milliseconds(clock: Callable[[], float]) -> int:

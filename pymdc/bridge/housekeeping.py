@@ -84,7 +84,7 @@ class Housekeeper:
             function = self._postponed.pop(0)
             try:
                 self._load.run(function, share=1)
-            except UnavailableError:
+            except (UnavailableError, Refused):
                 self.postpone(function)
                 raise
         with self._database.exclusive("housekeeping") as mine:

@@ -28,6 +28,7 @@ SHARDS = "shards"
 OUTBOX = "outbox"
 SET_ASIDE = "set-aside"
 LOCK = "serving"
+BACKUP_LOCK = "backup.lock"
 
 # Requests
 MAX_HEAD = 64 * 1024  # bytes; a head may be longer if its last read completes it

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from administration import Admin, Done, admin_of
 from churn import load
-from plain_client import DATA, User
+from plain_client import DATA, User, ask, form, upload_headers
 from processes import MINUTE, python
 
 from pymdc._crypto.file_hash import file_hash
@@ -107,6 +107,36 @@ def test_later_backup_copies_what_is_new_and_deletes_what_is_gone(
     kept = [path for path in (copy / "shards").glob("[0-9a-f]*") if path in before]
     assert len(kept) == 3
     assert all(path.stat().st_mtime_ns == before[path] for path in kept)
+
+
+def test_backup_that_is_put_back_loses_no_file_that_was_being_uploaded(
+    data: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a file is newer than the backup, although the bridge knew of its upload by then."""
+    with Bridge(data, shard_size=1000) as bridge:
+        alice = User(bridge, "alice")
+        bucket, body = alice.bucket(), form(DATA)
+        headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
+        headers["Content-Length"] = str(len(body))
+
+        def sent() -> Iterator[bytes]:
+            yield body[:1500]
+            while not [*(data / "shards").glob("[0-9a-f]*")]:
+                pass
+            alice.bucket()  # later than the first shard
+            assert admin_of(data, capsys)("backup", copy).status == 0
+            yield body[1500:]
+
+        assert ask(bridge, "PUT", f"/buckets/{bucket}/files", sent(), headers).status == 200
+    (data / "metadata.sqlite").rename(data / "newer.sqlite")
+    shutil.copy(copy / "metadata.sqlite", data / "metadata.sqlite")
+    with Bridge(data):
+        pass
+    for path in (data / "set-aside").iterdir():
+        path.rename(data / "shards" / path.name)
+    (data / "newer.sqlite").replace(data / "metadata.sqlite")
+    with Bridge(data) as alice.bridge:
+        assert alice.download(bucket, file_hash(DATA)) == DATA
 
 
 def test_backup_is_for_its_owner_alone(

@@ -22,17 +22,20 @@ import sqlalchemy as sa
 from administration import Admin, Done, admin_of
 from churn import load
 from distributed import Distributed, Servers
-from plain_client import DATA, PASSWORD, User, ask, basic
+from plain_client import DATA, PASSWORD, User, ask, basic, form, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.admin import export, imports, rows
 from pymdc.bridge.admin.rows import MOVED
+from pymdc.bridge.errors import StoreError
 from pymdc.bridge.settings import MAX_NAME
 from pymdc.bridge.storage import s3_store
+from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import DiskFullError
 from pymdc.bridge.storage.folder_store import FolderStore
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.installation import check_installation
+from pymdc.bridge.storage.objects import INSTALLATION, ObjectStore
 from pymdc.bridge.storage.s3_store import S3Store
 from pymdc.bridge.storage.servers import shown_url
 from pymdc.bridge.storage.tables import metadata
@@ -388,6 +391,20 @@ def test_store_of_another_database_is_not_imported_into(
     )
 
 
+def test_store_that_was_of_the_database_before_an_import_is_so_no_more(
+    data: Path, filled: Filled, there: Admin, several: Distributed, tmp_path: Path
+) -> None:
+    """A new bridge was started with a wrong store first."""
+    wrong = Bridge(tmp_path / "wrong", database=several.settings["database"])
+    with wrong:
+        pass
+    done_well(there("import", data))
+    with pytest.raises(OSError, match="the store is not that of the database"), wrong:
+        pass
+    with several.bridge(shard_size=1000) as bridge:
+        filled.check_requests(bridge)
+
+
 def test_new_bridges_that_have_run_may_be_imported_into(
     data: Path, filled: Filled, there: Admin, several: Distributed
 ) -> None:
@@ -410,6 +427,31 @@ def test_store_without_room_ends_the_import_in_one_line(
         patch.setattr(S3Store, "put", full)
         assert failed(there("import", data)) == "there is no room in the store"
     done_well(there("import", data))
+
+
+def test_store_that_refuses_for_a_moment_damages_nothing(
+    data: Path,
+    filled: Filled,
+    there: Admin,
+    several: Distributed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As SeaweedFS does with 403 until it has read its keys, or as a network's login page does."""
+
+    def refuse(store: S3Store, name: str, start: int) -> object:
+        if name != INSTALLATION:
+            raise StoreError("the store refuses")
+        return get(store, name, start)
+
+    done_well(there("import", data))
+    get = S3Store.get
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Store, "get", refuse)
+        assert failed(there("verify", "--repair")) == "the store refuses"
+        assert failed(there("export", tmp_path / "copy")) == "the store refuses"
+    assert done_well(there("verify")).endswith("Everything is whole.\n")
+    assert len(several.objects()) == 12
 
 
 def test_store_that_does_not_answer_ends_the_import_in_one_line(
@@ -500,6 +542,32 @@ def test_export_under_load_is_whole(
             assert name in listed, "it was there all the time"
 
 
+def test_no_bridge_starts_where_an_export_is_being_written(
+    several: Distributed, there: Admin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, told = tmp_path / "copy", list[str]()
+
+    def start_and_put(store: FolderStore, name: str, blocks: Iterable[memoryview]) -> None:
+        with pytest.raises(OSError, match="is being written") as refused, Bridge(copy):
+            pass  # what is uploaded here would be gone at the end of the export
+        told.append(str(refused.value))
+        put(store, name, blocks)
+
+    put = FolderStore.put
+    with several.bridge(shard_size=1000) as bridge:
+        filled = Filled(bridge)
+        done_well(there("export", copy))
+        filled.files.append(stored(filled.alice, filled.bucket, 4))
+        monkeypatch.setattr(FolderStore, "put", start_and_put)
+        done_well(there("export", copy))
+        monkeypatch.setattr(FolderStore, "put", put)
+        assert len(told) == 3
+    with Bridge(copy, shard_size=1000) as bridge:
+        filled.check_requests(bridge)
+        (copy / "serving").unlink()  # as if the export had looked before
+        assert "another backup or restore is using" in failed(there("export", copy))
+
+
 def test_export_gives_up_if_files_are_deleted_again_and_again(
     several: Distributed, there: Admin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -531,6 +599,52 @@ def test_closed_bridge_does_not_start_until_it_is_reopened(
         done_well(run("reopen"))
         with bridge() as running:
             assert ask(running, "GET", "/ready").status == 200
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_folder_is_not_closed_while_a_bridge_starts_on_it(
+    data: Path, here: Admin, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """The bridge has looked whether it is closed, or is just about to."""
+    told = list[str]()
+
+    def check_and_close(database: Database, objects: ObjectStore) -> None:
+        if after:
+            check_installation(database, objects)
+        told.append(failed(here("close")))
+        if not after:
+            check_installation(database, objects)
+
+    with Bridge(data):
+        pass
+    monkeypatch.setattr("pymdc.bridge.bridge.check_installation", check_and_close)
+    with Bridge(data) as bridge:
+        User(bridge, "alice")
+    assert "a bridge is running on" in told[0]
+
+
+def test_bridge_that_was_cut_off_while_its_database_was_closed_stores_nothing_there(
+    there: Admin, several: Distributed
+) -> None:
+    """It is not seen by the command: PostgreSQL was started again, or the network was down."""
+    with several.bridge() as bridge:
+        alice = User(bridge, "alice")
+        bucket = alice.bucket()
+        token = alice.token(bucket, "PUSH")
+        several.execute(
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'pymdc.bridge'"
+        )
+        done_well(there("close"))
+        path, headers = f"/buckets/{bucket}/files", upload_headers(token, len(DATA))
+        for reply in (
+            ask(bridge, "GET", "/ready"),
+            alice.ask("POST", "/buckets", {}),
+            ask(bridge, "PUT", path, form(DATA), headers),
+        ):
+            assert reply.status == 503
+        done_well(there("reopen"))
+        assert ask(bridge, "PUT", path, form(DATA), headers).status == 200
 
 
 def test_database_of_one_place_and_store_of_the_other_do_not_serve(

@@ -6,17 +6,19 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
-from commit_proxy import CommitProxy
-from plain_client import DATA, User, ask, form, upload_headers
+from commit_proxy import CommitProxy, error
+from plain_client import DATA, Clock, User, ask, form, upload_headers
 from postgres import Postgres, Server
 from postgres import postgres as own_postgres
 from processes import MINUTE
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge, housekeeping
+from pymdc.bridge.routes import files
 from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.removal import remove_piece
 
@@ -156,6 +158,22 @@ def test_upload_whose_commit_is_in_doubt(
 
 
 @pytest.mark.parametrize("committed", [True, False])
+def test_upload_whose_commit_ends_with_an_error_that_nobody_expects(
+    tmp_path: Path, through_proxy: tuple[CommitProxy, User, str], committed: bool
+) -> None:
+    """As poolers tell that they have lost the server, perhaps after it committed."""
+    proxy, alice, bucket = through_proxy
+    told = error("58000", "error communicating with the server")
+    proxy.arm(mentions="INTO file_shards", sent=committed, told=told)
+    assert alice.upload(bucket, DATA).status == 500
+    listed = alice.ask("GET", f"/buckets/{bucket}/files").json
+    assert len(listed) == committed
+    assert objects(tmp_path) == (3 if committed else 0)
+    for file in listed:
+        assert alice.download(bucket, file["hash"]) == DATA
+
+
+@pytest.mark.parametrize("committed", [True, False])
 def test_removal_whose_commit_is_in_doubt(
     tmp_path: Path, through_proxy: tuple[CommitProxy, User, str], committed: bool
 ) -> None:
@@ -166,6 +184,33 @@ def test_removal_whose_commit_is_in_doubt(
     assert alice.ask("DELETE", path).status == 503
     assert objects(tmp_path) == 3, "deleted by the sweep if no row needs them"
     assert alice.ask("DELETE", path).status == (404 if committed else 204)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_pointers_whose_commit_is_in_doubt_are_given_back_at_most_once(
+    tmp_path: Path, postgres: Server, url: str, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    def count_and_arm(made: files._Pointers, added: list[dict[str, object]]) -> None:
+        count(made, added)
+        if made.left:
+            proxy.arm(mentions=bucket, sent=committed)
+
+    count, clock = files._Pointers.count, Clock()
+    with CommitProxy(postgres.port) as proxy:
+        through = url.replace(str(postgres.port), str(proxy.port))
+        with Bridge(tmp_path / "data", database=through, shard_size=1, clock=clock) as bridge:
+            alice = User(bridge, "alice")
+            bucket = alice.bucket()
+            stored = alice.upload(bucket, DATA[:600]).json["hash"]
+            monkeypatch.setattr(files._Pointers, "count", count_and_arm)
+            with pytest.raises(IncompleteRead):
+                alice.pointers(bucket, stored)
+            clock.seconds += 1000
+            bridge._housekeeper.keep_house()
+            with postgres.connect(url.rpartition("/")[2]) as connection:
+                assert connection.execute("SELECT * FROM pointers").fetchall() == []
+                [(left,)] = connection.execute("SELECT size FROM transfers").fetchall()
+    assert left == (0 if committed else 100), "else more could be pulled than is allowed"
 
 
 def test_object_of_a_removal_that_the_database_forgets_is_not_used_again(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+from administration import admin_of
 from plain_client import DATA, PASSWORD, Key, Reply, User, ask, basic, form, pull, upload_headers
 from postgres import Server
 from processes import MINUTE
@@ -242,6 +243,31 @@ def test_two_tokens_set_one_password(contest: Contest) -> None:
         lambda: reset(contest.bridges[1], email, second),
     ]
     assert contest.both("SELECT 1 FROM users FOR UPDATE", ask=tries) == [200, 400]
+
+
+@pytest.mark.parametrize("what", ["key", "key by password", "bucket", "list"])
+def test_who_is_locked_out_by_a_reset_gets_nothing_that_lasts(contest: Contest, what: str) -> None:
+    """A request that was authenticated before the reset is executed after it."""
+    alice, token = contest.alice, ask_for_reset(contest)
+    bucket, other = alice.bucket(pubkeys=[]), {"key": Key("another").public}
+    contest.sql("UPDATE buckets SET pubkeys = '[]'")
+    body, headers = json.dumps(other), basic(alice.email, PASSWORD)
+    stranger: dict[str, Asking] = {
+        "key": lambda: contest.on(1).ask("POST", "/keys", other),
+        "key by password": lambda: ask(contest.bridges[1], "POST", "/keys", body, headers),
+        "bucket": lambda: contest.on(1).ask("POST", "/buckets", {}),
+        "list": lambda: contest.on(1).ask(
+            "PATCH", f"/buckets/{bucket}", {"pubkeys": [alice.key.public]}
+        ),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        with contest.locked("SELECT 1 FROM users FOR UPDATE", waiting=2):
+            owner = pool.submit(reset, contest.bridges[0], alice.email, token)
+            contest.wait(1)
+            late = pool.submit(stranger[what])
+        assert (owner.result(MINUTE).status, late.result(MINUTE).status) == (200, 401)
+    assert contest.sql("SELECT key FROM public_keys") == []
+    assert contest.sql("SELECT pubkeys FROM buckets") == [([],)]
 
 
 @pytest.mark.parametrize("by_commits", [True, False])
@@ -477,9 +503,14 @@ def put(bridge: Bridge, user: User, bucket: str, content: bytes) -> Asking:
     return partial(ask, bridge, "PUT", f"/buckets/{bucket}/files", form(content), headers)
 
 
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
 @pytest.mark.parametrize("whose", ["bucket", "account", "bridge"])
-def test_last_room_has_one_winner(contest: Contest, tmp_path: Path, url: str, whose: str) -> None:
+def test_last_room_has_one_winner(
+    contest: Contest, tmp_path: Path, url: str, whose: str, isolation: str
+) -> None:
     limit, user = 5e-9, contest.alice
+    database = url.rpartition("/")[2]
+    contest.sql(f"ALTER DATABASE {database} SET default_transaction_isolation = '{isolation}'")
     limits = {"bucket": None, "account": None, "bridge": None, whose: limit}
     first = user.bucket(storage=limits["bucket"])
     second = first if whose == "bucket" else user.bucket(storage=None)
@@ -523,6 +554,27 @@ def test_lost_shard_is_replaced_once(contest: Contest, tmp_path: Path) -> None:
     assert contest.both(lock, ask=tries) == [200, 200]
     assert stored_objects(tmp_path) == 1
     assert user.download(first, stored) == user.download(second, stored) == b"abc"
+
+
+def test_object_that_is_about_to_replace_a_lost_one_is_not_set_aside(
+    contest: Contest, tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file is stored already, and the row of its shard still names the lost object."""
+    bucket, second = contest.alice.bucket(), contest.alice.bucket()
+    stored = contest.alice.upload(bucket, b"abc").json["hash"]
+    for path in (tmp_path / "data" / "shards").iterdir():
+        if path.name != "installation":
+            path.unlink()
+    with ThreadPoolExecutor(1) as pool:
+        with contest.locked("SELECT 1 FROM shards FOR NO KEY UPDATE", waiting=1):
+            healed = pool.submit(contest.on(1).upload, second, b"abc")
+            contest.wait(1)
+            done = admin_of(tmp_path / "data", capsys, "--database", url)("verify", "--repair")
+            assert "1 object is damaged" in done.text
+        assert healed.result(MINUTE).status == 200
+    assert contest.alice.download(bucket, stored) == b"abc"
+    assert stored_objects(tmp_path) == 1
+    assert contest.sql("SELECT count(*) FROM uploads") == [(0,)]
 
 
 def test_upload_whose_reservation_is_gone_is_refused(contest: Contest, tmp_path: Path) -> None:

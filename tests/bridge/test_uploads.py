@@ -5,8 +5,10 @@ from __future__ import annotations
 import mmap
 import random
 import socket
+import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from backends import Backend
 from plain_client import DATA, Count, Reply, Rows, User, address, ask, form, pull, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
+from pymdc.bridge import Bridge
+from pymdc.bridge.errors import Refused
 
 pytestmark = pytest.mark.storage
 
@@ -157,3 +161,65 @@ def test_simultaneous_uploads_of_a_file_are_one_file(
     assert replies == 8 * [200]
     assert (objects(), rows("files"), rows("shards"), rows("file_shards")) == (3, 1, 3, 3)
     assert alice.download(bucket, file_hash(DATA)) == DATA
+
+
+def test_upload_that_finds_the_database_locked_leaves_nothing(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process, such as a vacuum, writes for longer than a transaction waits."""
+    monkeypatch.setattr("pymdc.bridge.storage.sqlite.BUSY_SECONDS", 0.1)
+    with Bridge(data, shard_size=1000) as bridge:
+        alice = User(bridge, "alice")
+        bucket, body = alice.bucket(), form(DATA)
+        headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
+        headers["Content-Length"] = str(len(body))
+
+        def sent() -> Iterator[bytes]:
+            yield body[:1500]
+            while not [*(data / "shards").glob("[0-9a-f]*")]:
+                pass
+            other.execute("BEGIN IMMEDIATE")
+            yield body[1500:]
+
+        with closing(sqlite3.connect(data / "metadata.sqlite", isolation_level=None)) as other:
+            path = f"/buckets/{bucket}/files"
+            assert ask(bridge, "PUT", path, sent(), headers).status == 503
+            with pytest.raises(Refused, match="busy"):
+                bridge._housekeeper.keep_house()
+        bridge._housekeeper.keep_house()
+        assert [*(data / "shards").glob("[0-9a-f]*")] == []
+        with closing(sqlite3.connect(data / "metadata.sqlite")) as other:
+            assert other.execute("SELECT * FROM uploads").fetchall() == []
+
+
+def test_nothing_is_stored_where_the_folder_is_another_one(data: Path) -> None:
+    """Its disk is not mounted any more, and will be again."""
+    with Bridge(data) as bridge:
+        alice = User(bridge, "alice")
+        bucket, other = alice.bucket(), alice.bucket()
+        stored = alice.upload(bucket, b"abc").json["hash"]
+        (data / "shards").rename(data / "disk")
+        (data / "shards").mkdir()
+        assert alice.upload(other, b"abc").status == 500
+        assert alice.upload(other, b"new").status == 500, "it would be gone then"
+        assert ask(bridge, "GET", "/ready").status == 503
+        (data / "shards").rename(data / "below")
+        (data / "disk").rename(data / "shards")
+        assert alice.download(bucket, stored) == b"abc"
+        assert alice.upload(other, b"new").status == 200
+
+
+def test_object_is_not_replaced_in_a_store_that_is_another_one(data: Path) -> None:
+    """A store at the same address, such as an empty replica, for as long as the right one fails."""
+    with Bridge(data) as bridge:
+        alice = User(bridge, "alice")
+        bucket, other = alice.bucket(), alice.bucket()
+        stored = alice.upload(bucket, b"abc").json["hash"]
+        (data / "elsewhere").mkdir()
+        for path in (data / "shards").iterdir():
+            path.rename(data / "elsewhere" / path.name)
+        assert ask(bridge, "GET", "/ready").status == 503
+        assert alice.upload(other, b"abc").status == 500
+        for path in (data / "elsewhere").iterdir():
+            path.rename(data / "shards" / path.name)
+        assert alice.download(bucket, stored) == b"abc"

@@ -14,20 +14,21 @@ class CommitProxy(RawServer):
     """Relays connections to the server on *upstream* of 127.0.0.1.
 
     After `arm`, the next transaction that *mentions* something loses its connection: with its
-    COMMIT *sent* and done, or before.
+    COMMIT *sent* and done, or before. If there is something *told*, the client gets that first.
     """
 
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
         self._mentions = b""
         self._sent = False
+        self._told = b""
         super().__init__(self._relay)
 
     def __enter__(self) -> CommitProxy:
         return self
 
-    def arm(self, *, mentions: str, sent: bool) -> None:
-        self._mentions, self._sent = mentions.encode(), sent
+    def arm(self, *, mentions: str, sent: bool, told: bytes = b"") -> None:
+        self._mentions, self._sent, self._told = mentions.encode(), sent, told
 
     def _relay(self, client: socket.socket) -> None:
         ended = threading.Event()
@@ -37,6 +38,8 @@ class CommitProxy(RawServer):
             try:
                 if self._ask(client, server, ended):
                     back.join(PATIENCE)  # it is committed then
+                if ended.is_set():
+                    client.sendall(self._told)
             finally:
                 for end in client, server:
                     with suppress(OSError):
@@ -63,3 +66,9 @@ class CommitProxy(RawServer):
         with suppress(OSError):
             while (data := server.recv(65536)) and not ended.is_set():
                 client.sendall(data)
+
+
+def error(code: str, text: str) -> bytes:
+    """Return what a server, or a relay before it, tells of an error; it is ready then."""
+    fields = f"SERROR\0VERROR\0C{code}\0M{text}\0\0".encode()
+    return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields + b"Z\0\0\0\5I"

@@ -32,13 +32,20 @@ from pymdc.bridge.admin.objects import (
 )
 from pymdc.bridge.admin.output import Progress, Report
 from pymdc.bridge.admin.storage import CommandError, Storage, need_folder, one_line
-from pymdc.bridge.settings import BACKUP_FEW, BACKUP_ROUNDS, BACKUP_SMALL, DATABASE, LOCK, SHARDS
+from pymdc.bridge.settings import (
+    BACKUP_FEW,
+    BACKUP_LOCK,
+    BACKUP_ROUNDS,
+    BACKUP_SMALL,
+    DATABASE,
+    LOCK,
+    SHARDS,
+)
 from pymdc.bridge.storage.disk import DiskFullError, lock, private, sync_file, sync_folder
 from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import Shard, batches, files, objects_in_use, shards, users
 
-BACKUP_LOCK = "backup.lock"
 _NEW = "new"
 _OURS = {DATABASE, _NEW, SHARDS, BACKUP_LOCK, "lost+found"}
 
@@ -174,9 +181,12 @@ def check_directory(storage: Storage, directory: Path) -> None:
     except FileExistsError:
         raise CommandError(f"{directory} is not a folder") from None
     names = set(os.listdir(directory))
-    if LOCK in names or (DATABASE not in names and names - _OURS):
-        kind = "the data folder of a bridge" if LOCK in names else "neither empty nor a backup"
-        raise CommandError(f"{directory} is {kind}; a backup needs a folder of its own")
+    if LOCK in names:
+        raise _is_served(directory)
+    if DATABASE not in names and names - _OURS:
+        raise CommandError(
+            f"{directory} is neither empty nor a backup; a backup needs a folder of its own"
+        )
     if DATABASE in names and not _have_users_in_common(storage, directory / DATABASE):
         raise CommandError(
             f"{directory} is a backup of other users, and would be replaced:"
@@ -203,11 +213,19 @@ def _have_users_in_common(storage: Storage, earlier: Path) -> bool:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep other backups out of *directory* while the block runs."""
+    """Keep bridges and other backups out of *directory* while the block runs."""
     with open(directory / BACKUP_LOCK, "ab", opener=private) as file:
         if not lock(file):
             raise CommandError(f"another backup or restore is using {directory}")
+        if (directory / LOCK).exists():  # a bridge was started there since it was checked
+            raise _is_served(directory)
         yield
+
+
+def _is_served(directory: Path) -> CommandError:
+    return CommandError(
+        f"{directory} is the data folder of a bridge; a backup needs a folder of its own"
+    )
 
 
 def _save_database(connection: sa.Connection, directory: Path) -> None:
@@ -216,6 +234,8 @@ def _save_database(connection: sa.Connection, directory: Path) -> None:
     with replaced_database(directory) as new, closing(sqlite3.connect(new)) as target:
         source.backup(target)
         target.execute("PRAGMA journal_mode=DELETE")  # else it is not one file
+        with target:  # an upload that was under way may be a file by the time this is put back
+            target.execute("UPDATE uploads SET started = 0")
         fault = str(target.execute("PRAGMA quick_check(1)").fetchone()[0])
         if fault != "ok":
             raise CommandError(

@@ -157,7 +157,8 @@ def _claim(storage: Storage, origin: str) -> tuple[ObjectStore, str]:
                 raise CommandError(f"the store belongs to another database: its id is {stored}")
             if found is not None and found.startswith(CLOSED):
                 raise CommandError(f"{storage.place} is closed: admin reopen opens it")
-            identity = found or secrets.token_hex(16)
+            # Another one than before, if a bridge began with another store.
+            identity = stored or secrets.token_hex(16)
             connection.execute(sa.delete(installation))
             row = {"id": f"{IMPORTING}{identity}:{origin}", "stored": True}
             connection.execute(sa.insert(installation).values(**row))

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 import sqlalchemy as sa
 
 from pymdc._crypto.file_hash import FileHash
+from pymdc.bridge.errors import StoreError
 from pymdc.bridge.settings import BATCH, COPIED_AT_ONCE
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import Shard, batches, buckets, file_shards, files, shards
@@ -33,6 +34,8 @@ def read_object(store: ObjectStore, shard: Shard) -> Iterator[memoryview]:
             yield block
     except FileNotFoundError:
         raise DamagedError("missing") from None
+    except StoreError:  # which refuses all objects
+        raise
     except OSError as error:
         raise DamagedError(f"unreadable: {error.strerror or error}") from error
     if size != shard.size:

@@ -14,12 +14,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from pymdc._text import count_text, size_text
-from pymdc.bridge.admin.backup import BACKUP_LOCK
 from pymdc.bridge.admin.damage import Damage
 from pymdc.bridge.admin.objects import copy_installation, copy_objects, shard_pages, whole_size
 from pymdc.bridge.admin.output import Progress, Report
 from pymdc.bridge.admin.storage import CommandError, Storage, need_folder, one_line
-from pymdc.bridge.settings import DATABASE, LOCK, SHARDS
+from pymdc.bridge.settings import BACKUP_LOCK, DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.disk import (
     DiskFullError,
     check_owner,
@@ -101,7 +100,7 @@ def in_use(directory: Path) -> Iterator[None]:
         yield
         return
     with file:
-        if not lock(file):
+        if not lock(file, shared=True):
             raise CommandError(f"a backup into {directory} is running")
         yield
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pymdc.bridge.auth import Identity
+from pymdc.bridge.auth import Identity, lock_identity
 from pymdc.bridge.context import Context, iso_time
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.js_number import js_number, json_number
@@ -22,10 +22,9 @@ from pymdc.bridge.settings import (
     MAX_NAME,
     TOKEN_LIFETIME,
 )
-from pymdc.bridge.storage.accounts import account_removed, has_account
 from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.removal import remove_piece
-from pymdc.bridge.storage.tables import buckets, find_bucket, lock_user, tokens, total
+from pymdc.bridge.storage.tables import buckets, find_bucket, tokens, total
 
 _INSERT_TOKEN = Prepared(
     sa.insert(tokens).values({column.name: sa.bindparam(column.name) for column in tokens.c})
@@ -49,14 +48,11 @@ def create(context: Context, request: Request, identity: Identity) -> Response:
     values |= {"id": bucket, "user": identity.email, "created": context.now()}
     count = sa.select(sa.func.count()).where(*_owned_by(identity.email)).scalar_subquery()
     row = [sa.literal(value, buckets.c[name].type) for name, value in values.items()]
-    fits = sa.select(*row).where(count < MAX_BUCKETS, has_account(identity.email))
+    fits = sa.select(*row).where(count < MAX_BUCKETS)
     insert = sa.insert(buckets).from_select([*values], fits)
     with context.database.write() as connection:
-        lock_user(connection, identity.email)
+        lock_identity(connection, identity)
         if connection.execute(insert).rowcount != 1:
-            # Not whether the account is there: its address may be registered again by now.
-            if connection.execute(sa.select(count)).scalar_one() < MAX_BUCKETS:
-                raise account_removed()
             raise Refused(403, f"An account has at most {MAX_BUCKETS} buckets")
         if request.fields.get("pubkeys"):
             _check_listed_keys(connection, identity.email)
@@ -77,7 +73,7 @@ def change(context: Context, request: Request, identity: Identity) -> Response:
     statement = sa.update(buckets).where(buckets.c.id == bucket, buckets.c.user == identity.email)
     with context.database.write() as connection:
         if "pubkeys" in values:  # an empty list too: it may be read to take a key off it
-            lock_user(connection, identity.email)
+            lock_identity(connection, identity)
         if values:
             connection.execute(statement.values(**values))
         if values.get("pubkeys"):

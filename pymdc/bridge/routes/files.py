@@ -92,11 +92,14 @@ def list_pointers(context: Context, request: Request, identity: Identity) -> Res
 class _Pointers:
     """The pointers to the shards of a *file*, made `BATCH` at a time.
 
-    *left* is how many bytes there are to which no pointer is made yet.
+    *left* is how many bytes there are to which no pointer is made yet. *in_doubt* is how many of
+    them have pointers that may be committed, or not: if they are, they are given back when they
+    expire, and must not be given back before.
     """
 
     def __init__(self, channel_url: str, file: Row, now: int) -> None:
         self.left: int = file["size"]
+        self.in_doubt = 0
         self.month = iso_time(now)[:7]
         self._file = file["bucket"], file["hash"]
         self._made = 0
@@ -104,6 +107,7 @@ class _Pointers:
 
     def add(self, connection: sa.Connection, now: int) -> list[dict[str, Any]]:
         """Make the next ones, and return them; `count` has to follow."""
+        self.in_doubt = 0  # a deadlock may have ended the transaction before
         parts = find_shards(connection, *self._file, self._made)
         spent = {"bucket": self._file[0], "month": self.month, "expires": now + TOKEN_LIFETIME}
         answer, rows = [], []
@@ -113,12 +117,14 @@ class _Pointers:
             rows.append({"token": token, "shard": part["hash"], "size": part["size"]} | spent)
         if rows:
             connection.execute(sa.insert(pointers), rows)
+        self.in_doubt = sum(part["size"] for part in parts)
         return answer
 
     def count(self, added: list[dict[str, Any]]) -> None:
         """Count those that were *added* as made, once that is committed."""
         self._made += len(added)
         self.left -= sum(pointer["size"] for pointer in added)
+        self.in_doubt = 0
 
     def pages(
         self, context: Context, first: list[dict[str, Any]]
@@ -143,7 +149,8 @@ class _Pointers:
 
     def _give_back(self, context: Context) -> None:
         with context.database.write(durable=False) as connection:
-            add_transfer(connection, self._file[0], self.month, -self.left)
+            unmade = self.left - self.in_doubt
+            add_transfer(connection, self._file[0], self.month, -unmade)
 
 
 def rename(context: Context, request: Request, identity: Identity) -> Response:

@@ -11,12 +11,12 @@ import re
 import sqlalchemy as sa
 
 from pymdc._crypto.secp256k1 import point
-from pymdc.bridge.auth import Identity, has_proof
+from pymdc.bridge.auth import Identity, has_proof, lock_identity
 from pymdc.bridge.context import Context
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import MAX_KEYS
-from pymdc.bridge.storage.accounts import account_removed, has_account, unlist
+from pymdc.bridge.storage.accounts import unlist
 from pymdc.bridge.storage.database import insert_new, lock_name
 from pymdc.bridge.storage.tables import lock_user, public_keys
 
@@ -38,30 +38,25 @@ def register_key(context: Context, request: Request, identity: Identity) -> Resp
         # The signature is for one user: a request that another bridge was sent proves nothing here.
         named = str(request.fields.get("user")).lower() == identity.email
         proven = not identity.key and named and has_proof(context, connection, request, key)
+        lock_identity(connection, identity)
         claim_key(connection, identity.email, key, proven=proven)
     return Response(_key_json(identity, key))
 
 
-def claim_key(
-    connection: sa.Connection, email: str, key: str, *, proven: bool, is_new: bool = False
-) -> None:
+def claim_key(connection: sa.Connection, email: str, key: str, *, proven: bool) -> None:
     """Register *key* for a user; refuse if somebody else has it, or a better claim to it.
 
-    The account of a user who *is_new* is made by the same transaction.
+    The caller has locked the user.
     """
     row = {"user": email, "key": key, "point": _point(key), "proven": proven}
-    lock_user(connection, email)
     lock_name(connection, f"key {row['point']}")
     others = sa.and_(public_keys.c.point == row["point"], public_keys.c.user != email)
     if proven:
         same = sa.or_(others, public_keys.c.key == key)
         connection.execute(sa.delete(public_keys).where(same, ~public_keys.c.proven))
     mine = sa.select(sa.func.count()).where(public_keys.c.user == email).scalar_subquery()
-    there = sa.true() if is_new else has_account(email)
-    query = sa.select(sa.exists().where(others), mine >= MAX_KEYS, there)
-    taken, full, is_there = connection.execute(query).one()
-    if not is_there:
-        raise account_removed()
+    query = sa.select(sa.exists().where(others), mine >= MAX_KEYS)
+    taken, full = connection.execute(query).one()
     if full:
         raise Refused(403, f"An account has at most {MAX_KEYS} public keys")
     if taken or not insert_new(connection, public_keys, **row):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
 from functools import partial
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from pymdc.bridge.routes.files import is_for, not_authorized
 from pymdc.bridge.routes.multipart import FilePart
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.settings import MAX_FILE, STORE_PUTS
+from pymdc.bridge.storage.installation import check_still
 from pymdc.bridge.storage.objects import new_upload, object_name
 from pymdc.bridge.storage.tables import Shard, find_bucket
 from pymdc.bridge.storage.uploads import insert_file, release, replace_object, reserve
@@ -190,26 +191,28 @@ def _reserve(
     reserve(connection, context.limits, upload, bucket, size, context.now())
 
 
-def _give_up(context: Context, incoming: IncomingFile, *, in_doubt: bool = False) -> None:
-    """Delete the objects of an upload, and end its reservation.
+def _give_up(context: Context, incoming: IncomingFile) -> None:
+    """Delete the objects of an upload, and end its reservation."""
+    context.objects.delete(incoming.objects)
+    _release(context, incoming.upload)
 
-    If it is *in_doubt* whether the file is stored, the reservation tells: it ends with the
-    transaction that stores the file. If it is still there, nothing can be stored any more once it
-    is deleted.
+
+def _release(context: Context, upload: str, objects: Sequence[str] = ()) -> None:
+    """End the reservation of an upload, and delete its *objects* unless it has become a file.
+
+    The reservation tells: it ends with the transaction that stores the file. If it is still there,
+    nothing can be stored any more once it is deleted.
     """
-    upload, objects = incoming.upload, incoming.objects  # `end` must not keep the last shard
 
     def end() -> None:
         with context.database.write(durable=False) as connection:
             released = release(connection, upload)
-        if in_doubt and released:
+        if released:
             context.objects.delete(objects)
 
-    if not in_doubt:
-        context.objects.delete(objects)
     try:
         context.load.run(end, share=1)
-    except UnavailableError:
+    except (UnavailableError, Refused):  # Refused: another process writes to the file
         context.housekeeper.postpone(end)
 
 
@@ -229,13 +232,15 @@ def _finish(context: Context, bucket: str, part: FilePart, incoming: IncomingFil
             now=now,
         )
         unneeded, stored = context.commits.run(insert)
-    except UnavailableError:  # the file may be committed all the same, and need its objects
-        _give_up(context, incoming, in_doubt=True)
-        raise
-    except BaseException:
+    except Refused:
         _give_up(context, incoming)
         raise
+    except BaseException:  # the file may be committed all the same, and need its objects
+        _release(context, incoming.upload, incoming.objects)
+        raise
     context.objects.delete(unneeded ^ _replaced(context, incoming.parts, stored))
+    if stored:
+        _release(context, incoming.upload)
     return Response(file | {"created": iso_time(now)})
 
 
@@ -246,8 +251,11 @@ def _replaced(context: Context, parts: list[Shard], stored: list[Shard]) -> set[
     """
     new, replaced = {part.hash: part.object for part in parts}, set[str]()
     sizes = context.objects.sizes([shard.object for shard in stored])
-    for shard, size in zip(stored, sizes, strict=True):
+    lost = [shard for shard, size in zip(stored, sizes, strict=True) if size != shard.size]
+    if lost:  # or is it another store, as when a disk is not mounted any more?
+        check_still(context.database, context.objects)
+    for shard in lost:
         use_new = partial(replace_object, stored=shard, new=new[shard.hash])
-        if size != shard.size and context.commits.run(use_new):
+        if context.commits.run(use_new):
             replaced |= {shard.object, new[shard.hash]}
     return replaced

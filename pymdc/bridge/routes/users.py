@@ -44,7 +44,7 @@ def register(context: Context, request: Request, _identity: Identity) -> Respons
         if not insert_new(connection, users, **row) and not _register_again(connection, row, now):
             raise Refused(400, "Email is already registered")
         if key:
-            claim_key(connection, email, key, proven=False, is_new=True)
+            claim_key(connection, email, key, proven=False)
     link, redirect = f"{context.endpoint}/activations/{activation}", request.fields.get("redirect")
     if isinstance(redirect, str) and len(redirect) <= MAX_REDIRECT:
         link += f"?redirect={quote(redirect, safe='')}"

@@ -22,6 +22,7 @@ from pymdc.bridge.routes import Route
 from pymdc.bridge.serving.request import Request, Response
 from pymdc.bridge.serving.threads import Threads
 from pymdc.bridge.settings import PROBE_SECONDS
+from pymdc.bridge.storage.installation import check_still
 from pymdc.bridge.storage.usage import stored_bytes
 
 T = TypeVar("T")
@@ -109,9 +110,10 @@ class Probes:
             return stored_bytes(connection)
 
     def _check_storage(self) -> None:
-        """Raise if the database or the store does not answer, or can't be written."""
+        """Raise if the database or the store does not answer, can't be written, or is another."""
         self._context.objects.check()
         self._context.database.check()
+        check_still(self._context.database, self._context.objects)
 
     async def _health(self, _context: Context, _request: Request, _who: Identity) -> Response:
         """Say that the bridge is alive."""

@@ -2,21 +2,22 @@
 
 Objects without a row that are younger than the last change in the database are not deleted, unless
 the database knows the upload that stored them: if an older database was put back, they may belong
-to a newer one.
+to a newer one. So may those of an upload that was under way during a backup, which sets *started*
+to 0 in its copy of the database.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from pymdc.bridge.settings import LOCK, OUTBOX, TOKEN_LIFETIME
+from pymdc.bridge.settings import BACKUP_LOCK, LOCK, OUTBOX, TOKEN_LIFETIME
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.disk import lock, private
+from pymdc.bridge.storage.disk import CAN_LOCK, lock, private
 from pymdc.bridge.storage.objects import ObjectStore, upload_of
 from pymdc.bridge.storage.tables import (
     buckets,
@@ -44,19 +45,48 @@ _log = logging.getLogger("pymdc.bridge")
 
 
 @contextmanager
-def cleaned_and_locked(folder: Path, clean: Callable[[], None]) -> Iterator[None]:
-    """Call *clean*, then share a lock on *folder* while the block runs.
+def kept_from_backups(folder: Path) -> Iterator[None]:
+    """Keep a backup or an export from being written into *folder* while the block runs.
 
-    Nothing is cleaned while another bridge has the lock: the shards of its uploads have no rows
-    yet.
+    It would replace the database. Raises OSError if one is being written.
     """
-    with open(folder / LOCK, "ab", opener=private) as file:
-        if lock(file):
-            clean()
-            for mail in (folder / OUTBOX).glob("*.part"):
-                mail.unlink()
-        lock(file, shared=True, wait=True)
+    try:
+        file = open(folder / BACKUP_LOCK, "rb")  # noqa: SIM115  # closed below
+    except FileNotFoundError:
         yield
+        return
+    with file:
+        if not lock(file, shared=True) and CAN_LOCK:
+            raise OSError(f"a backup or an export into {folder} is being written")
+        yield
+
+
+class FolderLock:
+    """The lock that bridges share on their *folder*, and that a command needs for itself.
+
+    A bridge that *is_alone* keeps the others out until it shares the lock. Before that it may clean
+    up: the shards of other bridges' uploads have no rows yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = open(folder / LOCK, "ab", opener=private)  # noqa: SIM115  # see `close`
+        self.is_alone = lock(self._file)
+        if not self.is_alone:
+            self.share()
+
+    def share(self) -> None:
+        """Share the lock. A command may have it in between."""
+        lock(self._file, shared=True, wait=True)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        self._file.close()
+
+
+def delete_half_written_mails(folder: Path) -> None:
+    """Delete what a bridge that was killed has left in the outbox; no other bridge may use it."""
+    for mail in (folder / OUTBOX).glob("*.part"):
+        mail.unlink()
 
 
 def clean(database: Database, objects: ObjectStore) -> None:
@@ -66,7 +96,9 @@ def clean(database: Database, objects: ObjectStore) -> None:
     """
     with database.read() as connection:
         last_change = connection.execute(_LAST_CHANGE).scalar() or 0
-        broken_off = {*connection.execute(sa.select(uploads.c.id)).scalars()}
+        known = connection.execute(sa.select(*uploads.c["id", "started"])).all()
+    broken_off = {upload for upload, started in known if started}
+    backed_up = {upload for upload, started in known if not started}
     objects.delete_half_written()
     young: list[str] = []
     for names in objects.names():
@@ -75,7 +107,8 @@ def clean(database: Database, objects: ObjectStore) -> None:
         young += (
             name
             for name in orphans
-            if objects.stored_at(name) > last_change and upload_of(name) not in broken_off
+            if upload_of(name) in backed_up
+            or (objects.stored_at(name) > last_change and upload_of(name) not in broken_off)
         )
         objects.delete(orphans.difference(young))
     objects.sync()

@@ -20,6 +20,7 @@ try:
 except ImportError:  # Windows has no such lock
     fcntl = None  # type: ignore[assignment]
 
+CAN_LOCK = fcntl is not None
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _INDEX_PIECE = 32 * 1024  # bytes by which SQLite extends the index of its log
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF)  # some file systems do not sync folders

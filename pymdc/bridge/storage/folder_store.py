@@ -45,6 +45,7 @@ class FolderStore:
     """Objects in *folder*, which is created if missing; only the user of the process may read them.
 
     With *fsync*, `put` returns when the bytes are on the disk, and `sync` when the names are.
+    If its disk is not mounted any more, `put` stores nothing below it, and raises.
     """
 
     is_remote = False
@@ -55,11 +56,14 @@ class FolderStore:
         self._set_aside = folder.with_name(SET_ASIDE)
         self._fsync = fsync
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._place = self._find_place()
+        self._identity = self.installation()
 
     def check(self) -> None:
         """Raise OSError if no object can be stored."""
         if not os.access(self._folder, os.W_OK | os.X_OK):
             raise OSError(f"{self._folder} can't be written")
+        self._check_place()
 
     def free(self) -> int:
         """Return how many bytes are free on the disk."""
@@ -101,6 +105,7 @@ class FolderStore:
 
         What *blocks* raises is raised, and nothing is stored.
         """
+        self._check_place()
         path = f"{self._prefix}{name}"  # a Path takes longer than the system calls
         part = f"{path}#1"
         try:
@@ -112,6 +117,19 @@ class FolderStore:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise DiskFullError(f"there is no room for {path}") from error
             raise
+
+    def _find_place(self) -> tuple[int, int]:
+        found = os.stat(self._prefix)
+        return found.st_dev, found.st_ino
+
+    def _check_place(self) -> None:
+        """Raise OSError if the folder is another one than it was, and not of this installation."""
+        place = self._find_place()
+        if place == self._place:
+            return
+        if self.installation() != self._identity:
+            raise OSError(f"{self._folder} is another folder by now: is its disk not mounted?")
+        self._place = place
 
     def _write(self, path: str, blocks: Iterable[memoryview]) -> None:
         descriptor = os.open(path, _NEW, 0o600)
@@ -173,6 +191,7 @@ class FolderStore:
         """Store the id of the installation; no other process may do so meanwhile."""
         (self._folder / f"{INSTALLATION}#1").unlink(missing_ok=True)  # a killed one has left it
         self.put(INSTALLATION, [memoryview(identity.encode("ascii"))])
+        self._identity = identity
         self.sync()
 
 

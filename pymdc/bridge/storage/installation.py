@@ -4,15 +4,17 @@ An id stands in a row of the database and in an object of the store. If they dif
 missing, the bridge must not start: with an empty database, or with that of another installation, no
 shard would refer to the objects, and they would be deleted.
 
-Before the id in the row may stand why no bridge may start at all: `CLOSED` or `IMPORTING`.
+Before the id in the row may stand why no bridge may use it at all: `CLOSED` or `IMPORTING`.
 """
 
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import sqlalchemy as sa
 
+from pymdc.bridge.errors import UnavailableError
 from pymdc.bridge.storage.database import Database, lock_name
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.tables import installation, users
@@ -33,13 +35,38 @@ def check_installation(database: Database, objects: ObjectStore) -> None:
     """
     with database.read() as connection:
         row = connection.execute(_ROW).first()
-    for prefix, reason in _REASONS.items():
-        if row is not None and row.id.startswith(prefix):
-            raise OSError(f"no bridge may start on this database: {reason}")
+    if fault := _closed(row):
+        raise OSError(fault)
     if row is None or not row.stored:
         _begin(database, objects)
     else:
         _compare(row.id, objects.installation())
+
+
+def check_still(database: Database, objects: ObjectStore) -> None:
+    """Raise OSError unless the database and the store of a running bridge belong together still."""
+    with database.read() as connection:
+        row = connection.execute(_ROW).first()
+    if row is None:
+        raise OSError("the database is another one by now: it has no id")
+    _compare(row.id, objects.installation())
+
+
+def check_open(connection: sa.Connection) -> None:
+    """Raise `UnavailableError` if no bridge may use the database.
+
+    For each new connection of a bridge that runs: the commands see only those that are connected.
+    """
+    if fault := _closed(connection.execute(_ROW).first()):
+        raise UnavailableError(fault)
+
+
+def _closed(row: sa.Row[Any] | None) -> str | None:
+    """Return why no bridge may use the database with this row; None if one may."""
+    for prefix, reason in _REASONS.items():
+        if row is not None and row.id.startswith(prefix):
+            return f"no bridge may use this database: {reason}"
+    return None
 
 
 def _compare(identity: str, stored: str | None) -> None:

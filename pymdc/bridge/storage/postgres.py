@@ -7,7 +7,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,7 @@ from pymdc.bridge.settings import (
 )
 from pymdc.bridge.storage.database import lock_key, lock_name, make_engine
 from pymdc.bridge.storage.disk import DiskFullError
+from pymdc.bridge.storage.installation import check_open
 from pymdc.bridge.storage.schema import check_schema, prepare_schema
 
 # Classes of errors, or errors: the connection, the server's resources, a lock or a statement that
@@ -59,7 +60,8 @@ class PostgresDatabase:
             execution_options={"preserve_rowcount": True},  # else that of an INSERT is -1
             skip_autocommit_rollback=True,
         )
-        connections = partial(_Connections, self.engine, silence=_Silence())
+        prepare = _do_nothing if command else check_open
+        connections = partial(_Connections, self.engine, silence=_Silence(), prepare=prepare)
         self._readers = connections(READERS, isolation_level="AUTOCOMMIT")
         self._durable_writers = connections(lanes)
         self._writers = connections(lanes, synchronous_commit="off")
@@ -158,7 +160,10 @@ class _Silence:
 
 
 class _Connections:
-    """At most *most* connections of *engine*, of which those that are not in use are kept."""
+    """At most *most* connections of *engine*, of which those that are not in use are kept.
+
+    *prepare* is called with each new one.
+    """
 
     def __init__(
         self,
@@ -166,11 +171,13 @@ class _Connections:
         most: int,
         *,
         silence: _Silence,
+        prepare: Callable[[sa.Connection], None],
         isolation_level: str | None = None,
         synchronous_commit: str | None = None,
     ) -> None:
         self._engine = engine
         self._silence = silence
+        self._prepare = prepare
         self._slots = threading.BoundedSemaphore(most)
         self._options = {"isolation_level": isolation_level} if isolation_level else {}
         self._synchronous_commit = synchronous_commit
@@ -214,10 +221,15 @@ class _Connections:
                 connection.close()
             return connection
         connection = self._connect().execution_options(**self._options)
-        if self._synchronous_commit:
-            setting = sa.text(f"SET synchronous_commit = {self._synchronous_commit}")
-            connection.execute(setting)
+        try:
+            self._prepare(connection)
+            if self._synchronous_commit:
+                setting = sa.text(f"SET synchronous_commit = {self._synchronous_commit}")
+                connection.execute(setting)
             connection.commit()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _connect(self) -> sa.Connection:
@@ -243,6 +255,10 @@ class _Connections:
             self._idle.append(connection)
 
 
+def _do_nothing(_connection: sa.Connection) -> None:
+    pass
+
+
 def _is_broken(connection: sa.Connection) -> bool:
     driver: Any = connection.connection.driver_connection
     return driver is None or bool(driver.closed)
@@ -266,6 +282,8 @@ def _connect_arguments(*, command: bool) -> dict[str, Any]:
     options = [f"-c {name}={round(seconds * 1000)}" for name, seconds in milliseconds.items()]
     # To plan the statements with limits anew, each time, takes longer than the rest of an upload.
     options.append("-c plan_cache_mode=force_generic_plan")
+    # Whatever the server's default is: a statement after a lock has to see what was committed.
+    options.append("-c default_transaction_isolation=read\\ committed")
     return {
         "connect_timeout": CONNECT_SECONDS,
         "application_name": f"{CLIENT} admin" if command else CLIENT,

@@ -1,8 +1,8 @@
 """The sweep of a store that several bridges use: objects that no shard refers to are deleted.
 
 Those of an upload under way stay, whatever the clocks say: its reservation ends in the transaction
-that writes its shards. Only objects older than `ORPHAN_AGE` are deleted, since an upload may put an
-object in use a little later; it is refused if it takes longer than `UPLOAD_LIFETIME`.
+that writes its shards, or later. Only objects older than `ORPHAN_AGE` are deleted, since an upload
+may put an object in use a little later; it is refused if it takes longer than `UPLOAD_LIFETIME`.
 
 They have to be as much older than the last sweep that the database knows, too. If an older database
 was put back by mistake, the newer one may need what is in the store: its objects stay for a day.
@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from pymdc.bridge.settings import ORPHAN_AGE, SWEEP_SECONDS
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.installation import check_installation
+from pymdc.bridge.storage.installation import check_still
 from pymdc.bridge.storage.objects import ObjectStore, upload_of
 from pymdc.bridge.storage.tables import installation, objects_in_use, uploads
 
@@ -39,7 +39,7 @@ def sweep(
             last = connection.execute(sa.select(installation.c.swept)).scalar()
         if last is not None and now - SWEEP_SECONDS * 1000 < last <= now:
             return None
-        check_installation(database, objects)
+        check_still(database, objects)
         number, before = 0, min(now, last or 0) - ORPHAN_AGE
         for entries in objects.entries():
             if is_over():

@@ -98,7 +98,8 @@ transfers = _keyed_table(
 uploads = _keyed_table(
     "uploads",
     _key("id", _Text),
-    _column("bucket", _Text),  # no index: there are few
+    # No index: there are few. Empty if it has become a file, and its objects are still needed.
+    _column("bucket", _Text),
     _column("size", sa.BigInteger),
     _column("started", sa.BigInteger),
 )

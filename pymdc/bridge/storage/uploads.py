@@ -35,8 +35,11 @@ _RESERVE = Prepared(
     )
 )
 _RELEASE = Prepared(
-    sa.delete(uploads).where(uploads.c.id == _TEXTS["upload"]).returning(uploads.c.started)
+    sa.delete(uploads)
+    .where(uploads.c.id == _TEXTS["upload"])
+    .returning(*uploads.c["started", "bucket"])
 )
+_STORED = ""  # instead of a bucket: the upload is a file
 _NEW_FILE = where_it_fits(
     buckets.c.id, _TEXTS["hash"], _TEXTS["filename"], _TEXTS["mimetype"], _SIZE, _NOW
 )
@@ -77,8 +80,9 @@ def reserve(
 
 
 def release(connection: sa.Connection, upload: str) -> bool:
-    """End what `reserve` did; return False if that has ended already, as with a stored file."""
-    return _RELEASE.first(connection, {"upload": upload}) is not None
+    """End an upload; return False if that has ended already, or if it has become a file."""
+    row = _RELEASE.first(connection, {"upload": upload})
+    return row is not None and row["bucket"] != _STORED
 
 
 def insert_file(
@@ -92,7 +96,8 @@ def insert_file(
     """Turn an upload into a *file*, or give its name to the same content.
 
     Return the objects of *parts* that no shard refers to, and those of their shards that were
-    stored already, with the objects that they have.
+    stored already, with the objects that they have. If there are such shards, `release` has to
+    follow: until then the objects of *parts* are kept, since some may have to be put in use.
     What refuses, with 404, 408 or 413, has changed nothing but the reservation.
     """
     lock_room(connection, limits, file["bucket"])
@@ -103,7 +108,9 @@ def insert_file(
     row = _INSERT_FILE.first(connection, values)
     if row is None:
         _rename_file(connection, values)
-        return {part.object for part in parts}, _stored_shards(connection, parts)
+        stored = _stored_shards(connection, parts)
+        _keep_objects(connection, values, stored)
+        return {part.object for part in parts}, stored
     add_used(connection, file["bucket"], 1, file["size"], now)
     stored = _insert_shards(connection, parts) if parts else []
     if parts:
@@ -114,6 +121,7 @@ def insert_file(
                 for position, part in enumerate(parts)
             ],
         )
+    _keep_objects(connection, values, stored)
     inserted = {part.hash: part.object for part in parts}
     for shard in stored:
         del inserted[shard.hash]
@@ -125,6 +133,15 @@ def replace_object(connection: sa.Connection, stored: Shard, new: str) -> bool:
     this = shards.c.hash == stored.hash, shards.c.object == stored.object
     replaced = sa.update(shards).where(*this).values(object=new)
     return bool(connection.execute(replaced).rowcount == 1)
+
+
+def _keep_objects(
+    connection: sa.Connection, values: dict[str, Any], stored: Sequence[Shard]
+) -> None:
+    """Let the objects of an upload be those of an upload under way, if shards are *stored*."""
+    if stored:
+        row = {"id": values["upload"], "bucket": _STORED, "size": 0, "started": values["now"]}
+        connection.execute(sa.insert(uploads).values(**row))
 
 
 def _rename_file(connection: sa.Connection, values: dict[str, Any]) -> None:
