@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    text = "storage: the database or the store matters; the test runs on each of them"
+    text = "storage: the database decides what is allowed; the test runs on each kind"
     config.addinivalue_line("markers", text)
 
 

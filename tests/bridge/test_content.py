@@ -23,8 +23,6 @@ from pymdc.bridge.routes.content import Content
 from pymdc.bridge.routes.content_headers import disposition
 from pymdc.bridge.settings import MANY_SENDING, MAX_IDLE_THREADS
 
-pytestmark = pytest.mark.storage
-
 MiB = 1024 * 1024
 KB = 1e-6  # in GB
 

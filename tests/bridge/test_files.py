@@ -37,8 +37,6 @@ from pymdc.bridge.routes.files import _Pointers
 from pymdc.bridge.settings import MAX_LISTS, MAX_NAME
 from pymdc.bridge.storage.disk import Reserve
 
-pytestmark = pytest.mark.storage
-
 
 def test_channel_address_has_the_requested_host(alice: User) -> None:
     bucket = alice.bucket()

@@ -19,8 +19,6 @@ from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.storage.usage import no_room as refuse
 
-pytestmark = pytest.mark.storage
-
 KB = 1e-6  # in GB
 OTHER = DATA[::-1]  # of the same 2,500 bytes
 

@@ -25,10 +25,10 @@ from pymdc.bridge import Bridge, housekeeping
 from pymdc.bridge.storage import sweep
 from pymdc.bridge.storage.stores import open_store
 
-KILLS = int(os.environ.get("KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "100"))
 BRIDGES = 2
 CUSTOMERS = 6
-REQUESTS = 30 if KILLS < 10 else 100  # between two kills, at least
+REQUESTS = 100  # between two kills, at least
 # The program, which looks for orphans all the time here; an upload is refused after a quarter.
 PROGRAM = """
 import sys
