@@ -16,6 +16,7 @@ from pymdc.bridge.js_number import js_number
 from pymdc.bridge.serving.request import Request
 from pymdc.bridge.settings import MAX_CACHED_KEYS, MAX_KEY, MAX_SIGNATURE
 from pymdc.bridge.storage.accounts import account_removed, has_account
+from pymdc.bridge.storage.database import has_one_writer
 from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.tables import (
     disabled,
@@ -150,6 +151,11 @@ def _by_password(context: Context, request: Request) -> Identity | None:
 def _by_key(context: Context, request: Request, listed: bool = False) -> Identity:
     key = _verified_key(request)
     with context.database.write_once() as connection:
+        found = _use_as_user(context, connection, request, key, proven=listed)
+        if found is not None:
+            request.entry.who = found
+            return Identity(found, key)
+        # One thing after the other, on SQLite, or to say what is wrong.
         row = _USER_BY_KEY.first(connection, {"key": key})
         if listed and not (row and row["proven"]):
             bucket = find_bucket(connection, request.bucket)
@@ -208,6 +214,21 @@ def has_proof(context: Context, connection: sa.Connection, request: Request, key
     _verified_key(request)
     _use_nonce(context, connection, request, key)
     return True
+
+
+def _use_as_user(
+    context: Context, connection: sa.Connection, request: Request, key: str, *, proven: bool
+) -> str | None:
+    """Find the active user of a key, and use the nonce; None if they have to be looked at."""
+    if has_one_writer(connection):
+        return None
+    try:
+        nonce = _nonce(request)
+    except Refused:
+        return None
+    return context.nonce_rule.use_as_user(
+        connection, key, _point(key), nonce, _signature_r(request), proven=proven
+    )
 
 
 def _use_nonce(

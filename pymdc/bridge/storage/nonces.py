@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from pymdc.bridge.settings import NONCE_WINDOW
 from pymdc.bridge.storage.prepared import Prepared
-from pymdc.bridge.storage.tables import nonce_floors, old_nonces, used_nonces
+from pymdc.bridge.storage.tables import nonce_floors, old_nonces, public_keys, used_nonces, users
 
 _NONCE = sa.bindparam("fresh", type_=sa.Float)
 _R = sa.bindparam("signed", type_=sa.String)
 
 
-def _insert_fresh(owners: int) -> sa.Insert:
-    """Return the statement that inserts a nonce for so many *owners*, named owner0, owner1, ...
+def _given(number: int) -> sa.Select[tuple[str]]:
+    return sa.select(sa.bindparam(f"owner{number}", type_=sa.String).label("owner"))
+
+
+def _insert_fresh(*owners: sa.Select[tuple[str]]) -> Any:
+    """Return the statement that inserts a nonce for each of *owners*.
 
     One statement, so that it can be a transaction of its own.
     """
-    given = sa.union_all(
-        *(
-            sa.select(sa.bindparam(f"owner{number}", type_=sa.String).label("owner"))
-            for number in range(owners)
-        )
-    ).subquery()
-    owner = given.c.owner
+    owner = sa.union_all(*owners).subquery().c.owner
     floor = sa.select(nonce_floors.c.floor).where(nonce_floors.c.owner == owner).scalar_subquery()
     is_old = sa.exists().where(old_nonces.c.owner == owner, old_nonces.c.nonce == _NONCE)
     fresh = sa.select(owner, _NONCE, _R).where(sa.func.coalesce(floor, 0) < _NONCE, ~is_old)
@@ -40,7 +38,31 @@ def _insert_fresh(owners: int) -> sa.Insert:
     return inserted.on_conflict_do_nothing()
 
 
-_INSERT_FRESH = {owners: Prepared(_insert_fresh(owners)) for owners in (1, 2)}
+def _insert_fresh_of_user() -> sa.Select[Any]:
+    """Return the statement that finds the active user of a key, and inserts a nonce for both.
+
+    Only PostgreSQL can do both at once.
+    """
+    user = (
+        sa.select(users.c.email)
+        .join(public_keys)
+        .where(
+            public_keys.c.key == sa.bindparam("key"),
+            sa.or_(public_keys.c.proven, ~sa.bindparam("proven", type_=sa.Boolean)),
+            users.c.activation.is_(None),
+            ~users.c.disabled,
+        )
+        .cte("signer")
+    )
+    owners = sa.select(user.c.email.label("owner")), _given(0).select_from(user)
+    used = _insert_fresh(*owners).returning(used_nonces.c.owner).cte("used")
+    count = sa.select(sa.func.count()).select_from(used).scalar_subquery()
+    return sa.select(user.c.email, count.label("used"))
+
+
+_INSERT_FRESH = {1: Prepared(_insert_fresh(_given(0)))}
+_INSERT_FRESH[2] = Prepared(_insert_fresh(_given(0), _given(1)))
+_INSERT_FRESH_OF_USER = Prepared(_insert_fresh_of_user())
 
 
 class Once:
@@ -65,10 +87,30 @@ class Once:
         values: dict[str, object] = {f"owner{number}": owner for number, owner in enumerate(owners)}
         values |= {"fresh": nonce, "signed": r}
         used = _INSERT_FRESH[len(owners)].count(connection, values)
-        if used == len(owners) and secrets.randbelow(self._prune_every) == 0:
+        return self._is_used(connection, owners, used)
+
+    def use_as_user(
+        self, connection: sa.Connection, key: str, point: str, nonce: float, r: str, *, proven: bool
+    ) -> str | None:
+        """Record that the active user of *key* and its *point* use *nonce*; return the e-mail.
+
+        One statement on PostgreSQL does both. None if there is no such user, or none of a *proven*
+        key, or if the nonce may not be used: nobody else may use it with this *r* either.
+        """
+        values = {"key": key, "proven": proven, "owner0": point, "fresh": nonce, "signed": r}
+        row = _INSERT_FRESH_OF_USER.first(connection, values)
+        if row is None:
+            return None
+        email = str(row["email"])
+        return email if self._is_used(connection, [email, point], row["used"]) else None
+
+    def _is_used(self, connection: sa.Connection, owners: Sequence[str], used: int) -> bool:
+        if used != len(owners):
+            return False
+        if secrets.randbelow(self._prune_every) == 0:
             for owner in owners:
                 self._prune(connection, owner)
-        return bool(used == len(owners))
+        return True
 
     def _prune(self, connection: sa.Connection, owner: str) -> None:
         mine, nonce = used_nonces.c.owner == owner, used_nonces.c.nonce
@@ -91,6 +133,9 @@ class AsIn2016:
     def use(self, connection: sa.Connection, owners: Sequence[str], nonce: float, r: str) -> bool:
         """Record that all *owners* use *nonce*; return False if one has used a larger one."""
         return _raise_floor(connection, owners, nonce) == len(owners)
+
+    def use_as_user(self, *_args: object, **_options: object) -> None:
+        """Return None: there is no statement that does it all."""
 
 
 NonceRule: TypeAlias = Once | AsIn2016
