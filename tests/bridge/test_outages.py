@@ -239,3 +239,14 @@ def test_database_that_cannot_be_used_is_told_in_a_line(
             pass
     assert "\n" not in str(caught.value)
     assert "the-secret" not in str(caught.value)
+    assert "did not answer" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_database_that_does_not_hold_every_name_is_refused(
+    tmp_path: Path, postgres: Server, encoding: str
+) -> None:
+    told = f"can't be used: its encoding is {encoding}; expected UTF8"
+    with pytest.raises(OSError, match=told):
+        with Bridge(tmp_path, database=postgres.new_database(encoding)):
+            pass

@@ -59,6 +59,8 @@ class PostgresDatabase:
             execution_options={"preserve_rowcount": True},  # else that of an INSERT is -1
             skip_autocommit_rollback=True,
         )
+        # First: SQLAlchemy asks for the version, and fails with SQL_ASCII, in which text is bytes.
+        sa.event.listen(self.engine, "connect", _check_encoding, insert=True)
         connections = partial(_Connections, self.engine, silence=_Silence())
         self._readers = connections(READERS, isolation_level="AUTOCOMMIT")
         self._durable_writers = connections(lanes)
@@ -254,6 +256,13 @@ def _has_ended(connection: sa.Connection) -> bool:
     waiting = select.poll()
     waiting.register(driver.fileno(), select.POLLIN)
     return bool(waiting.poll(0))  # it sends nothing else unasked
+
+
+def _check_encoding(connection: Any, _record: object) -> None:
+    """Raise OSError if the database can't store every name."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise OSError(f"its encoding is {encoding}; expected UTF8")
 
 
 def _connect_arguments(*, command: bool) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def open_postgres(
         return PostgresDatabase(parsed, lanes=LANES, existing=existing, command=command)
     except EmptyDatabaseError:
         raise
-    except (MigrationError, OtherSchemaError, UnavailableError) as error:
+    except (MigrationError, OtherSchemaError, OSError) as error:
         raise OSError(f"{shown} can't be used: {error}") from None
-    except sa.exc.SQLAlchemyError as error:
-        reason = " ".join(str(getattr(error, "orig", error)).split())
-        raise OSError(f"{shown} can't be used as a database: {reason}") from None
+    except (UnavailableError, sa.exc.SQLAlchemyError) as error:
+        fault = error.__cause__ or error  # what the driver says; it may have been an answer
+        raise OSError(f"{shown} can't be used: {' '.join(str(fault).split())}") from None
