@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from backends import Backend
 from plain_client import PASSWORD, address, ask, refused_upload
 from processes import MINUTE, python
 
@@ -30,6 +31,20 @@ def program(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+@pytest.mark.storage
+def test_program_says_where_it_stores(backend: Backend) -> None:
+    places = {option.partition("=")[0]: option.partition("=")[2] for option in backend.options()}
+    database, store = places.get("--database"), places.get("--store")
+    with program(*backend.options()) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith(f"Files in {store or backend.data}. Open ")
+        process.terminate()
+        assert process.stderr
+        line = process.stderr.readline()
+    more = f", database {database}, store {store}" if database else ""
+    assert line.endswith(f"data in {backend.data}{more}\n")
 
 
 def test_second_signal_ends_the_program_at_once(data: Path) -> None:
