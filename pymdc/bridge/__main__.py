@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
-from pymdc.bridge import missing
+from pymdc.bridge.errors import missing
 
 try:
     from pymdc.bridge.logs import configure, write_some

@@ -83,6 +83,26 @@ def test_program_prints_its_address_and_the_links(data: Path) -> None:
     assert (data / "metadata.sqlite").exists()
 
 
+@pytest.mark.parametrize(
+    ("package", "option"),
+    [("psycopg", "--database=postgresql+psycopg://127.0.0.1:1/x"), ("obstore", "--store=s3://x")],
+)
+def test_missing_package_of_an_extra_is_one_line(tmp_path: Path, package: str, option: str) -> None:
+    code = (
+        f"import runpy, sys; sys.modules[{package!r}] = None\n"
+        "runpy.run_module('pymdc.bridge', run_name='__main__', alter_sys=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"--data={tmp_path}", "--port=0", option],
+        capture_output=True,
+        text=True,
+        timeout=MINUTE,
+    )
+    remedy = f"{sys.executable} -m pip install '.[bridge,postgres]' in a clone of the project"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"pymdc.bridge: {package} is missing: {remedy}\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_program_with_status_0(data: Path, number: signal.Signals) -> None:
     with program("--data", data) as process:

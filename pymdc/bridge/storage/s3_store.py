@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from pymdc.bridge.errors import StoreError, UnavailableError
+from pymdc.bridge.errors import StoreError, UnavailableError, missing
 from pymdc.bridge.settings import (
     BATCH,
     OBJECT_BLOCK,
@@ -52,8 +51,6 @@ _REASONS = {
     "TimedOut": "no answer in time",
     "deadline has elapsed": "no answer in time",
 }
-# Not by the name of the distribution: on the index that may be somebody else's.
-_INSTALL = f"{sys.executable} -m pip install '.[bridge,postgres]' in a clone of the project"
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -70,7 +67,7 @@ class S3Store:
             import obstore
             from obstore.store import from_url
         except ImportError as error:
-            raise StoreError(f"{error.name} is missing: {_INSTALL}") from None
+            raise StoreError(missing(error, "bridge,postgres")) from None
         self._obstore = obstore
         self._url = url.rstrip("/")
         self._bucket = urlsplit(url).netloc
