@@ -211,3 +211,4 @@ def test_two_stores_do_not_become_those_of_one_database(
         refused, started = sorted(starts, key=lambda told: told == "started")
     assert started == "started"
     assert refused.startswith("the store is not that of the database: it lacks the id")
+    assert refused.endswith("; --data, --database and --store say where they are")

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from pymdc.bridge.settings import CLIENT, DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import check_owner, lock, private
-from pymdc.bridge.storage.installation import CLOSED, IMPORTING
+from pymdc.bridge.storage.installation import CLOSED, IMPORTING, check_store
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import EmptyDatabaseError, OtherSchemaError
 from pymdc.bridge.storage.servers import open_postgres, shown_url
@@ -112,12 +112,8 @@ class Storage:
         if not (self.has_file and self.has_shards):
             with self.database.read() as connection:
                 row = connection.execute(sa.select(installation)).first()
-            stored = opened.installation()
-            if row is not None and row.stored and row.id.removeprefix(CLOSED) != stored:
-                raise CommandError(
-                    f"the store is not that of the database {self.place}: its id is {stored},"
-                    f" not {row.id}; --store or PYMDC_BRIDGE_STORE says where it is"
-                )
+            if row is not None and row.stored:
+                check_store(row.id.removeprefix(CLOSED), opened)
         return opened
 
     def open_objects(self) -> ObjectStore:
