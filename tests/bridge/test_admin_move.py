@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import re
 import socket
 import sqlite3
 import subprocess
@@ -371,10 +372,15 @@ def test_target_has_to_be_empty(
     run = admin_of(several.data, capsys)
     S3Store(elsewhere[1].partition("=")[2], os.environ).set_installation("of another")
     assert failed(run("import", data, *elsewhere)) == "the import was begun with another store"
-    done_well(there("import", data))
+    left = re.escape(str(data / "outbox"))
+    assert re.search(rf"\nLeft in {left}: \d mails\.\n", done_well(there("import", data)))
     shown = shown_url(several.settings["database"])
     for source in data, other:
-        assert f"the database {shown} is not empty: it has " in failed(there("import", source))
+        refused = failed(there("import", source))
+        assert f"the database {shown} is not empty: it has " in refused
+        assert refused.endswith(
+            "; if an import was broken off there, it had written all rows before"
+        )
     with several.bridge(shard_size=1000) as bridge:
         filled.check_requests(bridge)
 

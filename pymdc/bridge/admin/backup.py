@@ -176,7 +176,9 @@ def check_directory(storage: Storage, directory: Path) -> None:
     names = set(os.listdir(directory))
     if LOCK in names or (DATABASE not in names and names - _OURS):
         kind = "the data folder of a bridge" if LOCK in names else "neither empty nor a backup"
-        raise CommandError(f"{directory} is {kind}; a backup needs a folder of its own")
+        raise CommandError(
+            f"{directory} is {kind}; expected an empty folder, an earlier backup or export"
+        )
     if DATABASE in names and not _have_users_in_common(storage, directory / DATABASE):
         raise CommandError(
             f"{directory} is a backup of other users, and would be replaced:"
