@@ -29,6 +29,7 @@ from pymdc.bridge import Bridge
 from pymdc.bridge.errors import UnavailableError
 from pymdc.bridge.load import Load
 from pymdc.bridge.routes import buckets, files, keys
+from pymdc.bridge.settings import UPLOAD_LIFETIME
 from pymdc.bridge.storage.database import Database, lock_name
 from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.group_commit import commits_of
@@ -525,7 +526,13 @@ def test_lost_shard_is_replaced_once(contest: Contest, tmp_path: Path) -> None:
     assert user.download(first, stored) == user.download(second, stored) == b"abc"
 
 
-def test_upload_whose_reservation_is_gone_is_refused(contest: Contest, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    ["DELETE FROM uploads", f"UPDATE uploads SET started = started - {UPLOAD_LIFETIME + MINUTES}"],
+)
+def test_upload_whose_reservation_is_gone_or_too_old_is_refused(
+    contest: Contest, tmp_path: Path, change: str
+) -> None:
     bucket = contest.alice.bucket()
     reserved = "SELECT count(*) FROM uploads"
     headers = upload_headers(contest.alice.token(bucket, "PUSH"), len(DATA))
@@ -535,7 +542,7 @@ def test_upload_whose_reservation_is_gone_is_refused(contest: Contest, tmp_path:
         yield form(DATA)[:1500]
         while contest.sql(reserved)[0][0] == 0:
             pass
-        contest.sql("DELETE FROM uploads")
+        contest.sql(change)
         yield form(DATA)[1500:]
 
     path = f"/buckets/{bucket}/files"
