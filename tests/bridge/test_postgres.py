@@ -576,6 +576,19 @@ def test_shard_that_an_upload_begins_to_need_is_not_removed(
     assert stored_objects(tmp_path) == 1
 
 
+def test_shard_that_an_upload_has_found_is_locked_until_the_file_refers_to_it(
+    contest: Contest,
+) -> None:
+    contest.alice.upload(contest.alice.bucket(), DATA)
+    bucket = contest.alice.bucket()
+    with ThreadPoolExecutor(1) as pool:
+        with contest.locked("LOCK TABLE file_shards IN SHARE MODE", waiting=1):
+            uploading = pool.submit(contest.alice.upload, bucket, DATA)
+            contest.wait(1)
+            assert contest.sql("SELECT hash FROM shards FOR UPDATE SKIP LOCKED") == []
+        assert uploading.result(MINUTE).status == 200
+
+
 def test_file_that_is_removed_meanwhile_has_no_empty_list_of_pointers(
     contest: Contest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

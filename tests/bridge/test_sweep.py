@@ -86,6 +86,14 @@ def test_sweep_deletes_old_orphans_only(bridge: Bridge, store: Path, orphan: Pat
     assert alice.download(bucket, stored) == DATA
 
 
+def test_bridge_that_keeps_house_sweeps(
+    tmp_path: Path, bridge: Bridge, url: str, orphan: Path
+) -> None:
+    with Bridge(tmp_path / "data", database=url) as other:
+        other._housekeeper.keep_house()
+    assert not orphan.exists()
+
+
 def test_sweep_leaves_an_upload_under_way_whatever_the_clocks_say(
     bridge: Bridge, store: Path, orphan: Path
 ) -> None:
