@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from commit_proxy import CommitProxy
 from plain_client import DATA, User, ask, form, upload_headers
 from postgres import Postgres, Server
@@ -19,6 +20,7 @@ from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge, housekeeping
 from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.removal import remove_piece
+from pymdc.bridge.storage.servers import open_postgres
 
 postgres_module = pytest.importorskip("pymdc.bridge.storage.postgres", exc_type=ImportError)
 
@@ -55,6 +57,15 @@ def test_bridge_outlasts_a_kill_of_its_database(
 @pytest.fixture
 def url(postgres: Server) -> str:
     return postgres.new_database()
+
+
+@pytest.mark.parametrize("command", [False, True])
+def test_server_knows_the_limits_of_a_bridge_and_of_a_command(url: str, command: bool) -> None:
+    names = "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"
+    with closing(open_postgres(url, None, command=command)) as database:
+        with database.write() as connection:
+            limits = [connection.execute(sa.text(f"SHOW {name}")).scalar() for name in names]
+    assert limits == (["0", "10s", "0"] if command else ["30s", "10s", "30s"])
 
 
 def test_bridge_needs_no_second_try_after_a_restart_of_its_database(tmp_path: Path) -> None:
