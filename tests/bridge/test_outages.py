@@ -261,3 +261,11 @@ def test_database_that_does_not_hold_every_name_is_refused(
     with pytest.raises(OSError, match=told):
         with Bridge(tmp_path, database=postgres.new_database(encoding)):
             pass
+
+
+def test_database_of_another_program_is_refused(tmp_path: Path, postgres: Server, url: str) -> None:
+    with postgres.connect(url.rpartition("/")[2]) as connection:
+        connection.execute("CREATE TABLE users (name text)")
+    for open_it in Bridge(tmp_path, database=url).__enter__, lambda: open_postgres(url, None):
+        with pytest.raises(OSError, match=r"tables of another program, such as users; expected an"):
+            open_it()
