@@ -15,6 +15,7 @@ from plain_client import DATA, User, ask, form, upload_headers
 from postgres import Postgres, Server
 from postgres import postgres as own_postgres
 from processes import MINUTE
+from stored_objects import number_of_objects
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge, housekeeping
@@ -52,11 +53,6 @@ def test_bridge_outlasts_a_kill_of_its_database(
         assert alice.download(bucket, stored) == b"abc"
         assert alice.upload(bucket, b"abcd").status == 200
     assert "Traceback" not in caplog.text
-
-
-@pytest.fixture
-def url(postgres: Server) -> str:
-    return postgres.new_database()
 
 
 @pytest.mark.parametrize("command", [False, True])
@@ -127,10 +123,6 @@ def test_lock_that_is_held_too_long_is_503(
         assert alice.ask("POST", "/buckets", {}).status == 200
 
 
-def objects(tmp_path: Path) -> int:
-    return sum(path.name != "installation" for path in (tmp_path / "data" / "shards").iterdir())
-
-
 @pytest.fixture
 def through_proxy(
     tmp_path: Path, postgres: Server, url: str
@@ -156,7 +148,7 @@ def test_upload_whose_commit_is_in_doubt(
     assert alice.upload(bucket, DATA).status == 503
     listed = alice.ask("GET", f"/buckets/{bucket}/files").json
     assert len(listed) == committed
-    assert objects(tmp_path) == (3 if committed else 0)
+    assert number_of_objects(tmp_path / "data") == (3 if committed else 0)
     for file in listed:
         assert alice.download(bucket, file["hash"]) == DATA
     assert alice.upload(bucket, DATA).status == 200
@@ -175,7 +167,7 @@ def test_removal_whose_commit_is_in_doubt(
     path = f"/buckets/{bucket}/files/{stored}"
     proxy.arm(mentions="DELETE FROM shards", sent=committed)
     assert alice.ask("DELETE", path).status == 503
-    assert objects(tmp_path) == 3, "deleted by the sweep if no row needs them"
+    assert number_of_objects(tmp_path / "data") == 3, "deleted by the sweep if no row needs them"
     assert alice.ask("DELETE", path).status == (404 if committed else 204)
 
 
@@ -220,7 +212,7 @@ def test_upload_that_was_cut_off_takes_no_room_for_long(tmp_path: Path) -> None:
 
         def sent() -> Iterator[bytes]:
             yield body[:1500]
-            while not objects(tmp_path):
+            while not number_of_objects(tmp_path / "data"):
                 pass
             server.kill()
             yield body[1500:]
@@ -228,7 +220,7 @@ def test_upload_that_was_cut_off_takes_no_room_for_long(tmp_path: Path) -> None:
         assert ask(bridge, "PUT", f"/buckets/{bucket}/files", sent(), headers).status == 503
         server.start()
         bridge._housekeeper.keep_house()
-        assert objects(tmp_path) == 0
+        assert number_of_objects(tmp_path / "data") == 0
         assert alice.upload(bucket, DATA).status == 200
 
 

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from plain_client import DATA, PASSWORD, Key, Reply, User, ask, basic, form, pull, upload_headers
 from postgres import Server
 from processes import MINUTE
+from stored_objects import number_of_objects
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc._crypto.secp256k1 import parse_signature, point
@@ -95,11 +96,6 @@ def _execute(
 ) -> list[Any]:
     found = connection.execute(statement.encode(), values or None)
     return found.fetchall() if found.description else []
-
-
-@pytest.fixture
-def url(postgres: Server) -> str:
-    return postgres.new_database()
 
 
 @pytest.fixture
@@ -497,16 +493,12 @@ def test_last_room_has_one_winner(contest: Contest, tmp_path: Path, url: str, wh
         assert contest.both(lock, ask=tries) == [200, 413]
 
 
-def stored_objects(tmp_path: Path) -> int:
-    return sum(path.name != "installation" for path in (tmp_path / "data" / "shards").iterdir())
-
-
 def test_same_content_is_stored_once(contest: Contest, tmp_path: Path) -> None:
     bucket = contest.alice.bucket()
     tries = [lambda n=n: contest.on(n).upload(bucket, DATA) for n in range(2)]
     assert contest.both("SELECT 1 FROM buckets FOR UPDATE", ask=tries) == [200, 200]
     assert contest.sql("SELECT used, files FROM buckets") == [(len(DATA), 1)]
-    assert stored_objects(tmp_path) == 3
+    assert number_of_objects(tmp_path / "data") == 3
 
 
 def test_lost_shard_is_replaced_once(contest: Contest, tmp_path: Path) -> None:
@@ -522,7 +514,7 @@ def test_lost_shard_is_replaced_once(contest: Contest, tmp_path: Path) -> None:
     ]
     lock = "SELECT 1 FROM shards FOR NO KEY UPDATE"
     assert contest.both(lock, ask=tries) == [200, 200]
-    assert stored_objects(tmp_path) == 1
+    assert number_of_objects(tmp_path / "data") == 1
     assert user.download(first, stored) == user.download(second, stored) == b"abc"
 
 
@@ -547,7 +539,7 @@ def test_upload_whose_reservation_is_gone_or_too_old_is_refused(
 
     path = f"/buckets/{bucket}/files"
     assert ask(contest.bridges[0], "PUT", path, body(), headers).status == 408
-    assert stored_objects(tmp_path) == 0
+    assert number_of_objects(tmp_path / "data") == 0
 
 
 def test_upload_to_a_bucket_that_is_being_removed_is_refused(
@@ -556,7 +548,7 @@ def test_upload_to_a_bucket_that_is_being_removed_is_refused(
     bucket = contest.alice.bucket()
     remove = "UPDATE buckets SET removed = 1"
     assert contest.both(remove, ask=[lambda: contest.alice.upload(bucket, DATA)]) == [404]
-    assert stored_objects(tmp_path) == 0
+    assert number_of_objects(tmp_path / "data") == 0
 
 
 def test_shard_that_an_upload_begins_to_need_is_not_removed(
@@ -573,7 +565,7 @@ def test_shard_that_an_upload_begins_to_need_is_not_removed(
     remove = [lambda: user.ask("DELETE", f"/buckets/{first}/files/{stored}")]
     assert contest.both(upload, second, stored, stored, ask=remove) == [204]
     assert user.download(second, stored) == b"abc"
-    assert stored_objects(tmp_path) == 1
+    assert number_of_objects(tmp_path / "data") == 1
 
 
 def test_shard_that_an_upload_has_found_is_locked_until_the_file_refers_to_it(

@@ -23,11 +23,6 @@ DAY = 86_400  # seconds
 
 
 @pytest.fixture
-def url(postgres: Server) -> str:
-    return postgres.new_database()
-
-
-@pytest.fixture
 def bridge(tmp_path: Path, url: str) -> Iterator[Bridge]:
     with Bridge(tmp_path / "data", database=url, shard_size=1000) as running:
         running._housekeeper._sweeps = False  # the test sweeps
