@@ -255,6 +255,16 @@ def test_database_that_does_not_hold_every_name_is_refused(
             pass
 
 
+def test_names_are_stored_whatever_encoding_the_environment_names(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with Bridge(tmp_path / "data", database=url) as bridge:
+        alice = User(bridge, "alice")
+        bucket = alice.bucket(name="☃")
+        assert alice.ask("GET", f"/buckets/{bucket}").json["name"] == "☃"
+
+
 def test_database_of_another_program_is_refused(tmp_path: Path, postgres: Server, url: str) -> None:
     with postgres.connect(url.rpartition("/")[2]) as connection:
         connection.execute("CREATE TABLE users (name text)")

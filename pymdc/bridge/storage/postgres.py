@@ -276,6 +276,7 @@ def _connect_arguments(*, command: bool) -> dict[str, Any]:
     # To plan the statements with limits anew, each time, takes longer than the rest of an upload.
     options.append("-c plan_cache_mode=force_generic_plan")
     return {
+        "client_encoding": "utf8",  # whatever PGCLIENTENCODING says
         "connect_timeout": CONNECT_SECONDS,
         "application_name": f"{CLIENT} admin" if command else CLIENT,
         "options": " ".join(options),
