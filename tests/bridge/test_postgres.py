@@ -389,6 +389,20 @@ def test_bucket_is_removed_once(contest: Contest) -> None:
     assert contest.both("SELECT 1 FROM buckets FOR UPDATE", ask=tries) == [204, 404]
 
 
+def test_piece_of_a_removal_locks_the_bucket_before_its_files(contest: Contest) -> None:
+    bucket = contest.alice.bucket()
+    contest.alice.upload(bucket, DATA)
+    contest.sql("UPDATE buckets SET removed = 0")
+    housekeeper = contest.bridges[0]._housekeeper
+    with ThreadPoolExecutor(1) as pool:
+        with contest.locked("SELECT 1 FROM buckets FOR UPDATE", waiting=1):
+            removing = pool.submit(housekeeper.keep_house)
+            contest.wait(1)
+            assert len(contest.sql("SELECT 1 FROM files FOR UPDATE SKIP LOCKED")) == 1
+        removing.result(MINUTE)
+    assert contest.sql("SELECT count(*) FROM buckets")[0][0] == 0
+
+
 def test_file_is_removed_once(contest: Contest) -> None:
     bucket = contest.alice.bucket()
     path = f"/buckets/{bucket}/files/{contest.alice.upload(bucket, DATA).json['hash']}"
