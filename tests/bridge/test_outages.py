@@ -90,6 +90,7 @@ def test_bridge_outlasts_a_database_that_stands_still(
         Bridge(tmp_path / "data", database=server.new_database()) as bridge,
     ):
         alice = User(bridge, "alice")
+        assert alice.ask("GET", "/keys").status == 200  # by connections that are kept
         server.pause()
         with ThreadPoolExecutor(20) as pool:
             replies = pool.map(lambda _: alice.ask("GET", "/keys"), range(40))
