@@ -19,6 +19,7 @@ from stored_objects import number_of_objects
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge, housekeeping
+from pymdc.bridge.errors import UnavailableError
 from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.removal import remove_piece
 from pymdc.bridge.storage.servers import open_postgres
@@ -264,6 +265,24 @@ def test_names_are_stored_whatever_encoding_the_environment_names(
         alice = User(bridge, "alice")
         bucket = alice.bucket(name="☃")
         assert alice.ask("GET", f"/buckets/{bucket}").json["name"] == "☃"
+
+
+def test_what_was_postponed_is_tried_until_the_database_answers(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def work() -> None:
+        tries.append(len(tries))
+        if len(tries) < 3:
+            raise UnavailableError("the database did not answer")
+
+    with Bridge(tmp_path / "data") as bridge:
+        bridge._housekeeper.postpone(work)
+        for _ in range(2):
+            with pytest.raises(UnavailableError):
+                bridge._housekeeper.keep_house()
+        for _ in range(2):
+            bridge._housekeeper.keep_house()
+    assert tries == [0, 1, 2]
 
 
 def test_database_of_another_program_is_refused(tmp_path: Path, postgres: Server, url: str) -> None:
