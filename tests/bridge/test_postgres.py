@@ -556,6 +556,14 @@ def test_upload_whose_reservation_is_gone_or_too_old_is_refused(
     assert number_of_objects(tmp_path / "data") == 0
 
 
+def test_reservation_that_a_killed_bridge_left_ends_after_half_a_day(contest: Contest) -> None:
+    now = round(time.time() * 1000)
+    for name, started in ("old", now - UPLOAD_LIFETIME - MINUTES), ("young", now):
+        contest.sql("INSERT INTO uploads VALUES (%s, 'a bucket', 5, %s)", name, started)
+    contest.bridges[0]._housekeeper.keep_house()
+    assert contest.sql("SELECT id FROM uploads") == [("young",)]
+
+
 def test_upload_to_a_bucket_that_is_being_removed_is_refused(
     contest: Contest, tmp_path: Path
 ) -> None:
