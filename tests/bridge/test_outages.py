@@ -285,6 +285,15 @@ def test_what_was_postponed_is_tried_until_the_database_answers(tmp_path: Path) 
     assert tries == [0, 1, 2]
 
 
+def test_bridge_is_not_ready_while_its_database_is_a_standby(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Bridge(tmp_path / "data", database=url) as bridge:
+        assert ask(bridge, "GET", "/ready").status == 200
+        monkeypatch.setattr(postgres_module, "_IS_STANDBY", sa.select(sa.true()))
+        assert ask(bridge, "GET", "/ready").status == 503
+
+
 def test_database_of_another_program_is_refused(tmp_path: Path, postgres: Server, url: str) -> None:
     with postgres.connect(url.rpartition("/")[2]) as connection:
         connection.execute("CREATE TABLE users (name text)")

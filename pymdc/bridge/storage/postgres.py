@@ -36,6 +36,7 @@ from pymdc.bridge.storage.schema import check_schema, prepare_schema
 _UNAVAILABLE = ("08", "53", "55P03", "57", "25P03", "25P04", "40", "25006")
 _DISK_FULL = "53100"
 _DEADLOCK = "40P01"
+_IS_STANDBY = sa.select(sa.func.pg_is_in_recovery())
 
 
 class PostgresDatabase:
@@ -120,7 +121,7 @@ class PostgresDatabase:
     def check(self) -> None:
         """Raise if the database does not answer, or can't be written."""
         with self.read() as connection:
-            if connection.execute(sa.select(sa.func.pg_is_in_recovery())).scalar():
+            if connection.execute(_IS_STANDBY).scalar():
                 raise UnavailableError("the database can't be written: it is a standby")
 
     def close(self) -> None:
