@@ -5,8 +5,9 @@ This package knows nothing of the client, and shares only `pymdc._crypto` with i
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
+
+from pymdc.bridge.errors import missing
 
 if TYPE_CHECKING:
     from pymdc.bridge.bridge import Bridge
@@ -23,10 +24,3 @@ def __getattr__(name: str) -> object:
     except ImportError as error:
         raise ImportError(missing(error), name=error.name) from error
     return Bridge
-
-
-def missing(error: ImportError) -> str:
-    """Return a line that says how to install the package that is missing."""
-    # Not by the name of the distribution: on the index that may be somebody else's.
-    install = f"{sys.executable} -m pip install '.[bridge]'"
-    return f"{error.name} is missing: {install} in a clone of the project"

@@ -9,10 +9,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from typing import Any
 
-from pymdc.bridge import missing
+from pymdc.bridge.errors import missing
 
 try:
     from pymdc.bridge.logs import configure, write_some
@@ -49,8 +50,8 @@ def main() -> int:
             return _fail(_reason(error))
         with closing(bridge):
             data = os.path.abspath(options["data"])
-            _log.info("%s, data in %s", VERSION, data)
-            print(f"Files in {data}. Open {bridge.endpoint}/", flush=True)
+            _log.info("%s, data in %s", VERSION, ", ".join([data, *_elsewhere(options)]))
+            print(f"Files in {options['store'] or data}. Open {bridge.endpoint}/", flush=True)
             if bridge.metrics_endpoint:
                 print(f"Metrics at {bridge.metrics_endpoint}", flush=True)
             while wait_for_signal() == _RELOAD and not any(map(_is_hung_up, terminals)):
@@ -61,6 +62,16 @@ def main() -> int:
             _end_after(options["drain"] + options["grace"] + STOP_RESERVE)
             _log.info("stopping")
     return 0
+
+
+def _elsewhere(options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is not in the data folder, and where it is."""
+    if options["database"]:
+        from pymdc.bridge.storage.servers import shown_url
+
+        yield f"database {shown_url(options['database'])}"
+    if options["store"]:
+        yield f"store {options['store']}"
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 class Refused(Exception):
     """Answer the request with *status*, ``{"error": message}`` and *headers*.
@@ -30,3 +32,11 @@ class DeadlockError(UnavailableError):
 
 class StoreError(OSError):
     """The store cannot be used as it is set up; the message says what is wrong in one line."""
+
+
+def missing(error: ImportError, extras: str = "bridge") -> str:
+    """Return a line that says how to install the package that is missing."""
+    fault = f"{error.name} is missing" if error.name else str(error).partition("\n")[0]
+    # Not by the name of the distribution: on the index that may be somebody else's.
+    install = f"{sys.executable} -m pip install '.[{extras}]'"
+    return f"{fault}: {install} in a clone of the project"

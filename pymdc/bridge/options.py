@@ -227,7 +227,8 @@ def _settings(
     shown: dict[str, str] = {}
     for option in options:
         source, text = _text(option, given, environ)
-        if option.default and not text:
+        # With an empty option, such as --database "$URL", the bridge would store elsewhere.
+        if not text and (option.default or (option.setting in STORAGE and option.setting in given)):
             raise WrongUse(f"{source} is empty; expected {option.help}")
         shown[option.setting] = _shown(option, source, text)
         try:

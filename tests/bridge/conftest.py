@@ -86,6 +86,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
+def url(postgres: Server) -> str:
+    """Give the URL of an empty database in PostgreSQL."""
+    return postgres.new_database()
+
+
+@pytest.fixture
 def backend(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Backend:

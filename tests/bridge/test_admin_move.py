@@ -6,13 +6,14 @@ import itertools
 import json
 import os
 import random
+import re
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from plain_client import DATA, PASSWORD, User, ask, basic, form, upload_headers
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
-from pymdc.bridge.admin import export, imports, rows
+from pymdc.bridge.admin import closing_down, export, imports, rows
 from pymdc.bridge.admin.rows import MOVED
+from pymdc.bridge.admin.storage import Storage
 from pymdc.bridge.errors import StoreError
 from pymdc.bridge.settings import MAX_NAME
 from pymdc.bridge.storage import s3_store
@@ -37,7 +39,7 @@ from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.installation import check_installation
 from pymdc.bridge.storage.objects import INSTALLATION, ObjectStore
 from pymdc.bridge.storage.s3_store import S3Store
-from pymdc.bridge.storage.servers import shown_url
+from pymdc.bridge.storage.servers import open_postgres, shown_url
 from pymdc.bridge.storage.tables import metadata
 
 
@@ -374,12 +376,62 @@ def test_target_has_to_be_empty(
     run = admin_of(several.data, capsys)
     S3Store(elsewhere[1].partition("=")[2], os.environ).set_installation("of another")
     assert failed(run("import", data, *elsewhere)) == "the import was begun with another store"
-    done_well(there("import", data))
+    left = re.escape(str(data / "outbox"))
+    assert re.search(rf"\nLeft in {left}: \d mails\.\n", done_well(there("import", data)))
     shown = shown_url(several.settings["database"])
     for source in data, other:
-        assert f"the database {shown} is not empty: it has " in failed(there("import", source))
+        refused = failed(there("import", source))
+        assert f"the database {shown} is not empty: it has " in refused
+        assert refused.endswith(
+            "; if an import was broken off there, it had written all rows before"
+        )
     with several.bridge(shard_size=1000) as bridge:
         filled.check_requests(bridge)
+
+
+def test_import_is_one_at_a_time(
+    data: Path, filled: Filled, there: Admin, several: Distributed
+) -> None:
+    url = several.settings["database"]
+    with closing(open_postgres(url, None, command=True)) as database:
+        with database.exclusive("import"):
+            refused = failed(there("import", data))
+        assert refused == f"another import into {shown_url(url)} is running"
+        assert several.objects() == []
+        done_well(there("import", data))
+    with several.bridge(shard_size=1000) as bridge:
+        filled.check_requests(bridge)
+
+
+def test_bridge_that_starts_while_it_is_being_closed_is_told(
+    there: Admin, several: Distributed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_and_set(storage: Storage, *, is_closed: bool) -> bool:
+        if is_closed:
+            running.enter_context(several.bridge())
+        return set_(storage, is_closed=is_closed)
+
+    with several.bridge():
+        pass
+    set_ = closing_down._set
+    monkeypatch.setattr(closing_down, "_set", start_and_set)
+    with ExitStack() as running:
+        assert "a bridge is running on " in failed(there("close"))
+    with several.bridge():
+        pass
+
+
+def test_export_into_what_a_broken_off_backup_left_has_an_id_of_its_own(
+    there: Admin, several: Distributed, tmp_path: Path
+) -> None:
+    with several.bridge():
+        pass
+    its = S3Store(several.settings["store"], os.environ).installation()
+    assert its is not None
+    copied = FolderStore(tmp_path / "copy" / "shards", fsync=False)
+    copied.set_installation(its)
+    done_well(there("export", tmp_path / "copy"))
+    assert copied.installation() not in (None, its)
 
 
 def test_store_of_another_database_is_not_imported_into(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from backends import Backend
 from plain_client import PASSWORD, address, ask, refused_upload
 from processes import MINUTE, python
 
@@ -30,6 +31,20 @@ def program(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+@pytest.mark.storage
+def test_program_says_where_it_stores(backend: Backend) -> None:
+    places = {option.partition("=")[0]: option.partition("=")[2] for option in backend.options()}
+    database, store = places.get("--database"), places.get("--store")
+    with program(*backend.options()) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith(f"Files in {store or backend.data}. Open ")
+        process.terminate()
+        assert process.stderr
+        line = process.stderr.readline()
+    more = f", database {database}, store {store}" if database else ""
+    assert line.endswith(f"data in {backend.data}{more}\n")
 
 
 def test_second_signal_ends_the_program_at_once(data: Path) -> None:
@@ -66,6 +81,26 @@ def test_program_prints_its_address_and_the_links(data: Path) -> None:
         assert "Traceback" not in errors
         assert link.rpartition("/")[2] not in errors
     assert (data / "metadata.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "option"),
+    [("psycopg", "--database=postgresql+psycopg://127.0.0.1:1/x"), ("obstore", "--store=s3://x")],
+)
+def test_missing_package_of_an_extra_is_one_line(tmp_path: Path, package: str, option: str) -> None:
+    code = (
+        f"import runpy, sys; sys.modules[{package!r}] = None\n"
+        "runpy.run_module('pymdc.bridge', run_name='__main__', alter_sys=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"--data={tmp_path}", "--port=0", option],
+        capture_output=True,
+        text=True,
+        timeout=MINUTE,
+    )
+    remedy = f"{sys.executable} -m pip install '.[bridge,postgres]' in a clone of the project"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"pymdc.bridge: {package} is missing: {remedy}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

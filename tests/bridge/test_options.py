@@ -125,6 +125,8 @@ def test_key_without_certificate_is_told(capsys: pytest.CaptureFixture[str]) -> 
 def test_empty_option_is_not_the_default(capsys: pytest.CaptureFixture[str]) -> None:
     told = "--data is empty; expected the folder in which everything is stored"
     assert refusal(capsys, "--data", "") == told
+    for name in "--database", "--store":
+        assert refusal(capsys, f"{name}=").startswith(f"{name} is empty; expected ")
 
 
 @pytest.mark.parametrize(

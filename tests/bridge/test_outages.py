@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from commit_proxy import CommitProxy, error
 from plain_client import DATA, Clock, User, ask, form, upload_headers
 from postgres import Postgres, Server
 from postgres import postgres as own_postgres
 from processes import MINUTE
+from stored_objects import number_of_objects
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge, housekeeping
+from pymdc.bridge.errors import UnavailableError
 from pymdc.bridge.routes import files
 from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.removal import remove_piece
+from pymdc.bridge.storage.servers import open_postgres
 
 postgres_module = pytest.importorskip("pymdc.bridge.storage.postgres", exc_type=ImportError)
 
@@ -54,9 +58,13 @@ def test_bridge_outlasts_a_kill_of_its_database(
     assert "Traceback" not in caplog.text
 
 
-@pytest.fixture
-def url(postgres: Server) -> str:
-    return postgres.new_database()
+@pytest.mark.parametrize("command", [False, True])
+def test_server_knows_the_limits_of_a_bridge_and_of_a_command(url: str, command: bool) -> None:
+    names = "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"
+    with closing(open_postgres(url, None, command=command)) as database:
+        with database.write() as connection:
+            limits = [connection.execute(sa.text(f"SHOW {name}")).scalar() for name in names]
+    assert limits == (["0", "10s", "0"] if command else ["30s", "10s", "30s"])
 
 
 def test_bridge_needs_no_second_try_after_a_restart_of_its_database(tmp_path: Path) -> None:
@@ -85,6 +93,7 @@ def test_bridge_outlasts_a_database_that_stands_still(
         Bridge(tmp_path / "data", database=server.new_database()) as bridge,
     ):
         alice = User(bridge, "alice")
+        assert alice.ask("GET", "/keys").status == 200  # by connections that are kept
         server.pause()
         with ThreadPoolExecutor(20) as pool:
             replies = pool.map(lambda _: alice.ask("GET", "/keys"), range(40))
@@ -118,10 +127,6 @@ def test_lock_that_is_held_too_long_is_503(
         assert alice.ask("POST", "/buckets", {}).status == 200
 
 
-def objects(tmp_path: Path) -> int:
-    return sum(path.name != "installation" for path in (tmp_path / "data" / "shards").iterdir())
-
-
 @pytest.fixture
 def through_proxy(
     tmp_path: Path, postgres: Server, url: str
@@ -147,7 +152,7 @@ def test_upload_whose_commit_is_in_doubt(
     assert alice.upload(bucket, DATA).status == 503
     listed = alice.ask("GET", f"/buckets/{bucket}/files").json
     assert len(listed) == committed
-    assert objects(tmp_path) == (3 if committed else 0)
+    assert number_of_objects(tmp_path / "data") == (3 if committed else 0)
     for file in listed:
         assert alice.download(bucket, file["hash"]) == DATA
     assert alice.upload(bucket, DATA).status == 200
@@ -168,7 +173,7 @@ def test_upload_whose_commit_ends_with_an_error_that_nobody_expects(
     assert alice.upload(bucket, DATA).status == 500
     listed = alice.ask("GET", f"/buckets/{bucket}/files").json
     assert len(listed) == committed
-    assert objects(tmp_path) == (3 if committed else 0)
+    assert number_of_objects(tmp_path / "data") == (3 if committed else 0)
     for file in listed:
         assert alice.download(bucket, file["hash"]) == DATA
 
@@ -182,7 +187,7 @@ def test_removal_whose_commit_is_in_doubt(
     path = f"/buckets/{bucket}/files/{stored}"
     proxy.arm(mentions="DELETE FROM shards", sent=committed)
     assert alice.ask("DELETE", path).status == 503
-    assert objects(tmp_path) == 3, "deleted by the sweep if no row needs them"
+    assert number_of_objects(tmp_path / "data") == 3, "deleted by the sweep if no row needs them"
     assert alice.ask("DELETE", path).status == (404 if committed else 204)
 
 
@@ -254,7 +259,7 @@ def test_upload_that_was_cut_off_takes_no_room_for_long(tmp_path: Path) -> None:
 
         def sent() -> Iterator[bytes]:
             yield body[:1500]
-            while not objects(tmp_path):
+            while not number_of_objects(tmp_path / "data"):
                 pass
             server.kill()
             yield body[1500:]
@@ -262,7 +267,7 @@ def test_upload_that_was_cut_off_takes_no_room_for_long(tmp_path: Path) -> None:
         assert ask(bridge, "PUT", f"/buckets/{bucket}/files", sent(), headers).status == 503
         server.start()
         bridge._housekeeper.keep_house()
-        assert objects(tmp_path) == 0
+        assert number_of_objects(tmp_path / "data") == 0
         assert alice.upload(bucket, DATA).status == 200
 
 
@@ -284,3 +289,59 @@ def test_database_that_cannot_be_used_is_told_in_a_line(
             pass
     assert "\n" not in str(caught.value)
     assert "the-secret" not in str(caught.value)
+    assert "did not answer" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_database_that_does_not_hold_every_name_is_refused(
+    tmp_path: Path, postgres: Server, encoding: str
+) -> None:
+    told = f"can't be used: its encoding is {encoding}; expected UTF8"
+    with pytest.raises(OSError, match=told):
+        with Bridge(tmp_path, database=postgres.new_database(encoding)):
+            pass
+
+
+def test_names_are_stored_whatever_encoding_the_environment_names(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with Bridge(tmp_path / "data", database=url) as bridge:
+        alice = User(bridge, "alice")
+        bucket = alice.bucket(name="☃")
+        assert alice.ask("GET", f"/buckets/{bucket}").json["name"] == "☃"
+
+
+def test_what_was_postponed_is_tried_until_the_database_answers(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def work() -> None:
+        tries.append(len(tries))
+        if len(tries) < 3:
+            raise UnavailableError("the database did not answer")
+
+    with Bridge(tmp_path / "data") as bridge:
+        bridge._housekeeper.postpone(work)
+        for _ in range(2):
+            with pytest.raises(UnavailableError):
+                bridge._housekeeper.keep_house()
+        for _ in range(2):
+            bridge._housekeeper.keep_house()
+    assert tries == [0, 1, 2]
+
+
+def test_bridge_is_not_ready_while_its_database_is_a_standby(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Bridge(tmp_path / "data", database=url) as bridge:
+        assert ask(bridge, "GET", "/ready").status == 200
+        monkeypatch.setattr(postgres_module, "_IS_STANDBY", sa.select(sa.true()))
+        assert ask(bridge, "GET", "/ready").status == 503
+
+
+def test_database_of_another_program_is_refused(tmp_path: Path, postgres: Server, url: str) -> None:
+    with postgres.connect(url.rpartition("/")[2]) as connection:
+        connection.execute("CREATE TABLE users (name text)")
+    for open_it in Bridge(tmp_path, database=url).__enter__, lambda: open_postgres(url, None):
+        with pytest.raises(OSError, match=r"tables of another program, such as users; expected an"):
+            open_it()

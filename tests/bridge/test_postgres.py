@@ -23,6 +23,7 @@ from administration import admin_of
 from plain_client import DATA, PASSWORD, Key, Reply, User, ask, basic, form, pull, upload_headers
 from postgres import Server
 from processes import MINUTE
+from stored_objects import number_of_objects
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc._crypto.secp256k1 import parse_signature, point
@@ -30,6 +31,7 @@ from pymdc.bridge import Bridge
 from pymdc.bridge.errors import UnavailableError
 from pymdc.bridge.load import Load
 from pymdc.bridge.routes import buckets, files, keys
+from pymdc.bridge.settings import UPLOAD_LIFETIME
 from pymdc.bridge.storage.database import Database, lock_name
 from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.group_commit import commits_of
@@ -95,11 +97,6 @@ def _execute(
 ) -> list[Any]:
     found = connection.execute(statement.encode(), values or None)
     return found.fetchall() if found.description else []
-
-
-@pytest.fixture
-def url(postgres: Server) -> str:
-    return postgres.new_database()
 
 
 @pytest.fixture
@@ -418,6 +415,20 @@ def test_bucket_is_removed_once(contest: Contest) -> None:
     assert contest.both("SELECT 1 FROM buckets FOR UPDATE", ask=tries) == [204, 404]
 
 
+def test_piece_of_a_removal_locks_the_bucket_before_its_files(contest: Contest) -> None:
+    bucket = contest.alice.bucket()
+    contest.alice.upload(bucket, DATA)
+    contest.sql("UPDATE buckets SET removed = 0")
+    housekeeper = contest.bridges[0]._housekeeper
+    with ThreadPoolExecutor(1) as pool:
+        with contest.locked("SELECT 1 FROM buckets FOR UPDATE", waiting=1):
+            removing = pool.submit(housekeeper.keep_house)
+            contest.wait(1)
+            assert len(contest.sql("SELECT 1 FROM files FOR UPDATE SKIP LOCKED")) == 1
+        removing.result(MINUTE)
+    assert contest.sql("SELECT count(*) FROM buckets")[0][0] == 0
+
+
 def test_file_is_removed_once(contest: Contest) -> None:
     bucket = contest.alice.bucket()
     path = f"/buckets/{bucket}/files/{contest.alice.upload(bucket, DATA).json['hash']}"
@@ -527,16 +538,12 @@ def test_last_room_has_one_winner(
         assert contest.both(lock, ask=tries) == [200, 413]
 
 
-def stored_objects(tmp_path: Path) -> int:
-    return sum(path.name != "installation" for path in (tmp_path / "data" / "shards").iterdir())
-
-
 def test_same_content_is_stored_once(contest: Contest, tmp_path: Path) -> None:
     bucket = contest.alice.bucket()
     tries = [lambda n=n: contest.on(n).upload(bucket, DATA) for n in range(2)]
     assert contest.both("SELECT 1 FROM buckets FOR UPDATE", ask=tries) == [200, 200]
     assert contest.sql("SELECT used, files FROM buckets") == [(len(DATA), 1)]
-    assert stored_objects(tmp_path) == 3
+    assert number_of_objects(tmp_path / "data") == 3
 
 
 def test_lost_shard_is_replaced_once(contest: Contest, tmp_path: Path) -> None:
@@ -552,7 +559,7 @@ def test_lost_shard_is_replaced_once(contest: Contest, tmp_path: Path) -> None:
     ]
     lock = "SELECT 1 FROM shards FOR NO KEY UPDATE"
     assert contest.both(lock, ask=tries) == [200, 200]
-    assert stored_objects(tmp_path) == 1
+    assert number_of_objects(tmp_path / "data") == 1
     assert user.download(first, stored) == user.download(second, stored) == b"abc"
 
 
@@ -573,11 +580,17 @@ def test_object_that_is_about_to_replace_a_lost_one_is_not_set_aside(
             assert "1 object is damaged" in done.text
         assert healed.result(MINUTE).status == 200
     assert contest.alice.download(bucket, stored) == b"abc"
-    assert stored_objects(tmp_path) == 1
+    assert number_of_objects(tmp_path / "data") == 1
     assert contest.sql("SELECT count(*) FROM uploads") == [(0,)]
 
 
-def test_upload_whose_reservation_is_gone_is_refused(contest: Contest, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    ["DELETE FROM uploads", f"UPDATE uploads SET started = started - {UPLOAD_LIFETIME + MINUTES}"],
+)
+def test_upload_whose_reservation_is_gone_or_too_old_is_refused(
+    contest: Contest, tmp_path: Path, change: str
+) -> None:
     bucket = contest.alice.bucket()
     reserved = "SELECT count(*) FROM uploads"
     headers = upload_headers(contest.alice.token(bucket, "PUSH"), len(DATA))
@@ -587,12 +600,20 @@ def test_upload_whose_reservation_is_gone_is_refused(contest: Contest, tmp_path:
         yield form(DATA)[:1500]
         while contest.sql(reserved)[0][0] == 0:
             pass
-        contest.sql("DELETE FROM uploads")
+        contest.sql(change)
         yield form(DATA)[1500:]
 
     path = f"/buckets/{bucket}/files"
     assert ask(contest.bridges[0], "PUT", path, body(), headers).status == 408
-    assert stored_objects(tmp_path) == 0
+    assert number_of_objects(tmp_path / "data") == 0
+
+
+def test_reservation_that_a_killed_bridge_left_ends_after_half_a_day(contest: Contest) -> None:
+    now = round(time.time() * 1000)
+    for name, started in ("old", now - UPLOAD_LIFETIME - MINUTES), ("young", now):
+        contest.sql("INSERT INTO uploads VALUES (%s, 'a bucket', 5, %s)", name, started)
+    contest.bridges[0]._housekeeper.keep_house()
+    assert contest.sql("SELECT id FROM uploads") == [("young",)]
 
 
 def test_upload_to_a_bucket_that_is_being_removed_is_refused(
@@ -601,7 +622,7 @@ def test_upload_to_a_bucket_that_is_being_removed_is_refused(
     bucket = contest.alice.bucket()
     remove = "UPDATE buckets SET removed = 1"
     assert contest.both(remove, ask=[lambda: contest.alice.upload(bucket, DATA)]) == [404]
-    assert stored_objects(tmp_path) == 0
+    assert number_of_objects(tmp_path / "data") == 0
 
 
 def test_shard_that_an_upload_begins_to_need_is_not_removed(
@@ -618,7 +639,20 @@ def test_shard_that_an_upload_begins_to_need_is_not_removed(
     remove = [lambda: user.ask("DELETE", f"/buckets/{first}/files/{stored}")]
     assert contest.both(upload, second, stored, stored, ask=remove) == [204]
     assert user.download(second, stored) == b"abc"
-    assert stored_objects(tmp_path) == 1
+    assert number_of_objects(tmp_path / "data") == 1
+
+
+def test_shard_that_an_upload_has_found_is_locked_until_the_file_refers_to_it(
+    contest: Contest,
+) -> None:
+    contest.alice.upload(contest.alice.bucket(), DATA)
+    bucket = contest.alice.bucket()
+    with ThreadPoolExecutor(1) as pool:
+        with contest.locked("LOCK TABLE file_shards IN SHARE MODE", waiting=1):
+            uploading = pool.submit(contest.alice.upload, bucket, DATA)
+            contest.wait(1)
+            assert contest.sql("SELECT hash FROM shards FOR UPDATE SKIP LOCKED") == []
+        assert uploading.result(MINUTE).status == 200
 
 
 def test_file_that_is_removed_meanwhile_has_no_empty_list_of_pointers(

@@ -227,6 +227,16 @@ def test_store_that_refuses_says_what_is_wrong(case: str, operation: str) -> Non
     assert reason in str(error)
 
 
+def test_store_that_does_not_speak_s3_is_not_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(
+        StoreError, match=r"az://b can't be used: .*; expected .* obstore"
+    ) as raised:
+        S3Store("az://b", {})
+    assert not re.search(r"AWS|S3", str(raised.value))
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(
     ("changed", "reason"),

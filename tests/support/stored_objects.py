@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
-from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.settings import SHARDS
+from pymdc.bridge.storage.objects import INSTALLATION, ObjectStore
 
 MiB = 2**20
 
@@ -18,3 +20,8 @@ def content(store: ObjectStore, name: str, start: int = 0, size: int = 100_000) 
     """Return an object from *start* on, read in pieces of about *size* bytes."""
     with closing(store.open(name, start)) as reader:
         return b"".join(iter(lambda: bytes(reader.read(size)), b""))
+
+
+def number_of_objects(data: Path) -> int:
+    """Return how many objects are in the data folder of a bridge, half-written ones included."""
+    return sum(path.name != INSTALLATION for path in (data / SHARDS).iterdir())

@@ -48,6 +48,7 @@ from pymdc.bridge.storage.tables import Shard, batches, files, objects_in_use, s
 
 _NEW = "new"
 _OURS = {DATABASE, _NEW, SHARDS, BACKUP_LOCK, "lost+found"}
+_EXPECTED = "expected an empty folder, an earlier backup or export"
 
 
 def backup(storage: Storage, directory: Path) -> Report:
@@ -184,9 +185,7 @@ def check_directory(storage: Storage, directory: Path) -> None:
     if LOCK in names:
         raise _is_served(directory)
     if DATABASE not in names and names - _OURS:
-        raise CommandError(
-            f"{directory} is neither empty nor a backup; a backup needs a folder of its own"
-        )
+        raise CommandError(f"{directory} is neither empty nor a backup; {_EXPECTED}")
     if DATABASE in names and not _have_users_in_common(storage, directory / DATABASE):
         raise CommandError(
             f"{directory} is a backup of other users, and would be replaced:"
@@ -223,9 +222,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _is_served(directory: Path) -> CommandError:
-    return CommandError(
-        f"{directory} is the data folder of a bridge; a backup needs a folder of its own"
-    )
+    return CommandError(f"{directory} is the data folder of a bridge; {_EXPECTED}")
 
 
 def _save_database(connection: sa.Connection, directory: Path) -> None:

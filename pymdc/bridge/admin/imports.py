@@ -142,7 +142,8 @@ def _claim(storage: Storage, origin: str) -> tuple[ObjectStore, str]:
         stored = objects.installation()
         if table := first_filled(connection):
             raise CommandError(
-                f"the database {storage.place} is not empty: it has {table.replace('_', ' ')}"
+                f"the database {storage.place} is not empty: it has {table.replace('_', ' ')};"
+                " if an import was broken off there, it had written all rows before"
             )
         if found is not None and found.startswith(IMPORTING):
             identity, _, begun = found.removeprefix(IMPORTING).partition(":")
@@ -220,9 +221,7 @@ def _text(storage: Storage, source: Path, value: dict[str, Any], damage: Damage)
     if damage:
         lines += [f"Without {count_text(len(damage), 'object')}:", *damage.lines()]
     if mails := len([*(source / OUTBOX).glob("*.eml")]):
-        lines.append(
-            f"{count_text(mails, 'mail')} in {source / OUTBOX} can't move, and wait there."
-        )
+        lines.append(f"Left in {source / OUTBOX}: {count_text(mails, 'mail')}.")
     if not value["closed"] and (source / LOCK).exists():
         lines.append(
             f"A bridge could still start on {source}: admin close --data {source} prevents it."

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 import sqlalchemy as sa
 
 from pymdc.bridge.admin.storage import CommandError
-from pymdc.bridge.storage.tables import buckets, files, public_keys, total, transfers, users
+from pymdc.bridge.storage.tables import buckets, public_keys, total, transfers, users
 
 _KEPT = buckets.c.removed.is_(None)
 
@@ -17,13 +17,12 @@ def user_rows(connection: sa.Connection, email: str | None = None) -> Sequence[s
     """Return all users or one, with their counts of keys, buckets and files, and bytes *used*."""
     owned = sa.and_(buckets.c.user == users.c.email, _KEPT)
     keys = sa.select(sa.func.count()).where(public_keys.c.user == users.c.email)
-    inside = sa.select(sa.func.count()).select_from(files.join(buckets)).where(owned)
     statement = sa.select(
         *users.c["email", "created", "disabled", "removed", "storage"],
         users.c.activation.is_(None).label("activated"),
         keys.scalar_subquery().label("keys"),
         sa.select(sa.func.count()).where(owned).scalar_subquery().label("buckets"),
-        inside.scalar_subquery().label("files"),
+        sa.select(total(buckets.c.files)).where(owned).scalar_subquery().label("files"),
         sa.select(total(buckets.c.used)).where(owned).scalar_subquery().label("used"),
     ).order_by(users.c.email)
     if email is not None:
@@ -38,11 +37,7 @@ def bucket_rows(
     this_month = sa.and_(transfers.c.bucket == buckets.c.id, transfers.c.month == month())
     statement = (
         sa.select(
-            *buckets.c["id", "user", "name", "created", "storage", "transfer", "used"],
-            sa.select(sa.func.count())
-            .where(files.c.bucket == buckets.c.id)
-            .scalar_subquery()
-            .label("files"),
+            *buckets.c["id", "user", "name", "created", "storage", "transfer", "files", "used"],
             sa.func.coalesce(transfers.c.size, 0).label("sent"),
         )
         .outerjoin_from(buckets, transfers, this_month)

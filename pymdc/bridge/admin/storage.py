@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from pymdc.bridge.settings import CLIENT, DATABASE, LOCK, SHARDS
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import check_owner, lock, private
-from pymdc.bridge.storage.installation import CLOSED, IMPORTING
+from pymdc.bridge.storage.installation import CLOSED, IMPORTING, check_store
 from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.schema import EmptyDatabaseError, OtherSchemaError
 from pymdc.bridge.storage.servers import open_postgres, shown_url
@@ -54,24 +54,27 @@ class Storage:
         self._database_url = database_url
         self._database_password = database_password
         self._store_url = store_url
+        self._database: Database | None = None
 
     @property
     def place(self) -> str:
         """Where the database is, for people: a folder, or a URL without its password."""
         return str(self.path) if self._database_url is None else shown_url(self._database_url)
 
-    @cached_property
+    @property
     def database(self) -> Database:
         """The database, which has to exist, and to be complete."""
-        database = self._open()
-        with database.read() as connection:
-            found = connection.execute(sa.select(installation.c.id)).scalar()
-        if found is not None and found.startswith(IMPORTING):
-            database.close()
-            raise CommandError(
-                f"an import into {self.place} is not complete: give admin import again"
-            )
-        return database
+        if self._database is None:
+            database = self._open()
+            with database.read() as connection:
+                found = connection.execute(sa.select(installation.c.id)).scalar()
+            if found is not None and found.startswith(IMPORTING):
+                database.close()
+                raise CommandError(
+                    f"an import into {self.place} is not complete: give admin import again"
+                )
+            self._database = database
+        return self._database
 
     def _open(self) -> Database:
         if self._database_url is not None:
@@ -98,12 +101,12 @@ class Storage:
             path = self.path / DATABASE
             is_new = not path.exists() or not path.stat().st_size
             path.touch(mode=0o600)
-            vars(self)["database"] = _open_file(path, existing=not is_new)
+            self._database = _open_file(path, existing=not is_new)
         else:
             try:
-                vars(self)["database"] = self._open_server(self._database_url, existing=True)
+                self._database = self._open_server(self._database_url, existing=True)
             except EmptyDatabaseError:
-                vars(self)["database"] = self._open_server(self._database_url, existing=False)
+                self._database = self._open_server(self._database_url, existing=False)
 
     @cached_property
     def objects(self) -> ObjectStore:
@@ -112,12 +115,8 @@ class Storage:
         if not (self.has_file and self.has_shards):
             with self.database.read() as connection:
                 row = connection.execute(sa.select(installation)).first()
-            stored = opened.installation()
-            if row is not None and row.stored and row.id.removeprefix(CLOSED) != stored:
-                raise CommandError(
-                    f"the store is not that of the database {self.place}: its id is {stored},"
-                    f" not {row.id}; --store or PYMDC_BRIDGE_STORE says where it is"
-                )
+            if row is not None and row.stored:
+                check_store(row.id.removeprefix(CLOSED), opened)
         return opened
 
     def open_objects(self) -> ObjectStore:
@@ -157,8 +156,9 @@ class Storage:
 
     def close(self) -> None:
         """Close the database if it is open."""
-        if "database" in vars(self):
-            vars(self).pop("database").close()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
 
     def _open_server(self, url: str, *, existing: bool) -> Database:
         return open_postgres(url, self._database_password, existing=existing, command=True)

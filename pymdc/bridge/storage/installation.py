@@ -40,7 +40,12 @@ def check_installation(database: Database, objects: ObjectStore) -> None:
     if row is None or not row.stored:
         _begin(database, objects)
     else:
-        _compare(row.id, objects.installation())
+        check_store(row.id, objects)
+
+
+def check_store(identity: str, objects: ObjectStore) -> None:
+    """Raise OSError unless the *objects* are those of the database with the id *identity*."""
+    _compare(identity, objects.installation())
 
 
 def check_still(database: Database, objects: ObjectStore) -> None:
@@ -70,10 +75,16 @@ def _closed(row: sa.Row[Any] | None) -> str | None:
 
 
 def _compare(identity: str, stored: str | None) -> None:
-    if stored is None:
-        raise OSError(f"the store is not that of the database: it lacks the id {identity}")
     if stored != identity:
-        raise OSError(f"the store is not that of the database: its id is {stored}, not {identity}")
+        found = (
+            f"it lacks the id {identity}"
+            if stored is None
+            else f"its id is {stored}, not {identity}"
+        )
+        raise OSError(
+            f"the store is not that of the database: {found};"
+            " --data, --database and --store say where they are"
+        )
 
 
 def _begin(database: Database, objects: ObjectStore) -> None:

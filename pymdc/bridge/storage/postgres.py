@@ -37,6 +37,7 @@ from pymdc.bridge.storage.schema import check_schema, prepare_schema
 _UNAVAILABLE = ("08", "53", "55P03", "57", "25P03", "25P04", "40", "25006")
 _DISK_FULL = "53100"
 _DEADLOCK = "40P01"
+_IS_STANDBY = sa.select(sa.func.pg_is_in_recovery())
 
 
 class PostgresDatabase:
@@ -61,6 +62,8 @@ class PostgresDatabase:
             skip_autocommit_rollback=True,
         )
         prepare = _do_nothing if command else check_open
+        # First: SQLAlchemy asks for the version, and fails with SQL_ASCII, in which text is bytes.
+        sa.event.listen(self.engine, "connect", _check_encoding, insert=True)
         connections = partial(_Connections, self.engine, silence=_Silence(), prepare=prepare)
         self._readers = connections(READERS, isolation_level="AUTOCOMMIT")
         self._durable_writers = connections(lanes)
@@ -120,7 +123,7 @@ class PostgresDatabase:
     def check(self) -> None:
         """Raise if the database does not answer, or can't be written."""
         with self.read() as connection:
-            if connection.execute(sa.select(sa.func.pg_is_in_recovery())).scalar():
+            if connection.execute(_IS_STANDBY).scalar():
                 raise UnavailableError("the database can't be written: it is a standby")
 
     def close(self) -> None:
@@ -272,6 +275,13 @@ def _has_ended(connection: sa.Connection) -> bool:
     return bool(waiting.poll(0))  # it sends nothing else unasked
 
 
+def _check_encoding(connection: Any, _record: object) -> None:
+    """Raise OSError if the database can't store every name."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise OSError(f"its encoding is {encoding}; expected UTF8")
+
+
 def _connect_arguments(*, command: bool) -> dict[str, Any]:
     limit = 0 if command else STATEMENT_SECONDS  # 0 is none
     milliseconds = {
@@ -285,6 +295,7 @@ def _connect_arguments(*, command: bool) -> dict[str, Any]:
     # Whatever the server's default is: a statement after a lock has to see what was committed.
     options.append("-c default_transaction_isolation=read\\ committed")
     return {
+        "client_encoding": "utf8",  # whatever PGCLIENTENCODING says
         "connect_timeout": CONNECT_SECONDS,
         "application_name": f"{CLIENT} admin" if command else CLIENT,
         "options": " ".join(options),

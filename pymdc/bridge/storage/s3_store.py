@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from pymdc.bridge.errors import StoreError, UnavailableError
+from pymdc.bridge.errors import StoreError, UnavailableError, missing
 from pymdc.bridge.settings import (
     BATCH,
     OBJECT_BLOCK,
@@ -39,8 +38,9 @@ T = TypeVar("T")
 
 _CHECK = "check"  # an object that is stored to see whether objects can be
 _MANY = 1000  # tries; their time is what is limited
-_KEYS = "those of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to read, list, write and delete"
-_PROTOCOL = "one that speaks S3"
+_RIGHTS = "to read, list, write and delete"
+_S3 = f"those of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY {_RIGHTS}", "one that speaks S3"
+_OTHER = f"those that obstore reads for it {_RIGHTS}", "one that is set up as obstore says"
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "507"}
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "401", "403"}
 _BUSY = {"SlowDown", "RequestTimeout", "408", "429"}
@@ -52,8 +52,6 @@ _REASONS = {
     "TimedOut": "no answer in time",
     "deadline has elapsed": "no answer in time",
 }
-# Not by the name of the distribution: on the index that may be somebody else's.
-_INSTALL = f"{sys.executable} -m pip install '.[bridge,postgres]' in a clone of the project"
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -70,13 +68,15 @@ class S3Store:
             import obstore
             from obstore.store import from_url
         except ImportError as error:
-            raise StoreError(f"{error.name} is missing: {_INSTALL}") from None
+            raise StoreError(missing(error, "bridge,postgres")) from None
         self._obstore = obstore
         self._url = url.rstrip("/")
         self._bucket = urlsplit(url).netloc
         self._place = self._url
         config: S3Config = {}
-        if url.startswith("s3:"):
+        is_s3 = url.startswith("s3:")
+        self._keys_expected, self._store_expected = _S3 if is_s3 else _OTHER
+        if is_s3:
             config = _config(environment)
             self._place += f" at {config['endpoint']}" if "endpoint" in config else ""
         self._store = self.ask(
@@ -229,7 +229,7 @@ class S3Store:
         if "NoSuchBucket" in codes:
             return self._missing_bucket()
         if any(place in text for place in _NO_KEYS):
-            return self._refusal("there are no keys for it", _KEYS)
+            return self._refusal("there are no keys for it", self._keys_expected)
         if isinstance(error, FileNotFoundError):
             return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if "416" in codes:
@@ -237,15 +237,17 @@ class S3Store:
         if _FULL.intersection(codes):
             return DiskFullError(f"there is no room in the store {self._place}")
         if _WRONG_KEYS.intersection(codes):
-            return self._refusal(f"{answer}, so it refuses the keys", _KEYS)
+            return self._refusal(f"{answer}, so it refuses the keys", self._keys_expected)
         if _BUSY.intersection(codes) or (status and status[1].startswith("5")):
             return self.silence(answer)
         if status:
-            return self._refusal(answer, _PROTOCOL)
+            return self._refusal(answer, self._store_expected)
         if "HTTP error" in text or "reqwest" in text:
             reasons = (reason for sign, reason in _REASONS.items() if sign in text)
             return self.silence(next(reasons, "the connection was lost"))
-        return self._refusal(f"its answer is a {type(error).__name__} of obstore", _PROTOCOL)
+        return self._refusal(
+            f"its answer is a {type(error).__name__} of obstore", self._store_expected
+        )
 
     def silence(self, reason: str) -> UnavailableError:
         """Return the error for a store that does not answer."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from pymdc.bridge.storage.database import has_one_writer
 from pymdc.bridge.storage.tables import metadata
 
 NEWEST = "0004"
@@ -96,6 +97,10 @@ def _version(connection: sa.Connection) -> str | None:
     tables = sa.inspect(connection).get_table_names()
     if _VERSIONS.name in tables:
         return str(connection.execute(sa.select(_VERSIONS.c.version_num)).scalar_one())
+    if tables and not has_one_writer(connection):  # on servers all versions have numbers
+        raise OtherSchemaError(
+            f"it has tables of another program, such as {min(tables)}; expected an empty database"
+        )
     return _FIRST if tables else None
 
 

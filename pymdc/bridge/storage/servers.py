@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from pymdc.bridge.errors import UnavailableError
+from pymdc.bridge.errors import UnavailableError, missing
 from pymdc.bridge.settings import LANES
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.schema import EmptyDatabaseError, MigrationError, OtherSchemaError
@@ -26,9 +26,7 @@ def open_postgres(
     try:
         from pymdc.bridge.storage.postgres import PostgresDatabase
     except ImportError as error:
-        raise OSError(
-            f"PostgreSQL needs the extra: pip install '.[bridge,postgres]' ({error})"
-        ) from None
+        raise OSError(missing(error, "bridge,postgres")) from None
     parsed = sa.make_url(url)
     if password is not None:
         parsed = parsed.set(password=password)
@@ -37,8 +35,8 @@ def open_postgres(
         return PostgresDatabase(parsed, lanes=LANES, existing=existing, command=command)
     except EmptyDatabaseError:
         raise
-    except (MigrationError, OtherSchemaError, UnavailableError) as error:
+    except (MigrationError, OtherSchemaError, OSError) as error:
         raise OSError(f"{shown} can't be used: {error}") from None
-    except sa.exc.SQLAlchemyError as error:
-        reason = " ".join(str(getattr(error, "orig", error)).split())
-        raise OSError(f"{shown} can't be used as a database: {reason}") from None
+    except (UnavailableError, sa.exc.SQLAlchemyError) as error:
+        fault = error.__cause__ or error  # what the driver says; it may have been an answer
+        raise OSError(f"{shown} can't be used: {' '.join(str(fault).split())}") from None
