@@ -10,7 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from pymdc.bridge.errors import Refused
 from pymdc.bridge.settings import UPLOAD_LIFETIME
-from pymdc.bridge.storage.prepared import Prepared
+from pymdc.bridge.storage.database import has_one_writer
+from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.tables import (
     Shard,
     batches,
@@ -21,10 +22,20 @@ from pymdc.bridge.storage.tables import (
     shards,
     uploads,
 )
-from pymdc.bridge.storage.usage import Limits, add_used, lock_room, no_room, where_it_fits
+from pymdc.bridge.storage.usage import (
+    ADD_ONE,
+    LOCK_BUCKET,
+    Limits,
+    add_used,
+    lock_limits,
+    lock_room,
+    no_room,
+    where_it_fits,
+)
 
 _SIZE = sa.bindparam("size", type_=sa.BigInteger)
 _NOW = sa.bindparam("now", type_=sa.BigInteger)
+_OBJECT = sa.bindparam("object", type_=sa.String)
 _TEXTS = {
     name: sa.bindparam(name, type_=sa.String) for name in ("upload", "hash", "filename", "mimetype")
 }
@@ -43,15 +54,17 @@ _STORED = ""  # instead of a bucket: the upload is a file
 _NEW_FILE = where_it_fits(
     buckets.c.id, _TEXTS["hash"], _TEXTS["filename"], _TEXTS["mimetype"], _SIZE, _NOW
 )
-_INSERT_FILE = Prepared(
+_INSERTED_FILE = (
     insert(files)
     .from_select(["bucket", "hash", "filename", "mimetype", "size", "created"], _NEW_FILE)
     .on_conflict_do_nothing()
     .returning(files.c.number)
 )
+_INSERT_FILE = Prepared(_INSERTED_FILE)
+_SHARD_COLUMNS = ("hash", "object", "size")
 _INSERT_SHARDS = Prepared(
     insert(shards)
-    .values({name: sa.bindparam(name) for name in ("hash", "object", "size")})
+    .values({name: sa.bindparam(name) for name in _SHARD_COLUMNS})
     .on_conflict_do_nothing()
 )
 _INSERT_PARTS = Prepared(
@@ -59,6 +72,47 @@ _INSERT_PARTS = Prepared(
         {name: sa.bindparam(name) for name in ("file", "position", "shard")}
     )
 )
+
+
+# On PostgreSQL, to send a statement takes as long as what it does: these do several things at once.
+def _lock_and_release() -> Any:
+    """Return the statement that locks a bucket, and ends an upload to it."""
+    locked = LOCK_BUCKET.cte("locked")
+    return (
+        sa.delete(uploads)
+        .where(uploads.c.id == _TEXTS["upload"], locked.c.user.is_not(None))
+        .returning(uploads.c.started, *locked.c["user", "storage"])
+    )
+
+
+def _insert_whole() -> sa.Select[Any]:
+    """Return the statement that inserts and counts a file, and the one shard that it has.
+
+    If the shard is stored already, that and the part are left to others.
+    """
+    file = _INSERTED_FILE.cte("file")
+    of_file = sa.select(_TEXTS["hash"], _OBJECT, _SIZE).select_from(file)
+    shard = (
+        insert(shards)
+        .from_select(_SHARD_COLUMNS, of_file)
+        .on_conflict_do_nothing()
+        .returning(shards.c.hash)
+        .cte("shard")
+    )
+    of_both = sa.select(file.c.number, sa.literal(0), shard.c.hash)
+    part = (
+        sa.insert(file_shards)
+        .from_select(["file", "position", "shard"], of_both.join_from(file, shard, sa.true()))
+        .returning(file_shards.c.position)
+        .cte("part")
+    )
+    used = ADD_ONE.where(file.c.number.is_not(None)).returning(buckets.c.id).cte("used")
+    is_whole = sa.exists().select_from(part).label("is_whole")
+    return sa.select(file.c.number, is_whole).add_cte(used)
+
+
+_LOCK_AND_RELEASE = Prepared(_lock_and_release())
+_INSERT_WHOLE = Prepared(_insert_whole())
 
 
 def reserve(
@@ -100,18 +154,18 @@ def insert_file(
     follow: until then the objects of *parts* are kept, since some may have to be put in use.
     What refuses, with 404, 408 or 413, has changed nothing but the reservation.
     """
-    lock_room(connection, limits, file["bucket"])
-    reserved = _RELEASE.first(connection, {"upload": upload})
+    reserved = _end_reservation(connection, limits, upload, file["bucket"])
     if reserved is None or now - reserved["started"] > UPLOAD_LIFETIME:
         raise Refused(408, f"The upload took longer than {UPLOAD_LIFETIME // 3_600_000} hours")
     values = file | {"upload": upload, "now": now} | limits._asdict()
-    row = _INSERT_FILE.first(connection, values)
+    row = _insert_row(connection, values, parts)
     if row is None:
         _rename_file(connection, values)
         stored = _stored_shards(connection, parts)
         _keep_objects(connection, values, stored)
         return {part.object for part in parts}, stored
-    add_used(connection, file["bucket"], 1, file["size"], now)
+    if row["is_whole"]:
+        return set(), []
     stored = _insert_shards(connection, parts) if parts else []
     if parts:
         _INSERT_PARTS.count_all(
@@ -126,6 +180,35 @@ def insert_file(
     for shard in stored:
         del inserted[shard.hash]
     return {part.object for part in parts}.difference(inserted.values()), stored
+
+
+def _end_reservation(
+    connection: sa.Connection, limits: Limits, upload: str, bucket: str
+) -> Row | None:
+    """Lock the room of a bucket, and return the row of an upload that ends; None if it has."""
+    values = {"upload": upload, "bucket": bucket}
+    if not has_one_writer(connection):
+        row = _LOCK_AND_RELEASE.first(connection, values)
+        if row is not None:
+            lock_limits(connection, limits, row)
+            return row
+    return _RELEASE.first(connection, values)
+
+
+def _insert_row(
+    connection: sa.Connection, values: dict[str, Any], parts: Sequence[Shard]
+) -> Row | None:
+    """Insert the row of a file, and count it; None if the file is there, or can't be.
+
+    If *is_whole* in the row that this returns, its shards are inserted as well.
+    """
+    if len(parts) == 1 and not has_one_writer(connection):
+        return _INSERT_WHOLE.first(connection, values | {"object": parts[0].object})
+    row = _INSERT_FILE.first(connection, values)
+    if row is None:
+        return None
+    add_used(connection, values["bucket"], 1, values["size"], values["now"])
+    return {"number": row["number"], "is_whole": not parts}
 
 
 def replace_object(connection: sa.Connection, stored: Shard, new: str) -> bool:

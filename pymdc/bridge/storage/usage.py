@@ -74,24 +74,32 @@ _FITS = sa.and_(
     )
 )
 _THERE = sa.and_(buckets.c.id == _BUCKET, buckets.c.removed.is_(None))
-_LOCK_BUCKET = Prepared(
+LOCK_BUCKET = (
     sa.select(buckets.c.user, users.c.storage)
     .join(users)
     .where(buckets.c.id == _BUCKET)
     .with_for_update(of=buckets, key_share=True)
 )
+_LOCK_BUCKET = Prepared(LOCK_BUCKET)
 _EXPLANATION = (
     sa.select(*(column for pair in _LIMITS.values() for column in pair)).join(users).where(_THERE)
 )
-_ADD_USED = Prepared(
-    sa.update(buckets)
-    .where(buckets.c.id == _BUCKET)
-    .values(
-        used=buckets.c.used + _SIZE,
-        files=buckets.c.files + _FILES,
-        changed=sa.func.coalesce(_NOW, buckets.c.changed),
+
+
+def _add_used(number: Any) -> sa.Update:
+    return (
+        sa.update(buckets)
+        .where(buckets.c.id == _BUCKET)
+        .values(
+            used=buckets.c.used + _SIZE,
+            files=buckets.c.files + number,
+            changed=sa.func.coalesce(_NOW, buckets.c.changed),
+        )
     )
-)
+
+
+ADD_ONE = _add_used(1)
+_ADD_USED = Prepared(_add_used(_FILES))
 
 
 _MONTH = sa.bindparam("month", type_=sa.String)
@@ -126,7 +134,11 @@ def lock_room(connection: sa.Connection, limits: Limits, bucket: str) -> None:
     """
     if has_one_writer(connection):
         return
-    row = _LOCK_BUCKET.first(connection, {"bucket": bucket})
+    lock_limits(connection, limits, _LOCK_BUCKET.first(connection, {"bucket": bucket}))
+
+
+def lock_limits(connection: sa.Connection, limits: Limits, row: Row | None) -> None:
+    """Lock what has a limit besides the bucket, given the *row* that `LOCK_BUCKET` returned."""
     if row is not None and (limits.each_user is not None or row["storage"] is not None):
         lock_name(connection, f"room of {row['user']}")
     if limits.everybody is not None:
