@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from plain_client import Clock, Reply, User
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.storage.database import Database
-from pymdc.bridge.storage.nonces import AsIn2016, NonceRule, Once
+from pymdc.bridge.storage.nonces import RULES, AsIn2016, NonceRule, Once
 from pymdc.bridge.storage.tables import used_nonces
 
 pytestmark = pytest.mark.storage
@@ -82,6 +84,19 @@ def test_rule_of_2016_accepts_a_replay_and_locks_out(backend: Backend) -> None:
         assert user.ask("GET", "/keys", nonce=8).error == INVALID_NONCE
         assert user.ask("GET", "/keys", nonce=2**53).status == 200
         assert user.ask("GET", "/keys").error == INVALID_NONCE
+
+
+def test_signed_requests_below_the_window_are_refused(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RULES, "once", partial(Once, window=3, prune_every=1))
+    now = int(time.time() * 1000)
+    with backend.bridge() as bridge:
+        user = User(bridge, "alice")
+        later = [user.ask("GET", "/keys", nonce=now + minute * 60_000) for minute in range(5, 10)]
+        assert {reply.status for reply in later} == {200}
+        assert user.ask("GET", "/keys", nonce=now + 2 * 60_000).error == INVALID_NONCE
+        assert user.ask("GET", "/keys", nonce=now + 8 * 60_000 + 1).status == 200
 
 
 @pytest.fixture

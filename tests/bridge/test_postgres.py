@@ -538,6 +538,22 @@ def test_last_room_has_one_winner(
         assert contest.both(lock, ask=tries) == [200, 413]
 
 
+def test_last_room_has_one_winner_among_uploads_for_which_nothing_was_reserved(
+    contest: Contest, tmp_path: Path, url: str
+) -> None:
+    """They have the size of a file of their bucket, and might have been that file."""
+    with Bridge(tmp_path / "data", database=url, user_limit=9e-9) as bridge:
+        user = User(bridge, "alice", known=True)
+        buckets = [user.bucket(storage=None) for _ in range(2)]
+        for bucket, content in zip(buckets, (b"abc", b"def"), strict=True):
+            assert user.upload(bucket, content).status == 200
+        # 6 of 9 are used. Both have inserted their file when they wait for this shard.
+        tries = [put(bridge, user, bucket, b"ghi") for bucket in buckets]
+        row = f"INSERT INTO shards (hash, object, size) VALUES ('{file_hash(b'ghi')}', '', 3)"
+        lock = f"{row}; DELETE FROM shards WHERE object = ''"
+        assert contest.both(lock, ask=tries) == [200, 413]
+
+
 def test_same_content_is_stored_once(contest: Contest, tmp_path: Path) -> None:
     bucket = contest.alice.bucket()
     tries = [lambda n=n: contest.on(n).upload(bucket, DATA) for n in range(2)]

@@ -105,6 +105,18 @@ def test_registration_that_waits_can_be_repeated_after_a_minute(
     assert len(links) == 2
 
 
+def test_key_is_of_use_once_its_user_is_activated(
+    alice: User, clock: Clock, links: list[str]
+) -> None:
+    bridge, key = alice.bridge, Key("of bob")
+    assert register(bridge, "bob@example.com", pubkey=key.public).status == 200
+    inactive = (401, "User account has not been activated")
+    assert alice.ask("GET", "/keys", key=key, nonce=5).error == inactive
+    assert follow(bridge, links[-1]).status == 200
+    assert alice.ask("GET", "/keys", key=key, nonce=5).status == 200
+    assert alice.ask("GET", "/keys", key=key, nonce=5).error == (401, "Invalid nonce supplied")
+
+
 def test_later_registration_takes_nothing_of_the_earlier_one(
     bridge: Bridge, clock: Clock, links: list[str]
 ) -> None:
