@@ -86,9 +86,21 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def url(postgres: Server) -> str:
-    """Give the URL of an empty database in PostgreSQL."""
+def new_url(postgres: Server) -> str:
+    """Give the URL of a new database in PostgreSQL, without tables."""
     return postgres.new_database()
+
+
+@pytest.fixture(scope="session")
+def url_of_worker(postgres: Server) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture
+def url(postgres: Server, url_of_worker: str) -> str:
+    """Give the URL of a database in PostgreSQL without rows, and perhaps without tables yet."""
+    postgres.delete_rows(url_of_worker)
+    return url_of_worker
 
 
 @pytest.fixture

@@ -339,9 +339,12 @@ def test_bridge_is_not_ready_while_its_database_is_a_standby(
         assert ask(bridge, "GET", "/ready").status == 503
 
 
-def test_database_of_another_program_is_refused(tmp_path: Path, postgres: Server, url: str) -> None:
-    with postgres.connect(url.rpartition("/")[2]) as connection:
+def test_database_of_another_program_is_refused(
+    tmp_path: Path, postgres: Server, new_url: str
+) -> None:
+    with postgres.connect(new_url.rpartition("/")[2]) as connection:
         connection.execute("CREATE TABLE users (name text)")
-    for open_it in Bridge(tmp_path, database=url).__enter__, lambda: open_postgres(url, None):
+    bridge = Bridge(tmp_path, database=new_url)
+    for open_it in bridge.__enter__, lambda: open_postgres(new_url, None):
         with pytest.raises(OSError, match=r"tables of another program, such as users; expected an"):
             open_it()

@@ -22,15 +22,6 @@ from pymdc.bridge.storage.servers import open_postgres
 if TYPE_CHECKING:  # not installed everywhere
     from obstore.store import S3Store
 
-_EMPTY = """
-DO $$ DECLARE name text; BEGIN
-    SET LOCAL session_replication_role = replica;  -- no foreign key counts
-    FOR name IN SELECT tablename FROM pg_tables
-        WHERE schemaname = 'public' AND tablename <> 'alembic_version'
-    LOOP EXECUTE format('DELETE FROM %I', name); END LOOP;
-END $$
-"""
-
 
 class Servers:
     """A PostgreSQL and a SeaweedFS of all tests; this worker has a database of its own."""
@@ -55,7 +46,7 @@ class Distributed(Backend):
         self.settings = {"database": servers.database, "store": f"s3://{seaweedfs.BUCKET}/{prefix}"}
         self._environment = servers.environment
         self._prefix = prefix
-        self.execute(_EMPTY)
+        self.execute(postgres.DELETE_ROWS)
 
     def bridge(self, **settings: Any) -> Bridge:
         return super().bridge(**self.settings, **settings)

@@ -37,6 +37,15 @@ SETTINGS = {
     "wal_level": "minimal",
 }
 WITHOUT_FSYNC = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+# Of all tables but one; a new database takes fifty times as long.
+DELETE_ROWS = """
+DO $$ DECLARE name text; BEGIN
+    SET LOCAL session_replication_role = replica;  -- no foreign key counts
+    FOR name IN SELECT tablename FROM pg_tables
+        WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    LOOP EXECUTE format('DELETE FROM %I', name); END LOOP;
+END $$
+"""
 _numbers = itertools.count(1)
 
 
@@ -87,6 +96,11 @@ class Server:
                 f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} STRATEGY file_copy"
             )
         return self.url(name)
+
+    def delete_rows(self, url: str) -> None:
+        """Empty the tables of a database; the schema stays."""
+        with self.connect(url.rpartition("/")[2]) as connection:
+            connection.execute(DELETE_ROWS)
 
 
 class Postgres(Server):
