@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 from administration import Admin, Done, admin_of
 from churn import load
-from plain_client import DATA, User, ask, form, upload_headers
+from plain_client import DATA, User
 from processes import MINUTE, python
+from stored_objects import upload_and_do
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
@@ -115,19 +116,13 @@ def test_backup_that_is_put_back_loses_no_file_that_was_being_uploaded(
     """Such a file is newer than the backup, although the bridge knew of its upload by then."""
     with Bridge(data, shard_size=1000) as bridge:
         alice = User(bridge, "alice")
-        bucket, body = alice.bucket(), form(DATA)
-        headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
-        headers["Content-Length"] = str(len(body))
+        bucket = alice.bucket()
 
-        def sent() -> Iterator[bytes]:
-            yield body[:1500]
-            while not [*(data / "shards").glob("[0-9a-f]*")]:
-                pass
+        def back_up() -> None:
             alice.bucket()  # later than the first shard
             assert admin_of(data, capsys)("backup", copy).status == 0
-            yield body[1500:]
 
-        assert ask(bridge, "PUT", f"/buckets/{bucket}/files", sent(), headers).status == 200
+        assert upload_and_do(alice, bucket, data, back_up).status == 200
     (data / "metadata.sqlite").rename(data / "newer.sqlite")
     shutil.copy(copy / "metadata.sqlite", data / "metadata.sqlite")
     with Bridge(data):

@@ -150,11 +150,7 @@ def test_upload_whose_commit_is_in_doubt(
     proxy, alice, bucket = through_proxy
     proxy.arm(mentions="INTO file_shards", sent=committed)
     assert alice.upload(bucket, DATA).status == 503
-    listed = alice.ask("GET", f"/buckets/{bucket}/files").json
-    assert len(listed) == committed
-    assert number_of_objects(tmp_path / "data") == (3 if committed else 0)
-    for file in listed:
-        assert alice.download(bucket, file["hash"]) == DATA
+    check_upload(alice, bucket, tmp_path / "data", committed)
     assert alice.upload(bucket, DATA).status == 200
     assert alice.download(bucket, file_hash(DATA)) == DATA
     alice.bridge.close()
@@ -171,11 +167,16 @@ def test_upload_whose_commit_ends_with_an_error_that_nobody_expects(
     told = error("58000", "error communicating with the server")
     proxy.arm(mentions="INTO file_shards", sent=committed, told=told)
     assert alice.upload(bucket, DATA).status == 500
-    listed = alice.ask("GET", f"/buckets/{bucket}/files").json
+    check_upload(alice, bucket, tmp_path / "data", committed)
+
+
+def check_upload(user: User, bucket: str, data: Path, committed: bool) -> None:
+    """Check that `DATA` is stored whole, or that nothing of it is."""
+    listed = user.ask("GET", f"/buckets/{bucket}/files").json
     assert len(listed) == committed
-    assert number_of_objects(tmp_path / "data") == (3 if committed else 0)
+    assert number_of_objects(data) == (3 if committed else 0)
     for file in listed:
-        assert alice.download(bucket, file["hash"]) == DATA
+        assert user.download(bucket, file["hash"]) == DATA
 
 
 @pytest.mark.parametrize("committed", [True, False])

@@ -6,14 +6,15 @@ import mmap
 import random
 import socket
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 from backends import Backend
 from plain_client import DATA, Count, Reply, Rows, User, address, ask, form, pull, upload_headers
+from stored_objects import upload_and_do
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
@@ -170,20 +171,10 @@ def test_upload_that_finds_the_database_locked_leaves_nothing(
     monkeypatch.setattr("pymdc.bridge.storage.sqlite.BUSY_SECONDS", 0.1)
     with Bridge(data, shard_size=1000) as bridge:
         alice = User(bridge, "alice")
-        bucket, body = alice.bucket(), form(DATA)
-        headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
-        headers["Content-Length"] = str(len(body))
-
-        def sent() -> Iterator[bytes]:
-            yield body[:1500]
-            while not [*(data / "shards").glob("[0-9a-f]*")]:
-                pass
-            other.execute("BEGIN IMMEDIATE")
-            yield body[1500:]
-
+        bucket = alice.bucket()
         with closing(sqlite3.connect(data / "metadata.sqlite", isolation_level=None)) as other:
-            path = f"/buckets/{bucket}/files"
-            assert ask(bridge, "PUT", path, sent(), headers).status == 503
+            lock = partial(other.execute, "BEGIN IMMEDIATE")
+            assert upload_and_do(alice, bucket, data, lock).status == 503
             with pytest.raises(Refused, match="busy"):
                 bridge._housekeeper.keep_house()
         bridge._housekeeper.keep_house()

@@ -54,7 +54,7 @@ def check_still(database: Database, objects: ObjectStore) -> None:
         row = connection.execute(_ROW).first()
     if row is None:
         raise OSError("the database is another one by now: it has no id")
-    _compare(row.id, objects.installation())
+    check_store(row.id, objects)
 
 
 def check_open(connection: sa.Connection) -> None:

@@ -60,8 +60,7 @@ def _insert_fresh_of_user() -> sa.Select[Any]:
     return sa.select(user.c.email, count.label("used"))
 
 
-_INSERT_FRESH = {1: Prepared(_insert_fresh(_given(0)))}
-_INSERT_FRESH[2] = Prepared(_insert_fresh(_given(0), _given(1)))
+_INSERT_FRESH = {owners: Prepared(_insert_fresh(*map(_given, range(owners)))) for owners in (1, 2)}
 _INSERT_FRESH_OF_USER = Prepared(_insert_fresh_of_user())
 
 
