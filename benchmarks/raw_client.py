@@ -14,6 +14,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
+import pymdc
+from pymdc._http.auth import Signature
+from pymdc._http.request import Request
+
 _MAX_WAIT = 60  # seconds for an answer
 _FAREWELL = b"\x88\x02\x03\xe8"  # the last message of a channel
 _BOUNDARY = "limit"
@@ -98,6 +102,21 @@ def waits(
             while _body(received) is None:
                 received += connection.recv(65536)
             yield time.perf_counter() - begun
+
+
+def signed_requests(key_pair: pymdc.ECDSA, unsigned: Request, count: int) -> list[bytes]:
+    """Return *count* requests, encoded, each with a nonce of its own."""
+    signature = Signature(key_pair)
+    return [_encode(signature.sign(unsigned)) for _ in range(count)]
+
+
+def _encode(request: Request) -> bytes:
+    body = request.body or b""
+    assert isinstance(body, bytes)
+    headers = dict(request.headers) | ({"Content-Length": str(len(body))} if body else {})
+    lines = [f"{request.method} {request.target} HTTP/1.1", "Host: localhost"]
+    lines += (f"{name}: {value}" for name, value in headers.items())
+    return "\r\n".join((*lines, "", "")).encode("ascii") + body
 
 
 def upload_request(bucket: str, token: str, content: bytes) -> bytes:

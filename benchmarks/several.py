@@ -27,12 +27,12 @@ from pathlib import Path
 import many_files
 import raw_client
 from figures import MIB, number, text_table
+from gets import signed_gets
 from programs import fresh
 from services import Site, embedded, several, smallest, used
 
 import pymdc
-from pymdc._http.auth import Signature
-from pymdc._http.request import Request, build_request, resource
+from pymdc._http.request import build_request, resource
 
 SMALL = 1000  # bytes
 SHARD = 8 * MIB
@@ -52,28 +52,14 @@ class Scale:
     files: int
 
 
-def _sign(site: Site, unsigned: Request, count: int) -> list[bytes]:
-    """Return *count* requests, encoded, each with a nonce of its own."""
-    signature = Signature(site.account.key_pair)
-    return [_encode(signature.sign(unsigned)) for _ in range(count)]
-
-
-def _encode(request: Request) -> bytes:
-    body = request.body or b""
-    assert isinstance(body, bytes)
-    headers = dict(request.headers) | ({"Content-Length": str(len(body))} if body else {})
-    lines = [f"{request.method} {request.target} HTTP/1.1", "Host: localhost"]
-    lines += (f"{name}: {value}" for name, value in headers.items())
-    return "\r\n".join((*lines, "", "")).encode("ascii") + body
-
-
 def _signed_gets(site: Site, count: int) -> list[bytes]:
-    return _sign(site, build_request("GET", resource("buckets", site.account.bucket)), count)
+    return signed_gets(site.account, count)
 
 
 def _token_requests(site: Site, operation: str, count: int) -> list[bytes]:
     path = resource("buckets", site.account.bucket, "tokens")
-    return _sign(site, build_request("POST", path, {"operation": operation}), count)
+    unsigned = build_request("POST", path, {"operation": operation})
+    return raw_client.signed_requests(site.account.key_pair, unsigned, count)
 
 
 def _tokens(site: Site, operation: str, count: int) -> list[str]:

@@ -19,6 +19,7 @@ import gets
 from figures import MIB, Figures, Scale, compared, pairs, rate, speed
 from parts import Account, address, bridge, delete_files, random_file, renew, sha256
 from programs import curl, nginx
+from raw_client import upload_request
 
 import pymdc
 from pymdc._crypto.file_hash import FileHash
@@ -136,22 +137,8 @@ def _small_uploads(account: Account, count: int) -> list[bytes]:
     calls: list[pymdc.Call] = [
         account.files.token("PUSH", lambda _answer: None) for _ in range(count)
     ]
-    return [_small_upload(account.bucket, pymdc.unwrap(call.result())["token"]) for call in calls]
-
-
-def _small_upload(bucket: str, token: str) -> bytes:
-    disposition = 'Content-Disposition: form-data; name="file"; filename="small"'
-    part = f"--limit\r\n{disposition}\r\n\r\n".encode()
-    body = part + secrets.token_bytes(SMALL) + b"\r\n--limit--\r\n"
-    lines = (
-        f"PUT /buckets/{bucket}/files HTTP/1.1",
-        "Host: localhost",
-        f"x-token: {token}",
-        f"x-filesize: {SMALL}",
-        "Content-Type: multipart/form-data; boundary=limit",
-        f"Content-Length: {len(body)}",
-    )
-    return "\r\n".join((*lines, "", "")).encode() + body
+    tokens = [pymdc.unwrap(call.result())["token"] for call in calls]
+    return [upload_request(account.bucket, token, secrets.token_bytes(SMALL)) for token in tokens]
 
 
 def _rows_and_files(folder: str, count: int) -> float:

@@ -9,6 +9,7 @@ The bot has one thread, with an event loop, as a bot for IRC or a chat service h
 on a worker, so it hands its answer to the loop, and the bot answers others meanwhile.
 """
 
+import argparse
 import asyncio
 import contextlib
 import io
@@ -118,11 +119,18 @@ def make_bucket(bridge: Bridge, client: pymdc.Client) -> pymdc.api.Bucket:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--listen", metavar="PORT", type=int)
+    port = parser.parse_args().listen
     with Bridge() as bridge, pymdc.Client(bridge.endpoint) as client:
         files = make_bucket(bridge, client).files
-        if "--listen" in sys.argv:
-            with contextlib.suppress(KeyboardInterrupt):
-                asyncio.run(listen(files, int(sys.argv[-1])))
+        if port is not None:
+            try:
+                asyncio.run(listen(files, port))
+            except KeyboardInterrupt:
+                pass  # it was stopped
+            except (OSError, OverflowError) as error:  # it is in use, or out of range
+                sys.exit(f"The bot can't listen on port {port}: {error}")
         elif asyncio.run(demonstrate(files)):
             print("Success: the bot answered every line.")
         else:

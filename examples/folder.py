@@ -83,6 +83,8 @@ def make_bucket(bridge: Bridge, client: pymdc.Client) -> pymdc.api.Bucket:
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, Bridge() as bridge:
         given = Path(sys.argv[1]) if len(sys.argv) > 1 else make_folder(Path(temporary, "given"))
+        if not given.is_dir():
+            sys.exit(f"There is no folder {given}")
         back = Path(temporary, "back")
         with pymdc.Client(bridge.endpoint, raises=True) as client:
             files = make_bucket(bridge, client).files

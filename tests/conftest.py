@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from modes import MODES, Ask
@@ -15,6 +16,10 @@ from pymdc.testing import Account, TestBridge
 
 # A test that names no bridge finds a closed port, not a real server.
 os.environ["PYMDC_ENDPOINT"] = "http://127.0.0.1:1"
+
+# Each client over TLS would read the file with the authorities of this machine in 20 ms. A store
+# needs one authority at least; the key of this one was deleted.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("support") / "authority.pem")
 
 # A shell starts background processes with SIGINT ignored; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,13 +34,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--distributed",
         action="store_true",
-        help="run on PostgreSQL and SeaweedFS what can run on them, and nothing else",
+        help="run the tests that need PostgreSQL or SeaweedFS, or can run on them, and no others",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    text = "storage: the database decides what is allowed; the test runs on each kind"
-    config.addinivalue_line("markers", text)
+    for text in (
+        "storage: the test runs on each kind of database and store",
+        "distributed: the test starts PostgreSQL or SeaweedFS itself, and needs --distributed",
+    ):
+        config.addinivalue_line("markers", text)
 
 
 @pytest.fixture(params=MODES)

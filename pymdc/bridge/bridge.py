@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
@@ -178,7 +179,7 @@ class Bridge:
             undo.enter_context(server.serving(listener))
             undo.enter_context(context.housekeeper.working())
             undo.callback(context.mailer.stop)
-            undo.callback(server.drain, settings.drain)
+            undo.callback(time.sleep, settings.drain)
             undo.callback(context.load.stop)
             self._undo = undo.pop_all()
         return self

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import compress
+from operator import not_
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ import seaweedfs
 from backends import Backend, Embedded
 from distributed import Distributed, Servers, postgres_server, run_seaweedfs, servers
 from plain_client import Clock, Count, Rows, User
-from postgres import Server
+from postgres import Postgres, Server
+from postgres import postgres as run_postgres
 from processes import MINUTE
 from shared import run_folder, shared
 
@@ -18,6 +21,8 @@ from pymdc.bridge.storage.objects import new_upload
 from pymdc.bridge.storage.s3_store import S3Store
 
 SHARD_SIZE = 1000
+# The fixtures that start a server, or need one that is started for all tests.
+SERVERS = {"distributed_servers", "own_postgres", "own_seaweedfs", "postgres", "s3_environment"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,13 +37,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose the tests that need a server if that is wanted, and else the others."""
     if config.getoption("--distributed"):
-        others = [item for item in items if not _is_distributed(item)]
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if _is_distributed(item)]
+        is_chosen = [_needs_servers(item) or _is_on_servers(item) for item in items]
+    else:
+        is_chosen = [not _needs_servers(item) for item in items]
+    config.hook.pytest_deselected(items=[*compress(items, map(not_, is_chosen))])
+    items[:] = compress(items, is_chosen)
 
 
-def _is_distributed(item: pytest.Item) -> bool:
+def _needs_servers(item: pytest.Item) -> bool:
+    marked = item.get_closest_marker("distributed") is not None
+    fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
+    return marked or not SERVERS.isdisjoint(fixtures)
+
+
+def _is_on_servers(item: pytest.Item) -> bool:
     return isinstance(item, pytest.Function) and (
         hasattr(item, "callspec") and item.callspec.params.get("backend") == "distributed"
     )
@@ -83,6 +97,24 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Give the PostgreSQL of all tests."""
     with postgres_server(tmp_path_factory) as server:
         yield server
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[Postgres]:
+    """Give a PostgreSQL that the test may kill."""
+    with run_postgres(tmp_path, fsync=True) as server:
+        yield server
+
+
+@pytest.fixture
+def own_seaweedfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[seaweedfs.SeaweedFS]:
+    """Give a SeaweedFS that the test may kill; the variables that name it are set."""
+    pytest.importorskip("obstore")
+    monkeypatch.setattr("pymdc.bridge.storage.s3_store.STORE_RETRY_SECONDS", 0.2)
+    with seaweedfs.seaweedfs(tmp_path / "weed") as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        yield running
 
 
 @pytest.fixture

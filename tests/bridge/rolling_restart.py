@@ -27,7 +27,7 @@ from long_runs import seeded, wrong_lines
 from modes import MODES
 from plain_client import ask
 from processes import MINUTE, BridgeProgram
-from reverse_proxies import DEPLOY, nginx_before_several
+from reverse_proxies import DEPLOY, NGINX_LOG, nginx_before_several
 from servers import free_port
 from storage_check import check_storage
 
@@ -256,7 +256,7 @@ def test_no_call_fails_while_bridges_are_restarted_one_after_the_other(
         return str(backend.execute(statement, {"email": email})[0][0])
 
     calls, restarts, begun = Calls(), 0, time.monotonic()
-    with ExitStack() as running:
+    with shown_on_failure(tmp_path / NGINX_LOG), ExitStack() as running:
         for program in programs:
             program.start()
             running.callback(program.kill)  # which does not drain
@@ -286,6 +286,16 @@ def test_no_call_fails_while_bridges_are_restarted_one_after_the_other(
         check_storage(backend.execute, backend.objects())
     for program in programs:
         assert wrong_lines(program.log) == []
+
+
+@contextmanager
+def shown_on_failure(log: Path) -> Iterator[None]:
+    """Print *log* if the block raises."""
+    try:
+        yield
+    except BaseException:
+        print(log.read_text(encoding="utf-8", errors="replace"))
+        raise
 
 
 @contextmanager

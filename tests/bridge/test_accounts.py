@@ -37,8 +37,6 @@ from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.removal import remove_account_piece
 from pymdc.bridge.storage.sqlite import SQLiteDatabase
 
-pytestmark = pytest.mark.storage
-
 NEW = 64 * "a"
 WRONG = (401, "Invalid email or password")
 NO_STRATEGY = (401, "No authentication strategy detected")

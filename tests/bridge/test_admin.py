@@ -191,8 +191,7 @@ def test_password_is_asked_on_the_terminal_without_echo(alice: User, data: Path)
         terminal.send(b"secr\xe9t\n")
         assert terminal.read_to(SHELL).strip().endswith("is not UTF-8; nothing is changed")
         terminal.type(command, question)
-        terminal.press_ctrl_c()
-        assert terminal.read_to(SHELL).strip().endswith("pymdc.bridge admin: interrupted")
+        assert terminal.interrupt(SHELL).strip().endswith("pymdc.bridge admin: interrupted")
     headers = basic(alice.email, sha256(b"secret").hexdigest())
     assert ask(alice.bridge, "GET", "/keys", headers=headers).status == 200
 

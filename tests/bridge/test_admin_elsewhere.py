@@ -13,8 +13,6 @@ from plain_client import DATA, PASSWORD, Count, User, ask
 
 from pymdc.bridge import Bridge
 
-pytestmark = pytest.mark.storage
-
 
 @pytest.fixture
 def admin(backend: Backend, capsys: pytest.CaptureFixture[str]) -> Admin:

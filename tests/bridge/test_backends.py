@@ -29,6 +29,7 @@ with {name}(Path(sys.argv[2])) as server:
 """
 
 
+@pytest.mark.distributed
 def test_postgres_that_is_killed_has_what_was_committed(tmp_path: Path) -> None:
     with postgres.postgres(tmp_path, fsync=True) as server:
         import psycopg
@@ -49,6 +50,7 @@ def test_postgres_that_is_killed_has_what_was_committed(tmp_path: Path) -> None:
         server.connect(name).close()
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("name", ["postgres", "seaweedfs"])
 def test_server_ends_with_tests_that_are_killed(name: str, tmp_path: Path) -> None:
     for server in postgres, seaweedfs:

@@ -21,8 +21,6 @@ from pymdc.bridge.storage.objects import ObjectStore
 from pymdc.bridge.storage.removal import remove_piece
 from pymdc.bridge.storage.sqlite import SQLiteDatabase
 
-pytestmark = pytest.mark.storage
-
 
 def test_null_as_a_list_of_keys_is_refused(alice: User) -> None:
     path = f"/buckets/{alice.bucket()}"

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
+from collections.abc import MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from backends import Backend
 from plain_client import DATA, Clock, User, pull
+from processes import MINUTE
+from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from pymdc.bridge import Bridge
+from pymdc.bridge.context import Context
+from pymdc.bridge.logs import Entry
 from pymdc.bridge.routes import channels
-
-pytestmark = pytest.mark.storage
+from pymdc.bridge.serving.app import App
 
 
 def test_one_of_simultaneous_channels_with_a_pointer_succeeds(alice: User, bucket: str) -> None:
@@ -114,3 +119,41 @@ def test_pointer_token_lives_five_minutes(alice: User, clock: Clock) -> None:
     clock.seconds += 2
     with pytest.raises(AssertionError, match="The supplied token is not accepted"):
         pull(late)
+
+
+class OpenBridge(Bridge):
+    """A bridge that shows its context."""
+
+    def _application(self, context: Context, *arguments: Any) -> App:
+        self.context = context
+        return super()._application(context, *arguments)
+
+
+def test_bridge_that_stops_waits_until_the_last_frame_of_a_channel_is_sent() -> None:
+    received = iter(({"type": "websocket.connect"}, {"type": "websocket.receive", "text": "{}"}))
+
+    async def receive() -> dict[str, str]:
+        return next(received)
+
+    async def run(context: Context) -> None:
+        is_answered, is_read = asyncio.Event(), asyncio.Event()
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "websocket.send":
+                is_answered.set()
+            elif message["type"] == "websocket.close":
+                await is_read.wait()
+
+        ours = channels.Channels(context)
+        socket = WebSocket({"type": "websocket"}, receive, send)
+        serving = asyncio.create_task(ours.serve(socket, Entry("127.0.0.1", "PULL", "/")))
+        await is_answered.wait()
+        finishing = asyncio.create_task(ours.finish(MINUTE))
+        await asyncio.wait({finishing}, timeout=0.1)
+        assert not finishing.done()
+        is_read.set()
+        await asyncio.wait_for(asyncio.gather(serving, finishing), MINUTE)
+
+    bridge = OpenBridge()
+    with bridge:
+        asyncio.run(run(bridge.context))

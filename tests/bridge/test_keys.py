@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from backends import Backend
 from plain_client import PASSWORD, Key, Reply, User, ask, basic
 
 from pymdc.bridge import Bridge
-
-pytestmark = pytest.mark.storage
 
 TAKEN = (400, "Public key is already registered")
 NO_BUCKET = (404, "Bucket not found")

@@ -33,7 +33,6 @@ def program(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-@pytest.mark.storage
 def test_program_says_where_it_stores(backend: Backend) -> None:
     places = {option.partition("=")[0]: option.partition("=")[2] for option in backend.options()}
     database, store = places.get("--database"), places.get("--store")

@@ -21,8 +21,6 @@ from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.nonces import RULES, AsIn2016, NonceRule, Once
 from pymdc.bridge.storage.tables import used_nonces
 
-pytestmark = pytest.mark.storage
-
 INVALID_NONCE = (401, "Invalid nonce supplied")
 NO_BUCKET = (404, "Bucket not found")
 

@@ -10,8 +10,6 @@ from plain_client import DATA, PASSWORD, User, ask, basic, form, pull, upload_he
 
 from pymdc.bridge import Bridge
 
-pytestmark = pytest.mark.storage
-
 HAS_NUL = 400, "A text contains the character NUL"
 NUL = "a\0b"
 

@@ -19,7 +19,7 @@ from pymdc.bridge.storage.s3_store import S3Store
 CONTENT = os.urandom(3 * MiB + 5)
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.distributed)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "folder":
         return FolderStore(tmp_path / "shards", fsync=True)

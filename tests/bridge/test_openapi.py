@@ -1,4 +1,4 @@
-"""docs/openapi.yaml: it is a valid document, has every route, and tells what the bridge answers."""
+"""docs/openapi.yaml: it has every route, and tells what the bridge answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def check(schema: Any, value: object) -> None:
     from jsonschema import Draft202012Validator  # it takes long, and each worker collects this
 
     whole = {**schema, "components": DOCUMENT["components"]}  # for the references in it
-    checker = Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    formats = Draft202012Validator.FORMAT_CHECKER
+    assert "date-time" in formats.checkers, "without rfc3339-validator it is not checked"
+    checker = Draft202012Validator(whole, format_checker=formats)
     assert [f"{fault.json_path}: {fault.message}" for fault in checker.iter_errors(value)] == []
 
 
@@ -54,12 +56,6 @@ def operations() -> dict[tuple[str, str], Any]:
         for method, operation in item.items()
         if method != "parameters"
     }
-
-
-def test_document_is_valid() -> None:
-    from openapi_spec_validator import validate
-
-    validate(DOCUMENT)
 
 
 def test_document_has_every_route_and_no_other() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from http.client import IncompleteRead
 from pathlib import Path
 
@@ -14,13 +14,11 @@ import sqlalchemy as sa
 from commit_proxy import CommitProxy, error
 from plain_client import DATA, Clock, User, ask, form, upload_headers
 from postgres import Postgres, Server
-from postgres import postgres as own_postgres
 from processes import MINUTE
 from stored_objects import number_of_objects
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge, housekeeping
-from pymdc.bridge.errors import UnavailableError
 from pymdc.bridge.routes import files
 from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.removal import remove_piece
@@ -29,29 +27,22 @@ from pymdc.bridge.storage.servers import open_postgres
 postgres_module = pytest.importorskip("pymdc.bridge.storage.postgres", exc_type=ImportError)
 
 
-def running(folder: Path) -> AbstractContextManager[Postgres]:
-    """Run a PostgreSQL that the test may kill."""
-    return own_postgres(folder, fsync=True)
-
-
 def test_bridge_outlasts_a_kill_of_its_database(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    own_postgres: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with (
-        running(tmp_path) as server,
-        Bridge(tmp_path / "data", database=server.new_database(), metrics_token="x") as bridge,
-    ):
+    database = own_postgres.new_database()
+    with Bridge(tmp_path / "data", database=database, metrics_token="x") as bridge:
         alice = User(bridge, "alice")
         bucket = alice.bucket()
         stored = alice.upload(bucket, b"abc").json["hash"]
-        server.kill()
+        own_postgres.kill()
         for reply in alice.ask("GET", "/keys"), alice.ask("POST", "/buckets", {}):
             assert (reply.status, reply.headers["retry-after"]) == (503, "2"), reply.body
         assert ask(bridge, "GET", "/ready").status == 503
         assert ask(bridge, "GET", "/health").status == 200
         metrics = ask(bridge, "GET", "/metrics", None, {"Authorization": "Bearer x"})
         assert (metrics.status, b"stored_bytes" in metrics.body) == (200, False)
-        server.start()
+        own_postgres.start()
         assert ask(bridge, "GET", "/ready").status == 200
         assert alice.download(bucket, stored) == b"abc"
         assert alice.upload(bucket, b"abcd").status == 200
@@ -67,16 +58,15 @@ def test_server_knows_the_limits_of_a_bridge_and_of_a_command(url: str, command:
     assert limits == (["0", "10s", "0"] if command else ["30s", "10s", "30s"])
 
 
-def test_bridge_needs_no_second_try_after_a_restart_of_its_database(tmp_path: Path) -> None:
-    with (
-        running(tmp_path) as server,
-        Bridge(tmp_path / "data", database=server.new_database()) as bridge,
-    ):
+def test_bridge_needs_no_second_try_after_a_restart_of_its_database(
+    own_postgres: Postgres, tmp_path: Path
+) -> None:
+    with Bridge(tmp_path / "data", database=own_postgres.new_database()) as bridge:
         alice = User(bridge, "alice")
         bucket = alice.bucket()
-        for end in server.stop, server.kill:
+        for end in own_postgres.stop, own_postgres.kill:
             end()
-            server.start()
+            own_postgres.start()
             stored = alice.upload(bucket, b"abc")
             assert stored.status == 200
             assert alice.download(bucket, stored.json["hash"]) == b"abc"
@@ -84,21 +74,18 @@ def test_bridge_needs_no_second_try_after_a_restart_of_its_database(tmp_path: Pa
 
 
 def test_bridge_outlasts_a_database_that_stands_still(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_module, "HUNG_SECONDS", 1.0)
     monkeypatch.setattr(postgres_module, "CONNECT_SECONDS", 2)
-    with (
-        running(tmp_path) as server,
-        Bridge(tmp_path / "data", database=server.new_database()) as bridge,
-    ):
+    with Bridge(tmp_path / "data", database=own_postgres.new_database()) as bridge:
         alice = User(bridge, "alice")
         assert alice.ask("GET", "/keys").status == 200  # by connections that are kept
-        server.pause()
+        own_postgres.pause()
         with ThreadPoolExecutor(20) as pool:
             replies = pool.map(lambda _: alice.ask("GET", "/keys"), range(40))
             answers = {(reply.status, reply.headers.get("retry-after")) for reply in replies}
-        server.resume()
+        own_postgres.resume()
         assert answers == {(503, "2")}
         while alice.ask("GET", "/keys").status == 503:
             pass
@@ -220,39 +207,38 @@ def test_pointers_whose_commit_is_in_doubt_are_given_back_at_most_once(
 
 
 def test_object_of_a_removal_that_the_database_forgets_is_not_used_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database is killed between the rows and the objects, and an upload finds those rows."""
     monkeypatch.setattr(housekeeping, "FIRST_LOOK_SECONDS", MINUTE)
-    with running(tmp_path) as server:
-        url = server.new_database()
-        with server.connect(url.rpartition("/")[2]) as connection:
-            connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")  # it writes late
-            connection.execute("SELECT pg_reload_conf()")
-        with Bridge(tmp_path / "data", database=url) as bridge:
-            alice = User(bridge, "alice")
-            kept, removed = alice.bucket(), alice.bucket()
-            stored = alice.upload(removed, b"abc").json["hash"]
-            with server.connect(url.rpartition("/")[2]) as connection:
-                connection.execute("UPDATE buckets SET removed = 1 WHERE id = %s", [removed])
+    url = own_postgres.new_database()
+    with own_postgres.connect(url.rpartition("/")[2]) as connection:
+        connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")  # it writes late
+        connection.execute("SELECT pg_reload_conf()")
+    with Bridge(tmp_path / "data", database=url) as bridge:
+        alice = User(bridge, "alice")
+        kept, removed = alice.bucket(), alice.bucket()
+        stored = alice.upload(removed, b"abc").json["hash"]
+        with own_postgres.connect(url.rpartition("/")[2]) as connection:
+            connection.execute("UPDATE buckets SET removed = 1 WHERE id = %s", [removed])
 
-            class Slow(FolderStore):
-                def delete(self, names: Iterable[str]) -> None:
-                    server.kill()
-                    server.start()
-                    assert alice.upload(kept, b"abc").status == 200
-                    super().delete(names)
+        class Slow(FolderStore):
+            def delete(self, names: Iterable[str]) -> None:
+                own_postgres.kill()
+                own_postgres.start()
+                assert alice.upload(kept, b"abc").status == 200
+                super().delete(names)
 
-            slow = Slow(tmp_path / "data" / "shards", fsync=False)
-            assert not remove_piece(bridge._database, slow, removed)
-            assert alice.download(kept, stored) == b"abc"
+        slow = Slow(tmp_path / "data" / "shards", fsync=False)
+        assert not remove_piece(bridge._database, slow, removed)
+        assert alice.download(kept, stored) == b"abc"
 
 
-def test_upload_that_was_cut_off_takes_no_room_for_long(tmp_path: Path) -> None:
-    with (
-        running(tmp_path) as server,
-        Bridge(tmp_path / "data", database=server.new_database(), shard_size=1000) as bridge,
-    ):
+def test_upload_that_was_cut_off_takes_no_room_for_long(
+    own_postgres: Postgres, tmp_path: Path
+) -> None:
+    database = own_postgres.new_database()
+    with Bridge(tmp_path / "data", database=database, shard_size=1000) as bridge:
         alice = User(bridge, "alice")
         bucket, body = alice.bucket(storage=3e-6), form(DATA)
         headers = upload_headers(alice.token(bucket, "PUSH"), len(DATA))
@@ -262,11 +248,11 @@ def test_upload_that_was_cut_off_takes_no_room_for_long(tmp_path: Path) -> None:
             yield body[:1500]
             while not number_of_objects(tmp_path / "data"):
                 pass
-            server.kill()
+            own_postgres.kill()
             yield body[1500:]
 
         assert ask(bridge, "PUT", f"/buckets/{bucket}/files", sent(), headers).status == 503
-        server.start()
+        own_postgres.start()
         bridge._housekeeper.keep_house()
         assert number_of_objects(tmp_path / "data") == 0
         assert alice.upload(bucket, DATA).status == 200
@@ -311,24 +297,6 @@ def test_names_are_stored_whatever_encoding_the_environment_names(
         alice = User(bridge, "alice")
         bucket = alice.bucket(name="☃")
         assert alice.ask("GET", f"/buckets/{bucket}").json["name"] == "☃"
-
-
-def test_what_was_postponed_is_tried_until_the_database_answers(tmp_path: Path) -> None:
-    tries: list[int] = []
-
-    def work() -> None:
-        tries.append(len(tries))
-        if len(tries) < 3:
-            raise UnavailableError("the database did not answer")
-
-    with Bridge(tmp_path / "data") as bridge:
-        bridge._housekeeper.postpone(work)
-        for _ in range(2):
-            with pytest.raises(UnavailableError):
-                bridge._housekeeper.keep_house()
-        for _ in range(2):
-            bridge._housekeeper.keep_house()
-    assert tries == [0, 1, 2]
 
 
 def test_bridge_is_not_ready_while_its_database_is_a_standby(

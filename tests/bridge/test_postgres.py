@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,7 @@ from administration import admin_of
 from plain_client import DATA, PASSWORD, Key, Reply, User, ask, basic, form, pull, upload_headers
 from postgres import Server
 from processes import MINUTE
-from stored_objects import number_of_objects
+from stored_objects import number_of_objects, upload_in_halves
 
 from pymdc._crypto.file_hash import file_hash
 from pymdc._crypto.secp256k1 import parse_signature, point
@@ -36,6 +36,7 @@ from pymdc.bridge.storage.database import Database, lock_name
 from pymdc.bridge.storage.folder_store import FolderStore
 from pymdc.bridge.storage.group_commit import commits_of
 from pymdc.bridge.storage.prepared import Prepared
+from pymdc.bridge.storage.servers import open_postgres
 
 if TYPE_CHECKING:  # not installed everywhere
     import psycopg
@@ -311,6 +312,21 @@ def test_connection_that_was_closed_is_unavailable_at_each_statement(contest: Co
                 Prepared(statement).first(connection, {})
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_first_transaction_on_a_connection_is_not_that_of_its_check(
+    url: str, durable: bool
+) -> None:
+    locks = sa.text(
+        "SELECT count(*) FROM pg_locks"
+        " WHERE pid = pg_backend_pid() AND relation = 'installation'::regclass"
+    )
+    with (
+        closing(open_postgres(url, None)) as database,
+        database.write(durable=durable) as connection,
+    ):
+        assert connection.execute(locks).scalar_one() == 0
+
+
 def test_address_is_mailed_once(contest: Contest) -> None:
     contest.sql("UPDATE users SET mailed = NULL")
     path = f"/users/{contest.alice.email}/reset"
@@ -540,20 +556,33 @@ def test_last_room_has_one_winner(
     contest.sql(f"ALTER DATABASE {database} RESET default_transaction_isolation")
 
 
-def test_last_room_has_one_winner_among_uploads_for_which_nothing_was_reserved(
+def test_last_room_is_not_for_an_upload_for_which_nothing_was_reserved(
     contest: Contest, tmp_path: Path, url: str
 ) -> None:
-    """They have the size of a file of their bucket, and might have been that file."""
+    """It has the size of a file of its bucket, and might have been that file."""
+
+    def wait_for_uploads(number: int) -> None:
+        end = time.monotonic() + MINUTE
+        while contest.sql("SELECT count(*) FROM uploads") != [(number,)]:
+            assert time.monotonic() < end
+
+    def second() -> Reply:
+        wait_for_uploads(1)
+        return upload_in_halves(user, buckets[1], b"ghi", 100, partial(contest.wait, 1))
+
     with Bridge(tmp_path / "data", database=url, user_limit=9e-9) as bridge:
         user = User(bridge, "alice", known=True)
         buckets = [user.bucket(storage=None) for _ in range(2)]
         for bucket, content in zip(buckets, (b"abc", b"def"), strict=True):
             assert user.upload(bucket, content).status == 200
-        # 6 of 9 are used. Both have inserted their file when they wait for this shard.
-        tries = [put(bridge, user, bucket, b"ghi") for bucket in buckets]
+        # 6 of 9 are used, and the first reserves the rest. It has inserted its file when it waits
+        # for this shard; only then does the second come to its end.
         row = f"INSERT INTO shards (hash, object, size) VALUES ('{file_hash(b'ghi')}', '', 3)"
         lock = f"{row}; DELETE FROM shards WHERE object = ''"
-        assert contest.both(lock, ask=tries) == [200, 413]
+        both_began = partial(wait_for_uploads, 2)
+        first = partial(upload_in_halves, user, buckets[0], b"ghi", 100, both_began)
+        assert contest.both(lock, ask=[first, second]) == [200, 413]
+        assert [len(user.ask("GET", f"/buckets/{id}/files").json) for id in buckets] == [2, 1]
 
 
 def test_same_content_is_stored_once(contest: Contest, tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from plain_client import DATA, User, ask, pull
 from processes import MINUTE
-from seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS, seaweedfs
+from seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
 from websockets.sync.client import connect
 
 from pymdc.bridge import Bridge
@@ -22,27 +22,17 @@ from pymdc.bridge.storage.folder_store import FolderReader, FolderStore
 MiB = 2**20
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SeaweedFS]:
-    pytest.importorskip("obstore")
-    monkeypatch.setattr(s3_store, "STORE_RETRY_SECONDS", 0.2)
-    with seaweedfs(tmp_path / "weed") as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
-
-
 def test_requests_get_503_while_the_store_is_away_and_succeed_afterwards(
-    server: SeaweedFS, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    own_seaweedfs: SeaweedFS, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    with Bridge(tmp_path / "data", store=server.store_url("a"), shard_size=1000) as bridge:
+    with Bridge(tmp_path / "data", store=own_seaweedfs.store_url("a"), shard_size=1000) as bridge:
         alice = User(bridge, "alice")
         bucket = alice.bucket()
         file_hash = alice.upload(bucket, DATA).json["hash"]
         pointer, *_ = alice.pointers(bucket, file_hash).json
         content = f"/buckets/{bucket}/files/{file_hash}/content"
-        server.kill()
+        own_seaweedfs.kill()
         replies = [
             alice.upload(bucket, DATA + b"more"),
             alice.upload(bucket, b"short"),
@@ -55,7 +45,7 @@ def test_requests_get_503_while_the_store_is_away_and_succeed_afterwards(
             pull(pointer)
         assert ask(bridge, "GET", "/ready").status == 503
         assert alice.ask("GET", f"/buckets/{bucket}/files").status == 200
-        server.start()
+        own_seaweedfs.start()
         assert alice.download(bucket, file_hash) == DATA
         assert alice.upload(bucket, DATA + b"more").status == 200
         assert ask(bridge, "GET", "/ready").status == 200
@@ -66,19 +56,19 @@ def test_requests_get_503_while_the_store_is_away_and_succeed_afterwards(
 
 
 def test_channel_goes_on_after_the_store_was_started_again(
-    server: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_seaweedfs: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_store, "STORE_RETRY_SECONDS", MINUTE)
     data = os.urandom(48 * MiB)  # more than what waits in the buffers of sockets
-    with Bridge(tmp_path / "data", store=server.store_url(), shard_size=len(data)) as bridge:
+    with Bridge(tmp_path / "data", store=own_seaweedfs.store_url(), shard_size=len(data)) as bridge:
         alice = User(bridge, "alice")
         bucket = alice.bucket()
         [pointer] = alice.pointers(bucket, alice.upload(bucket, data).json["hash"]).json
         with connect(pointer["channel"], compression=None, max_queue=1) as channel:
             channel.send(json.dumps(pointer))
             received = [channel.recv()]
-            server.kill()
-            server.start()
+            own_seaweedfs.kill()
+            own_seaweedfs.start()
             received += channel
     assert b"".join(frame for frame in received if isinstance(frame, bytes)) == data
 

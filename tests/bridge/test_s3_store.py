@@ -11,10 +11,9 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from itertools import chain
-from pathlib import Path
 
 import pytest
-from seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, seaweedfs
+from seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, SeaweedFS
 from servers import Handler, RawServer, free_port, read_request, wait, written
 from stored_objects import MiB, content, views
 
@@ -129,22 +128,22 @@ def keys(endpoint: str, **more: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.usefixtures("impatient")
-def test_read_goes_on_after_the_store_was_started_again(tmp_path: Path, name: str) -> None:
+def test_read_goes_on_after_the_store_was_started_again(
+    own_seaweedfs: SeaweedFS, name: str
+) -> None:
     large = os.urandom(16 * MiB)  # more than what waits in the buffers of sockets
-    with seaweedfs(tmp_path / "weed") as server:
-        store = S3Store(server.store_url(), server.environment)
-        store.put(name, views(large))
-        with closing(store.open(name)) as reader:
-            read = bytes(reader.read(MiB))
-            server.kill()
-            read += read_until_refused(reader, "did not answer: connection refused")
-            with pytest.raises(UnavailableError):
-                store.put(name, views(b"abc"))
-            assert len(read) < len(large)
-            server.start()
-            read += b"".join(iter(lambda: bytes(reader.read(MiB)), b""))
-        assert read == large
+    store = S3Store(own_seaweedfs.store_url(), own_seaweedfs.environment)
+    store.put(name, views(large))
+    with closing(store.open(name)) as reader:
+        read = bytes(reader.read(MiB))
+        own_seaweedfs.kill()
+        read += read_until_refused(reader, "did not answer: connection refused")
+        with pytest.raises(UnavailableError):
+            store.put(name, views(b"abc"))
+        assert len(read) < len(large)
+        own_seaweedfs.start()
+        read += b"".join(iter(lambda: bytes(reader.read(MiB)), b""))
+    assert read == large
 
 
 UNAVAILABLE = {

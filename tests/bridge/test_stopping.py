@@ -7,6 +7,7 @@ import select
 import socket
 import sqlite3
 import ssl
+import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
@@ -16,7 +17,18 @@ from signal import SIGTERM
 
 from certificates import certificate
 from modes import PATIENCE
-from plain_client import DATA, PASSWORD, User, accepts, address, ask, form, head, refused_upload
+from plain_client import (
+    DATA,
+    PASSWORD,
+    Reply,
+    User,
+    accepts,
+    address,
+    ask,
+    form,
+    head,
+    refused_upload,
+)
 from processes import MINUTE, bridge_process
 from websockets.frames import Frame, Opcode
 
@@ -154,29 +166,63 @@ def test_program_ends_although_its_database_and_its_log_hang(data: Path) -> None
         assert process.wait(MINUTE) == 1
 
 
+def stop_being_ready(bridge: Bridge, process: subprocess.Popen[str]) -> Reply:
+    """Stop a bridge; return what it answers when it is not ready any more."""
+    process.terminate()
+    while (ready := ask(bridge, "GET", "/ready")).status == 200:
+        pass  # the signal is on its way
+    return ready
+
+
 def test_bridge_serves_on_while_it_drains_and_is_not_ready(data: Path) -> None:
     bridge = Bridge()
     options = "--drain", str(MINUTE), "--log-level", "warning"
     with bridge_process(data, *options) as (bridge.endpoint, process):
         user = new_user(bridge, process.stdout)
         bucket = user.bucket()
-        with closing(HTTPConnection(*address(bridge), timeout=PATIENCE)) as kept:
+        with (
+            closing(HTTPConnection(*address(bridge), timeout=PATIENCE)) as begun,
+            closing(HTTPConnection(*address(bridge), timeout=PATIENCE)) as kept,
+        ):
+            begun.putrequest("POST", "/users")
+            begun.putheader("Content-Length", "2")
+            begun.endheaders(b"{")
             kept.request("GET", "/ready")
             with kept.getresponse() as before:
                 assert (before.status, before.getheader("Connection")) == (200, None)
                 before.read()
-            process.terminate()
-            while (ready := ask(bridge, "GET", "/ready")).status == 200:
-                pass  # the signal is on its way
+            ready = stop_being_ready(bridge, process)
             assert ready.error == (503, "The bridge is stopping")
             assert ready.headers["connection"] == "close"
             kept.request("GET", "/health")
             with kept.getresponse() as after:
                 assert (after.status, after.getheader("Connection")) == (200, "close")
+            begun.send(b"}")
+            with begun.getresponse() as begun_before:
+                assert (begun_before.status, begun_before.getheader("Connection")) == (400, "close")
         entry = user.upload(bucket, DATA).json
         assert user.download(bucket, entry["hash"]) == DATA
         process.terminate()
         assert process.wait(MINUTE) == -SIGTERM, "a second signal ends it at once"
+
+
+def test_answer_that_goes_on_when_the_bridge_stops_is_the_last_on_its_connection(
+    data: Path,
+) -> None:
+    bridge, size = Bridge(), 8 * MiB  # more than the system takes
+    with bridge_process(data, "--drain", str(MINUTE)) as (bridge.endpoint, process):
+        user = new_user(bridge, process.stdout)
+        bucket = user.bucket()
+        path = f"/buckets/{bucket}/files/{user.upload(bucket, bytes(size)).json['hash']}/content"
+        with closing(HTTPConnection(*address(bridge), timeout=PATIENCE)) as kept:
+            kept.connect()
+            kept.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MiB)
+            kept.request("GET", path, headers={"x-token": user.token(bucket, "PULL")})
+            with kept.getresponse() as long:
+                assert (long.status, long.getheader("Connection")) == (200, None)
+                stop_being_ready(bridge, process)
+                assert long.read() == bytes(size)
+            assert kept.sock.recv(1) == b""
 
 
 def test_bridge_stops_when_it_has_drained(data: Path) -> None:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -319,6 +320,8 @@ def test_client_that_stands_still_after_its_last_answer_does_not_delay_the_close
 class LongAnswer:
     """An application that answers with more bytes than the system takes."""
 
+    stopping = False
+
     def __init__(self) -> None:
         self.channels = self
         self.answered = threading.Event()
@@ -349,7 +352,8 @@ def test_client_that_reads_slowly_gets_the_whole_answer_although_the_bridge_stop
         with wire.makefile("rb") as received:
             read = 0
             while not app.answered.is_set():
-                read += len(received.read1(1000))
+                read += len(piece := received.read1(1000))
+                assert piece
             stop = threading.Thread(target=serving.close)
             stop.start()
             threading.Event().wait(3 * CLOSE_SECONDS)  # longer than it is waited for a farewell
@@ -390,6 +394,27 @@ def test_client_that_answers_no_farewell_of_a_channel_is_disconnected(
             below.settimeout(PATIENCE / 2)
             while below.recv(1000):
                 pass
+
+
+def test_channel_that_awaits_the_farewell_does_not_break_off_the_stop(
+    data: Path, pem: Path, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", 0)
+    with (
+        Bridge(data, host="localhost", tls_cert=pem, tls_key=pem, grace=MINUTE) as bridge,
+        ThreadPoolExecutor(1) as threads,
+        closing(connected(bridge, made[0])) as busy,
+        closing(channel(bridge, made[0])) as wire,
+    ):
+        busy.sendall(head("POST /users", "Content-Length: 2") + b"{")
+        wire.sendall(Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
+        assert wire.recv(100)[:1] == b"\x88"
+        stopped = threads.submit(bridge.close)
+        while accepts(bridge):
+            pass
+        busy.sendall(b"}")
+        assert busy.recv(100).startswith(b"HTTP/1.1 400 ")
+        stopped.result(MINUTE)
 
 
 def test_stalled_channel_is_disconnected(data: Path, pem: Path, made: tuple[Path, Path]) -> None:

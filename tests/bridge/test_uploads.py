@@ -20,8 +20,6 @@ from pymdc._crypto.file_hash import file_hash
 from pymdc.bridge import Bridge
 from pymdc.bridge.errors import Refused
 
-pytestmark = pytest.mark.storage
-
 MiB = 1024 * 1024
 RESIDENT = Path("/proc/self/statm")
 

@@ -12,8 +12,6 @@ from plain_client import PASSWORD, Clock, Key, Reply, Rows, User, ask, basic
 
 from pymdc.bridge import Bridge
 
-pytestmark = pytest.mark.storage
-
 TAKEN = (400, "Email is already registered")
 OTHER = 64 * "a"  # another password
 ALICE = "alice@example.com"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import select
 import socket
 import sqlite3
@@ -34,8 +35,10 @@ from websockets.frames import Frame, Opcode
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.serving.uvicorn import Server
+from pymdc.bridge.settings import FRAME
 
 MiB = 1024 * 1024
+NORMAL_CLOSE = b"\x88\x02\x03\xe8"  # a frame with the code 1000
 DATA = bytes(range(250)) * 10
 
 
@@ -161,6 +164,8 @@ def test_waiting_client_is_kept_while_the_bridge_is_busy(alice: User, data: Path
 class BusyApp:
     """An application whose first request keeps the server busy until ``go_on`` is set."""
 
+    stopping = False
+
     def __init__(self) -> None:
         self.channels = self
         self.busy, self.go_on = threading.Event(), threading.Event()
@@ -215,9 +220,24 @@ def test_requests_that_come_just_before_the_stop_are_answered() -> None:
             app.go_on.set()
             assert first.recv(100).startswith(answer)
         for wire in late:
-            received = wire.recv(100)
-            assert received.startswith(answer)
-            assert b"\r\nconnection: close\r\n" in received
+            assert wire.recv(100).startswith(answer)
+
+
+class FailingApp(BusyApp):
+    async def finish(self, _seconds: float) -> None:
+        raise ZeroDivisionError
+
+
+def test_error_of_the_server_while_it_stops_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    app = FailingApp()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(app, grace=8, patience=60)  # type: ignore[arg-type]  # it stands in for App
+        with server.serving(listener):
+            pass
+    [record] = caplog.records
+    assert record.getMessage() == "the bridge stopped because of an error"
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
 
 
 def test_new_connections_may_still_ask_when_the_bridge_stops(
@@ -238,8 +258,85 @@ def test_new_connections_may_still_ask_when_the_bridge_stops(
             assert b"a shard" in channel.recv(1000)
             channel.close()
             wire.sendall(head("GET /health"))
-            assert wire.recv(1000).startswith(b"HTTP/1.1 200 ")
+            answer = wire.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"\r\nconnection: close\r\n" in answer
             stopped.result(MINUTE)
+
+
+def test_channel_that_begins_while_the_bridge_stops_gets_its_whole_shard(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", 5)
+    with Bridge(data, grace=MINUTE) as bridge, ThreadPoolExecutor(1) as threads:
+        user, shard = User(bridge, "alice"), bytes(8 * MiB)
+        bucket = user.bucket()
+        [pointer] = user.pointers(bucket, user.upload(bucket, shard).json["hash"]).json
+        fields = {name: pointer[name] for name in ("token", "hash", "operation")}
+        with send(bridge) as wire, wire.makefile("rb") as received:
+            stopped = threads.submit(bridge.close)
+            while accepts(bridge):
+                pass
+            assert still_open(wire)
+            wire.sendall(upgrade())
+            while received.readline() != b"\r\n":
+                pass
+            wire.sendall(text(json.dumps(fields)))
+            threading.Event().wait(5.5)  # longer than a connection may be without a request
+            frames = len(shard) // FRAME * (10 + FRAME)
+            assert len(received.read(frames)) == frames
+            assert received.read(4) == NORMAL_CLOSE
+        stopped.result(MINUTE)
+
+
+def test_channel_that_its_client_closes_while_the_bridge_stops_is_no_error(
+    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", 5)
+    with Bridge(data, grace=MINUTE) as bridge, ThreadPoolExecutor(1) as threads:
+        busy = head("POST /users", "Content-Length: 2") + b"{"
+        with send(bridge, busy) as busy_wire, send(bridge, upgrade()) as wire:
+            assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
+            stopped = threads.submit(bridge.close)
+            while accepts(bridge):
+                pass
+            assert still_open(wire)
+            wire.sendall(close_frame())
+            assert wire.recv(100)[:1] == NORMAL_CLOSE[:1]
+            wire.close()
+            threading.Event().wait(5.5)  # until it would have been given up
+            busy_wire.sendall(b"}")
+            assert busy_wire.recv(100).startswith(b"HTTP/1.1 400 ")
+            stopped.result(MINUTE)
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+def test_channel_whose_client_answers_no_close_holds_up_no_stop(data: Path) -> None:
+    with (
+        Bridge(data, grace=MINUTE) as bridge,
+        send(bridge, upgrade()) as wire,
+        wire.makefile("rb") as received,
+    ):
+        while received.readline() != b"\r\n":
+            pass
+        wire.sendall(text("{}"))
+        frames = b""
+        while not frames.endswith(NORMAL_CLOSE):
+            frames += received.read(1)
+        assert b"You did not supply a token" in frames
+        stop = threading.Thread(target=bridge.close)
+        stop.start()
+        stop.join(8)  # uvicorn itself waits ten seconds for the answer
+        assert not stop.is_alive()
+
+
+def still_open(wire: socket.socket) -> bool:
+    """Return whether a bridge that stops has not closed *wire* when it has looked at each one."""
+    return not select.select([wire], [], [], 1)[0]
+
+
+def close_frame() -> bytes:
+    return Frame(Opcode.CLOSE, NORMAL_CLOSE[2:]).serialize(mask=True)
 
 
 def upgrade(path: str = "GET /") -> bytes:
@@ -300,7 +397,7 @@ def test_channel_without_a_message_is_given_up(
     with send(bridge, upgrade() + begun) as wire, wire.makefile("rb") as received:
         while received.readline() != b"\r\n":
             pass
-        assert received.read(4) == b"\x88\x02\x03\xe8", "a close frame with 1000"
+        assert received.read(4) == NORMAL_CLOSE
 
 
 def test_text_that_is_not_utf8_leaves_one_line(

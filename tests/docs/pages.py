@@ -46,7 +46,7 @@ OTHERS = {
     "docs/async.rst": "is run by api/test_docs.py",
     "docs/errors.rst": "is run by api/test_docs.py",
     "docs/progress.rst": "is run by api/test_docs.py",
-    "docs/command-line.rst": "is typed by cli/test_command_line_docs.py",
+    "docs/command-line.rst": "is typed by session.py",
     "docs/sync.rst": "is typed by cli/test_sync.py",
     "docs/http-api.rst": "is typed by bridge/test_http_api.py",
     "docs/in-tests.rst": "is run by testing/test_in_tests.py",

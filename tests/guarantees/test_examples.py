@@ -56,6 +56,26 @@ def test_folder_example_takes_a_folder_and_draws_bars(tmp_path: Path) -> None:
     assert [row.split()[0] for row in rows[:-1]] == ["photo.jpg"] * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("folder.py", ["nowhere"], "There is no folder nowhere\n"),
+        ("folder.py", ["file"], "There is no folder file\n"),
+        ("bot.py", ["--listen"], "argument --listen: expected one argument\n"),
+        ("bot.py", ["--listen", "x"], "argument --listen: invalid int value: 'x'\n"),
+        ("bot.py", ["--listen", "70000"], "The bot can't listen on port 70000: "),
+    ],
+)
+def test_example_says_what_is_wrong_with_an_argument(
+    name: str, arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    done = python(EXAMPLES / name, *arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(
     sys.version_info < (3, 11), reason="asyncio of Python 3.10 may log a Ctrl-C that hits a task"
 )

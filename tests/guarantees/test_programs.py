@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from select import select
 
 import pytest
 from processes import MINUTE, ROOT, bridge_process, python
@@ -124,6 +125,8 @@ def test_script_of_2016_runs_unchanged(script: str, outside: Path, tmp_path: Pat
             command, cwd=outside, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
         ) as process:
             assert bridge.stdout
+            is_registered = select([bridge.stdout], [], [], MINUTE)[0]
+            assert is_registered, process.communicate(timeout=MINUTE)[1]
             link = bridge.stdout.readline()
             printed, errors = process.communicate(link.strip()[-64:] + "\n", timeout=MINUTE)
     assert (errors, process.returncode) == ("", 0)

@@ -437,7 +437,8 @@ def test_failed_upload_leaks_no_secret(
     source: Callable[[bytes], Any],
     kind: type[pymdc.PymdcError],
 ) -> None:
-    with RawServer(handle) as server, pymdc.Client(server.endpoint, timeout=1) as client:
+    limit = 1 if kind is exceptions.Timeout else PATIENCE
+    with RawServer(handle) as server, pymdc.Client(server.endpoint, timeout=limit) as client:
         files = pymdc.api.Files("0" * 24, pair, client=client)
         value = leaks.value(ask(files.upload, source(bytes(LARGE)), token(leaks)))
     assert type(value) is kind
@@ -493,7 +494,8 @@ def test_failed_shard_leaks_no_secret(
     with ExitStack() as stack:
         url = stack.enter_context(websocket(serve)) if serve else "ws://127.0.0.1:1"
         endpoint = stack.enter_context(pointer_server([{**pointer(url), "token": token(leaks)}]))
-        client = stack.enter_context(pymdc.Client(endpoint, timeout=1))
+        limit = 1 if kind is exceptions.Timeout else PATIENCE
+        client = stack.enter_context(pymdc.Client(endpoint, timeout=limit))
         files = pymdc.api.Files("0" * 24, pair, client=client)
         value = leaks.value(ask(files.download, HASH, token(leaks), to=tmp_path / "out"))
     assert type(value) is kind

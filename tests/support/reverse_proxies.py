@@ -7,8 +7,9 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from processes import MINUTE, ROOT
 from servers import free_port
 
 DEPLOY = ROOT / "deploy"
+NGINX_LOG = "nginx.log"  # in the folder that it is given
 
 # Where nginx keeps pieces of requests and answers; only root can use the places it was built with.
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -48,7 +50,7 @@ def nginx(folder: Path, port: int, bridge_port: int, certificate: Path) -> Itera
         f" upstream bridge {{ {bridge} {bridge} }}\n{text}}}"
     )
     command = [_program("nginx"), "-e", "stderr", "-p", str(folder), "-c", str(file)]
-    with _running(command, "start worker process", {}):
+    with _running(command, "start worker process", folder / NGINX_LOG, {}):
         yield
 
 
@@ -84,7 +86,7 @@ def nginx_before_several(
     file.write_text(f"daemon off;\n{text}")
     # Without -p, by which nginx would look for its modules.
     command = [_program("nginx"), "-e", "stderr", "-c", str(file)]
-    with _running(command, "start worker process", {}):
+    with _running(command, "start worker process", folder / NGINX_LOG, {}):
         yield
 
 
@@ -106,7 +108,7 @@ def caddy(folder: Path, port: int, bridge_port: int, certificate: Path) -> Itera
         "XDG_DATA_HOME": str(folder),
     }
     command = [_program("caddy"), "run", "--config", str(file), "--adapter", "caddyfile"]
-    with _running(command, "serving initial configuration", variables):
+    with _running(command, "serving initial configuration", folder / "caddy.log", variables):
         yield
 
 
@@ -129,19 +131,27 @@ def _program(name: str) -> str:
 
 
 @contextmanager
-def _running(command: Sequence[str], ready: str, variables: dict[str, str]) -> Iterator[None]:
-    """Run *command* from when it writes *ready* to stderr until the end of the block."""
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **variables}
-    ) as process:
-        assert process.stderr
+def _running(
+    command: Sequence[str], ready: str, log: Path, variables: dict[str, str]
+) -> Iterator[None]:
+    """Run *command*, whose stderr is *log*, from when it writes *ready* until the block ends."""
+    environment = {**os.environ, **variables}
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, stderr=stderr, env=environment) as process,
+    ):
         try:
-            written = ""
-            while ready not in written:
-                line = process.stderr.readline()
-                assert line, f"{command[0]} ended:\n{written}"
-                written += line
+            until = time.monotonic() + MINUTE
+            while ready not in (written := log.read_text(encoding="utf-8", errors="replace")):
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.01)
+                assert process.returncode is None, f"{command[0]} ended:\n{written}"
+                assert time.monotonic() < until, f"{command[0]} is not ready:\n{written}"
             yield
         finally:
             process.terminate()
-            process.communicate(timeout=MINUTE)
+            try:
+                process.wait(MINUTE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise

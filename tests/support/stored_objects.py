@@ -25,19 +25,31 @@ def content(store: ObjectStore, name: str, start: int = 0, size: int = 100_000) 
         return b"".join(iter(lambda: bytes(reader.read(size)), b""))
 
 
-def upload_and_do(user: User, bucket: str, data: Path, action: Callable[[], object]) -> Reply:
-    """Upload `DATA`; call *action* when the first shard, of 1,000 bytes, is in *data*."""
-    body, headers = form(DATA), upload_headers(user.token(bucket, "PUSH"), len(DATA))
+def upload_in_halves(
+    user: User, bucket: str, content: bytes, first: int, between: Callable[[], object]
+) -> Reply:
+    """Upload *content*; call *between* when the *first* bytes of the body are sent."""
+    body = form(content)
+    headers = upload_headers(user.token(bucket, "PUSH"), len(content))
     headers["Content-Length"] = str(len(body))
 
     def sent() -> Iterator[bytes]:
-        yield body[:1500]
+        yield body[:first]
+        between()
+        yield body[first:]
+
+    return ask(user.bridge, "PUT", f"/buckets/{bucket}/files", sent(), headers)
+
+
+def upload_and_do(user: User, bucket: str, data: Path, action: Callable[[], object]) -> Reply:
+    """Upload `DATA`; call *action* when the first shard, of 1,000 bytes, is in *data*."""
+
+    def between() -> None:
         while not [*(data / SHARDS).glob("[0-9a-f]*")]:
             pass
         action()
-        yield body[1500:]
 
-    return ask(user.bridge, "PUT", f"/buckets/{bucket}/files", sent(), headers)
+    return upload_in_halves(user, bucket, DATA, 1500, between)
 
 
 def number_of_objects(data: Path) -> int:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 SHELL, PYTHON, MORE = "$ ", ">>> ", "... "
 _WIDTH = 2000  # columns, so that no line is wrapped
+_PRESS_AGAIN = 5  # seconds
+_PRESSES = 12
 _SIZE = struct.pack("HHHH", 50, _WIDTH, 0, 0)
 
 
@@ -66,6 +68,17 @@ class Terminal:
     def press_ctrl_c(self) -> None:
         """Press Ctrl-C."""
         self.send(b"\x03")
+
+    def interrupt(self, *ends: str) -> str:
+        """Press Ctrl-C until something is printed, wait for one of *ends*; return what is before.
+
+        Python drops a Ctrl-C that comes just before it reads a line.
+        """
+        for _ in range(_PRESSES):
+            self.press_ctrl_c()
+            if select.select([self._master], [], [], _PRESS_AGAIN)[0]:
+                break
+        return self.read_to(*ends)
 
     def read_to(self, *ends: str, patience: float = 60) -> str:
         """Wait until the output ends with one of *ends*; return the output before it."""

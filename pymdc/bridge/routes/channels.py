@@ -46,6 +46,7 @@ class Channels:
             if message["type"] == "websocket.receive":
                 given = message.get("text") or message.get("bytes") or b""
                 entry.received = len(given)
+                self._sending.add(asyncio.current_task())  # until all is sent, the close included
                 status = await self._respond(socket, given, entry)
                 await socket.close()
         except asyncio.TimeoutError:
@@ -53,6 +54,7 @@ class Channels:
         except (WebSocketDisconnect, asyncio.CancelledError):
             status = 499  # the client has gone, or the grace is over
         finally:
+            self._sending.discard(asyncio.current_task())
             entry.finish(status)
 
     async def finish(self, seconds: float) -> None:
@@ -65,7 +67,6 @@ class Channels:
 
     async def _respond(self, socket: WebSocket, message: str | bytes, entry: Entry) -> int:
         """Send the shard or the refusal; return its status."""
-        self._sending.add(asyncio.current_task())
         try:
             redeem = partial(_redeem_pointer, self._context, message, entry)
             shard = await self._context.threads.run_db_only(self._context.load.run, redeem)
@@ -99,8 +100,6 @@ class Channels:
             return 500
         else:
             return 200
-        finally:
-            self._sending.discard(asyncio.current_task())
 
     async def _send_block(self, socket: WebSocket, reader: ObjectReader) -> int:
         """Send one block of an object, wait until the client has read it, return its size."""

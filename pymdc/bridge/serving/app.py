@@ -33,6 +33,7 @@ from pymdc.bridge.settings import (
 _CORS = (("Vary", "Origin"), ("Access-Control-Allow-Credentials", "true"))
 # Proxies may keep what an answer says of a user, or the tokens in it, unless they are told.
 _JSON = (("Content-Type", "application/json; charset=utf-8"), ("Cache-Control", "no-store"))
+_CLOSE = ("Connection", "close")
 _METHODS = (("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"),)
 
 
@@ -121,6 +122,11 @@ class App:
             await WebSocket(scope, receive, send).close()
             entry.finish(403)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether connections are closed after their next answer."""
+        return self._context.load.stopping
+
     def refuse_head(self, address: str, message: str) -> None:
         """Log and count a request that was refused before its head could be understood."""
         Entry(address, "-", "-", self._context.metrics.count).finish(400, note=message)
@@ -138,8 +144,7 @@ class App:
             return
         except asyncio.CancelledError:  # the grace is over
             body.ended = True
-            close = (("Connection", "close"),)
-            response = Response({"error": "The bridge is stopping"}, 503, close)
+            response = Response({"error": "The bridge is stopping"}, 503, (_CLOSE,))
         except Refused as refused:
             entry.note = refused.message if entry.route != "-" else ""  # else the path says it all
             response = Response({"error": refused.message}, refused.status, refused.headers)
@@ -158,7 +163,7 @@ class App:
             elif response.pages is not None:
                 await self._send_pages(response, headers, body, send, entry)
             else:
-                entry.sent = await _send(response, headers, body, send)
+                entry.sent = await self._send(response, headers, body, send)
         except ClientDisconnect:
             status, entry.note = 499, "The client has gone"
         except asyncio.CancelledError:
@@ -245,7 +250,7 @@ class App:
         context, mark = self._context, b"["
         assert response.pages is not None
         gone = asyncio.create_task(body.disconnect())
-        await _start(response.status, _fields(response, headers), send)
+        await _start(response.status, self._fields(response, headers), send)
         try:
             while not gone.done():
                 async with context.load.lists:  # not while a slow client reads the page
@@ -274,7 +279,7 @@ class App:
         gone = asyncio.create_task(body.disconnect())
         try:
             with self._context.load.sending():
-                await _start(response.status, _fields(response, headers), send)
+                await _start(response.status, self._fields(response, headers), send)
                 while blocks.left:
                     block = await blocks.read()
                     entry.sent += len(block)
@@ -286,6 +291,42 @@ class App:
             gone.cancel()
             await blocks.close()
         await send({"type": "http.response.body", "more_body": False})
+
+    async def _send(self, response: Response, headers: Headers, body: Body, send: Send) -> int:
+        """Send *response* at once, but end it only when the rest of *body* has been read.
+
+        So a client that is still sending can read the response, and use the connection again.
+        Return the number of bytes sent.
+        """
+        content, unread = response.body, not body.ended
+        # A client that waits for a 100 sends no body; but some do not wait for long.
+        awaits_100 = not body.begun and headers.get("expect", "").lower() == "100-continue"
+        fields = self._fields(response, headers, close=awaits_100)
+        if response.status not in (204, 304) and "Content-Length" not in dict(fields):
+            fields.append(("Content-Length", str(len(content))))
+        await _start(response.status, fields, send)
+        await send({"type": "http.response.body", "body": content, "more_body": unread})
+        if unread:
+            # CancelledError: the grace is over.
+            over = asyncio.TimeoutError, ClientDisconnect, Refused, asyncio.CancelledError
+            with contextlib.suppress(*over):
+                seconds = EXPECT_SECONDS if awaits_100 else DRAIN_SECONDS
+                await asyncio.wait_for(body.drain(), seconds)
+            await send({"type": "http.response.body", "more_body": False})
+        return len(content)
+
+    def _fields(
+        self, response: Response, headers: Headers, *, close: bool = False
+    ) -> list[tuple[str, str]]:
+        fields = [*response.headers, *_CORS]
+        if "origin" in headers:
+            fields.append(("Access-Control-Allow-Origin", headers["origin"]))
+        if response.value is not None or response.pages is not None:
+            fields += _JSON
+        # Asked only now: the bridge may have begun to stop since the request came.
+        if (close or self.stopping) and _CLOSE not in fields:
+            fields.append(_CLOSE)
+        return fields
 
     def _channel_url(self, origin: Origin) -> str:
         if self._url is not None:
@@ -336,41 +377,6 @@ def _authenticate(route: Route, context: Context, request: Request) -> Identity:
     identity = route.authenticate(context, request)
     request.entry.who = str(identity)
     return identity
-
-
-async def _send(response: Response, headers: Headers, body: Body, send: Send) -> int:
-    """Send *response* at once, but end it only when the rest of *body* has been read.
-
-    So a client that is still sending can read the response, and use the connection again.
-    Return the number of bytes sent.
-    """
-    content, unread = response.body, not body.ended
-    fields = _fields(response, headers)
-    if response.status not in (204, 304) and "Content-Length" not in dict(fields):
-        fields.append(("Content-Length", str(len(content))))
-    seconds = DRAIN_SECONDS
-    if not body.begun and headers.get("expect", "").lower() == "100-continue":
-        # The client waits for a 100, and sends no body; but some do not wait for long.
-        fields.append(("Connection", "close"))
-        seconds = EXPECT_SECONDS
-    await _start(response.status, fields, send)
-    await send({"type": "http.response.body", "body": content, "more_body": unread})
-    if unread:
-        # CancelledError: the grace is over.
-        over = asyncio.TimeoutError, ClientDisconnect, Refused, asyncio.CancelledError
-        with contextlib.suppress(*over):
-            await asyncio.wait_for(body.drain(), seconds)
-        await send({"type": "http.response.body", "more_body": False})
-    return len(content)
-
-
-def _fields(response: Response, headers: Headers) -> list[tuple[str, str]]:
-    fields = [*response.headers, *_CORS]
-    if "origin" in headers:
-        fields.append(("Access-Control-Allow-Origin", headers["origin"]))
-    if response.value is not None or response.pages is not None:
-        fields += _JSON
-    return fields
 
 
 async def _start(status: int, fields: list[tuple[str, str]], send: Send) -> None:

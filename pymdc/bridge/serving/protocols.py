@@ -54,7 +54,6 @@ class Config(uvicorn.Config):
     patience: float  # seconds that a client may stall
     min_received: int  # bytes between two checks of a client that does not stall
     max_connections: int
-    draining = False
     stopping = False
     told_full = False  # whether the log says that there are too many connections
 
@@ -90,8 +89,10 @@ class _BoundedHTTP(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._between_requests() and self.cycle.more_body:
-            self.transport.close()  # it is still sending what was refused
+        # The client is still sending what was refused; or the head of the answer was sent before
+        # the bridge began to stop.
+        if self._between_requests() and (self.cycle.more_body or self.config.app.stopping):
+            self.transport.close()
         self._parse()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -201,13 +202,18 @@ class _Farewell(asyncio.Protocol):
     transport: asyncio.Transport
     _awaits_farewell = False  # whether the last check has found that only this answer is missing
     _farewell_timer: asyncio.TimerHandle | None = None
+    _stop_timer: asyncio.TimerHandle | None = None  # closes it, unless its client begins by then
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._farewell_timer is not None:
-            self._farewell_timer.cancel()
+        self._cancel_timers()
         super().connection_lost(exc)
         if isinstance(self.transport, SecureTransport):
             self.transport.free()
+
+    def _cancel_timers(self) -> None:
+        for timer in self._farewell_timer, self._stop_timer:
+            if timer is not None:
+                timer.cancel()
 
     def _check_farewell(self) -> None:
         """Abort the connection if it awaits the farewell at two checks in a row."""
@@ -275,8 +281,6 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        if self.config.draining:
-            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     def resume_writing(self) -> None:
@@ -286,13 +290,14 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
     def handle_websocket_upgrade(self) -> None:
         if not self.transport.is_closing():
             self._next_check.cancel()
+            self._cancel_timers()
             self._is_channel = True  # another protocol has the transport from now on
             super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
         wait = self._last_used + NEW_SECONDS - self.loop.time()
         if self.cycle is None and wait > 0:  # its request may be on its way
-            self.loop.call_later(wait, super().shutdown)
+            self._stop_timer = self.loop.call_later(wait, super().shutdown)
         else:
             super().shutdown()
         self._check_farewell_every(CLOSE_SECONDS)  # it may be closed after its answer
@@ -381,6 +386,8 @@ class ChannelProtocol(_Farewell, WebSocketsSansIOProtocol):
         # Writing is then paused until everything is sent, the last frame and the close included.
         self.transport.set_write_buffer_limits(*FULL_AT_ONCE)
         self._check_farewell_every(self.config.patience / IDLE_CHECKS)
+        if self.config.stopping:  # until now it was a connection without a request
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_abort()
@@ -445,8 +452,9 @@ class ChannelProtocol(_Farewell, WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         wait = self._begun + NEW_SECONDS - self.loop.time()
-        if wait > 0:  # its message may be on its way
-            self.loop.call_later(wait, self._shut_down_unless_begun)
+        is_stalled = self._has_message and not self.writable.is_set()  # the grace is over
+        if wait > 0 and not (is_stalled or self.close_sent):  # its message may be on its way
+            self._stop_timer = self.loop.call_later(wait, self._shut_down_unless_begun)
         else:
             self._shut_down()
 
@@ -455,8 +463,9 @@ class ChannelProtocol(_Farewell, WebSocketsSansIOProtocol):
             self._shut_down()
 
     def _shut_down(self) -> None:
-        super().shutdown()
-        if not self.writable.is_set():  # the grace is over
+        if not self.transport.is_closing():  # else the client has closed it
+            super().shutdown()
+        if not self.writable.is_set():
             self.transport.abort()
         self._check_farewell_every(CLOSE_SECONDS)
 

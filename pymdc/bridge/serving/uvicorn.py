@@ -138,14 +138,6 @@ class Server(uvicorn.Server):
             self.stop()
             thread.join()
 
-    def drain(self, seconds: float) -> None:
-        """Serve for so many *seconds* more, and close connections after their next answer.
-
-        So a proxy that keeps connections has none left, and lost no request, when they are over.
-        """
-        self.config.draining = True
-        time.sleep(seconds)
-
     def stop(self) -> None:
         """Begin to stop."""
         self.should_exit = True
@@ -183,7 +175,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop: finish what is in flight within the grace, end the rest, and clean up."""
-        self.config.draining = self.config.stopping = True
+        self.config.stopping = True
         deadline = time.monotonic() + self._grace
         if self._secure_listener:
             self._secure_listener.close()
@@ -261,6 +253,8 @@ class Server(uvicorn.Server):
         try:
             self.run(sockets=[listener])
         except BaseException as error:  # noqa: BLE001  # raised again in the starting thread
+            if self._ready.is_set():
+                _log.critical("the bridge stopped because of an error", exc_info=error)
             self._failure = error
         finally:
             self._ready.set()

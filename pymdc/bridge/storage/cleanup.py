@@ -19,6 +19,7 @@ from pymdc.bridge.settings import BACKUP_LOCK, LOCK, OUTBOX, TOKEN_LIFETIME
 from pymdc.bridge.storage.database import Database
 from pymdc.bridge.storage.disk import CAN_LOCK, lock, private
 from pymdc.bridge.storage.objects import ObjectStore, upload_of
+from pymdc.bridge.storage.prepared import Prepared
 from pymdc.bridge.storage.tables import (
     buckets,
     files,
@@ -40,7 +41,8 @@ _CHANGES = sa.union_all(
         )
     )
 ).subquery()
-_LAST_CHANGE = sa.select(sa.func.max(_CHANGES.c.change))
+_LAST_CHANGE = Prepared(sa.select(sa.func.max(_CHANGES.c.change).label("change")))
+_DELETE_UPLOADS = Prepared(sa.delete(uploads))
 _log = logging.getLogger("pymdc.bridge")
 
 
@@ -95,7 +97,7 @@ def clean(database: Database, objects: ObjectStore) -> None:
     The caller has checked that the objects are those of the database.
     """
     with database.read() as connection:
-        last_change = connection.execute(_LAST_CHANGE).scalar() or 0
+        last_change = _LAST_CHANGE.one(connection, {})["change"] or 0
         known = connection.execute(sa.select(*uploads.c["id", "started"])).all()
     broken_off = {upload for upload, started in known if started}
     backed_up = {upload for upload, started in known if not started}
@@ -113,7 +115,7 @@ def clean(database: Database, objects: ObjectStore) -> None:
         objects.delete(orphans.difference(young))
     objects.sync()
     with database.write(durable=False) as connection:
-        connection.execute(sa.delete(uploads))
+        _DELETE_UPLOADS.count(connection, {})
     if young:
         _log.warning(
             "%d objects in the store are newer than the database, and no file needs them:"

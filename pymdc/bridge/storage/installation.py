@@ -10,13 +10,13 @@ Before the id in the row may stand why no bridge may use it at all: `CLOSED` or 
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 import sqlalchemy as sa
 
 from pymdc.bridge.errors import UnavailableError
 from pymdc.bridge.storage.database import Database, lock_name
 from pymdc.bridge.storage.objects import ObjectStore
+from pymdc.bridge.storage.prepared import Prepared, Row
 from pymdc.bridge.storage.tables import installation, users
 
 CLOSED = "closed:"  # then the id
@@ -25,7 +25,11 @@ _REASONS = {
     CLOSED: "it was closed, since it has moved elsewhere; admin reopen opens it again",
     IMPORTING: "an import into it is not complete; give admin import again",
 }
-_ROW = sa.select(*installation.c["id", "stored"])
+_ROW = Prepared(sa.select(*installation.c["id", "stored"]))
+_IDENTITY = sa.bindparam("identity", type_=sa.String)
+_INSERT = Prepared(sa.insert(installation).values(id=_IDENTITY, stored=False))
+_STORED = Prepared(sa.update(installation).values(stored=True))
+_HAS_USERS = Prepared(sa.select(sa.exists(sa.select(users.c.email)).label("has_users")))
 
 
 def check_installation(database: Database, objects: ObjectStore) -> None:
@@ -34,13 +38,13 @@ def check_installation(database: Database, objects: ObjectStore) -> None:
     A new pair is given an id.
     """
     with database.read() as connection:
-        row = connection.execute(_ROW).first()
+        row = _ROW.first(connection, {})
     if fault := _closed(row):
         raise OSError(fault)
-    if row is None or not row.stored:
+    if row is None or not row["stored"]:
         _begin(database, objects)
     else:
-        check_store(row.id, objects)
+        check_store(row["id"], objects)
 
 
 def check_store(identity: str, objects: ObjectStore) -> None:
@@ -51,10 +55,10 @@ def check_store(identity: str, objects: ObjectStore) -> None:
 def check_still(database: Database, objects: ObjectStore) -> None:
     """Raise OSError unless the database and the store of a running bridge belong together still."""
     with database.read() as connection:
-        row = connection.execute(_ROW).first()
+        row = _ROW.first(connection, {})
     if row is None:
         raise OSError("the database is another one by now: it has no id")
-    check_store(row.id, objects)
+    check_store(row["id"], objects)
 
 
 def check_open(connection: sa.Connection) -> None:
@@ -62,14 +66,14 @@ def check_open(connection: sa.Connection) -> None:
 
     For each new connection of a bridge that runs: the commands see only those that are connected.
     """
-    if fault := _closed(connection.execute(_ROW).first()):
+    if fault := _closed(_ROW.first(connection, {})):
         raise UnavailableError(fault)
 
 
-def _closed(row: sa.Row[Any] | None) -> str | None:
+def _closed(row: Row | None) -> str | None:
     """Return why no bridge may use the database with this row; None if one may."""
     for prefix, reason in _REASONS.items():
-        if row is not None and row.id.startswith(prefix):
+        if row is not None and row["id"].startswith(prefix):
             return f"no bridge may use this database: {reason}"
     return None
 
@@ -91,20 +95,18 @@ def _begin(database: Database, objects: ObjectStore) -> None:
     """Give a new pair an id; first the row is written, then the object, then that both are."""
     with database.write() as connection:
         lock_name(connection, "installation")
-        row = connection.execute(_ROW).first()
-        if row is None:
-            new = {"id": _id_of_new(connection, objects), "stored": False}
-            connection.execute(sa.insert(installation).values(**new))
+        if _ROW.first(connection, {}) is None:
+            _INSERT.count(connection, {"identity": _id_of_new(connection, objects)})
     with database.write() as connection:
         lock_name(connection, "installation")
-        row = connection.execute(_ROW).one()
+        row = _ROW.one(connection, {})
         stored = objects.installation()
-        if stored is None and not row.stored:  # else another bridge has stored it, elsewhere
-            objects.set_installation(row.id)
+        if stored is None and not row["stored"]:  # else another bridge has stored it, elsewhere
+            objects.set_installation(row["id"])
             objects.sync()
         else:
-            _compare(row.id, stored)
-        connection.execute(sa.update(installation).values(stored=True))
+            _compare(row["id"], stored)
+        _STORED.count(connection, {})
 
 
 def _id_of_new(connection: sa.Connection, objects: ObjectStore) -> str:
@@ -113,8 +115,7 @@ def _id_of_new(connection: sa.Connection, objects: ObjectStore) -> str:
     One with users is of an earlier version, and was put back if the store has an id already.
     """
     stored = objects.installation()
-    has_users = sa.select(sa.exists(sa.select(users.c.email)))
-    if connection.execute(has_users).scalar():
+    if _HAS_USERS.one(connection, {})["has_users"]:
         return stored or secrets.token_hex(16)
     if stored is not None:
         raise OSError(f"the database is new, but the store belongs to another: its id is {stored}")

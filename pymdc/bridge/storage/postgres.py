@@ -225,11 +225,11 @@ class _Connections:
             return connection
         connection = self._connect().execution_options(**self._options)
         try:
-            self._prepare(connection)
-            if self._synchronous_commit:
-                setting = sa.text(f"SET synchronous_commit = {self._synchronous_commit}")
-                connection.execute(setting)
-            connection.commit()
+            with connection.begin():  # SQLAlchemy begins by itself, but not for a `Prepared`
+                self._prepare(connection)
+                if self._synchronous_commit:
+                    setting = sa.text(f"SET synchronous_commit = {self._synchronous_commit}")
+                    connection.execute(setting)
         except BaseException:
             connection.close()
             raise

@@ -1,4 +1,4 @@
-"""What the bridge acknowledged, after it was killed and the power was cut.
+"""What the bridge acknowledged, after it was killed and the power was cut; for ``tox -e power``.
 
 POWER_CUTS says how often; "all" is at each change that the bridge makes to its folder.
 """
