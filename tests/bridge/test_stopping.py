@@ -8,8 +8,8 @@ import socket
 import sqlite3
 import ssl
 import subprocess
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
@@ -206,23 +206,60 @@ def test_bridge_serves_on_while_it_drains_and_is_not_ready(data: Path) -> None:
         assert process.wait(MINUTE) == -SIGTERM, "a second signal ends it at once"
 
 
-def test_answer_that_goes_on_when_the_bridge_stops_is_the_last_on_its_connection(
-    data: Path,
-) -> None:
-    bridge, size = Bridge(), 8 * MiB  # more than the system takes
+@contextmanager
+def long_answer(bridge: Bridge, user: User) -> Iterator[tuple[HTTPConnection, Callable[[], None]]]:
+    """Begin to read an answer that does not say that its connection ends.
+
+    Give the connection, and what reads the rest.
+    """
+    bucket, content = user.bucket(), bytes(8 * MiB)  # more than the system takes
+    path = f"/buckets/{bucket}/files/{user.upload(bucket, content).json['hash']}/content"
+    with closing(HTTPConnection(*address(bridge), timeout=PATIENCE)) as connection:
+        connection.connect()
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MiB)
+        connection.request("GET", path, headers={"x-token": user.token(bucket, "PULL")})
+        with connection.getresponse() as answer:
+            assert (answer.status, answer.getheader("Connection")) == (200, None)
+
+            def read_rest() -> None:
+                assert answer.read() == content
+
+            yield connection, read_rest
+
+
+def ask_once_more(connection: HTTPConnection) -> None:
+    connection.request("GET", "/health")
+    with connection.getresponse() as answer:
+        assert (answer.status, answer.getheader("Connection")) == (200, "close")
+
+
+def test_answer_that_did_not_say_that_its_connection_ends_is_not_the_last(data: Path) -> None:
+    bridge = Bridge()
     with bridge_process(data, "--drain", str(MINUTE)) as (bridge.endpoint, process):
+        with long_answer(bridge, new_user(bridge, process.stdout)) as (connection, read_rest):
+            stop_being_ready(bridge, process)
+            read_rest()
+            ask_once_more(connection)
+        process.terminate()
+        assert process.wait(MINUTE) == -SIGTERM
+
+
+def test_answer_that_goes_on_when_the_port_is_closed_is_not_the_last_either(data: Path) -> None:
+    bridge = Bridge()
+    with bridge_process(data, "--grace", str(MINUTE)) as (bridge.endpoint, process):
         user = new_user(bridge, process.stdout)
-        bucket = user.bucket()
-        path = f"/buckets/{bucket}/files/{user.upload(bucket, bytes(size)).json['hash']}/content"
-        with closing(HTTPConnection(*address(bridge), timeout=PATIENCE)) as kept:
-            kept.connect()
-            kept.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MiB)
-            kept.request("GET", path, headers={"x-token": user.token(bucket, "PULL")})
-            with kept.getresponse() as long:
-                assert (long.status, long.getheader("Connection")) == (200, None)
-                stop_being_ready(bridge, process)
-                assert long.read() == bytes(size)
-            assert kept.sock.recv(1) == b""
+        with (
+            long_answer(bridge, user) as (connection, read_rest),
+            long_answer(bridge, user) as (unused, read_rest_of_unused),
+        ):
+            process.terminate()
+            while accepts(bridge):
+                pass
+            read_rest()
+            ask_once_more(connection)
+            read_rest_of_unused()
+            assert unused.sock.recv(1) == b""
+            assert process.wait(MINUTE) == 0
 
 
 def test_bridge_stops_when_it_has_drained(data: Path) -> None:

@@ -89,10 +89,8 @@ class _BoundedHTTP(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        # The client is still sending what was refused; or the head of the answer was sent before
-        # the bridge began to stop.
-        if self._between_requests() and (self.cycle.more_body or self.config.app.stopping):
-            self.transport.close()
+        if self._between_requests() and self.cycle.more_body:
+            self.transport.close()  # it is still sending what was refused
         self._parse()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -249,6 +247,7 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
     _unsent = math.inf  # bytes at the last check, unless all were sent since then
     _idle_checks = 0  # checks in a row that found the client stalled
     _running: RequestResponseCycle | None = None
+    _may_ask = True  # whether the client may be sending a request although the bridge stops
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -283,6 +282,14 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
+    def on_response_complete(self) -> None:
+        self._last_used = self.loop.time()
+        # The head was sent before the bridge began to stop, and did not say that this ends.
+        self._may_ask = self.config.app.stopping
+        super().on_response_complete()
+        if self.config.stopping:
+            self.shutdown()
+
     def resume_writing(self) -> None:
         self._unsent = math.inf
         super().resume_writing()
@@ -295,12 +302,16 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
             super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
-        wait = self._last_used + NEW_SECONDS - self.loop.time()
-        if self.cycle is None and wait > 0:  # its request may be on its way
-            self._stop_timer = self.loop.call_later(wait, super().shutdown)
-        else:
-            super().shutdown()
-        self._check_farewell_every(CLOSE_SECONDS)  # it may be closed after its answer
+        """Close the connection, but not while a request is answered or may be on its way."""
+        if self._stop_timer is not None:
+            self._stop_timer.cancel()
+        if self._between_requests():  # else this is called again after the answer
+            wait = self._last_used + NEW_SECONDS - self.loop.time() if self._may_ask else 0
+            if wait > 0:
+                self._stop_timer = self.loop.call_later(wait, self.shutdown)
+            else:
+                self.transport.close()
+        self._check_farewell_every(CLOSE_SECONDS)
 
     def room_rank(self) -> tuple[int, float] | None:
         """Return which connection is closed first to make room for another; None if it is busy.
