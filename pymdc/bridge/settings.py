@@ -70,6 +70,7 @@ CLOSE_SECONDS = 1.0  # for the farewell of a client when the bridge stops
 
 # Stopping
 NEW_SECONDS = 2.0  # since a connection or channel began, for its request or its message
+ARRIVAL_SECONDS = 0.01  # for connections that were begun before the port is closed
 SETTLE_SECONDS = 0.05  # for requests whose connection was ended, to see that
 CLEANUP_SECONDS = 1.0  # for requests that were ended, to delete what they stored
 STOP_RESERVE = 2.0  # seconds after the grace; then the program ends, whatever still hangs

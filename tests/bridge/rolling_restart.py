@@ -256,7 +256,7 @@ def test_no_call_fails_while_bridges_are_restarted_one_after_the_other(
         return str(backend.execute(statement, {"email": email})[0][0])
 
     calls, restarts, begun = Calls(), 0, time.monotonic()
-    with shown_on_failure(tmp_path / NGINX_LOG), ExitStack() as running:
+    with ExitStack() as running:
         for program in programs:
             program.start()
             running.callback(program.kill)  # which does not drain
@@ -279,23 +279,15 @@ def test_no_call_fails_while_bridges_are_restarted_one_after_the_other(
                     restarts += 1
         seconds = time.monotonic() - begun
         report(calls, restarts, seconds, programs)
-        assert calls.failed == []
+        log = (tmp_path / NGINX_LOG).read_text(encoding="utf-8")
+        errors = [line for line in log.splitlines() if "[error]" in line]
+        assert calls.failed == [], "\n".join([*calls.failed, "nginx said:", *errors])
         seen: set[str] = set()  # shards are shared by all who have the same file
         for customer in customers:
             customer.check(seen)
         check_storage(backend.execute, backend.objects())
     for program in programs:
         assert wrong_lines(program.log) == []
-
-
-@contextmanager
-def shown_on_failure(log: Path) -> Iterator[None]:
-    """Print *log* if the block raises."""
-    try:
-        yield
-    except BaseException:
-        print(log.read_text(encoding="utf-8", errors="replace"))
-        raise
 
 
 @contextmanager

@@ -8,13 +8,17 @@ import socket
 import sqlite3
 import ssl
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from errno import ECONNREFUSED
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from signal import SIGTERM
+from typing import Any
 
+import pytest
 from certificates import certificate
 from modes import PATIENCE
 from plain_client import (
@@ -284,3 +288,42 @@ def test_limit_on_open_files_is_raised(data: Path) -> None:
         assert not select.select(idle, [], [], 0)[0], "none is closed"
         process.terminate()
         assert process.wait(MINUTE) == 0
+
+
+class LateListener(socket.socket):
+    """A listener to which a client connects each time when nobody has."""
+
+    stopping = False
+    late: list[socket.socket]
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().accept()
+        except BlockingIOError:
+            if LateListener.stopping:
+                client = socket.socket()
+                client.setblocking(False)
+                client.connect_ex(self.getsockname())
+                LateListener.late.append(client)
+            raise
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can ignore connections")
+def test_connection_that_comes_too_late_is_refused_and_not_reset(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listen(*where: Any) -> socket.socket:
+        return LateListener(fileno=socket.create_server(where).detach())
+
+    monkeypatch.setattr("pymdc.bridge.bridge._listen", listen)
+    monkeypatch.setattr(LateListener, "late", [], raising=False)
+    with Bridge(data) as bridge:
+        assert ask(bridge, "GET", "/health").status == 200
+        monkeypatch.setattr(LateListener, "stopping", True)
+        bridge.close()
+    with ExitStack() as clients:
+        for client in LateListener.late:
+            clients.enter_context(client)
+        [client] = LateListener.late
+        assert select.select([], [client], [], PATIENCE)[1]
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == ECONNREFUSED

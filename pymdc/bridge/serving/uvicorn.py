@@ -16,10 +16,12 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from pymdc.bridge.serving.app import App
+from pymdc.bridge.serving.listeners import ignore_new_connections
 from pymdc.bridge.serving.protocols import ChannelProtocol, Config, HTTPProtocol
 from pymdc.bridge.serving.tls import Certificate, SecureListener
 from pymdc.bridge.settings import (
     ACCEPTED_AT_ONCE,
+    ARRIVAL_SECONDS,
     BACKLOG,
     CLEANUP_SECONDS,
     CLOSE_SECONDS,
@@ -214,6 +216,8 @@ class Server(uvicorn.Server):
         queued: list[socket.socket] = []
         listener = listener.dup()
         await self._close(server)
+        ignore_new_connections(listener)
+        await asyncio.sleep(ARRIVAL_SECONDS)
         with listener, suppress(OSError):
             while len(queued) < BACKLOG:
                 queued.append(listener.accept()[0])
