@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from modes import Ask
+from modes import PATIENCE, Ask
 from servers import Handler, RawServer, answering, read_request, wait, written
 
 import pymdc
@@ -243,7 +243,9 @@ def download(ask: Ask, channel: Handler | None, pointers: Any = None) -> tuple[A
         pointer = {"hash": "0" * 40, "token": "t", "operation": "PULL", "channel": url}
         body = json.dumps([pointer] if pointers is None else pointers).encode()
         with RawServer(answering(written("200 OK", body))) as server:
-            with pymdc.Client(server.endpoint, timeout=(5, 0.1)) as client:
+            # A server that is busy, and not silent, has to have time.
+            silence = 0.1 if channel is wait else PATIENCE
+            with pymdc.Client(server.endpoint, timeout=(PATIENCE, silence)) as client:
                 files = pymdc.api.Files("b", pymdc.ECDSA(), client=client)
                 value = ask(files.download, "hash", "token", to=io.BytesIO())
     return value, server.endpoint, url
