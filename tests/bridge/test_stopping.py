@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import select
 import socket
@@ -9,14 +10,16 @@ import sqlite3
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from errno import ECONNREFUSED
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from certificates import certificate
@@ -37,6 +40,7 @@ from processes import MINUTE, bridge_process
 from websockets.frames import Frame, Opcode
 
 from pymdc.bridge import Bridge
+from pymdc.bridge.serving.uvicorn import Server
 
 MiB = 1024 * 1024
 UPGRADE = (
@@ -45,8 +49,17 @@ UPGRADE = (
     "Sec-WebSocket-Version: 13",
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
 )
+CONTENT = bytes(6 * MiB)  # more than the system takes
+ALIVE = b'{"status":"alive"}'
 QUIET = "--grace", "0.3", "--log-level", "warning"  # the log would fill the pipe
 Connect = Callable[[], socket.socket]
+
+
+@pytest.fixture
+def new_seconds(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Give a busy machine more than two seconds for its requests; return how many."""
+    monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", 5)
+    return 5
 
 
 def text(message: str) -> bytes:
@@ -73,6 +86,14 @@ def hanging_requests() -> list[bytes]:
 def hang(connect: Connect, sent: bytes) -> socket.socket:
     wire = connect()
     wire.sendall(sent)
+    return wire
+
+
+def small_socket() -> socket.socket:
+    """Return a socket that takes little before somebody reads."""
+    wire = socket.socket()
+    wire.settimeout(PATIENCE)
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     return wire
 
 
@@ -106,9 +127,7 @@ def test_sigterm_ends_the_program_whatever_its_clients_hang_in(data: Path) -> No
     bridge = Bridge()
 
     def connect() -> socket.socket:
-        wire = socket.socket()
-        wire.settimeout(PATIENCE)
-        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        wire = small_socket()
         wire.connect(address(bridge))
         return wire
 
@@ -216,8 +235,8 @@ def long_answer(bridge: Bridge, user: User) -> Iterator[tuple[HTTPConnection, Ca
 
     Give the connection, and what reads the rest.
     """
-    bucket, content = user.bucket(), bytes(8 * MiB)  # more than the system takes
-    path = f"/buckets/{bucket}/files/{user.upload(bucket, content).json['hash']}/content"
+    bucket = user.bucket()
+    path = f"/buckets/{bucket}/files/{user.upload(bucket, CONTENT).json['hash']}/content"
     with closing(HTTPConnection(*address(bridge), timeout=PATIENCE)) as connection:
         connection.connect()
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MiB)
@@ -226,7 +245,7 @@ def long_answer(bridge: Bridge, user: User) -> Iterator[tuple[HTTPConnection, Ca
             assert (answer.status, answer.getheader("Connection")) == (200, None)
 
             def read_rest() -> None:
-                assert answer.read() == content
+                assert answer.read() == CONTENT
 
             yield connection, read_rest
 
@@ -248,22 +267,145 @@ def test_answer_that_did_not_say_that_its_connection_ends_is_not_the_last(data: 
         assert process.wait(MINUTE) == -SIGTERM
 
 
-def test_answer_that_goes_on_when_the_port_is_closed_is_not_the_last_either(data: Path) -> None:
-    bridge = Bridge()
-    with bridge_process(data, "--grace", str(MINUTE)) as (bridge.endpoint, process):
-        user = new_user(bridge, process.stdout)
+@contextmanager
+def stopping(bridge: Bridge) -> Iterator[None]:
+    """Stop *bridge*; its port is closed in the block, after which it has to end."""
+    with ThreadPoolExecutor(1) as threads:
+        stopped = threads.submit(bridge.close)
+        while accepts(bridge):
+            pass
+        yield
+        stopped.result(PATIENCE)
+
+
+def test_answer_that_goes_on_when_the_port_is_closed_is_not_the_last_either(
+    data: Path, new_seconds: int
+) -> None:
+    with Bridge(data, grace=MINUTE) as bridge:
+        user = User(bridge, "alice")
         with (
             long_answer(bridge, user) as (connection, read_rest),
             long_answer(bridge, user) as (unused, read_rest_of_unused),
+            stopping(bridge),
         ):
-            process.terminate()
-            while accepts(bridge):
-                pass
+            threading.Event().wait(new_seconds + 0.5)  # which begin when the answer ends
             read_rest()
             ask_once_more(connection)
             read_rest_of_unused()
             assert unused.sock.recv(1) == b""
-            assert process.wait(MINUTE) == 0
+
+
+def test_channel_that_follows_such_an_answer_gets_its_whole_shard(
+    data: Path, new_seconds: int
+) -> None:
+    with Bridge(data, grace=MINUTE) as bridge:
+        user = User(bridge, "alice")
+        bucket = user.bucket()
+        path = f"/buckets/{bucket}/files/{user.upload(bucket, CONTENT).json['hash']}"
+        [pointer] = user.pointers(bucket, path.rpartition("/")[2]).json
+        fields = {name: pointer[name] for name in ("token", "hash", "operation")}
+        download = head(f"GET {path}/content", f"x-token: {user.token(bucket, 'PULL')}")
+        with small_socket() as wire, wire.makefile("rb") as received:
+            wire.connect(address(bridge))
+            wire.sendall(download)
+            read_head(received, b"HTTP/1.1 200 ")
+            wire.sendall(head("GET /", *UPGRADE))  # before that answer has ended
+            with stopping(bridge):
+                assert received.read(len(CONTENT)) == CONTENT
+                read_head(received, b"HTTP/1.1 101 ")
+                wire.sendall(text(json.dumps(fields)))
+                threading.Event().wait(new_seconds + 0.5)
+                assert len(received.read(len(CONTENT))) == len(CONTENT)
+
+
+def read_head(received: BinaryIO, start: bytes) -> None:
+    assert received.readline().startswith(start)
+    while received.readline() != b"\r\n":
+        pass
+
+
+def read_health(received: BinaryIO) -> None:
+    read_head(received, b"HTTP/1.1 200 ")
+    assert received.read(len(ALIVE)) == ALIVE
+
+
+def test_request_that_has_begun_when_the_bridge_stops_is_answered(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", MINUTE)
+    request = head("GET /health")
+    with Bridge(data, grace=MINUTE) as bridge, ExitStack() as connections:
+        new, kept = (
+            connections.enter_context(socket.create_connection(address(bridge), PATIENCE))
+            for _ in range(2)
+        )
+        read = {wire: connections.enter_context(wire.makefile("rb")) for wire in (new, kept)}
+        kept.sendall(request)
+        read_health(read[kept])
+        for wire in read:
+            wire.sendall(request[:20])
+        assert ask(bridge, "GET", "/health").status == 200  # the bridge has read those by now
+        with stopping(bridge):
+            for wire, received in read.items():
+                wire.sendall(request[20:])
+                read_health(received)
+
+
+def test_kept_connection_does_not_hold_up_the_stop(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", MINUTE)
+    with Bridge(data, grace=MINUTE) as bridge:
+        with (
+            socket.create_connection(address(bridge), PATIENCE) as wire,
+            wire.makefile("rb") as received,
+        ):
+            wire.sendall(head("GET /health"))
+            read_health(received)
+            assert ask(bridge, "GET", "/health").status == 200  # the other answer has ended by now
+            with stopping(bridge):
+                assert received.read() == b""
+
+
+class OneAnswer:
+    """An application with one answer, which ends just when the server has finished channels."""
+
+    stopping = False
+
+    def __init__(self) -> None:
+        self.channels = self
+        self.begun, self.ended = threading.Event(), asyncio.Event()
+
+    async def finish(self, _seconds: float) -> None:
+        self.stopping = True
+        await self.ended.wait()
+
+    async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
+        self.begun.set()
+        fields = [(b"content-length", b"%d" % len(CONTENT)), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        while not self.stopping:
+            await asyncio.sleep(0.01)
+        self.ended.set()
+        await send({"type": "http.response.body", "body": CONTENT})
+
+
+def test_answer_that_ends_just_when_its_connection_is_shut_down_arrives() -> None:
+    for _ in range(10):
+        app = OneAnswer()
+        server = Server(app, grace=MINUTE, patience=MINUTE)  # type: ignore[arg-type]
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            ThreadPoolExecutor(1) as threads,
+            ExitStack() as connection,
+        ):
+            with server.serving(listener):
+                wire = socket.create_connection(listener.getsockname(), PATIENCE)
+                received = connection.enter_context(wire).makefile("rb")
+                wire.sendall(head("GET /"))
+                assert app.begun.wait(PATIENCE)
+                reading = threads.submit(connection.enter_context(received).read)
+            assert reading.result(PATIENCE).endswith(b"\r\n\r\n" + CONTENT)
 
 
 def test_bridge_stops_when_it_has_drained(data: Path) -> None:

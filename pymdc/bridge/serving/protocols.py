@@ -198,7 +198,7 @@ class _Farewell(asyncio.Protocol):
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
-    _awaits_farewell = False  # whether the last check has found that only this answer is missing
+    _awaits_since: float | None = None  # since which check only this answer is missing
     _farewell_timer: asyncio.TimerHandle | None = None
     _stop_timer: asyncio.TimerHandle | None = None  # closes it, unless its client begins by then
 
@@ -214,10 +214,13 @@ class _Farewell(asyncio.Protocol):
                 timer.cancel()
 
     def _check_farewell(self) -> None:
-        """Abort the connection if it awaits the farewell at two checks in a row."""
-        awaited = self._awaits_farewell
-        self._awaits_farewell = self.transport.is_closing() and self._all_sent()
-        if awaited and self._awaits_farewell:
+        """Abort the connection if it awaits the farewell, and did so at an earlier check."""
+        now = self.loop.time()
+        if not (self.transport.is_closing() and self._all_sent()):
+            self._awaits_since = None
+        elif self._awaits_since is None:
+            self._awaits_since = now
+        elif now > self._awaits_since + CLOSE_SECONDS / 2:  # asyncio had its turn to send
             self.transport.abort()
 
     def _check_farewell_every(self, seconds: float) -> None:
@@ -284,10 +287,10 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
 
     def on_response_complete(self) -> None:
         self._last_used = self.loop.time()
-        # The head was sent before the bridge began to stop, and did not say that this ends.
+        # If so, and this stays open, the head of the answer was sent before, without "close".
         self._may_ask = self.config.app.stopping
         super().on_response_complete()
-        if self.config.stopping:
+        if self.config.stopping and not self._is_channel:
             self.shutdown()
 
     def resume_writing(self) -> None:
@@ -306,8 +309,8 @@ class HTTPProtocol(_Farewell, _BoundedHTTP):
         if self._stop_timer is not None:
             self._stop_timer.cancel()
         if self._between_requests():  # else this is called again after the answer
-            wait = self._last_used + NEW_SECONDS - self.loop.time() if self._may_ask else 0
-            if wait > 0:
+            wait = self._last_used + NEW_SECONDS - self.loop.time()
+            if wait > 0 and (self._may_ask or self._head_size):
                 self._stop_timer = self.loop.call_later(wait, self.shutdown)
             else:
                 self.transport.close()
