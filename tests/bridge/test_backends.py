@@ -28,6 +28,36 @@ with {name}(Path(sys.argv[2])) as server:
     sys.stdin.read()
 """
 
+USING_AGAIN = """
+import sys, threading
+from contextlib import contextmanager
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from shared import shared
+folder, serving, in_use = Path(sys.argv[2]), threading.Event(), threading.Event()
+
+@contextmanager
+def serve(_folder):
+    yield "served"
+
+def first():
+    with shared(folder, serve):
+        serving.set()
+        in_use.wait()
+
+def second():
+    serving.wait()
+    with shared(folder, serve) as told:
+        in_use.set()
+        for _ in range(10_000):
+            with shared(folder, serve) as again:
+                assert again == told
+        print(told)
+
+for work in first, second:
+    threading.Thread(target=work).start()
+"""
+
 
 @pytest.mark.distributed
 def test_postgres_that_is_killed_has_what_was_committed(tmp_path: Path) -> None:
@@ -88,3 +118,8 @@ def test_server_of_all_workers_is_started_once_and_ends_last(tmp_path: Path) -> 
         with ThreadPoolExecutor(4) as workers:
             assert len({*workers.map(use, range(4))}) == 1
         assert events == ["started", *(4 * ["used"]), "ended"]
+
+
+def test_worker_may_use_a_server_again_while_another_waits_to_end_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", USING_AGAIN, str(SUPPORT), str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, timeout=MINUTE).stdout == b"served\n"

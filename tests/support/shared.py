@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -39,7 +40,23 @@ def shared(folder: Path, serve: Callable[[Path], AbstractContextManager[str]]) -
             fcntl.flock(change, fcntl.LOCK_UN)
             try:
                 yield served
-                fcntl.flock(change, fcntl.LOCK_EX)
-                fcntl.flock(workers, fcntl.LOCK_EX)  # had when the other workers have ended
+                _wait_for_others(change, workers)
             finally:
                 told.unlink()
+
+
+def _wait_for_others(change: IO[str], workers: IO[str]) -> None:
+    """Lock both files as soon as no other worker has the server.
+
+    *change* is free meanwhile: a worker that has the server may ask for it once more.
+    """
+    while True:
+        fcntl.flock(workers, fcntl.LOCK_EX)
+        fcntl.flock(workers, fcntl.LOCK_UN)
+        fcntl.flock(change, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(workers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(change, fcntl.LOCK_UN)
+        else:
+            return
