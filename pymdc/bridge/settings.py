@@ -69,7 +69,7 @@ ACCEPT_PAUSE = 1.0  # seconds, when no descriptor is free for another connection
 CLOSE_SECONDS = 1.0  # for the farewell of a client when the bridge stops
 
 # Stopping
-NEW_SECONDS = 2.0  # for the request of a connection, or the message of a channel, on their way
+NEW_SECONDS = 2.0  # for a request, or the message of a channel, that may be on its way
 ARRIVAL_SECONDS = 0.01  # for connections that were begun before the port is closed
 SETTLE_SECONDS = 0.05  # for requests whose connection was ended, to see that
 CLEANUP_SECONDS = 1.0  # for requests that were ended, to delete what they stored

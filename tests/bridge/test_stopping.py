@@ -49,7 +49,7 @@ UPGRADE = (
     "Sec-WebSocket-Version: 13",
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
 )
-CONTENT = bytes(6 * MiB)  # more than the system takes
+CONTENT = bytes(8 * MiB)  # more than the system takes
 ALIVE = b'{"status":"alive"}'
 QUIET = "--grace", "0.3", "--log-level", "warning"  # the log would fill the pipe
 Connect = Callable[[], socket.socket]
