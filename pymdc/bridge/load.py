@@ -210,7 +210,7 @@ class Load:
         self.reserve.fill()
 
     def stop(self) -> None:
-        """Let the bridge say that it is not ready, and close connections after their next answer.
+        """Let the bridge say that it is not ready, and each new answer that its connection ends.
 
         So a proxy that keeps connections has none left, and lost no request, when it stops.
         """

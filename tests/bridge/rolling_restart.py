@@ -294,8 +294,8 @@ def errors_shown(log: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        errors = [line for line in lines if re.search(r"\[(error|crit|alert|emerg)\]", line)]
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        errors = re.findall(r"^.*\[(?:error|crit|alert|emerg)\].*$", text, re.MULTILINE)
         raise AssertionError("\n".join([str(error), "nginx said:", *errors])) from error
 
 

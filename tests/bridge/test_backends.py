@@ -33,27 +33,41 @@ import sys, threading
 from contextlib import contextmanager
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from shared import shared
-folder, serving, in_use = Path(sys.argv[2]), threading.Event(), threading.Event()
+import shared
+folder, flock = Path(sys.argv[2]), shared.fcntl.flock
+serving, in_use, free, in_use_again, ended = (threading.Event() for _ in range(5))
 
 @contextmanager
 def serve(_folder):
-    yield "served"
+    try:
+        yield "served"
+    finally:
+        ended.set()
+
+def unlock_and_wait(file, operation):
+    flock(file, operation)
+    if operation == shared.fcntl.LOCK_UN and file.name.endswith("workers") and not free.is_set():
+        free.set()
+        in_use_again.wait()
 
 def first():
-    with shared(folder, serve):
+    with shared.shared(folder, serve):
         serving.set()
         in_use.wait()
 
 def second():
     serving.wait()
-    with shared(folder, serve) as told:
+    with shared.shared(folder, serve):
         in_use.set()
-        for _ in range(10_000):
-            with shared(folder, serve) as again:
-                assert again == told
-        print(told)
+        for _ in range(10_000):  # while the first one waits for this one
+            with shared.shared(folder, serve):
+                pass
+    free.wait()
+    with shared.shared(folder, serve):  # just when the first one has seen that nobody uses it
+        in_use_again.set()
+        print("ended too early" if ended.wait(0.5) else "served")
 
+shared.fcntl.flock = unlock_and_wait
 for work in first, second:
     threading.Thread(target=work).start()
 """

@@ -41,6 +41,7 @@ from websockets.frames import Frame, Opcode
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.serving.uvicorn import Server
+from pymdc.bridge.settings import FRAME
 
 MiB = 1024 * 1024
 UPGRADE = (
@@ -50,6 +51,7 @@ UPGRADE = (
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
 )
 CONTENT = bytes(8 * MiB)  # more than the system takes
+NORMAL_CLOSE = b"\x88\x02\x03\xe8"  # a frame with the code 1000
 ALIVE = b'{"status":"alive"}'
 QUIET = "--grace", "0.3", "--log-level", "warning"  # the log would fill the pipe
 Connect = Callable[[], socket.socket]
@@ -315,7 +317,10 @@ def test_channel_that_follows_such_an_answer_gets_its_whole_shard(
                 read_head(received, b"HTTP/1.1 101 ")
                 wire.sendall(text(json.dumps(fields)))
                 threading.Event().wait(new_seconds + 0.5)
-                assert len(received.read(len(CONTENT))) == len(CONTENT)
+                frames = len(CONTENT) // FRAME * (10 + FRAME)
+                assert len(received.read(frames)) == frames
+                assert received.read(4) == NORMAL_CLOSE
+                wire.shutdown(socket.SHUT_WR)
 
 
 def read_head(received: BinaryIO, start: bytes) -> None:
@@ -374,18 +379,19 @@ class OneAnswer:
 
     def __init__(self) -> None:
         self.channels = self
-        self.begun, self.ended = threading.Event(), asyncio.Event()
+        self.begun = threading.Event()
+        self.finishing, self.ended = asyncio.Event(), asyncio.Event()
 
     async def finish(self, _seconds: float) -> None:
         self.stopping = True
+        self.finishing.set()
         await self.ended.wait()
 
     async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
         self.begun.set()
         fields = [(b"content-length", b"%d" % len(CONTENT)), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 200, "headers": fields})
-        while not self.stopping:
-            await asyncio.sleep(0.01)
+        await self.finishing.wait()
         self.ended.set()
         await send({"type": "http.response.body", "body": CONTENT})
 

@@ -124,7 +124,7 @@ class App:
 
     @property
     def stopping(self) -> bool:
-        """Whether connections are closed after their next answer."""
+        """Whether connections are closed after the next answer that begins on them."""
         return self._context.load.stopping
 
     def refuse_head(self, address: str, message: str) -> None:
