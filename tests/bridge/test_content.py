@@ -16,7 +16,18 @@ from urllib.parse import unquote
 import pytest
 from backends import Backend
 from certificates import certificate
-from plain_client import DATA, Clock, Reply, User, accepts, address, ask, form, head, upload_headers
+from plain_client import (
+    DATA,
+    Clock,
+    Reply,
+    User,
+    address,
+    ask,
+    form,
+    head,
+    stopping,
+    upload_headers,
+)
 from processes import MINUTE
 
 from pymdc.bridge.routes.content import Content
@@ -421,14 +432,10 @@ def test_bytes_that_a_client_did_not_want_are_given_back(large: Stored, backend:
 
 
 def test_bridge_that_stops_lets_content_be_sent_within_the_grace(backend: Backend) -> None:
-    with backend.bridge(grace=MINUTE) as bridge, ThreadPoolExecutor(1) as threads:
+    with backend.bridge(grace=MINUTE) as bridge:
         stored = Stored(User(bridge, "alice"), bytes(24 * MiB))
-        with begin(stored) as wire, wire.makefile("rb") as received:
-            closed = threads.submit(bridge.close)
-            while accepts(bridge):
-                pass
+        with begin(stored) as wire, wire.makefile("rb") as received, stopping(bridge):
             assert len(received.read().partition(b"\r\n\r\n")[2]) == 24 * MiB
-        closed.result(MINUTE)
 
 
 def test_bridge_that_stops_cuts_content_off_after_the_grace(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from backends import Backend
-from plain_client import Clock, User, address, ask, fill, form, head
+from plain_client import NORMAL_CLOSE, Clock, User, address, ask, fill, form, head, upgrade
 from processes import MINUTE
 from websockets.frames import Frame, Opcode
 
@@ -39,11 +39,6 @@ def connect(bridge: Bridge, sent: bytes = b"") -> socket.socket:
 def read_all(wire: socket.socket) -> bytes:
     with wire.makefile("rb") as received:
         return received.read()
-
-
-def upgrade(line: str = "GET /") -> bytes:
-    fields = "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"
-    return head(line, *fields, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
 
 
 def frame(opcode: Opcode, data: bytes) -> bytes:
@@ -141,7 +136,7 @@ def test_messages_after_the_first_are_dropped(bridge: Bridge) -> None:
         assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
         wire.sendall(refusal + more)
         got = b""
-        while b"\x88\x02\x03\xe8" not in got:  # a close frame with 1000
+        while NORMAL_CLOSE not in got:
             got += wire.recv(1000)
         assert got.count(b"You did not supply a token") == 1
 

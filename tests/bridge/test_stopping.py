@@ -26,6 +26,7 @@ from certificates import certificate
 from modes import PATIENCE
 from plain_client import (
     DATA,
+    NORMAL_CLOSE,
     PASSWORD,
     Reply,
     User,
@@ -35,23 +36,18 @@ from plain_client import (
     form,
     head,
     refused_upload,
+    stopping,
+    text,
+    upgrade,
 )
 from processes import MINUTE, bridge_process
-from websockets.frames import Frame, Opcode
 
 from pymdc.bridge import Bridge
 from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import FRAME
 
 MiB = 1024 * 1024
-UPGRADE = (
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-)
 CONTENT = bytes(8 * MiB)  # more than the system takes
-NORMAL_CLOSE = b"\x88\x02\x03\xe8"  # a frame with the code 1000
 ALIVE = b'{"status":"alive"}'
 QUIET = "--grace", "0.3", "--log-level", "warning"  # the log would fill the pipe
 Connect = Callable[[], socket.socket]
@@ -62,10 +58,6 @@ def new_seconds(monkeypatch: pytest.MonkeyPatch) -> int:
     """Give a busy machine more than two seconds for its requests; return how many."""
     monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", 5)
     return 5
-
-
-def text(message: str) -> bytes:
-    return Frame(Opcode.TEXT, message.encode()).serialize(mask=True)
 
 
 def hanging_requests() -> list[bytes]:
@@ -79,9 +71,9 @@ def hanging_requests() -> list[bytes]:
         head("PUT /buckets/x/files", "Content-Length: 1000"),
         1000 * head("GET /"),
         head("GET /health"),
-        head("GET /", *UPGRADE),
-        head("GET /", *UPGRADE) + text("{}")[:-1],
-        head("GET /", *UPGRADE) + text("{}"),
+        upgrade(),
+        upgrade() + text("{}")[:-1],
+        upgrade() + text("{}"),
     ]
 
 
@@ -104,7 +96,7 @@ def stalled_channel(user: User, connect: Connect) -> socket.socket:
     bucket = user.bucket()
     [pointer] = user.pointers(bucket, user.upload(bucket, bytes(8 * MiB)).json["hash"]).json
     fields = {name: pointer[name] for name in ("token", "hash", "operation")}
-    wire = hang(connect, head("GET /", *UPGRADE))
+    wire = hang(connect, upgrade())
     assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
     wire.sendall(text(json.dumps(fields)))
     assert wire.recv(65536)
@@ -269,17 +261,6 @@ def test_answer_that_did_not_say_that_its_connection_ends_is_not_the_last(data: 
         assert process.wait(MINUTE) == -SIGTERM
 
 
-@contextmanager
-def stopping(bridge: Bridge) -> Iterator[None]:
-    """Stop *bridge*; its port is closed in the block, after which it has to end."""
-    with ThreadPoolExecutor(1) as threads:
-        stopped = threads.submit(bridge.close)
-        while accepts(bridge):
-            pass
-        yield
-        stopped.result(PATIENCE)
-
-
 def test_answer_that_goes_on_when_the_port_is_closed_is_not_the_last_either(
     data: Path, new_seconds: int
 ) -> None:
@@ -311,7 +292,7 @@ def test_channel_that_follows_such_an_answer_gets_its_whole_shard(
             wire.connect(address(bridge))
             wire.sendall(download)
             read_head(received, b"HTTP/1.1 200 ")
-            wire.sendall(head("GET /", *UPGRADE))  # before that answer has ended
+            wire.sendall(upgrade())  # before that answer has ended
             with stopping(bridge):
                 assert received.read(len(CONTENT)) == CONTENT
                 read_head(received, b"HTTP/1.1 101 ")

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 import pytest
 from certificates import certificate
 from modes import PATIENCE, Ask
-from plain_client import accepts, address, head
+from plain_client import accepts, address, head, stopping
 from processes import MINUTE, bridge_process
 from websockets.frames import Frame, Opcode
 
@@ -402,19 +401,15 @@ def test_channel_that_awaits_the_farewell_does_not_break_off_the_stop(
     monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", 0)
     with (
         Bridge(data, host="localhost", tls_cert=pem, tls_key=pem, grace=MINUTE) as bridge,
-        ThreadPoolExecutor(1) as threads,
         closing(connected(bridge, made[0])) as busy,
         closing(channel(bridge, made[0])) as wire,
     ):
         busy.sendall(head("POST /users", "Content-Length: 2") + b"{")
         wire.sendall(Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
         assert wire.recv(100)[:1] == b"\x88"
-        stopped = threads.submit(bridge.close)
-        while accepts(bridge):
-            pass
-        busy.sendall(b"}")
-        assert busy.recv(100).startswith(b"HTTP/1.1 400 ")
-        stopped.result(MINUTE)
+        with stopping(bridge):
+            busy.sendall(b"}")
+            assert busy.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 def test_stalled_channel_is_disconnected(data: Path, pem: Path, made: tuple[Path, Path]) -> None:

@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,19 @@ import pytest
 from backends import Backend
 from modes import PATIENCE
 from plain_client import (
+    NORMAL_CLOSE,
     Count,
     Reply,
     Rows,
     User,
-    accepts,
     address,
     ask,
     fill,
     form,
     head,
+    stopping,
+    text,
+    upgrade,
     upload_headers,
 )
 from processes import MINUTE, bridge_process
@@ -38,7 +40,6 @@ from pymdc.bridge.serving.uvicorn import Server
 from pymdc.bridge.settings import FRAME
 
 MiB = 1024 * 1024
-NORMAL_CLOSE = b"\x88\x02\x03\xe8"  # a frame with the code 1000
 DATA = bytes(range(250)) * 10
 
 
@@ -119,10 +120,6 @@ def stalled_channel(user: User) -> socket.socket:
     with wire.makefile("rb") as received:
         received.read(65536)
     return wire
-
-
-def text(message: str) -> bytes:
-    return Frame(Opcode.TEXT, message.encode()).serialize(mask=True)
 
 
 def test_stalled_channel_is_disconnected(data: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -244,39 +241,33 @@ def test_new_connections_may_still_ask_when_the_bridge_stops(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", PATIENCE)
-    with Bridge(data, grace=MINUTE) as bridge, ThreadPoolExecutor(1) as threads:
+    with Bridge(data, grace=MINUTE) as bridge:
         user = User(bridge, "alice")
         bucket = user.bucket()
         [pointer] = user.pointers(bucket, user.upload(bucket, b"a shard").json["hash"]).json
         fields = {name: pointer[name] for name in ("token", "hash", "operation")}
         with send(bridge) as wire, send(bridge, upgrade()) as channel:
             assert channel.recv(1000).startswith(b"HTTP/1.1 101 ")
-            stopped = threads.submit(bridge.close)
-            while accepts(bridge):
-                pass
-            channel.sendall(text(json.dumps(fields)))
-            assert b"a shard" in channel.recv(1000)
-            channel.close()
-            wire.sendall(head("GET /health"))
-            answer = wire.recv(1000)
-            assert answer.startswith(b"HTTP/1.1 200 ")
-            assert b"\r\nconnection: close\r\n" in answer
-            stopped.result(MINUTE)
+            with stopping(bridge):
+                channel.sendall(text(json.dumps(fields)))
+                assert b"a shard" in channel.recv(1000)
+                channel.close()
+                wire.sendall(head("GET /health"))
+                answer = wire.recv(1000)
+                assert answer.startswith(b"HTTP/1.1 200 ")
+                assert b"\r\nconnection: close\r\n" in answer
 
 
 def test_channel_that_begins_while_the_bridge_stops_gets_its_whole_shard(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", 5)
-    with Bridge(data, grace=MINUTE) as bridge, ThreadPoolExecutor(1) as threads:
+    with Bridge(data, grace=MINUTE) as bridge:
         user, shard = User(bridge, "alice"), bytes(8 * MiB)
         bucket = user.bucket()
         [pointer] = user.pointers(bucket, user.upload(bucket, shard).json["hash"]).json
         fields = {name: pointer[name] for name in ("token", "hash", "operation")}
-        with send(bridge) as wire, wire.makefile("rb") as received:
-            stopped = threads.submit(bridge.close)
-            while accepts(bridge):
-                pass
+        with send(bridge) as wire, wire.makefile("rb") as received, stopping(bridge):
             assert still_open(wire)
             wire.sendall(upgrade())
             while received.readline() != b"\r\n":
@@ -286,28 +277,25 @@ def test_channel_that_begins_while_the_bridge_stops_gets_its_whole_shard(
             frames = len(shard) // FRAME * (10 + FRAME)
             assert len(received.read(frames)) == frames
             assert received.read(4) == NORMAL_CLOSE
-        stopped.result(MINUTE)
+            wire.shutdown(socket.SHUT_WR)
 
 
 def test_channel_that_its_client_closes_while_the_bridge_stops_is_no_error(
     data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("pymdc.bridge.serving.protocols.NEW_SECONDS", 5)
-    with Bridge(data, grace=MINUTE) as bridge, ThreadPoolExecutor(1) as threads:
+    with Bridge(data, grace=MINUTE) as bridge:
         busy = head("POST /users", "Content-Length: 2") + b"{"
         with send(bridge, busy) as busy_wire, send(bridge, upgrade()) as wire:
             assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
-            stopped = threads.submit(bridge.close)
-            while accepts(bridge):
-                pass
-            assert still_open(wire)
-            wire.sendall(close_frame())
-            assert wire.recv(100)[:1] == NORMAL_CLOSE[:1]
-            wire.close()
-            threading.Event().wait(5.5)  # until it would have been given up
-            busy_wire.sendall(b"}")
-            assert busy_wire.recv(100).startswith(b"HTTP/1.1 400 ")
-            stopped.result(MINUTE)
+            with stopping(bridge):
+                assert still_open(wire)
+                wire.sendall(close_frame())
+                assert wire.recv(100)[:1] == NORMAL_CLOSE[:1]
+                wire.close()
+                threading.Event().wait(5.5)  # until it would have been given up
+                busy_wire.sendall(b"}")
+                assert busy_wire.recv(100).startswith(b"HTTP/1.1 400 ")
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
@@ -337,11 +325,6 @@ def still_open(wire: socket.socket) -> bool:
 
 def close_frame() -> bytes:
     return Frame(Opcode.CLOSE, NORMAL_CLOSE[2:]).serialize(mask=True)
-
-
-def upgrade(path: str = "GET /") -> bytes:
-    lines = "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"
-    return head(path, *lines, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
 
 
 @pytest.mark.parametrize("path", ["POST /", "PUT /buckets/x/files", "DELETE /"])

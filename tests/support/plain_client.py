@@ -10,8 +10,9 @@ import random
 import select
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 from ecdsa import SECP256k1, SigningKey
 from ecdsa.util import sigdecode_der, sigencode_der
+from processes import MINUTE
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
@@ -27,6 +29,7 @@ from websockets.uri import parse_uri
 from pymdc.bridge import Bridge
 
 BOUNDARY = "limit"
+NORMAL_CLOSE = b"\x88\x02\x03\xe8"  # the last frame of a channel, with the code 1000
 PASSWORD = hashlib.sha256(b"pass").hexdigest()
 DATA = random.Random(3).randbytes(2500)
 
@@ -92,9 +95,31 @@ def accepts(bridge: Bridge) -> bool:
     return True
 
 
+@contextmanager
+def stopping(bridge: Bridge) -> Iterator[None]:
+    """Stop *bridge*; its port is closed in the block, after which it has to end."""
+    with ThreadPoolExecutor(1) as threads:
+        stopped = threads.submit(bridge.close)
+        while accepts(bridge):
+            pass
+        yield
+        stopped.result(MINUTE)
+
+
 def head(line: str, *fields: str) -> bytes:
     """Return the bytes of a request's head; *line* is the method and the path."""
     return "\r\n".join([f"{line} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
+
+
+def upgrade(line: str = "GET /") -> bytes:
+    """Return the bytes that begin a channel."""
+    fields = "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"
+    return head(line, *fields, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+
+
+def text(message: str) -> bytes:
+    """Return the bytes of a message on a channel."""
+    return Frame(Opcode.TEXT, message.encode()).serialize(mask=True)
 
 
 def refused_upload(bridge: Bridge) -> socket.socket:
